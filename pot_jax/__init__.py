@@ -1,0 +1,1 @@
+"""Generative Powers of Ten in JAX."""

@@ -1,0 +1,28 @@
+"""Eight virtual CPU devices, so that sharded code is tested as sharded code everywhere."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+# The tests use no network: a library that would reach for a hub fails here as it would offline.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_collection_modifyitems(items):
+    if jax.default_backend() != "cpu":
+        return
+    skip = pytest.mark.skip(reason="needs a GPU or TPU")
+    for item in items:
+        if item.get_closest_marker("accelerator"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def strict_promotion():
+    """No silent float64 or integer promotion inside the test."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
