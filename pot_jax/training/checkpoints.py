@@ -1,0 +1,109 @@
+"""Training states on disk: written whole or not at all, checked when read.
+
+One folder a phase, one Orbax checkpoint a step, the last two kept. Orbax writes under a temporary
+name and renames, so a kill leaves the step before. What it does not notice is a flipped bit in
+array data; the SHA-256 of every array lies beside the arrays, and a step that fails it is passed
+over.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from pot_jax.errors import UserError
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The saved states of one phase of training.
+
+    A state is any pytree of arrays; facts are plain JSON data that go with it (seconds spent).
+    """
+
+    def __init__(self, folder: str | Path):
+        self._folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, step: int, state: Any, facts: dict) -> None:
+        """Keep `state` as of `step`; a step saved before is left as it is.
+
+        Raises:
+          UserError: the disk is full or unwritable. The states saved before stay.
+        """
+        if step in self._manager.all_steps():
+            return
+        digests = {name: _digest(array) for name, array in _named(state)}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    facts=ocp.args.JsonSave({"facts": facts, "sha256": digests}),
+                ),
+            )
+        except (OSError, ValueError) as error:
+            # TensorStore reports a failed write as ValueError("RESOURCE_EXHAUSTED: ...").
+            raise UserError(
+                f"could not save step {step} to {self._folder} ({_first_line(error)}): make room "
+                f"and start again; it goes on from step {self._last_before(step)}"
+            ) from error
+
+    def restore(self, like: Any) -> tuple[int, Any, dict] | None:
+        """The newest sound state, as (step, state, facts); None where nothing was saved.
+
+        Args:
+          like: a state of the same structure, shapes and shardings.
+
+        Raises:
+          UserError: states were saved, but none of them can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                found = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardRestore(like), facts=ocp.args.JsonRestore()
+                    ),
+                )
+                self._check(found.state, found.facts["sha256"])
+            except (OSError, ValueError, KeyError) as error:
+                logging.warning("step %d of %s is unusable: %s", step, self._folder, error)
+                continue
+            return step, found.state, found.facts["facts"]
+        if steps:
+            raise UserError(
+                f"none of the steps {steps} in {self._folder} can be read as this run's state: "
+                "delete the folder to start this phase again"
+            )
+        return None
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def _check(self, state: Any, digests: dict[str, str]) -> None:
+        damaged = [name for name, array in _named(state) if _digest(array) != digests[name]]
+        if damaged:
+            raise ValueError(f"{len(damaged)} arrays are not what was saved, {damaged[0]} first")
+
+    def _last_before(self, step: int) -> int:
+        return max((s for s in self._manager.all_steps() if s < step), default=0)
+
+
+def _named(state: Any) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(state)]
+
+
+def _digest(array: Any) -> str:
+    return hashlib.sha256(np.ascontiguousarray(jax.device_get(array)).tobytes()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
