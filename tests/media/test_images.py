@@ -1,0 +1,250 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pot_jax.errors import UserError
+from pot_jax.media import images as media
+from pot_jax.zoom import operators
+from pot_jax.zoom.geometry import Geometry
+
+
+def every_byte():
+    return np.arange(256, dtype=np.uint8)
+
+
+def window(picture, geometry, level):
+    (top, left), (height, width) = geometry.corners[level], geometry.window_shape
+    return picture[top : top + height, left : left + width]
+
+
+def agreeing(geometry, seed=0):
+    stack = np.random.default_rng(seed).uniform(-1, 1, (geometry.levels, *shape(geometry)))
+    return np.asarray(operators.render(stack.astype(np.float32), geometry))
+
+
+def shape(geometry):
+    return geometry.height, geometry.width, 3
+
+
+def overlap_psnr(pictures, geometry):
+    shrunk = operators.downsample(pictures[1:].astype(np.float64), geometry.zoom_factor)
+    seen = np.stack([window(p, geometry, i) for i, p in enumerate(pictures[:-1])])
+    return 10 * np.log10(255**2 / ((shrunk - seen) ** 2).mean((1, 2, 3)))
+
+
+class TestBytes:
+    def test_ends_and_clipping(self):
+        np.testing.assert_array_equal(media.to_bytes([-9.0, -1, 1, 9]), [0, 0, 255, 255])
+
+    def test_nearest(self):
+        x = np.linspace(-1, 1, 100_001)
+        error = media.to_bytes(x) - (x + 1) * 127.5
+        assert np.abs(error).max() <= 0.5 + 1e-5  # float32 on a scale of 255
+
+    def test_round_trip(self):
+        floats = media.from_bytes(every_byte())
+        assert floats.dtype == np.float32
+        assert (floats[0], floats[-1]) == (-1, 1)
+        np.testing.assert_array_equal(media.to_bytes(floats), every_byte())
+
+    def test_nan_is_refused(self):
+        with pytest.raises(ValueError, match="1 of 2 picture values are NaN"):
+            media.to_bytes([0.0, np.nan])
+
+
+class TestStackToBytes:
+    GEOMETRIES = [
+        Geometry(8, 2, 64, 64),
+        Geometry(64, 2, 32, 32),
+        Geometry(5, 2, 16, 24, ((4, -6), (-1, 3), (0, 0), (-4, 6))),
+        Geometry(4, 4, 64, 64),
+        Geometry(3, 10, 60, 80),
+    ]
+
+    @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+    def test_shrinking_a_picture_and_rounding_gives_its_parent(self, geometry):
+        pictures = media.stack_to_bytes(agreeing(geometry), geometry)
+        for level in range(geometry.levels - 1):
+            child = operators.downsample(
+                pictures[level + 1].astype(np.float64), geometry.zoom_factor
+            )
+            error = np.abs(child - window(pictures[level], geometry, level))
+            assert error.max() <= 0.501  # 0.5, and the thousandth that decides ties
+        assert overlap_psnr(pictures, geometry).min() > 57.5
+
+    def test_kernel_of_the_render(self):
+        geometry = Geometry(3, 4, 32, 32)
+        raw = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
+        images = np.asarray(operators.render(raw, geometry, kernel="gaussian"))
+        pictures = media.stack_to_bytes(images, geometry, kernel="gaussian")
+        for level in range(2):
+            child = operators.downsample(pictures[level + 1].astype(np.float64), 4, "gaussian")
+            assert np.abs(child - window(pictures[level], geometry, level)).max() <= 0.501
+
+    def test_fidelity_does_not_fall_with_depth(self):
+        geometry = Geometry(64, 2, 32, 32)
+        images = agreeing(geometry)
+        error = media.stack_to_bytes(images, geometry) - (images + 1) * 127.5
+        # Rounding alone gives 1/12. D of the child's error adds at most a third of it at p = 2.
+        assert (error**2).mean((1, 2, 3)).max() < 1.1 * 4 / 3 / 12
+        assert np.abs(error).max() <= 1.0
+
+    def test_texture_that_rounding_level_by_level_breaks(self):
+        # Cells of 0.45, 0.45, 0.45, 0.75 bytes: alone 0 0 0 1, but their mean 0.525 becomes 1.
+        geometry = Geometry(2, 2, 64, 64)
+        texture = np.full((2, 64, 64, 3), 100.45, np.float32)
+        texture[:, ::2, ::2] += 0.30
+        images = np.asarray(operators.render(texture / 127.5 - 1, geometry))
+        alone = overlap_psnr(media.to_bytes(images), geometry)
+        together = overlap_psnr(media.stack_to_bytes(images, geometry), geometry)
+        assert alone.min() < 51
+        assert together.min() > 60
+
+    def test_disagreement_is_kept(self):
+        geometry = Geometry(8, 2, 64, 64)
+        images = np.random.default_rng(0).uniform(-1, 1, (8, 64, 64, 3)).astype(np.float32)
+        pictures = media.stack_to_bytes(images, geometry)
+        assert np.abs(pictures - (images + 1) * 127.5).max() <= 1.0
+
+    def test_one_level_is_plain_rounding(self):
+        image = np.random.default_rng(0).uniform(-2, 2, (1, 6, 6, 3))
+        np.testing.assert_array_equal(
+            media.stack_to_bytes(image, Geometry(1, 3, 6, 6)),
+            media.to_bytes(image),
+        )
+
+    def test_shape_must_be_the_geometrys(self):
+        with pytest.raises(ValueError, match="2 levels of 8 x 8"):
+            media.stack_to_bytes(np.zeros((3, 8, 8, 3)), Geometry(2, 2, 8, 8))
+
+
+class TestFiles:
+    def test_png_is_lossless(self, tmp_path):
+        picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+        media.save_png(tmp_path / "levels" / "a.png", picture)
+        np.testing.assert_array_equal(media.read_picture(tmp_path / "levels" / "a.png"), picture)
+        assert os.listdir(tmp_path / "levels") == ["a.png"]
+
+
+class TestPhotograph:
+    @staticmethod
+    def read(tmp_path, image, height, width, name="photo.png", **options):
+        image.save(tmp_path / name, **options)
+        return media.read_photograph(tmp_path / name, height, width)
+
+    def test_same_size_is_untouched(self, tmp_path):
+        picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+        photo = self.read(tmp_path, Image.fromarray(picture), 6, 8)
+        assert photo.dtype == np.float32
+        np.testing.assert_array_equal(media.to_bytes(photo), picture)
+
+    @pytest.mark.parametrize("size", [(30, 10), (10, 30)])
+    def test_crop_is_centred(self, tmp_path, size):
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        top, left = (size[1] - 10) // 2, (size[0] - 10) // 2
+        picture[top : top + 10, left : left + 10] = 255
+        photo = self.read(tmp_path, Image.fromarray(picture), 20, 20)
+        assert photo.shape == (20, 20, 3)
+        assert photo[3:-3, 3:-3].min() > 0.9
+
+    def test_shrinking_does_not_alias(self, tmp_path):
+        stripes = np.zeros((90, 90, 3), np.uint8)
+        stripes[:, ::3] = 255
+        photo = self.read(tmp_path, Image.fromarray(stripes), 20, 20)
+        inner = photo[2:-2, 2:-2]
+        assert inner.std() < 0.02
+        assert abs(inner.mean() + 1 / 3) < 0.02
+
+    @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "RGBA", "LA", "HSV"])
+    def test_modes(self, tmp_path, mode):
+        image = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode)
+        name = {"CMYK": "a.tif", "YCbCr": "a.tif", "HSV": "a.tif"}.get(mode, "a.png")
+        if mode == "HSV":
+            image = image.convert("RGB")
+        photo = self.read(tmp_path, image, 4, 4, name)
+        assert photo.shape == (4, 4, 3)
+        assert photo.min() > 0.95
+
+    def test_sixteen_bits(self, tmp_path):
+        grey = Image.fromarray(np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16))
+        grey.save(tmp_path / "a.png")
+        np.testing.assert_array_equal(
+            media.read_picture(tmp_path / "a.png")[..., 1], [[0, 100], [200, 255]]
+        )
+
+    def test_transparency_lies_on_white(self, tmp_path):
+        image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+        assert self.read(tmp_path, image, 4, 4).min() == 1.0
+        palette = Image.new("P", (4, 4), 0)
+        assert self.read(tmp_path, palette, 4, 4, transparency=0).min() == 1.0
+
+    def test_exif_orientation(self, tmp_path):
+        picture = np.zeros((8, 16, 3), np.uint8)
+        picture[:, :8] = 255
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn by 90 degrees clockwise: left becomes top
+        photo = self.read(tmp_path, Image.fromarray(picture), 16, 8, exif=exif)
+        assert photo[:7].min() == 1
+        assert photo[9:].max() == -1
+
+    def test_colour_profile(self, tmp_path):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        image = Image.new("RGB", (4, 4), (200, 100, 50))
+        photo = self.read(tmp_path, image, 4, 4, icc_profile=profile)
+        np.testing.assert_allclose(photo[0, 0], media.from_bytes([200, 100, 50]), atol=1.01 / 127)
+        photo = self.read(tmp_path, image, 4, 4, icc_profile=b"broken")
+        np.testing.assert_array_equal(photo[0, 0], media.from_bytes([200, 100, 50]))
+
+    def test_errors_are_one_line(self, tmp_path):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
+            tmp_path / "whole.png"
+        )
+        whole = (tmp_path / "whole.png").read_bytes()
+        (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+        (tmp_path / "page.png").write_text("<html>404</html>")
+        (tmp_path / "empty.png").write_bytes(b"")
+        Image.new("F", (4, 4)).save(tmp_path / "float.tif")
+        for name, reason in {
+            "absent.png": "no picture at",
+            "cut.png": "may be cut off",
+            "page.png": "not a picture of a known kind",
+            "empty.png": "not a picture of a known kind",
+            "float.tif": "8 or 16 bits",
+            "": "is a folder",
+        }.items():
+            with pytest.raises(UserError, match=reason) as caught:
+                media.read_photograph(tmp_path / name, 8, 8)
+            assert "\n" not in str(caught.value)
+
+    def test_a_bomb_is_refused(self, tmp_path, monkeypatch):
+        Image.new("L", (64, 64)).save(tmp_path / "big.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(UserError, match="too large"):
+            media.read_picture(tmp_path / "big.png")
+
+
+class TestContactSheet:
+    @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (6, 3), (8, 4), (12, 4)])
+    def test_layout(self, count, columns):
+        pictures = np.full((count, 40, 40, 3), 200, np.uint8)
+        page = media.contact_sheet(pictures)
+        rows = count // columns
+        assert page.shape == (rows * 42 + 2, columns * 42 + 2, 3)
+        assert (page == 200).sum() == pictures.size
+
+    @pytest.mark.parametrize("count", range(1, 70))
+    def test_never_an_empty_row_and_few_holes(self, count):
+        page = media.contact_sheet(np.zeros((count, 20, 20, 3), np.uint8))
+        rows, columns = (page.shape[0] - 2) // 22, (page.shape[1] - 2) // 22
+        assert rows * columns >= count > (rows - 1) * columns
+        assert rows * columns - count <= max(2, count // 8)
+
+    def test_order_and_enlargement(self):
+        pictures = np.stack([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150, 200)])
+        page = media.contact_sheet(pictures, side=40)
+        centres = [page[2 + 10, 2 + 20, 0], page[2 + 10, -2 - 20, 0], page[-2 - 10, 2 + 20, 0]]
+        assert centres[0] == 50
+        assert centres[-1] in (100, 150)
+        assert page.shape[1] % 42 == 2
