@@ -1,0 +1,383 @@
+"""Noise schedules: the facts of a diffusion model's training, and where along it a run steps.
+
+A variance-preserving process mixes a clean picture with unit noise,
+
+    z_t = alpha_t x0 + sigma_t eps,    alpha_t^2 + sigma_t^2 = 1,    t = 0 .. T-1 (T - 1: noisiest)
+
+and its training fixed the table alpha_t^2 = prod_{s <= t} (1 - beta_s), which diffusers calls
+`alphas_cumprod`. S denotes the number of steps of a run. Everything here is float64 NumPy, computed
+once before a run; the solvers store what they derive from it in float32.
+
+Names and meanings are those of diffusers' `scheduler_config.json`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
+FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
+
+# A table longer than this is a mistake in a file, not a schedule (training uses 1000, rarely 4000).
+MAX_TRAIN_TIMESTEPS = 1_000_000
+
+
+def _linear_betas(config: "ScheduleConfig") -> np.ndarray:
+    return np.linspace(config.beta_start, config.beta_end, config.num_train_timesteps)
+
+
+def _scaled_linear_betas(config: "ScheduleConfig") -> np.ndarray:
+    """Linear in sqrt(beta): latent diffusion's own (arXiv 2112.10752)."""
+    ends = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
+    return np.linspace(*ends, config.num_train_timesteps) ** 2
+
+
+def _cosine_betas(config: "ScheduleConfig") -> np.ndarray:
+    """Improved DDPM's cosine (arXiv 2102.09672, equation 17), each beta at most 0.999."""
+    times = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
+    alpha_squared = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - alpha_squared[1:] / alpha_squared[:-1], 0.999)
+
+
+BETA_SCHEDULES = {
+    "linear": _linear_betas,
+    "scaled_linear": _scaled_linear_betas,
+    "squaredcos_cap_v2": _cosine_betas,
+}
+
+# What a json that is silent on a key means depends on the class it names: the defaults of
+# diffusers' scheduler classes, where they differ from those of `ScheduleConfig`.
+_KARRAS_CLASS = {"beta_start": 0.00085, "beta_end": 0.012}
+CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {"clip_sample": True},
+    "DDPMScheduler": {"clip_sample": True},
+    "DEISMultistepScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+    "DPMSolverSDEScheduler": _KARRAS_CLASS,
+    "DPMSolverSinglestepScheduler": {"lower_order_final": False},
+    "EulerAncestralDiscreteScheduler": {},
+    "EulerDiscreteScheduler": {},
+    "HeunDiscreteScheduler": _KARRAS_CLASS,
+    "KDPM2AncestralDiscreteScheduler": _KARRAS_CLASS,
+    "KDPM2DiscreteScheduler": _KARRAS_CLASS,
+    "LCMScheduler": {**_KARRAS_CLASS, "beta_schedule": "scaled_linear"},
+    "LMSDiscreteScheduler": {},
+    "PNDMScheduler": {"set_alpha_to_one": False},
+    "TCDScheduler": {**_KARRAS_CLASS, "beta_schedule": "scaled_linear"},
+    "UniPCMultistepScheduler": {},
+}
+
+# Keys that ask Euler and DPM-Solver++ to place their sigmas in another way than by the timesteps.
+_SIGMA_REQUESTS = {
+    "interpolation_type": "linear",
+    "use_beta_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_karras_sigmas": False,
+    "use_lu_lambdas": False,
+}
+# Keys of another process altogether; any other value cannot be sampled as a VP process.
+_REQUIRED_VALUES = {
+    "timestep_type": "discrete",
+    "use_dynamic_shifting": False,
+    "use_flow_sigmas": False,
+}
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """A model's noise schedule, as its checkpoint states it; hashable.
+
+    Any solver runs on any schedule, as with diffusers' `from_config`: what a solver has no use for
+    it leaves alone. The constructor raises `ValueError` where the values make no schedule.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"  # a key of BETA_SCHEDULES
+    trained_betas: tuple[float, ...] | None = None  # the table itself; overrides the three above
+    prediction_type: str = "epsilon"  # one of PREDICTION_TYPES
+    # None: not stated. Each solver then spaces its steps as its diffusers class does by default
+    # ("leading" for DDPM and DDIM, "linspace" for the others), which is what `from_config` gives.
+    timestep_spacing: str | None = None
+    steps_offset: int = 0  # added to the timesteps of leading spacing
+    rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
+    # Limits of the clean estimates. False unless stated: latents have no fixed range.
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    thresholding: bool = False  # Imagen's dynamic thresholding (arXiv 2205.11487, section 2.3)
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
+    set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
+    variance_type: str = "fixed_small"  # DDPM's noise; one of VARIANCE_TYPES
+    final_sigmas_type: str = (
+        "zero"  # Euler and DPM-Solver++ end at sigma 0, or at that of timestep 0
+    )
+    lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
+    euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
+    lambda_min_clipped: float = -math.inf  # DPM-Solver++: starts where log(alpha/sigma) is above it
+    sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
+    class_name: str = "DDIMScheduler"  # the diffusers class of the file
+    # Keys of the file that no solver here reads, kept for `to_json`.
+    other: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        _check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        if self.timestep_spacing is not None:
+            _check_choice("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
+        _check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
+        _check_choice("final_sigmas_type", self.final_sigmas_type, FINAL_SIGMAS_TYPES)
+        if not 2 <= self.num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
+            raise ValueError(
+                f"num_train_timesteps must be 2 to {MAX_TRAIN_TIMESTEPS}, got "
+                f"{self.num_train_timesteps}"
+            )
+        if self.steps_offset < 0:
+            raise ValueError(f"steps_offset must be at least 0, got {self.steps_offset}")
+        if not 0 <= self.dynamic_thresholding_ratio <= 1:
+            raise ValueError(
+                f"dynamic_thresholding_ratio must be 0 to 1, got {self.dynamic_thresholding_ratio}"
+            )
+        # Below 1 diffusers' clamp(min=1, max=sample_max_value) contradicts itself.
+        if not self.sample_max_value >= 1:
+            raise ValueError(f"sample_max_value must be at least 1, got {self.sample_max_value}")
+        if not self.clip_sample_range > 0:
+            raise ValueError(f"clip_sample_range must be above 0, got {self.clip_sample_range}")
+        _check_betas(self)
+
+    @classmethod
+    def from_json(cls, json: Mapping[str, Any]) -> "ScheduleConfig":
+        """Reads the contents of a `scheduler_config.json`.
+
+        The class it names (`_class_name`) only supplies the defaults of what the file leaves out; a
+        class not known here must therefore state its betas and prediction type itself.
+
+        Raises:
+          ValueError: a value is of the wrong type or unsupported, or the process is another one
+            (flow matching, continuous time).
+        """
+        name = json.get("_class_name", "DDIMScheduler")
+        if not isinstance(name, str):
+            raise ValueError(f"scheduler _class_name must be a string, got {name!r}")
+        stated = {key: value for key, value in json.items() if not key.startswith("_")}
+        if name not in CLASS_DEFAULTS:
+            _check_complete(name, stated)
+        for key, wanted in _REQUIRED_VALUES.items():
+            if stated.get(key) not in (None, wanted):
+                raise ValueError(
+                    f"scheduler {name}: {key}={stated[key]!r} is not supported, only {wanted!r}"
+                )
+        requests = (
+            key for key, usual in _SIGMA_REQUESTS.items() if stated.get(key, usual) != usual
+        )
+        read = {"sigma_request": next(requests, None), "class_name": name}
+        known = {item.name for item in fields(cls)} - {"other", *read}
+        # A null stands for "not stated" wherever diffusers writes one.
+        facts = {key: stated[key] for key in known & set(stated) if stated[key] is not None}
+        if isinstance(facts.get("trained_betas"), list):
+            facts["trained_betas"] = tuple(facts["trained_betas"])
+        other = {key: value for key, value in stated.items() if key not in known}
+        return cls(**{**CLASS_DEFAULTS.get(name, {}), **facts}, **read, other=other)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `scheduler_config.json` must hold for diffusers to mean the same schedule."""
+        always = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule"}
+        always |= {"prediction_type", "steps_offset"}
+        usual = CLASS_DEFAULTS.get(self.class_name, {})
+        json = {"_class_name": self.class_name, **self.other}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in ("other", "class_name", "sigma_request"):
+                continue
+            if item.name in always or value != usual.get(item.name, item.default):
+                json[item.name] = list(value) if isinstance(value, tuple) else value
+        return json
+
+
+def _check_choice(name: str, value: str, known) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+
+def _check_types(config: ScheduleConfig) -> None:
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.type is bool:
+            right = isinstance(value, bool)
+        elif item.type is int:
+            right = isinstance(value, int) and not isinstance(value, bool)
+        elif item.type is float:
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+            right = right and not math.isnan(value)
+        elif item.type is str:
+            right = isinstance(value, str)
+        else:
+            continue
+        if not right:
+            raise ValueError(f"{item.name} must be a {item.type.__name__}, got {value!r}")
+
+
+def _check_betas(config: ScheduleConfig) -> None:
+    if config.trained_betas is not None and (
+        not isinstance(config.trained_betas, tuple)
+        or len(config.trained_betas) != config.num_train_timesteps
+        or not all(isinstance(beta, int | float) for beta in config.trained_betas)
+    ):
+        raise ValueError(
+            f"trained_betas must be num_train_timesteps = {config.num_train_timesteps} numbers, "
+            f"got {_shorten(config.trained_betas)}"
+        )
+    ends = (config.beta_start, config.beta_end)
+    betas = np.asarray(config.trained_betas or ends, np.float64)
+    if not np.all((betas > 0) & (betas <= 1)):
+        what = "beta_start and beta_end" if config.trained_betas is None else "trained_betas"
+        raise ValueError(f"{what} must lie above 0 and up to 1, got {betas.min()} to {betas.max()}")
+    # eps says nothing of x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
+    if config.prediction_type == "epsilon" and (
+        config.rescale_betas_zero_snr or (config.trained_betas is not None and betas.max() == 1)
+    ):
+        raise ValueError(
+            "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, got "
+            "epsilon; correct rescale_betas_zero_snr or prediction_type"
+        )
+
+
+def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
+    needed = {"num_train_timesteps", "prediction_type"}
+    if stated.get("trained_betas") is None:
+        needed |= {"beta_start", "beta_end", "beta_schedule"}
+    missing = sorted(key for key in needed if stated.get(key) is None)
+    if missing:
+        raise ValueError(
+            f"scheduler class {name!r} is not known, and its file does not state "
+            f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
+        )
+
+
+def _shorten(value: Any) -> str:
+    return f"{len(value)} values" if isinstance(value, tuple) else repr(value)[:60]
+
+
+def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
+    """alpha_t^2 of every training timestep, float64 [T]; the last is 0 at zero terminal SNR."""
+    if config.trained_betas is not None:
+        betas = np.asarray(config.trained_betas, np.float64)
+    else:
+        betas = BETA_SCHEDULES[config.beta_schedule](config)
+    table = np.cumprod(1 - betas)
+    if not config.rescale_betas_zero_snr:
+        return table
+    # arXiv 2305.08891, algorithm 1: shift alpha so that it ends at 0, then stretch it so that it
+    # begins where it did.
+    root = np.sqrt(table)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+def signal_and_noise(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray]:
+    """alpha_t and sigma_t of every training timestep, float64 [T] each, for adding noise."""
+    table = alphas_cumprod(config)
+    return np.sqrt(table), np.sqrt(1 - table)
+
+
+def noise_to_signal(config: ScheduleConfig) -> np.ndarray:
+    """sigma_t / alpha_t of every training timestep, float64 [T]: Euler's "sigmas".
+
+    A timestep of zero SNR counts as alpha^2 = 2^-24 (a ratio of 4096), as in diffusers, for its
+    ratio to be finite.
+    """
+    table = alphas_cumprod(config)
+    table = np.where(table > 0, table, 2.0**-24)
+    return np.sqrt((1 - table) / table)
+
+
+def spaced_timesteps(
+    config: ScheduleConfig, steps: int, spacing: str, *, whole: bool = True
+) -> np.ndarray:
+    """The training timesteps of a run of S steps, noisiest first, float32 [S].
+
+    arXiv 2305.08891, table 2. `linspace` includes both ends of the table, `leading` (with an offset
+    of 0) the clean end, `trailing` the noisy end.
+
+    Args:
+      config: the schedule; `steps_offset` shifts leading spacing.
+      steps: S, 1 to T.
+      spacing: one of TIMESTEP_SPACINGS.
+      whole: round linspace's timesteps; Euler's solvers leave them fractional.
+
+    Raises:
+      ValueError: S does not fit the schedule.
+    """
+    total = config.num_train_timesteps
+    check_steps(config, steps)
+    if spacing == "linspace":
+        timesteps = np.linspace(0, total - 1, steps)[::-1]
+        timesteps = timesteps.round() if whole else timesteps
+    elif spacing == "leading":
+        timesteps = np.arange(steps)[::-1] * (total // steps) + config.steps_offset
+    else:
+        timesteps = _trailing(total, total, steps)
+    _check_inside(config, steps, timesteps)
+    return timesteps.astype(np.float32)
+
+
+def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
+    """The same for DPM-Solver++: S intervals of the table, each entered at its noisy end.
+
+    float32 [S], noisiest first. Differs from `spaced_timesteps` in that linspace and leading
+    spacing leave out the cleanest of S + 1 timesteps, and in that `lambda_min_clipped` may cut off
+    the noisy end (trailing spacing then keeps its stride, and the run is shorter).
+    """
+    check_steps(config, steps)
+    log_snr = -np.log(noise_to_signal(config))  # falls with t
+    last = int(np.sum(log_snr >= config.lambda_min_clipped))
+    if last == 0:
+        raise ValueError(
+            f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "
+            f"log(alpha/sigma) ends at {log_snr[0]:.3f}"
+        )
+    if spacing == "linspace":
+        timesteps = np.linspace(0, last - 1, steps + 1).round()[:0:-1]
+    elif spacing == "leading":
+        timesteps = np.arange(steps + 1)[:0:-1] * (last // (steps + 1)) + config.steps_offset
+    else:
+        timesteps = _trailing(last, config.num_train_timesteps, steps)
+    _check_inside(config, steps, timesteps)
+    return timesteps.astype(np.float32)
+
+
+def _trailing(last: int, total: int, steps: int) -> np.ndarray:
+    # np.arange has a rounding of its own, and diffusers rounds what it gives to whole timesteps,
+    # so the same call is made here. It may also give a timestep too many, near 0, which is cut.
+    return np.arange(last, 0, -total / steps)[:steps].round() - 1
+
+
+def check_steps(config: ScheduleConfig, steps: int) -> None:
+    """Raises `ValueError` unless S is a whole number from 1 to T."""
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
+        raise ValueError(f"steps must be a whole number, got {steps!r}")
+    if not 1 <= steps <= config.num_train_timesteps:
+        raise ValueError(
+            f"steps must be 1 to {config.num_train_timesteps}, the number of training timesteps; "
+            f"got {steps}"
+        )
+
+
+def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
+    if timesteps[0] > config.num_train_timesteps - 1:
+        raise ValueError(
+            f"{steps} steps with steps_offset {config.steps_offset} begin at timestep "
+            f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
+            "take fewer steps"
+        )
+    if np.any(np.diff(timesteps) >= 0):
+        raise ValueError(
+            f"{steps} steps visit a timestep twice: the schedule has only "
+            f"{config.num_train_timesteps}; take fewer steps"
+        )

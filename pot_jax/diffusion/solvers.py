@@ -1,0 +1,269 @@
+"""Solvers: from z_t and an estimate of x0 to the next, less noisy z.
+
+Each of them is linear in what it is given,
+
+    z' = a z + b clean + c noise (+ d clean_before)
+
+with coefficients that depend only on the schedule. They are computed beforehand in float64, one row
+a step, so that a step is this one line, and a run is a `lax.scan` over the rows. Symbols: alpha and
+sigma, the signal and noise of a timestep, alpha^2 + sigma^2 = 1; ratio = sigma / alpha; a prime
+marks the value after the step; S is the number of steps.
+
+`clean` is the estimate after guidance, clipping, grounding, blending and rendering. eps is
+therefore never the network's, but the one that z and clean imply: eps = (z - alpha clean) / sigma.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pot_jax.diffusion.schedule import (
+    ScheduleConfig,
+    alphas_cumprod,
+    interval_timesteps,
+    noise_to_signal,
+    spaced_timesteps,
+)
+
+
+class Plan(NamedTuple):
+    """All that the steps of a run need: float32, leading axis S, to be scanned over.
+
+    A row of a plan is a `Plan` too, without the axis S and without `init_scale`.
+    """
+
+    timesteps: Any  # what the network is told, [S]; fractional for Euler's linspace
+    input_scale: Any  # the network sees latents * input_scale, [S]
+    alpha: Any  # signal of the scaled latents, [S]: latents * input_scale = alpha x0 + sigma eps
+    sigma: Any  # noise of the scaled latents, [S]
+    coefficients: dict[str, Any]  # of the solver's own step, [S] each
+    init_scale: float | None  # the first latents are unit noise times this
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One way to step; hashable.
+
+    plan(config, steps, *, eta=0.0) -> Plan; only DDIM takes an eta other than 0.
+    init(latents) -> history, a pytree carried from step to step.
+    step(row, history, latents, clean, noise) -> (latents, history); `noise` is unit normal, and
+    counts for nothing where the solver is deterministic.
+    """
+
+    name: str
+    plan: Callable[..., Plan]
+    init: Callable[[jax.Array], Any]
+    step: Callable[..., tuple[jax.Array, Any]]
+
+
+def _no_history(latents: jax.Array) -> tuple[()]:
+    del latents
+    return ()
+
+
+def _one_step(row: Plan, history: tuple[()], latents, clean, noise):
+    c = row.coefficients
+    return c["latents"] * latents + c["clean"] * clean + c["noise"] * noise, history
+
+
+def _clean_before(latents: jax.Array) -> jax.Array:
+    return jnp.zeros_like(latents)  # its coefficient is 0 at the first step
+
+
+def _two_step(row: Plan, clean_before: jax.Array, latents, clean, noise):
+    del noise
+    c = row.coefficients
+    latents = c["latents"] * latents + c["clean"] * clean + c["clean_before"] * clean_before
+    return latents, clean
+
+
+def _float32(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(column, np.float32) for name, column in columns.items()}
+
+
+def _refuse_eta(name: str, eta: float) -> None:
+    if eta != 0:
+        raise ValueError(f"eta belongs to solver ddim; {name} takes only 0, got {eta}")
+
+
+def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Plan:
+    """The plan of a solver whose latents the network sees as they are; `table` is alpha^2 [S]."""
+    columns = _float32({"scale": np.ones(len(table)), "a": np.sqrt(table), "s": np.sqrt(1 - table)})
+    return Plan(
+        timesteps, columns["scale"], columns["a"], columns["s"], _float32(coefficients), 1.0
+    )
+
+
+def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Ancestral sampling (DDPM, arXiv 2006.11239, equation 7, over the timesteps of the run)."""
+    _refuse_eta("ddpm", eta)
+    if config.variance_type.startswith("learned"):
+        raise ValueError(
+            f"solver ddpm cannot use a network that learned its variance (variance_type="
+            f"{config.variance_type}); choose another solver"
+        )
+    timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
+    table = alphas_cumprod(config)[timesteps.astype(int)]
+    after = np.append(table[1:], 1.0)
+    alpha_step = table / after  # alpha_t^2 / alpha_t'^2: the product of 1 - beta over the stride
+    beta_step = 1 - alpha_step
+    variance = beta_step
+    if config.variance_type != "fixed_large":
+        variance = beta_step * (1 - after) / (1 - table)  # that of q(z' | z, x0)
+    return _variance_preserving_plan(
+        timesteps,
+        table,
+        {
+            "latents": np.sqrt(alpha_step) * (1 - after) / (1 - table),
+            "clean": np.sqrt(after) * beta_step / (1 - table),
+            "noise": np.where(timesteps > 0, np.sqrt(variance), 0.0),
+        },
+    )
+
+
+def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """DDIM (arXiv 2010.02502, equation 12); `eta` from 0, deterministic, to 1, DDPM-like."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be 0 to 1, got {eta}")
+    timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
+    whole = timesteps.astype(int)
+    everything = alphas_cumprod(config)
+    table = everything[whole]
+    # As in diffusers, a step goes back by T // S timesteps, which with trailing and linspace
+    # spacing is not always the next timestep of the run.
+    target = whole - config.num_train_timesteps // steps
+    end = 1.0 if config.set_alpha_to_one else everything[0]
+    after = np.where(target >= 0, everything[np.maximum(target, 0)], end)
+    # Equation 16.
+    deviation = eta * np.sqrt((1 - after) / (1 - table) * (1 - table / after))
+    # z' = alpha' x0 + sqrt(sigma'^2 - deviation^2) eps + deviation noise, with the implied eps.
+    kept = np.sqrt(np.maximum(1 - after - deviation**2, 0)) / np.sqrt(1 - table)
+    return _variance_preserving_plan(
+        timesteps,
+        table,
+        {
+            "latents": kept,
+            "clean": np.sqrt(after) - np.sqrt(table) * kept,
+            "noise": deviation,
+        },
+    )
+
+
+def _check_sigmas(name: str, config: ScheduleConfig) -> None:
+    if config.sigma_request is not None:
+        raise ValueError(
+            f"the scheduler config asks for {config.sigma_request}, which solver {name} does not "
+            "do; remove it from scheduler_config.json or choose ddpm, ddim or euler_ancestral"
+        )
+
+
+def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.ndarray:
+    """Noise to signal at each timestep (interpolated) and after the last, float64 [S + 1]."""
+    everything = noise_to_signal(config)
+    ratio = np.interp(timesteps, np.arange(len(everything)), everything)
+    return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
+
+
+def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) -> Plan:
+    """The plan of a solver on latents x0 + ratio eps, which the network sees times alpha."""
+    alpha = 1 / np.sqrt(ratio[:-1] ** 2 + 1)
+    columns = _float32({"a": alpha, "s": ratio[:-1] * alpha})
+    # Leading spacing starts below pure noise, where unit data make the latents' deviation
+    # sqrt(ratio^2 + 1).
+    init_scale = ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1)
+    return Plan(
+        timesteps, columns["a"], columns["a"], columns["s"], _float32(coefficients), init_scale
+    )
+
+
+def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1 without its correction)."""
+    _refuse_eta("euler", eta)
+    _check_sigmas("euler", config)
+    spacing = config.timestep_spacing or "linspace"
+    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
+    ratio = _ratios(config, timesteps, config.final_sigmas_type)
+    # z' = z + (ratio' - ratio) (z - x0) / ratio
+    kept = ratio[1:] / ratio[:-1]
+    coefficients = {"latents": kept, "clean": 1 - kept, "noise": np.zeros(len(kept))}
+    return _exploding_plan(timesteps, spacing, ratio, coefficients)
+
+
+def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Euler's method to a lower noise than the step's end, then noise up to it (k-diffusion)."""
+    _refuse_eta("euler_ancestral", eta)
+    spacing = config.timestep_spacing or "linspace"
+    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
+    ratio = _ratios(config, timesteps, "zero")
+    before, after = ratio[:-1], ratio[1:]
+    added = after * np.sqrt(1 - (after / before) ** 2)
+    kept = np.sqrt(after**2 - added**2) / before  # (after / before)^2
+    coefficients = {"latents": kept, "clean": 1 - kept, "noise": added}
+    return _exploding_plan(timesteps, spacing, ratio, coefficients)
+
+
+def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2, midpoint form)."""
+    _refuse_eta("dpmpp_2m", eta)
+    _check_sigmas("dpmpp_2m", config)
+    timesteps = interval_timesteps(config, steps, config.timestep_spacing or "linspace")
+    steps = len(timesteps)
+    ratio = _ratios(config, timesteps, config.final_sigmas_type)
+    if ratio[-1] == ratio[-2]:
+        raise ValueError(
+            "solver dpmpp_2m would end with a step of no length: with final_sigmas_type sigma_min "
+            "the last timestep must not be 0; take fewer steps or another timestep_spacing"
+        )
+    alpha = 1 / np.sqrt(ratio**2 + 1)
+    sigma = ratio * alpha
+    # With lambda = log(alpha / sigma) and h = lambda' - lambda, the exact solution for a clean
+    # estimate that is constant in lambda is z' = (sigma' / sigma) z + alpha' (1 - e^-h) x0, where
+    # e^-h = ratio' / ratio. Second order extrapolates the estimate half a step onwards:
+    # x0 + (x0 - x0_before) h / (2 h_before).
+    gain = alpha[1:] * (1 - ratio[1:] / ratio[:-1])
+    with np.errstate(divide="ignore"):
+        length = np.log(ratio[:-1]) - np.log(ratio[1:])  # h; infinite for a last step to sigma = 0
+    slope = np.zeros(steps)
+    slope[1:] = length[1:] / (2 * length[:-1])
+    first_order_end = (
+        config.euler_at_final
+        or config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
+        or (config.lower_order_final and steps < 15)
+    )
+    if first_order_end:
+        slope[-1] = 0.0
+    return Plan(
+        timesteps,
+        *_float32({"scale": np.ones(steps), "a": alpha[:-1], "s": sigma[:-1]}).values(),
+        _float32(
+            {
+                "latents": sigma[1:] / sigma[:-1],
+                "clean": gain * (1 + slope),
+                "clean_before": -gain * slope,
+            }
+        ),
+        1.0,
+    )
+
+
+SOLVERS: dict[str, Solver] = {
+    solver.name: solver
+    for solver in (
+        Solver("ddpm", plan_ddpm, _no_history, _one_step),
+        Solver("ddim", plan_ddim, _no_history, _one_step),
+        Solver("euler", plan_euler, _no_history, _one_step),
+        Solver("euler_ancestral", plan_euler_ancestral, _no_history, _one_step),
+        Solver("dpmpp_2m", plan_dpmpp_2m, _clean_before, _two_step),
+    )
+}
+
+
+def solver_named(name: str) -> Solver:
+    """The solver of that name; `ValueError` lists the known ones."""
+    if name not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {name!r}")
+    return SOLVERS[name]
