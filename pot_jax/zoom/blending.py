@@ -1,0 +1,178 @@
+"""From N pictures that disagree to a zoom stack, and so to N pictures that agree.
+
+Symbols: x_i the picture of level i, [N, H, W, C] for all; D, up, R the operators of `operators`;
+O_k what the level k levels wider shows of a level, H/p^k x W/p^k; w the weight of a wider view, w^k
+for O_k; K the depth of the geometry. A blend turns x into a stack L for `render`; all blends have
+one signature and are linear in x.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from pot_jax.zoom.descent import minimise
+from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import crop, downsample, observe, render, require_stack, upsample
+
+
+def laplacian(
+    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+) -> jax.Array:
+    """Multi-resolution blending: averages every Laplacian band over the levels that have it.
+
+    Level i is seen by itself and by every level k wider, which resolves it at 1/p^k and therefore
+    has only the bands b >= k. Weight 1 is the plain average of the paper (section 4.2), weight 0
+    returns the pictures.
+
+    Args:
+      images: x, [N, H, W, C].
+      geometry: the placement of the levels.
+      weight: w >= 0.
+      kernel: the kernel of D, a name in `operators.KERNELS`.
+
+    Returns:
+      L, [N, H, W, C].
+    """
+    # Band b of observation k is D^(b-k) O_k - up(D^(b-k+1) O_k); the last, K, is D^(K-k) O_k alone.
+    # All this is linear, so averaging bands is averaging prefixes. With w_k = w^k where O_k exists,
+    # else 0, and W_b = w_0 + ... + w_b, let
+    #     P_b = sum_{k<=b} w_k D^(b-k) O_k / W_b.
+    # The averaged band b is P_b - up(D P_b), and since D^(b-k) = D D^(b-1-k),
+    #     P_b = (W_{b-1} D P_{b-1} + w_b O_b) / W_b = D P_{b-1} + (w_b / W_b) (O_b - D P_{b-1}).
+    # Collapsing from the deepest band: out_K = P_K, out_b = P_b - up(D P_b) + up(out_{b+1}).
+    # Bands that no wider level sees come back as they were: the pyramid ends at the last one seen.
+    # Where levels agree O_b = D P_{b-1}: a stack that agrees passes unchanged, to the last bit.
+    require_stack(images, geometry)
+    p = geometry.zoom_factor
+    prefix, total = images, 1.0
+    bands = []
+    for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
+        low = downsample(prefix, p, kernel)
+        bands.append((prefix, low))
+        share = _share(images, geometry, weight, k)
+        total = total + share
+        prefix = low + share / total * (observe(images, geometry, k) - low)
+    out = prefix
+    for prefix, low in reversed(bands):
+        out = prefix + upsample(out - low, p)
+    return out
+
+
+def average(
+    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+) -> jax.Array:
+    """The naive way: enlarges every view of a level to full size and averages them. It blurs."""
+    del kernel  # nothing is made smaller
+    require_stack(images, geometry)
+    out, total = images, 1.0
+    for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
+        share = _share(images, geometry, weight, k)
+        total = total + share
+        seen = upsample(observe(images, geometry, k), geometry.zoom_factor**k)
+        out = out + share / total * (seen - out)
+    return out
+
+
+def iterative(
+    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+) -> jax.Array:
+    """Levels in turn, wide to deep: each takes its low band from the window of the level before.
+
+    L_0 = x_0, L_{i+1} = x_{i+1} + w up(window(L_i) - D(x_{i+1})): w is the share of the low band
+    that is taken over. Nothing flows back to wider levels.
+    """
+    require_stack(images, geometry)
+
+    def follow(parent, level):
+        own, corner = level
+        seen = crop(parent, corner, geometry.window_shape)
+        low = downsample(own, geometry.zoom_factor, kernel)
+        out = own + weight * upsample(seen - low, geometry.zoom_factor)
+        return out, out
+
+    _, deeper = lax.scan(follow, images[0], (images[1:], geometry.corners))
+    return jnp.concatenate([images[:1], deeper])
+
+
+def none(
+    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+) -> jax.Array:
+    """The pictures as they are: levels sampled independently."""
+    del weight, kernel
+    require_stack(images, geometry)
+    return images
+
+
+BLENDS = {"laplacian": laplacian, "average": average, "iterative": iterative, "none": none}
+
+
+def _share(images, geometry, weight, k):
+    # w^k where level i is seen from level i-k, else 0: [N, 1, 1, 1]. k is a Python integer, so that
+    # 0^0 = 1 and the gradient with respect to the weight is finite at 0.
+    _, exists = geometry.observation(k)
+    return weight**k * jnp.asarray(exists[:, None, None, None], images.dtype)
+
+
+def consistent(
+    images: jax.Array,
+    geometry: Geometry,
+    *,
+    blend: str = "laplacian",
+    weight: float = 1.0,
+    kernel: str = "mean",
+) -> jax.Array:
+    """Blends, then renders: N pictures [N, H, W, C] that agree.
+
+    With blend `none` the levels are left alone altogether: independent sampling, the baseline.
+
+    Raises:
+      ValueError: if the blend is not a name in `BLENDS`, or shapes do not fit.
+    """
+    if blend not in BLENDS:
+        raise ValueError(f"unknown blend {blend!r}; known: {', '.join(sorted(BLENDS))}")
+    stack = BLENDS[blend](images, geometry, weight=weight, kernel=kernel)
+    return stack if blend == "none" else render(stack, geometry, kernel=kernel)
+
+
+def disagreement(images: jax.Array, geometry: Geometry, **blending: Any) -> jax.Array:
+    """sum_i ||x_i - R_i(blend(x))||^2, a scalar: how far the pictures are from agreeing.
+
+    Args:
+      images: x, [N, H, W, C].
+      geometry: the placement of the levels.
+      **blending: as for `consistent`: blend, weight, kernel.
+    """
+    return jnp.sum(jnp.square(images - consistent(images, geometry, **blending)))
+
+
+def descend(
+    variables: Any,
+    to_images: Callable[[Any], jax.Array],
+    geometry: Geometry,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    **blending: Any,
+) -> Any:
+    """Takes a few optimizer steps on `variables`, down the disagreement of their pictures.
+
+    Args:
+      variables: any pytree of arrays, e.g. clean latents [N, h, w, c].
+      to_images: variables -> [N, H, W, C]: the identity, or the autoencoder's decoder.
+      geometry: the placement of the levels at the size of the pictures.
+      optimizer: started afresh at every call.
+      steps: how many.
+      **blending: as for `consistent`.
+
+    Returns:
+      The variables after `steps` steps. `consistent` on their pictures then closes what is left.
+    """
+
+    def loss(variables):
+        return disagreement(to_images(variables), geometry, **blending)
+
+    return minimise(loss, variables, optimizer=optimizer, steps=steps)

@@ -1,0 +1,151 @@
+"""Where every level of a zoom stack sits in the wider ones: whole numbers, known before tracing.
+
+Symbols: N levels, level 0 the widest; p the zoom factor; H x W the size of every level in pixels
+(or in latents: a grid is a grid). Level i+1 shows a window of level i, H/p x W/p pixels large.
+Corners are top-left pixels, (y, x), counted in the pixels of the level that is looked into.
+"""
+
+import dataclasses
+import operator
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """The placement of N levels. Hashable, so that it can be a static argument of `jax.jit`.
+
+    Attributes:
+      levels: N >= 1.
+      zoom_factor: p >= 2. Must divide height and width.
+      height: H. H - H/p must be even, or a centred window would lie between pixels.
+      width: W, likewise.
+      offsets: N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level
+        i, in whole pixels of level i, downwards and to the right. None: every level is centred.
+
+    Raises:
+      ValueError: if the numbers do not fit each other.
+    """
+
+    levels: int
+    zoom_factor: int
+    height: int
+    width: int
+    offsets: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self):
+        for name, least in (("levels", 1), ("zoom_factor", 2), ("height", 1), ("width", 1)):
+            _require_whole(name, getattr(self, name), least)
+        p = self.zoom_factor
+        for name, size in (("height", self.height), ("width", self.width)):
+            if size % p:
+                raise ValueError(
+                    f"zoom_factor {p} must divide the {name}, but {size} = {size // p} * {p} + "
+                    f"{size % p}; use a {name} of {size - size % p or p} or {size - size % p + p}"
+                )
+            if (size - size // p) % 2:
+                raise ValueError(
+                    f"a window of {name} {size // p} has no centred place on the pixel grid of a "
+                    f"{name} of {size} (zoom_factor {p}): {size} - {size // p} must be even; "
+                    f"use a {name} divisible by {2 * p}"
+                )
+        if self.offsets is not None:
+            object.__setattr__(self, "offsets", _whole_pairs(self.offsets, self.levels))
+            self._require_windows_inside()
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """(H/p, W/p): the size of level i+1's window in level i."""
+        return self.height // self.zoom_factor, self.width // self.zoom_factor
+
+    @property
+    def corners(self) -> np.ndarray:
+        """int32 [N-1, 2]: the corner of level i+1's window in level i."""
+        h, w = self.window_shape
+        centred = np.array([(self.height - h) // 2, (self.width - w) // 2], np.int32)
+        offsets = np.array(self.offsets or [(0, 0)] * (self.levels - 1), np.int32)
+        return centred + offsets.reshape(-1, 2)
+
+    @property
+    def depth(self) -> int:
+        """K: the largest k for which p^k divides H and W and leaves at least 2 pixels of each."""
+        p, k = self.zoom_factor, 0
+        h, w = self.window_shape
+        while min(h, w) >= 2:
+            k += 1
+            if h % p or w % p:
+                break
+            h, w = h // p, w // p
+        return k
+
+    def observation(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places the window of every level i in level i-k, where it is H/p^k x W/p^k pixels large.
+
+        Off-centre, a window may start between two pixels of a level further out; it is then left
+        out rather than resampled, as are all wider views of it.
+
+        Args:
+          k: how many levels wider to look from, 0 <= k <= depth.
+
+        Returns:
+          corners: int32 [N, 2], in level i-k's pixels; (0, 0) where there is none.
+          exists: bool [N], False for i < k and where the corner is not a whole pixel.
+
+        Raises:
+          ValueError: if k is not in 0..depth.
+        """
+        if not 0 <= k <= self.depth:
+            raise ValueError(
+                f"a window can be seen from 0 to {self.depth} levels wider, not from {k}, in "
+                f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
+            )
+        levels = np.arange(self.levels)
+        in_parent = np.concatenate([np.zeros((1, 2), np.int32), self.corners])
+        corners = np.zeros((self.levels, 2), np.int32)
+        exists = np.ones(self.levels, bool)
+        for step in range(1, k + 1):  # from the pixels of level i-step+1 to those of level i-step
+            exists &= (levels >= step) & (corners % self.zoom_factor == 0).all(axis=1)
+            outer = in_parent[np.maximum(levels - step + 1, 0)]
+            corners = np.where(exists[:, None], outer + corners // self.zoom_factor, 0)
+        return corners, exists
+
+    def scaled(self, factor: int) -> "Geometry":
+        """The same placement on a grid `factor` times as fine, e.g. from latents to pixels."""
+        _require_whole("factor", factor, 1)
+        offsets = self.offsets
+        if offsets is not None:
+            offsets = tuple((factor * dy, factor * dx) for dy, dx in offsets)
+        return dataclasses.replace(
+            self, height=factor * self.height, width=factor * self.width, offsets=offsets
+        )
+
+    def _require_windows_inside(self):
+        size = np.array([self.height, self.width])
+        ends = self.corners + np.array(self.window_shape)
+        for i, (corner, end) in enumerate(zip(self.corners, ends)):
+            if (corner < 0).any() or (end > size).any():
+                raise ValueError(
+                    f"offsets[{i}] = {self.offsets[i]} puts the window of level {i + 1} at rows "
+                    f"{corner[0]}..{end[0]} and columns {corner[1]}..{end[1]} of level {i}, "
+                    f"outside its {self.height} x {self.width} pixels"
+                )
+
+
+def _require_whole(name, number, least):
+    if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
+
+
+def _whole_pairs(offsets, levels):
+    try:
+        pairs = tuple((operator.index(dy), operator.index(dx)) for dy, dx in offsets)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"offsets must be pairs (dy, dx) of whole pixels, not {offsets!r}"
+        ) from None
+    if len(pairs) != levels - 1:
+        raise ValueError(
+            f"{levels} levels need {levels - 1} offsets, one for each level but the widest, "
+            f"not {len(pairs)}"
+        )
+    return pairs

@@ -1,0 +1,208 @@
+"""The linear maps of a zoom stack: downsample, upsample, observe, render; and shared noise.
+
+Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `replicate`, R =
+`render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for stacks. The dtype of the
+result is that of the argument. Everything is linear in its array, differentiable, and works under
+jit and vmap.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from pot_jax.zoom.geometry import Geometry
+
+
+def _mean_taps(p: int) -> np.ndarray:
+    return np.ones(p)
+
+
+def _gaussian_taps(p: int) -> np.ndarray:
+    x = np.arange(p) - (p - 1) / 2
+    return np.exp(-0.5 * (x / (p / 2)) ** 2)
+
+
+# zoom factor -> taps along one axis, [p]. The kernel is their outer product, scaled to sum 1. `mean`
+# keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p taps,
+# sigma p/2), for ablations. For p = 2 the two are the same filter.
+KERNELS = {"mean": _mean_taps, "gaussian": _gaussian_taps}
+
+
+def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
+    if kernel not in KERNELS:
+        raise ValueError(f"unknown kernel {kernel!r}; known: {', '.join(sorted(KERNELS))}")
+    return KERNELS[kernel](zoom_factor)
+
+
+def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax.Array:
+    """D: the weighted mean of each p x p cell; a sample sits at the centre of its cell.
+
+    Applied k times, the mean kernel is the mean of p^k x p^k cells.
+
+    Args:
+      images: [..., H, W, C].
+      zoom_factor: p, which divides H and W.
+      kernel: a name in `KERNELS`.
+
+    Returns:
+      [..., H/p, W/p, C].
+
+    Raises:
+      ValueError: if p does not divide H and W, or the kernel is unknown.
+    """
+    *lead, height, width, channels = images.shape
+    p = zoom_factor
+    if height % p or width % p:
+        raise ValueError(f"zoom_factor {p} must divide the height {height} and the width {width}")
+    taps = _taps(p, kernel)
+    # Sums are spelled out, rows before columns, and scaled once at the end: the additions then come
+    # in the same order eager, jitted, in a scan and on every device, so that render and whoever
+    # checks it get the same bits.
+    cells = images.reshape(*lead, height // p, p, width // p, p, channels)
+    rows = sum(float(tap) * cells[..., i, :, :, :] for i, tap in enumerate(taps))
+    total = sum(float(tap) * rows[..., i, :] for i, tap in enumerate(taps))
+    return total * float(1 / taps.sum() ** 2)
+
+
+def noise_gain(zoom_factor: int, kernel: str = "mean") -> float:
+    """The factor that gives downsampled unit white noise its unit variance back: 1 / ||kernel||_2.
+
+    It is p for the mean. The paper multiplies by p, which is right for that kernel only.
+    """
+    taps = _taps(zoom_factor, kernel)
+    return float(taps.sum() ** 2 / (taps**2).sum())
+
+
+def upsample(images: jax.Array, zoom_factor: int) -> jax.Array:
+    """Enlarges [..., H, W, C] to [..., pH, pW, C], bilinear, half-pixel centres, edges held."""
+    return _interpolate(_interpolate(images, zoom_factor, -3), zoom_factor, -2)
+
+
+def _interpolate(images, p, axis):
+    # Cell i becomes p samples at t = (r + 1/2)/p - 1/2 from its centre, r = 0..p-1, in cells:
+    # between it and the cell before for t < 0, the cell after for t > 0. Differences keep a
+    # constant exactly constant.
+    images = jnp.moveaxis(images, axis, 0)
+    t = ((np.arange(p) + 0.5) / p - 0.5).reshape(p, *[1] * (images.ndim - 1))
+    towards_before, towards_after = (
+        jnp.asarray(share, images.dtype) for share in (np.maximum(-t, 0), np.maximum(t, 0))
+    )
+    before = jnp.concatenate([images[:1], images[:-1]])[:, None]
+    after = jnp.concatenate([images[1:], images[-1:]])[:, None]
+    here = images[:, None]
+    samples = here + towards_before * (before - here) + towards_after * (after - here)
+    return jnp.moveaxis(samples.reshape(-1, *images.shape[1:]), 0, axis)
+
+
+def replicate(images: jax.Array, zoom_factor: int) -> jax.Array:
+    """U: copies each value of [..., H, W, C] over its p x p cell. D U = 1, whatever the kernel."""
+    rows = jnp.repeat(images, zoom_factor, axis=-3)
+    return jnp.repeat(rows, zoom_factor, axis=-2)
+
+
+def crop(image: jax.Array, corner: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """The window of [H, W, C] at corner (y, x), [h, w, C] for shape (h, w)."""
+    return lax.dynamic_slice(image, _start(corner), (*shape, image.shape[-1]))
+
+
+def paste(image: jax.Array, window: jax.Array, corner: jax.Array) -> jax.Array:
+    """[H, W, C] with its window at corner (y, x) replaced by [h, w, C]."""
+    return lax.dynamic_update_slice(image, window, _start(corner))
+
+
+def _start(corner):
+    return corner[0], corner[1], np.int32(0)
+
+
+def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
+    """What level i-k shows of level i, for all i at once.
+
+    Args:
+      images: [N, H, W, C].
+      geometry: the placement of the levels.
+      k: how many levels wider to look from, 0 <= k <= min(depth, N-1).
+
+    Returns:
+      [N, H/p^k, W/p^k, C]; zeros for i < k, meaningless where `geometry.observation(k)` says that
+      the window does not exist.
+    """
+    require_stack(images, geometry)
+    corners, _ = geometry.observation(k)
+    shrink = geometry.zoom_factor**k
+    shape = (geometry.height // shrink, geometry.width // shrink)
+    windows = jax.vmap(partial(crop, shape=shape))(images[: geometry.levels - k], corners[k:])
+    return jnp.pad(windows, ((k, 0), (0, 0), (0, 0), (0, 0)))
+
+
+def render(
+    stack: jax.Array, geometry: Geometry, *, kernel: str = "mean", gain: float = 1.0
+) -> jax.Array:
+    """R: turns a zoom stack into N pictures that agree wherever they show the same place.
+
+    R_{N-1} = L_{N-1}, and R_i is L_i with gain * D(R_{i+1}) pasted into the window of level i+1.
+    With gain 1 this is the paper's Algorithm 1 while every window keeps at least 2 pixels, at O(N)
+    instead of O(N^2) and at any depth.
+
+    Args:
+      stack: L, [N, H, W, C].
+      geometry: the placement of the levels.
+      kernel: the kernel of D, a name in `KERNELS`.
+      gain: 1 for images, `noise_gain` for noise.
+
+    Returns:
+      R, [N, H, W, C].
+
+    Raises:
+      ValueError: if the stack does not have the shape of the geometry.
+    """
+    require_stack(stack, geometry)
+
+    def paste_child(child, level):
+        own, corner = level
+        seen = gain * downsample(child, geometry.zoom_factor, kernel)
+        picture = paste(own, seen, corner)
+        return picture, picture
+
+    deepest = stack[-1]
+    _, wider = lax.scan(paste_child, deepest, (stack[:-1], geometry.corners), reverse=True)
+    return jnp.concatenate([wider, deepest[None]])
+
+
+def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.Array:
+    """Unit normal noise [N, H, W, C] in float32, every level on its own.
+
+    Level i draws from `fold_in(key, i)`, so that adding a level or a device changes no other level.
+    This is the paper's first z_T.
+    """
+
+    def draw(level):
+        shape = (geometry.height, geometry.width, channels)
+        return jax.random.normal(jax.random.fold_in(key, level), shape, jnp.float32)
+
+    return jax.vmap(draw)(jnp.arange(geometry.levels, dtype=jnp.uint32))
+
+
+def shared_noise(
+    key: jax.Array, geometry: Geometry, channels: int, *, kernel: str = "mean"
+) -> jax.Array:
+    """Noise [N, H, W, C]: white, of unit variance, and the same for all levels that see a place.
+
+    A cell mean of p^2 independent unit normals has standard deviation 1/p; times p it is a unit
+    normal again, and independent of its neighbours because cells do not overlap.
+    """
+    draws = independent_noise(key, geometry, channels)
+    gain = noise_gain(geometry.zoom_factor, kernel)
+    return render(draws, geometry, kernel=kernel, gain=gain)
+
+
+def require_stack(stack: jax.Array, geometry: Geometry) -> None:
+    """Raises ValueError unless `stack` is [N, H, W, C] with the geometry's N, H and W."""
+    expected = (geometry.levels, geometry.height, geometry.width)
+    if len(stack.shape) != 4 or stack.shape[:3] != expected:
+        raise ValueError(
+            f"expected a stack [N, H, W, C] with N, H, W = {expected}, not {tuple(stack.shape)}; "
+            "make the Geometry from the stack's own shape"
+        )
