@@ -1,0 +1,89 @@
+"""What a seed fixes: every attribute of one nested world, drawn once."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from pot_jax.training.worlds import palettes
+
+
+@dataclass(frozen=True)
+class World:
+    """One world, galaxy to ladybug. Angles in radians, lengths in the object's frame."""
+
+    seed: int
+    light: float  # direction the light comes from, in the plane of the view
+    galaxy_kind: str
+    galaxy: str
+    galaxy_radius: float
+    galaxy_angle: float
+    galaxy_tilt: float  # cosine of the inclination: 1 is face-on
+    arms: int
+    pitch: float  # winding of the arms; its sign is their sense
+    nebula: str
+    nebula_second: str
+    nebula_density: float  # -1 (a star field with thin clouds) .. 1
+    sun: str
+    planet: str
+    ringed: bool
+    moon: bool
+    clouds: float  # coverage, -1 .. 1
+    island_size: float
+    forest: str
+    tree: str
+    leaf: str
+    leaf_angle: float
+    beetle: str
+    beetle_angle: float
+    spots: str
+    offsets: tuple[tuple[float, float], ...]  # where in the noise each texture is taken
+
+
+def _beetle(rng, leaf: str) -> str:
+    """A colour that stands out from the leaf."""
+    names = [name for name in ("red", "red", "orange", "yellow", "black") if name != leaf]
+    return str(rng.choice(names))
+
+
+@lru_cache(maxsize=256)
+def imagine(seed: int) -> World:
+    """The world of a seed (any whole number from 0); the same in every process."""
+    rng = np.random.default_rng([20231204, seed])
+
+    def among(names):
+        return str(rng.choice(list(names)))
+
+    planet = among(["blue", "blue", *palettes.PLANETS])
+    forest = among(palettes.PLANETS[planet].forests)
+    tree = among(palettes.FORESTS[forest].trees)
+    leaf = among(palettes.TREES[tree].leaves)
+    nebula = among(palettes.NEBULA)
+    return World(
+        seed=seed,
+        light=rng.uniform(0, 2 * np.pi),
+        galaxy_kind=among(["spiral", "spiral", "spiral", *palettes.GALAXY_KINDS]),
+        galaxy=among(palettes.GALAXY),
+        galaxy_radius=rng.uniform(0.62, 0.95),
+        galaxy_angle=rng.uniform(0, 2 * np.pi),
+        galaxy_tilt=rng.uniform(0.42, 1.0),
+        arms=int(rng.choice([2, 2, 3, 4])),
+        pitch=float(rng.choice([-1, 1]) * rng.uniform(0.75, 1.25)),
+        nebula=nebula,
+        nebula_second=among([name for name in palettes.NEBULA if name != nebula]),
+        nebula_density=rng.uniform(-1, 1),
+        sun=among(palettes.SUN),
+        planet=planet,
+        ringed=bool(rng.random() < 0.3),
+        moon=bool(rng.random() < 0.3),
+        clouds=rng.uniform(-1, 1),
+        island_size=rng.uniform(0.38, 0.5),
+        forest=forest,
+        tree=tree,
+        leaf=leaf,
+        leaf_angle=rng.uniform(0, 2 * np.pi),
+        beetle=_beetle(rng, leaf),
+        beetle_angle=rng.uniform(0, 2 * np.pi),
+        spots=among(palettes.SPOTS),
+        offsets=tuple((float(a), float(b)) for a, b in rng.uniform(0, 16, (16, 2))),
+    )

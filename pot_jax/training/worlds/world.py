@@ -1,0 +1,65 @@
+"""One picture of a world at any scale: the nested painter.
+
+Scale 0 shows the galaxy; each whole scale further halves the width of the view, about the same
+centre. Every object is a function of its place in the world and of how fine the view resolves it,
+painted wide ones first, so that pictures at neighbouring scales show the same things.
+"""
+
+import numpy as np
+
+from pot_jax.training.worlds import space
+from pot_jax.training.worlds.attributes import imagine
+from pot_jax.training.worlds.beetle import paint_beetle
+from pot_jax.training.worlds.canvas import Canvas
+from pot_jax.training.worlds.land import paint_forest, paint_planet
+from pot_jax.training.worlds.plants import paint_leaf, paint_tree
+
+CONCEPTS = ("galaxy", "nebula", "planet", "island", "forest", "tree", "leaf", "ladybug")
+SCALES_PER_CONCEPT = 2
+DEEPEST = float(SCALES_PER_CONCEPT * len(CONCEPTS))  # the last concept fills the view here
+
+
+def _paint_stars(canvas, _):
+    for layer, brightness in ((0, 0.8), (1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, 0.6)):
+        space.paint_stars(canvas, layer, brightness)
+
+
+# Painter; the scales between which it can be seen (before, its object is under a pixel; after, a
+# deeper one hides it); and the scale after which one sample a pixel is enough, since the object is
+# all soft there, or out of focus behind a nearer one. Once a layer needs more, all after it do.
+_LAYERS = (
+    (space.paint_galaxy, -np.inf, 3.9, -np.inf),
+    (space.paint_nebula, -np.inf, 6.2, -np.inf),
+    (space.paint_sun, -np.inf, 4.6, -np.inf),
+    (_paint_stars, -np.inf, 6.2, np.inf),
+    (paint_planet, -np.inf, 9.0, 7.5),
+    (space.paint_core, -np.inf, 2.6, np.inf),
+    (paint_forest, 5.4, 12.2, 11.6),
+    (paint_tree, 5.6, 14.6, 12.0),
+    (paint_leaf, 8.0, 16.8, 14.8),
+    (paint_beetle, 10.0, np.inf, np.inf),
+)
+
+
+def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
+    """The view of world `seed` at `scale`: float32 [size, size, 3] in [-1, 1].
+
+    scale: 0 (galaxy) to 16 (ladybug), any number between; each +1 halves the width of the view.
+    Raises ValueError for a scale outside that range or an odd or small size.
+    """
+    if not 0 <= scale <= DEEPEST:
+        raise ValueError(f"scale must lie between 0 and {DEEPEST:g}, came {scale}")
+    if size < 8 or size % 2:
+        raise ValueError(f"size must be an even number of at least 8, came {size}")
+    canvas = Canvas(float(scale), size)
+    attributes = imagine(int(seed))
+    for paint, first, last, soft_after in _LAYERS:
+        if first <= scale <= last:
+            if scale <= soft_after and canvas.samples == size:
+                canvas.refine()
+            paint(canvas, attributes)
+    pixels = np.clip(canvas.rgb, 0, 1)
+    # 2 x 2 samples a pixel; slices, since a mean over axes of two is several times as slow.
+    pixels = pixels[:, ::2] + pixels[:, 1::2]
+    pixels = 0.25 * (pixels[..., ::2] + pixels[..., 1::2])
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0)) * 2 - 1
