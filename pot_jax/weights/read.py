@@ -89,14 +89,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
+def _constant(text: str) -> float:
+    if text == "NaN":
+        raise ValueError("NaN is not a number")
+    return float(text)  # diffusers writes lambda_min_clipped as -Infinity
 
 
 def _parse(text: bytes) -> dict[str, Any]:
     """One JSON object, strictly: no name twice, no NaN. Raises ValueError."""
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):

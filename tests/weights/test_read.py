@@ -154,8 +154,7 @@ def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path):
             path.write_bytes(flipped)
             try:
                 came = read.header(path)
-            except UserError as error:
-                assert "\n" not in str(error)
+            except UserError:
                 continue
             # What passes is another well-formed header: a name or dtype changed, or white space
             # became white space. The key table notices names; sizes never disagree with the data.
@@ -201,7 +200,6 @@ def test_integer_weights_are_refused(tmp_path):
         (b"{", ["not usable JSON"]),
         (b"[1, 2]", ["JSON object was expected, not list"]),
         (b'{"a": NaN}', ["NaN"]),
-        (b'{"a": Infinity}', ["Infinity"]),
         (b'{"a": 1, "a": 2}', ["'a' is given twice"]),
         (b"\xff\xfe\x00", ["not usable JSON"]),
         (b"[" * 200_000, ["not usable JSON"]),
@@ -213,6 +211,11 @@ def test_bad_settings(tmp_path, text, words):
     path = tmp_path / "config.json"
     path.write_bytes(text)
     one_line(lambda: read.json_object(path), "config.json", *words)
+
+
+def test_infinity_is_what_diffusers_writes(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"lambda_min_clipped": -np.inf}))
+    assert read.json_object(tmp_path / "a.json") == {"lambda_min_clipped": -np.inf}
 
 
 def test_settings_that_are_not_there(tmp_path):

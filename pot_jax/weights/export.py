@@ -1,0 +1,160 @@
+"""A model as a folder that diffusers loads, and that `load` reads back to the same bytes.
+
+Everything is written under a temporary name beside the target and moved into place at the end, so
+that a folder is either whole or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.typing import DTypeLike
+
+from pot_jax.errors import UserError
+from pot_jax.weights.keys import key_table
+from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
+from pot_jax.weights.read import FLOATS, shown
+from pot_jax.weights.tokenization import write_tokenizer
+
+_SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> safetensors' name
+
+
+def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) -> None:
+    """Writes a model in diffusers' layout.
+
+    Args:
+      model: what to write.
+      folder: a new folder; its parents are made where they are missing.
+      dtype: of the weights in the files; by default each parameter's own.
+
+    Raises:
+      UserError: there is something at `folder` already, it cannot be written, or a value is beyond
+        the range of `dtype`.
+    """
+    dtype = None if dtype is None else checked_dtype(dtype)
+    with new_folder(folder) as place:
+        write_settings(model, place)
+        for name, component in COMPONENTS.items():
+            path = place / component.folder / f"{component.stem}.safetensors"
+            write_weights(model.params[name], path, dtype)
+
+
+@contextlib.contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """A folder under a temporary name, moved to `target` if the block succeeds, else removed.
+
+    Raises:
+      UserError: `target` exists and is not an empty folder, or writing fails.
+    """
+    target = check_vacant(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield place
+            place.chmod(0o777 & ~_umask())  # mkdtemp makes it for this user alone
+            os.replace(place, target)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{shown(str(target))} cannot be written: {error.strerror or error}"
+        ) from None
+
+
+def check_vacant(target: str | Path) -> Path:
+    """`target` as an absolute path; raises UserError if more than an empty folder is there."""
+    target = Path(target).expanduser().absolute()
+    try:
+        vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
+    except OSError as error:
+        raise UserError(f"{shown(str(target))} cannot be written: {error.strerror}") from None
+    if not vacant:
+        raise UserError(f"{shown(str(target))} exists already; remove it or name another folder")
+    return target
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0o022))
+    return mask
+
+
+def write_settings(model: Model, folder: Path) -> None:
+    """Writes all of a model folder but the weights."""
+    modules = {name: getattr(model, name) for name in COMPONENTS}
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.0",  # whose layout this is
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", model.schedule.class_name],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    for name, component in COMPONENTS.items():
+        class_name = type(modules[name]).__name__
+        index[component.folder] = [component.library, class_name]
+        config = {"_class_name": class_name, **modules[name].config.to_json()}
+        _write_json(folder / component.folder / "config.json", config)
+    _write_json(folder / "scheduler" / "scheduler_config.json", model.schedule.to_json())
+    (folder / "tokenizer").mkdir()
+    write_tokenizer(model.tokenizer, folder / "tokenizer")
+    _write_json(folder / "model_index.json", dict(sorted(index.items())))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None = None) -> None:
+    """Writes a network's parameters as one safetensors file under its checkpoint's own names.
+
+    One tensor is in memory at a time; the library's writer would need all of them transposed.
+
+    Args:
+      params: nested dict of arrays, of one network.
+      path: of the new file.
+      dtype: to cast to; None keeps each parameter's own.
+
+    Raises:
+      UserError: a value is beyond the range of `dtype`; the file is then incomplete.
+    """
+    leaves = flatten_dict(dict(params))
+    entries = sorted(key_table(params).items(), key=lambda item: item[1].key)
+    # diffusers and transformers refuse files that do not say which framework wrote them.
+    head: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, entry in entries:
+        kind = np.dtype(dtype or leaves[name].dtype)
+        start, end = end, end + math.prod(entry.stored_shape) * kind.itemsize
+        head[entry.key] = {
+            "dtype": _SPELLING[kind],
+            "shape": list(entry.stored_shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, entry in entries:
+            values = np.asarray(leaves[name])
+            with np.errstate(over="ignore"):
+                tensor = np.asarray(entry.write(values), dtype or values.dtype, order="C")
+            if not np.isfinite(tensor).all():
+                raise UserError(
+                    f"{shown(entry.key)} has values that are not finite in {tensor.dtype.name}; "
+                    "choose a wider dtype"
+                )
+            file.write(tensor.reshape(-1).view(np.uint8))

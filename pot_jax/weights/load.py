@@ -1,0 +1,198 @@
+"""A model from its folder: files -> checked tensors -> parameters, tensor by tensor.
+
+Settings and all headers are read first, so that everything that does not fit is known, over all
+components, before gigabytes are read. Then each tensor is read, cast and laid out as its parameter
+wants it and given to JAX, and its buffers are freed: a host holds one model and two tensors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+from jax.typing import DTypeLike
+
+from pot_jax.errors import UserError
+from pot_jax.weights import kept, read
+from pot_jax.weights.digests import array_digest, array_digests, combined_digest
+from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
+from pot_jax.weights.model import COMPONENTS, Model, Parts, checked_dtype, read_parts
+from pot_jax.weights.read import shown
+
+# The models that ship with the package, by name.
+EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
+# Tensors in flight: one thread transposes while the other reads or hashes. Each holds up to two
+# copies of its tensor, so more threads would cost memory, and two cores are busy with two.
+_THREADS = 2
+_FEW = 3  # names shown of each kind of problem
+
+
+class Slot(NamedTuple):
+    """One parameter and the tensor that fills it."""
+
+    path: tuple[str, ...]  # component first
+    entry: Entry
+    tensor: read.Tensor
+
+
+def load(
+    path_or_name: str | Path, *, dtype: DTypeLike = jnp.float32, variant: str | None = None
+) -> Model:
+    """Loads a model: one that ships with the package, a diffusers folder, or a kept copy.
+
+    Args:
+      path_or_name: a name of `EMBEDDED`, a folder with a `model_index.json`, or a folder made by
+        `pot-jax convert`.
+      dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
+      variant: which of several copies of the weights to read ("fp16"); by default the one without
+        a variant, or the only one there is.
+
+    Raises:
+      UserError: there is no such model, it is of an unsupported kind, or its files are missing,
+        damaged, or do not fit it: everything that does not fit is in the one message.
+    """
+    dtype = checked_dtype(dtype)
+    folder = _find(path_or_name)
+    parts = read_parts(folder, dtype)
+    if kept.is_kept(folder):
+        if variant is not None:
+            raise UserError(f"{shown(str(folder))} is a kept copy, which has no variants")
+        params, digests = _restored(folder, parts, dtype)
+    else:
+        params, digests = _read_weights(folder, parts, dtype, variant)
+    return parts.model(params, combined_digest(digests), str(path_or_name))
+
+
+def _find(path_or_name: str | Path) -> Path:
+    name = str(path_or_name)
+    if "\0" in name:
+        raise UserError(f"no model is called {shown(name)}")
+    folder = Path(name).expanduser()
+    if name in EMBEDDED and not folder.is_dir():
+        return EMBEDDED[name]
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise UserError(
+            f"{shown(name)} is a file; a folder in the layout that diffusers saves was expected "
+            "(with a model_index.json)"
+        )
+    raise UserError(
+        f"there is no model folder {shown(name)}, and the package has no model of that name (it "
+        f"has: {', '.join(EMBEDDED)})"
+    )
+
+
+def _restored(folder: Path, parts: Parts, dtype: jnp.dtype) -> tuple[dict, dict[str, str]]:
+    expected = {name: abstract_params(module) for name, module in parts.modules.items()}
+    params, digests = kept.restore_arrays(folder, expected)
+    leaves, structure = jax.tree.flatten(params)
+    if all(leaf.dtype == dtype for leaf in leaves):
+        return params, digests
+    del params
+    for i, leaf in enumerate(leaves):  # in place, so that each original is freed as it is replaced
+        leaves[i] = leaf.astype(dtype)
+    params = jax.tree.unflatten(structure, leaves)
+    return params, array_digests(params)
+
+
+class _Problems:
+    """Everything found wrong with the weights, by kind, for one message."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._kinds: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, kind: str, file: Path, name: str, detail: str = "") -> None:
+        place = file.relative_to(self._folder)
+        self._kinds[kind].append(f"{shown(name)} in {shown(str(place))}{detail}")
+
+    def __bool__(self) -> bool:
+        return bool(self._kinds)
+
+    def raise_any(self) -> None:
+        """Raises UserError with the count and the first few of every kind, if there are any."""
+        if not self._kinds:
+            return
+        kinds = [
+            f"{len(names)} {kind} ({'; '.join(names[:_FEW])}{'; ...' * (len(names) > _FEW)})"
+            for kind, names in self._kinds.items()
+        ]
+        raise UserError(
+            f"the weights in {shown(str(self._folder))} do not fit its config files: "
+            f"{', '.join(kinds)}; get both from the same place again"
+        )
+
+
+def _read_weights(
+    folder: Path, parts: Parts, dtype: jnp.dtype, variant: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    problems = _Problems(folder)
+    slots = []
+    for name, module in parts.modules.items():
+        component = COMPONENTS[name]
+        tensors = read.tensors(folder / component.folder, component.stem, variant)
+        slots += _match(name, folder / component.folder, module, tensors, problems)
+    broken = bool(problems)
+
+    def fill(slot: Slot) -> tuple[jax.Array, str] | None:
+        values = read.array(slot.tensor)
+        with np.errstate(all="ignore"):  # a value out of the new dtype's range is found below
+            param = np.asarray(slot.entry.read(values), dtype, order="C")
+        if not _finite(param):
+            kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
+            problems.add(kind, slot.tensor.file, slot.tensor.name)
+        if broken or problems:  # read on only to find what else is wrong
+            return None
+        del values
+        # On a CPU JAX may take the buffer as it is; nothing else holds or changes it.
+        return jax.device_put(param), array_digest(param)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        filled = list(threads.map(fill, slots))
+    problems.raise_any()
+    params = {slot.path: array for slot, (array, _) in zip(slots, filled)}
+    digests = {"/".join(slot.path): digest for slot, (_, digest) in zip(slots, filled)}
+    return unflatten_dict(params), digests
+
+
+def _match(
+    name: str, folder: Path, module: Any, tensors: dict[str, read.Tensor], problems: _Problems
+) -> list[Slot]:
+    """Pairs a component's parameters with its tensors; what does not pair is a problem."""
+    slots = []
+    left = dict(tensors)
+    for path, entry in key_table(abstract_params(module)).items():
+        key = next((key for key in (entry.key, *entry.aliases) if key in left), None)
+        if key is None:
+            problems.add("missing", folder, entry.key)
+            continue
+        tensor = left.pop(key)
+        if not entry.accepts(tensor.shape):
+            expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
+            problems.add("misshapen", tensor.file, key, expected)
+        elif tensor.dtype not in read.FLOATS:
+            problems.add(
+                f"not of a dtype in {list(read.FLOATS)}", tensor.file, key, f" ({tensor.dtype})"
+            )
+        else:
+            slots.append(Slot((name, *path), entry, tensor))
+    for key, tensor in left.items():
+        if not ignorable(key):
+            problems.add("unexpected", tensor.file, key)
+    return slots
+
+
+def _finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite."""
+    if values.dtype.itemsize > 2:
+        return bool(np.isfinite(values).all())
+    # NumPy converts 16-bit floats one by one; all exponent bits set means the same, faster.
+    exponent = np.uint16(0x7C00 if values.dtype == np.float16 else 0x7F80)
+    return not bool(((values.view(np.uint16) & exponent) == exponent).any())

@@ -1,0 +1,221 @@
+"""What a model folder describes, and the model that is made of it.
+
+The folder is in diffusers' layout: `model_index.json` names the class of each component; each has a
+folder with its `config.json`, its `scheduler_config.json`, or the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.errors import UserError
+from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
+from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
+from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.weights.read import json_object, shown
+from pot_jax.weights.tokenization import read_tokenizer
+
+
+class Component(NamedTuple):
+    """One network of a model: where its files are and which classes it may be of."""
+
+    folder: str
+    stem: str  # of its weight files
+    library: str
+    classes: dict[str, tuple[type, type[nn.Module]]]  # diffusers' name -> (config, module)
+
+
+# Our name -> what is read. A new kind of network is one more class here.
+COMPONENTS = {
+    "text_encoder": Component(
+        "text_encoder",
+        "model",
+        "transformers",
+        {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)},
+    ),
+    "unet": Component(
+        "unet",
+        "diffusion_pytorch_model",
+        "diffusers",
+        {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)},
+    ),
+    "autoencoder": Component(
+        "vae",
+        "diffusion_pytorch_model",
+        "diffusers",
+        {
+            "AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL),
+            "AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny),
+        },
+    ),
+}
+PIPELINES = ("StableDiffusionPipeline",)
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+# Entries of model_index.json that make no picture.
+_IGNORED = ("safety_checker", "feature_extractor", "requires_safety_checker")
+_MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 1000 timesteps
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model ready to sample with: pure networks, their parameters, and what goes with them."""
+
+    name: str
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    autoencoder: AutoencoderKL | AutoencoderTiny
+    tokenizer: Any  # transformers' CLIPTokenizer
+    schedule: ScheduleConfig
+    params: dict[str, Any]  # {"text_encoder", "unet", "autoencoder"}: nested dicts of arrays
+    digest: str  # SHA-256 over all parameters as they are here
+    source: str  # where it was loaded from
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A model folder without its weights."""
+
+    modules: dict[str, nn.Module]  # by the names of COMPONENTS
+    tokenizer: Any
+    schedule: ScheduleConfig
+
+    def model(self, params: dict[str, Any], digest: str, source: str) -> Model:
+        """The model with these parameters."""
+        return Model(
+            name=Path(source).name,
+            **self.modules,
+            tokenizer=self.tokenizer,
+            schedule=self.schedule,
+            params=params,
+            digest=digest,
+            source=source,
+        )
+
+
+def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of parameters and of the networks' arithmetic. Raises UserError for others."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in DTYPES:
+        raise UserError(f"dtype is {shown(str(dtype))}, expected one of {', '.join(DTYPES)}")
+    return found
+
+
+def read_parts(folder: Path, dtype: DTypeLike) -> Parts:
+    """Reads everything in a model folder but its weights.
+
+    Raises:
+      UserError: the folder is no model folder, or a model of an unsupported kind; a setting is
+        missing, damaged or unsupported, the tokenizer does not fit the text encoder.
+    """
+    index = _read_index(folder)
+    modules = {}
+    for name, component in COMPONENTS.items():
+        config_class, module_class = component.classes[index[component.folder][1]]
+        path = folder / component.folder / "config.json"
+        config = _understood(path, config_class.from_json)
+        modules[name] = module_class(config, dtype=dtype)
+    text = modules["text_encoder"].config
+    _check_fit(folder, modules)
+    return Parts(
+        modules=modules,
+        tokenizer=read_tokenizer(
+            folder / "tokenizer", text.max_position_embeddings, text.vocab_size
+        ),
+        schedule=_understood(
+            folder / "scheduler" / "scheduler_config.json", ScheduleConfig.from_json
+        ),
+    )
+
+
+def _understood(path: Path, from_json: Any) -> Any:
+    """What a settings file says; errors name the file."""
+    settings = json_object(path)
+    for key, value in settings.items():
+        if isinstance(value, list) and len(value) > _MAX_LIST:
+            raise UserError(
+                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has"
+            )
+    if "auto_map" in settings:
+        raise UserError(
+            f"{shown(str(path))} asks to run code (auto_map), which pot_jax never does; models "
+            "that need it are not supported"
+        )
+    try:
+        return from_json(settings)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{shown(str(path))}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 500 else text[:500] + "..."
+
+
+def _read_index(folder: Path) -> dict[str, list[str]]:
+    """`model_index.json`, checked: every component named there is one that is understood."""
+    path = folder / "model_index.json"
+    where = shown(str(path))
+    if not path.exists():
+        raise UserError(
+            f"{shown(str(folder))} is not a model folder: it has no model_index.json (expected the "
+            "layout that diffusers saves)"
+        )
+    index = json_object(path)
+    pipeline = index.get("_class_name")
+    if pipeline not in PIPELINES:
+        raise UserError(
+            f"{where}: models of {shown(str(pipeline))} are not supported; supported: "
+            f"{', '.join(PIPELINES)}"
+        )
+    known = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
+    known |= {"tokenizer": _TOKENIZERS, "scheduler": None}  # the schedule knows its own classes
+    for name in known:
+        if name not in index:
+            raise UserError(f"{where} names no {name}; the model is incomplete")
+    for name, entry in index.items():
+        if name.startswith("_") or name in _IGNORED or entry in ([None, None], None):
+            if name in known:
+                raise UserError(f"{where}: the {name} is left out; the model is incomplete")
+            continue
+        if name not in known:
+            raise UserError(
+                f"{where}: the component {shown(name)} ({shown(str(entry))}) is not supported; "
+                f"supported: {', '.join(known)}"
+            )
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise UserError(
+                f"{where}: {name} is {shown(str(entry))}; [library, class] was expected"
+            )
+        if known[name] is not None and entry[1] not in known[name]:
+            raise UserError(
+                f"{where}: the {name} is of class {shown(str(entry[1]))}, which is not supported; "
+                f"supported: {', '.join(known[name])}"
+            )
+    return index
+
+
+def _check_fit(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """The components must fit each other; JAX would find out only inside the first step."""
+    text, unet, vae = (modules[name].config for name in COMPONENTS)
+    for what, needed, giver, given in (
+        ("cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
+        ("in_channels", unet.in_channels, "vae", vae.latent_channels),
+        ("out_channels", unet.out_channels, "vae", vae.latent_channels),
+    ):
+        if needed != given:
+            raise UserError(
+                f"{shown(str(folder))}: the unet's {what} is {needed}, but its {giver} gives "
+                f"{given}; the components do not belong together"
+            )

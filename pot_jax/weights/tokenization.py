@@ -1,0 +1,121 @@
+"""Prompts to token ids, by the tokenizer in the model's own folder.
+
+n prompts, T tokens each: the text encoder's positions, 77 for Stable Diffusion.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pot_jax.errors import UserError
+from pot_jax.weights.read import json_object, plain_file, shown
+
+# transformers says at import that there is no torch, and does not need it for a tokenizer.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+# What transformers writes into tokenizer_config.json about where the tokenizer came from.
+_NOT_SETTINGS = ("local_files_only", "is_local")
+
+
+def read_tokenizer(folder: Path, positions: int, vocabulary: int) -> Any:
+    """The `CLIPTokenizer` in a folder; nothing is fetched, and no code in the folder is run.
+
+    Args:
+      folder: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
+      positions: how many tokens the text encoder takes; limits `model_max_length`.
+      vocabulary: how many tokens the text encoder has an embedding for.
+
+    Raises:
+      UserError: files are missing or damaged, or a token has no embedding.
+    """
+    # transformers takes two seconds to import; only what needs tokens waits for it.
+    from transformers import CLIPTokenizer
+
+    where = shown(str(folder))
+    whole = folder / "tokenizer.json"
+    for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
+        plain_file(path, "tokenizer file")
+        if path.suffix == ".json":
+            json_object(path)
+    if (folder / "tokenizer_config.json").exists():
+        _check_settings(folder / "tokenizer_config.json")
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        highest = max(tokenizer.get_vocab().values())
+    # tokenizers raises plain Exception for most of what can be wrong in its files.
+    except Exception as error:
+        raise UserError(
+            f"the tokenizer in {where} cannot be read ({_first_line(error)}); get it again"
+        ) from None
+    if highest >= vocabulary:
+        raise UserError(
+            f"the tokenizer in {where} has token ids up to {highest}, the text encoder embeddings "
+            f"for {vocabulary}; the two do not belong together"
+        )
+    for key in _NOT_SETTINGS:
+        tokenizer.init_kwargs.pop(key, None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    return tokenizer
+
+
+def _check_settings(path: Path) -> None:
+    settings = json_object(path)
+    if "auto_map" in settings:
+        raise UserError(f"{shown(str(path))} asks to run code (auto_map); remove that entry")
+    for key in ("vocab_file", "merges_file", "tokenizer_file"):
+        place = settings.get(key)
+        if place is not None and (not isinstance(place, str) or Path(place).name != place):
+            raise UserError(
+                f"{shown(str(path))}: {key} is {shown(str(place))!r}; a file name in the "
+                "tokenizer's own folder was expected"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return shown(next(iter(str(error).splitlines()), type(error).__name__))
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a `CLIPTokenizer`'s files: those of transformers 5 and the two older readers need."""
+    tokenizer.save_pretrained(str(folder))
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
+    """Token ids of the prompts, each begun, ended and padded to T as its model expects.
+
+    Args:
+      tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
+      prompts: n texts; "" gives the ids of the empty prompt.
+
+    Returns:
+      int32 [n, T].
+
+    Raises:
+      UserError: a prompt is too long; it and what would be cut are named.
+    """
+    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
+    length = tokenizer.model_max_length
+    ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
+    rows = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
+    for number, (prompt, row) in enumerate(zip(prompts, rows)):
+        if len(row) > length:
+            # The end token stays, so what is cut lies before it.
+            cut = " ".join(tokenizer.decode(row[length - 1 : -1]).split())
+            raise UserError(
+                f"prompt {number} ({shown(prompt[:60])}...) has {len(row) - 2} tokens, the model "
+                f"takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
+            )
+        ids[number, : len(row)] = row
+    return ids

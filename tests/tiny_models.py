@@ -1,0 +1,120 @@
+"""A Stable Diffusion of a few thousand random parameters, made by the package's own modules.
+
+Its tokenizer knows the letters and two words, and takes prompts of 8 tokens.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
+from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.weights.digests import array_digests, combined_digest
+from pot_jax.weights.keys import abstract_params
+from pot_jax.weights.model import Model
+from pot_jax.weights.tokenization import read_tokenizer
+
+POSITIONS = 8
+TEXT = CLIPTextConfig(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    vocab_size=80,
+    max_position_embeddings=POSITIONS,
+    projection_dim=16,
+    bos_token_id=78,
+    eos_token_id=79,
+    pad_token_id=79,
+)
+UNET = UNetConfig(
+    sample_size=8,
+    block_out_channels=(16, 32),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=2,
+    cross_attention_dim=16,
+    norm_num_groups=8,
+)
+AUTOENCODER = AutoencoderKLConfig(
+    sample_size=16,
+    block_out_channels=(8, 16),
+    down_block_types=("DownEncoderBlock2D",) * 2,
+    up_block_types=("UpDecoderBlock2D",) * 2,
+    layers_per_block=1,
+    norm_num_groups=4,
+)
+# Stable Diffusion 1.x's own.
+SCHEDULE = ScheduleConfig.from_json(
+    {
+        "_class_name": "DDIMScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
+)
+
+
+def write_tiny_tokenizer(folder: Path) -> None:
+    """CLIP's files with a vocabulary of letters, letters ending a word, "star" and "a"."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    tokens += ["st", "ar</w>", "star</w>", ",</w>", "!", "!</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\ns t\na r</w>\nst ar</w>\n")
+    settings = {
+        "add_prefix_space": False,
+        "bos_token": "<|startoftext|>",
+        "do_lower_case": True,
+        "eos_token": "<|endoftext|>",
+        "errors": "replace",
+        "model_max_length": POSITIONS,
+        "pad_token": "<|endoftext|>",
+        "tokenizer_class": "CLIPTokenizer",
+        "unk_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def random_params(module, rng: np.random.Generator):
+    """Normal values of the size that keeps activations near 1, in the module's own tree."""
+
+    def value(path, leaf):
+        # NumPy's generator, because JAX compiles one program per shape.
+        drawn = 0.1 * rng.normal(size=leaf.shape) + (path[-1].key == "scale")
+        return jnp.asarray(drawn, jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(value, abstract_params(module))
+
+
+def tiny_model(folder: Path, seed: int = 0) -> Model:
+    """The model; `folder` takes its tokenizer's files."""
+    write_tiny_tokenizer(folder)
+    modules = {
+        "text_encoder": CLIPTextModel(TEXT),
+        "unet": UNet2DConditionModel(UNET),
+        "autoencoder": AutoencoderKL(AUTOENCODER),
+    }
+    rng = np.random.default_rng(seed)
+    params = {name: random_params(module, rng) for name, module in modules.items()}
+    return Model(
+        name="tiny",
+        **modules,
+        tokenizer=read_tokenizer(folder, TEXT.max_position_embeddings, TEXT.vocab_size),
+        schedule=SCHEDULE,
+        params=params,
+        digest=combined_digest(array_digests(params)),
+        source="tiny",
+    )
