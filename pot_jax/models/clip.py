@@ -1,0 +1,181 @@
+"""The text encoder: CLIP's causal transformer, as SD 1.x (OpenAI) and SD 2.x (OpenCLIP) use it.
+
+SD 2.x conditions on the layer before the last of a 24-layer OpenCLIP; its checkpoints hold only the
+first 23, so that the last layer kept is the one wanted and nothing here is special.
+Shapes: B prompts, T tokens, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.layers import attend, layer_norm, quick_gelu
+
+ACTIVATIONS = {
+    "quick_gelu": quick_gelu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig(ModelConfig):
+    """The text encoder's `config.json`; the defaults are SD 1.x's."""
+
+    CLASS_NAME: ClassVar[str] = "CLIPTextModel"
+    # transformers writes some forty keys of generation and training into every config.
+    REFUSE_UNKNOWN: ClassVar[bool] = False
+
+    vocab_size: Size = 49408
+    hidden_size: Size = 768
+    intermediate_size: Size = 3072
+    projection_dim: Size | None = 768  # of the pooled output, which these models do not use
+    num_hidden_layers: Depth = 12
+    num_attention_heads: Size = 12
+    max_position_embeddings: Size = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    eos_token_id: int | None = 49407
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.hidden_act not in ACTIVATIONS:
+            self._refuse("hidden_act", self.hidden_act, f"one of {list(ACTIVATIONS)}")
+        if self.hidden_size % self.num_attention_heads:
+            self._refuse(
+                "num_attention_heads",
+                self.num_attention_heads,
+                f"a divisor of hidden_size, {self.hidden_size}",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a `config.json` from which transformers builds the same model."""
+        fields = super().to_json()
+        return {
+            "architectures": [fields.pop("_class_name")],
+            "model_type": "clip_text_model",
+            **fields,
+        }
+
+
+class CLIPAttention(nn.Module):
+    """Causal multi-head attention, [B, T, D] -> [B, T, D]."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        heads = self.config.num_attention_heads
+        by_head = (*states.shape[:2], heads, self.config.hidden_size // heads)
+
+        def dense(name):
+            return nn.Dense(self.config.hidden_size, dtype=self.dtype, name=name)
+
+        q, k, v = (dense(name)(states).reshape(by_head) for name in ("q_proj", "k_proj", "v_proj"))
+        return dense("out_proj")(attend(q, k, v, causal=True).reshape(states.shape))
+
+
+class CLIPMLP(nn.Module):
+    """The dense block, [B, T, D] -> [B, T, D]."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        states = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(states)
+        states = ACTIVATIONS[self.config.hidden_act](states)
+        return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(states)
+
+
+class CLIPEncoderLayer(nn.Module):
+    """Attention and dense block, each normalised first and added, [B, T, D] -> [B, T, D]."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        eps = self.config.layer_norm_eps
+        normed = layer_norm(eps, self.dtype, "layer_norm1")(states)
+        states = states + CLIPAttention(self.config, self.dtype, name="self_attn")(normed)
+        normed = layer_norm(eps, self.dtype, "layer_norm2")(states)
+        return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
+
+
+class CLIPEncoder(nn.Module):
+    """The stack of layers, [B, T, D] -> [B, T, D]."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        for i in range(self.config.num_hidden_layers):
+            states = CLIPEncoderLayer(self.config, self.dtype, name=f"layers_{i}")(states)
+        return states
+
+
+class CLIPTextEmbeddings(nn.Module):
+    """Token ids [B, T] -> the sum of their embeddings and their positions', [B, T, D]."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        def table(rows, name):
+            # 0.02 is transformers' initializer_range; it matters only for training from nothing.
+            return nn.Embed(
+                rows,
+                self.config.hidden_size,
+                dtype=self.dtype,
+                embedding_init=nn.initializers.normal(0.02),
+                name=name,
+            )
+
+        tokens = table(self.config.vocab_size, "token_embedding")(ids)
+        positions = table(self.config.max_position_embeddings, "position_embedding")
+        return tokens + positions(jnp.arange(ids.shape[1]))
+
+
+class CLIPTextTransformer(nn.Module):
+    """Token ids [B, T] -> text states [B, T, D], normalised."""
+
+    config: CLIPTextConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        states = CLIPTextEmbeddings(self.config, self.dtype, name="embeddings")(ids)
+        states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
+        return layer_norm(self.config.layer_norm_eps, self.dtype, "final_layer_norm")(states)
+
+
+class CLIPTextModel(nn.Module):
+    """The text encoder: token ids [B, T] int32 -> text states [B, T, D] float32.
+
+    Raises ValueError where T is more than the model's positions.
+    """
+
+    config: CLIPTextConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        most = self.config.max_position_embeddings
+        if ids.ndim != 2 or ids.shape[1] > most:
+            raise ValueError(f"token ids have shape {ids.shape}, expected [B, T] with T <= {most}")
+        states = CLIPTextTransformer(self.config, self.dtype, name="text_model")(ids)
+        return states.astype(jnp.float32)
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        return {"ids": jax.ShapeDtypeStruct((1, 1), jnp.int32)}

@@ -1,0 +1,267 @@
+"""The layers that the UNet and the autoencoders are built of.
+
+Shapes: B pictures, H W grid, C channels, T tokens, D width of a token, h heads. Pictures are
+[B, H, W, C], token states [B, T, D]. A parameter's name is its name in diffusers, and `name.0` of a
+torch list is `name_0` here. `dtype` is the dtype of the arithmetic; normalisations and attention
+scores are taken in float32 whatever it is.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """The sigmoid approximation of GELU that OpenAI trained CLIP with."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def group_norm(groups: int, eps: float, dtype: DTypeLike, name: str) -> nn.GroupNorm:
+    # The two-pass variance: E[x^2] - E[x]^2 cancels where a channel's mean is large.
+    return nn.GroupNorm(groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def conv(
+    channels: int, size: int, dtype: DTypeLike, name: str, stride: int = 1, bias: bool = True
+) -> nn.Conv:
+    """A square convolution, zero-padded on both sides by half its size as torch pads."""
+    pad = size // 2
+    return nn.Conv(
+        channels,
+        (size, size),
+        (stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        use_bias=bias,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool = False) -> jax.Array:
+    """Softmax attention, [B, T, h, D/h] with keys and values [B, S, h, D/h]; scores in float32."""
+    fused = "cudnn" if _cudnn_can(q.dtype, q.shape[-1]) else None
+    return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=fused)
+
+
+def _cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
+    """Whether cuDNN has a fused kernel: without one, every score is written to memory.
+
+    Its conditions are half precision, Ampere or later, and a head size that is a multiple of 8, up
+    to 128, or to 256 from Hopper on (jax.nn.dot_product_attention).
+    """
+    if jax.default_backend() != "gpu" or dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    capability = getattr(jax.devices()[0], "compute_capability", "0")  # absent on AMD devices
+    generation = float(capability)
+    largest = 0 if generation < 8 else 128 if generation < 9 else 256
+    return head_size % 8 == 0 and head_size <= largest
+
+
+def multi_head_attention(
+    states: jax.Array, context: jax.Array, heads: int, dtype: DTypeLike, projection_bias: bool
+) -> jax.Array:
+    """Attention of states [B, T, D] on context [B, S, D'], with its dense layers: [B, T, D].
+
+    To be called inside a module, which then owns `to_q`, `to_k`, `to_v` and `to_out_0`;
+    `projection_bias` says whether the first three have biases.
+    """
+    width = states.shape[-1]
+
+    def project(inputs, name):
+        dense = nn.Dense(width, use_bias=projection_bias, dtype=dtype, name=name)
+        return dense(inputs).reshape(*inputs.shape[:2], heads, width // heads)
+
+    out = attend(project(states, "to_q"), project(context, "to_k"), project(context, "to_v"))
+    return nn.Dense(width, dtype=dtype, name="to_out_0")(out.reshape(states.shape))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `states` [B, T, D] on `context` [B, S, D'], by default on itself."""
+
+    heads: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        context = states if context is None else context
+        return multi_head_attention(states, context, self.heads, self.dtype, False)
+
+
+class GEGLU(nn.Module):
+    """x W times GELU(x V), one dense layer for both (arXiv 2002.05202)."""
+
+    width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        states = nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(states)
+        value, gate = jnp.split(states, 2, axis=-1)
+        return value * jax.nn.gelu(gate, approximate=False)
+
+
+class FeedForward(nn.Module):
+    """The transformer's dense block, four times as wide inside."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, states: jax.Array) -> jax.Array:
+        width = states.shape[-1]
+        states = GEGLU(4 * width, self.dtype, name="net_0")(states)
+        return nn.Dense(width, dtype=self.dtype, name="net_2")(states)
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, attention on the text, dense block; each normalised first and added."""
+
+    heads: int
+    dtype: DTypeLike
+    only_cross_attention: bool = False  # then the first attention, too, looks at the text
+
+    @nn.compact
+    def __call__(self, states: jax.Array, text_states: jax.Array) -> jax.Array:
+        def norm(index, states):
+            return layer_norm(1e-5, self.dtype, name=f"norm{index}")(states)
+
+        first_context = text_states if self.only_cross_attention else None
+        attn1 = Attention(self.heads, self.dtype, name="attn1")
+        attn2 = Attention(self.heads, self.dtype, name="attn2")
+        states = states + attn1(norm(1, states), first_context)
+        states = states + attn2(norm(2, states), text_states)
+        return states + FeedForward(self.dtype, name="ff")(norm(3, states))
+
+
+class Transformer2DModel(nn.Module):
+    """Transformer blocks over the pixels of a picture [B, H, W, C], added to it."""
+
+    layers: int
+    heads: int
+    groups: int
+    linear_projection: (
+        bool  # SD 2.x projects in and out by dense layers, SD 1.x by 1x1 convolutions
+    )
+    dtype: DTypeLike
+    only_cross_attention: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, text_states: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+
+        def project(states, name):
+            if self.linear_projection:
+                return nn.Dense(channels, dtype=self.dtype, name=name)(states)
+            return conv(channels, 1, self.dtype, name)(states)
+
+        states = project(group_norm(self.groups, 1e-6, self.dtype, "norm")(x), "proj_in")
+        states = states.reshape(batch, height * width, channels)
+        for i in range(self.layers):
+            states = BasicTransformerBlock(
+                self.heads, self.dtype, self.only_cross_attention, name=f"transformer_blocks_{i}"
+            )(states, text_states)
+        return x + project(states.reshape(x.shape), "proj_out")
+
+
+class ResnetBlock2D(nn.Module):
+    """Two normalised 3x3 convolutions, added to the input; time states [B, D] shift the middle."""
+
+    channels: int
+    groups: int
+    eps: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time_states: jax.Array | None = None) -> jax.Array:
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
+        h = conv(self.channels, 3, self.dtype, "conv1")(h)
+        if time_states is not None:
+            shift = nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")
+            h = h + shift(nn.silu(time_states))[:, None, None, :]
+        h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
+        h = conv(self.channels, 3, self.dtype, "conv2")(h)
+        if x.shape[-1] != self.channels:
+            x = conv(self.channels, 1, self.dtype, "conv_shortcut")(x)
+        return x + h
+
+
+class Downsample2D(nn.Module):
+    """Half the size by a 3x3 convolution of stride 2.
+
+    `padding` is ((top, bottom), (left, right)): the UNet pads both sides, the autoencoder only the
+    bottom and the right.
+    """
+
+    dtype: DTypeLike
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1))
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Conv(
+            x.shape[-1], (3, 3), (2, 2), padding=self.padding, dtype=self.dtype, name="conv"
+        )(x)
+
+
+class Upsample2D(nn.Module):
+    """Twice the size, each value copied to 2x2, then a 3x3 convolution."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array, shape: tuple[int, int] | None = None) -> jax.Array:
+        """Enlarges to `shape`, at most twice as high and wide, cutting what is beyond it."""
+        x = copy_twice(x)
+        if shape is not None:
+            # For an odd size this is what nearest interpolation to 2n - 1 samples gives.
+            x = x[:, : shape[0], : shape[1]]
+        return conv(x.shape[-1], 3, self.dtype, "conv")(x)
+
+
+def copy_twice(x: jax.Array) -> jax.Array:
+    """Each value of [B, H, W, C] copied to 2x2: [B, 2H, 2W, C]."""
+    batch, height, width, channels = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+    return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def timestep_features(
+    timesteps: jax.Array, width: int, flip_sin_to_cos: bool, freq_shift: float
+) -> jax.Array:
+    """Sines and cosines of timesteps [B] at `width // 2` geometric frequencies: [B, width].
+
+    The frequencies fall from 1 to (nearly) 1/10000 (DDPM, arXiv 2006.11239). `flip_sin_to_cos` puts
+    the cosines first; `freq_shift` 1 makes the lowest frequency exactly 1/10000.
+    """
+    half = width // 2
+    exponents = jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
+    angles = timesteps.astype(jnp.float32)[:, None] * jnp.exp(-math.log(10000) * exponents)
+    waves = [jnp.sin(angles), jnp.cos(angles)]
+    features = jnp.concatenate(waves[::-1] if flip_sin_to_cos else waves, axis=-1)
+    return jnp.pad(features, ((0, 0), (0, width % 2)))
+
+
+class TimestepEmbedding(nn.Module):
+    """Two dense layers from features [B, D'] to time states [B, width].
+
+    `condition` [B, D''] is added to the features first (the guidance scale of consistency models).
+    """
+
+    width: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, features: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        features = features.astype(self.dtype)
+        if condition is not None:
+            project = nn.Dense(
+                features.shape[-1], use_bias=False, dtype=self.dtype, name="cond_proj"
+            )
+            features = features + project(condition)
+        states = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="linear_1")(features))
+        return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(states)

@@ -1,0 +1,158 @@
+"""The tiny autoencoder: diffusers' `AutoencoderTiny` (TAESD), some fifty times as cheap.
+
+It is trained on latents as the UNet sees them, so its scaling factor is 1. Shapes as in vae.py.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.layers import conv, copy_twice
+from pot_jax.models.vae import check_images
+
+
+@dataclass(frozen=True)
+class AutoencoderTinyConfig(ModelConfig):
+    """The tiny autoencoder's `config.json`; the defaults are TAESD's."""
+
+    CLASS_NAME: ClassVar[str] = "AutoencoderTiny"
+    FIXED: ClassVar = {
+        "act_fn": ("relu",),
+        "upsample_fn": ("nearest",),
+        "upsampling_scaling_factor": (2,),
+    }
+    # The latents' magnitude and shift are for storing them as bytes; diffusers writes
+    # block_out_channels, a copy of the decoder's, for its pipelines.
+    UNUSED: ClassVar = frozenset(
+        {"block_out_channels", "force_upcast", "latent_magnitude", "latent_shift"}
+    )
+
+    in_channels: Size = 3
+    out_channels: Size = 3
+    encoder_block_out_channels: tuple[Size, ...] = (64, 64, 64, 64)
+    decoder_block_out_channels: tuple[Size, ...] = (64, 64, 64, 64)
+    num_encoder_blocks: tuple[Depth, ...] = (1, 3, 3, 3)
+    num_decoder_blocks: tuple[Depth, ...] = (3, 3, 3, 1)
+    latent_channels: Size = 4
+    scaling_factor: float = 1.0
+    shift_factor: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        stages = len(self.encoder_block_out_channels)
+        for key in ("decoder_block_out_channels", "num_encoder_blocks", "num_decoder_blocks"):
+            if len(getattr(self, key)) != stages:
+                self._refuse(key, getattr(self, key), f"{stages} numbers")
+        for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
+            if len(set(getattr(self, key))) != 1:
+                self._refuse(key, getattr(self, key), "the same number for each stage")
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels per latent along each axis."""
+        return 2 ** (len(self.encoder_block_out_channels) - 1)
+
+
+class AutoencoderTinyBlock(nn.Module):
+    """Three 3x3 convolutions, added to the input, [B, H, W, C] -> [B, H, W, C]."""
+
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = x
+        for i in (0, 2, 4):  # torch counts the activations between them as layers
+            h = conv(x.shape[-1], 3, self.dtype, f"conv_{i}")(h if i == 0 else nn.relu(h))
+        return nn.relu(x + h)
+
+
+class EncoderTiny(nn.Module):
+    """Images [B, H, W, 3] in [-1, 1] -> latents [B, h, w, c]."""
+
+    config: AutoencoderTinyConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        c = self.config
+        x = (images.astype(self.dtype) + 1) / 2  # the network itself sees [0, 1]
+        layer = 0
+        for i, blocks in enumerate(c.num_encoder_blocks):
+            x = conv(
+                c.encoder_block_out_channels[i],
+                3,
+                self.dtype,
+                f"layers_{layer}",
+                stride=1 if i == 0 else 2,
+                bias=i == 0,
+            )(x)
+            layer += 1
+            for _ in range(blocks):
+                x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
+                layer += 1
+        return conv(c.latent_channels, 3, self.dtype, f"layers_{layer}")(x)
+
+
+class DecoderTiny(nn.Module):
+    """Latents [B, h, w, c] -> images [B, H, W, 3]."""
+
+    config: AutoencoderTinyConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        c = self.config
+        x = jnp.tanh(latents.astype(self.dtype) / 3) * 3  # outliers would burn out the picture
+        x = nn.relu(conv(c.decoder_block_out_channels[0], 3, self.dtype, "layers_0")(x))
+        layer = 2  # torch counts the activation, and below the enlarging, as a layer
+        for i, blocks in enumerate(c.num_decoder_blocks):
+            last = i == len(c.num_decoder_blocks) - 1
+            for _ in range(blocks):
+                x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
+                layer += 1
+            if not last:
+                x = copy_twice(x)
+                layer += 1
+            channels = c.out_channels if last else c.decoder_block_out_channels[i]
+            x = conv(channels, 3, self.dtype, f"layers_{layer}", bias=last)(x)
+            layer += 1
+        return 2 * x - 1
+
+
+class AutoencoderTiny(nn.Module):
+    """Images to latents and back; `module.apply(variables, ..., method="encode")` or "decode"."""
+
+    config: AutoencoderTinyConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.encoder = EncoderTiny(self.config, self.dtype)
+        self.decoder = DecoderTiny(self.config, self.dtype)
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """Images [B, H, W, 3] in [-1, 1] -> latents [B, h, w, c] float32.
+
+        Raises:
+          ValueError: H or W is not a multiple of `config.downsample_factor`.
+        """
+        check_images(self.config, images)
+        return self.encoder(images).astype(jnp.float32)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Latents [B, h, w, c] -> images [B, H, W, 3] float32, about within [-1, 1]."""
+        return self.decoder(latents).astype(jnp.float32)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Encodes and decodes."""
+        return self.decode(self.encode(images))
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        side = self.config.downsample_factor
+        shape = (1, side, side, self.config.in_channels)
+        return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}

@@ -1,0 +1,367 @@
+"""The denoiser: diffusers' `UNet2DConditionModel` as SD 1.x and 2.x and their relatives use it.
+
+Shapes: B pictures (all levels, both halves of guidance), H W the latents' grid, T tokens, D width
+of the text states. `x` is the picture going through, [B, h, w, C]; on the way down each layer's
+output is kept, on the way up they are taken back, last first, and concatenated to `x`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.layers import (
+    Downsample2D,
+    ResnetBlock2D,
+    TimestepEmbedding,
+    Transformer2DModel,
+    Upsample2D,
+    conv,
+    group_norm,
+    timestep_features,
+)
+
+DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}  # name -> attends to the text
+UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
+
+
+class CrossAttention(NamedTuple):
+    """How the transformers of one block are built."""
+
+    layers: int
+    heads: int
+    linear_projection: bool
+    only_cross_attention: bool
+
+
+@dataclass(frozen=True)
+class UNetConfig(ModelConfig):
+    """The UNet's `config.json`; the defaults are diffusers' (SD 1.x but for cross_attention_dim).
+
+    A setting per block is one number for all blocks or a list, from the outermost block inwards.
+    `attention_head_dim` is, in spite of its name, the number of heads (diffusers issue 2011).
+    """
+
+    CLASS_NAME: ClassVar[str] = "UNet2DConditionModel"
+    FIXED: ClassVar = {
+        "act_fn": ("silu", "swish"),
+        "addition_embed_type": (None,),
+        "addition_time_embed_dim": (None,),
+        "attention_type": ("default",),
+        "center_input_sample": (False,),
+        "class_embeddings_concat": (False,),
+        "conv_in_kernel": (3,),
+        "conv_out_kernel": (3,),
+        "cross_attention_norm": (None,),
+        "downsample_padding": (1,),
+        "dual_cross_attention": (False,),
+        "encoder_hid_dim": (None,),
+        "encoder_hid_dim_type": (None,),
+        "mid_block_scale_factor": (1,),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+        "num_attention_heads": (None,),
+        "projection_class_embeddings_input_dim": (None,),
+        "resnet_out_scale_factor": (1.0,),
+        "resnet_skip_time_act": (False,),
+        "resnet_time_scale_shift": ("default",),
+        "reverse_transformer_layers_per_block": (None,),
+        "time_embedding_act_fn": (None,),
+        "time_embedding_dim": (None,),
+        "time_embedding_type": ("positional",),
+        "timestep_post_act": (None,),
+    }
+    # diffusers' UNetMidBlock2DCrossAttn takes no notice of mid_block_only_cross_attention either.
+    UNUSED: ClassVar = frozenset(
+        {"dropout", "addition_embed_type_num_heads", "mid_block_only_cross_attention"}
+    )
+
+    sample_size: Size | tuple[Size, ...] | None = None  # latents' height and width in training
+    in_channels: Size = 4
+    out_channels: Size = 4
+    flip_sin_to_cos: bool = True
+    freq_shift: float = 0
+    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    block_out_channels: tuple[Size, ...] = (320, 640, 1280, 1280)
+    layers_per_block: Depth | tuple[Depth, ...] = 2
+    norm_num_groups: Size = 32
+    norm_eps: float = 1e-5
+    cross_attention_dim: Size = 1280
+    transformer_layers_per_block: Depth | tuple[Depth, ...] = 1
+    attention_head_dim: Size | tuple[Size, ...] = 8
+    only_cross_attention: bool | tuple[bool, ...] = False
+    use_linear_projection: bool = False
+    upcast_attention: bool = False  # attention scores are always float32 here
+    class_embed_type: str | None = None  # None or "timestep"
+    num_class_embeds: Size | None = None
+    time_cond_proj_dim: Size | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        blocks = len(self.block_out_channels)
+        for key, known in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
+            names = getattr(self, key)
+            if len(names) != blocks or not set(names) <= set(known):
+                self._refuse(key, names, f"{blocks} of {list(known)}")
+        for key in (
+            "layers_per_block",
+            "transformer_layers_per_block",
+            "attention_head_dim",
+            "only_cross_attention",
+        ):
+            if len(self.per_block(key)) != blocks:
+                self._refuse(key, getattr(self, key), f"one value or {blocks}")
+        if self.class_embed_type not in (None, "timestep"):
+            self._refuse("class_embed_type", self.class_embed_type, "null or 'timestep'")
+        for channels, heads in zip(self.block_out_channels, self.per_block("attention_head_dim")):
+            if channels % self.norm_num_groups or channels % heads:
+                self._refuse(
+                    "block_out_channels",
+                    self.block_out_channels,
+                    f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of "
+                    f"their block, {self.attention_head_dim}",
+                )
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether a class, or the noise level of an upscaler, goes in beside the timestep."""
+        return self.class_embed_type is not None or self.num_class_embeds is not None
+
+    def per_block(self, key: str) -> tuple:
+        """The setting `key` of each block, from the outermost inwards."""
+        value = getattr(self, key)
+        return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
+
+    def attention(self, block: int) -> CrossAttention:
+        """How the transformers of block `block`, counted from the outermost, are built."""
+        return CrossAttention(
+            self.per_block("transformer_layers_per_block")[block],
+            self.per_block("attention_head_dim")[block],
+            self.use_linear_projection,
+            self.per_block("only_cross_attention")[block],
+        )
+
+
+class UNetBlock(nn.Module):
+    """What the blocks share: their settings, and their layers by number."""
+
+    channels: int
+    layers: int
+    attention: CrossAttention | None  # None: the block does not attend to the text
+    groups: int
+    eps: float
+    dtype: DTypeLike
+
+    def resnet(self, i: int) -> ResnetBlock2D:
+        return ResnetBlock2D(self.channels, self.groups, self.eps, self.dtype, name=f"resnets_{i}")
+
+    def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
+        if self.attention is None:
+            return x
+        return Transformer2DModel(
+            self.attention.layers,
+            self.attention.heads,
+            self.groups,
+            self.attention.linear_projection,
+            self.dtype,
+            self.attention.only_cross_attention,
+            name=f"attentions_{i}",
+        )(x, text_states)
+
+
+class DownBlock2D(UNetBlock):
+    """diffusers' `DownBlock2D`, and `CrossAttnDownBlock2D` where `attention` is given.
+
+    Returns x and what to keep for the way up.
+    """
+
+    downsample: bool = True
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, time_states: jax.Array, text_states: jax.Array
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        kept = []
+        for i in range(self.layers):
+            x = self.resnet(i)(x, time_states)
+            x = self.attend(i, x, text_states)
+            kept.append(x)
+        if self.downsample:
+            x = Downsample2D(self.dtype, name="downsamplers_0")(x)
+            kept.append(x)
+        return x, kept
+
+
+class UNetMidBlock2DCrossAttn(UNetBlock):
+    """A ResNet block, then `layers` times a transformer and a ResNet block."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time_states: jax.Array, text_states: jax.Array) -> jax.Array:
+        x = self.resnet(0)(x, time_states)
+        for i in range(self.layers):
+            x = self.attend(i, x, text_states)
+            x = self.resnet(i + 1)(x, time_states)
+        return x
+
+
+class UpBlock2D(UNetBlock):
+    """diffusers' `UpBlock2D`, and `CrossAttnUpBlock2D` where `attention` is given.
+
+    `kept` holds one picture for each layer, the last kept at its end; `shape` is the height and
+    width to enlarge to, None in the outermost block.
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        kept: list[jax.Array],
+        time_states: jax.Array,
+        text_states: jax.Array,
+        shape: tuple[int, int] | None,
+    ) -> jax.Array:
+        for i in range(self.layers):
+            x = jnp.concatenate([x, kept[-1 - i]], axis=-1)
+            x = self.resnet(i)(x, time_states)
+            x = self.attend(i, x, text_states)
+        if shape is not None:
+            x = Upsample2D(self.dtype, name="upsamplers_0")(x, shape)
+        return x
+
+
+class UNet2DConditionModel(nn.Module):
+    """The denoiser; what it predicts (eps, v, x0) is the scheduler config's affair."""
+
+    config: UNetConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        text_states: jax.Array,
+        *,
+        class_labels: jax.Array | None = None,
+        timestep_cond: jax.Array | None = None,
+    ) -> jax.Array:
+        """One evaluation.
+
+        Args:
+          latents: [B, H, W, in_channels], unit variance.
+          timesteps: [B] or [], training index from 0 to 999, may be fractional.
+          text_states: [B, T, D].
+          class_labels: [B] int32, or noise levels [B] where class_embed_type is "timestep"; for
+            models that have them (the upscaler) and only for those.
+          timestep_cond: [B, time_cond_proj_dim], for models that have it and only for those.
+
+        Returns:
+          The prediction, [B, H, W, out_channels] float32.
+
+        Raises:
+          ValueError: a shape does not fit the config, or a condition is missing or unknown.
+        """
+        c = self.config
+        _check_inputs(c, latents, text_states, class_labels, timestep_cond)
+        text_states = text_states.astype(self.dtype)
+        time_states = self._time_states(latents, timesteps, class_labels, timestep_cond)
+
+        def settings(block, attends):  # of `UNetBlock`, but for the number of layers
+            attention = c.attention(block) if attends else None
+            return attention, c.norm_num_groups, c.norm_eps, self.dtype
+
+        x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
+        kept = [x]
+        last = len(c.block_out_channels) - 1
+        for i, (kind, channels, layers) in enumerate(
+            zip(c.down_block_types, c.block_out_channels, c.per_block("layers_per_block"))
+        ):
+            block = DownBlock2D(
+                channels,
+                layers,
+                *settings(i, DOWN_BLOCKS[kind]),
+                downsample=i < last,
+                name=f"down_blocks_{i}",
+            )
+            x, outputs = block(x, time_states, text_states)
+            kept += outputs
+
+        mid_block = UNetMidBlock2DCrossAttn(
+            c.block_out_channels[-1], 1, *settings(last, True), name="mid_block"
+        )
+        x = mid_block(x, time_states, text_states)
+
+        for i, kind in enumerate(c.up_block_types):
+            mirror = last - i
+            layers = c.per_block("layers_per_block")[mirror] + 1
+            kept, taken = kept[:-layers], kept[-layers:]
+            block = UpBlock2D(
+                c.block_out_channels[mirror],
+                layers,
+                *settings(mirror, UP_BLOCKS[kind]),
+                name=f"up_blocks_{i}",
+            )
+            shape = kept[-1].shape[1:3] if mirror > 0 else None
+            x = block(x, taken, time_states, text_states, shape)
+
+        x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
+        return conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)
+
+    def _time_states(self, latents, timesteps, class_labels, timestep_cond) -> jax.Array:
+        c = self.config
+        width = 4 * c.block_out_channels[0]
+
+        def features(values):
+            values = jnp.broadcast_to(values, latents.shape[:1])
+            return timestep_features(
+                values, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift
+            )
+
+        embed = TimestepEmbedding(width, self.dtype, name="time_embedding")
+        states = embed(features(timesteps), timestep_cond)
+        if c.class_embed_type == "timestep":
+            embed = TimestepEmbedding(width, self.dtype, name="class_embedding")
+            return states + embed(features(class_labels))
+        if c.num_class_embeds is not None:
+            embed = nn.Embed(c.num_class_embeds, width, dtype=self.dtype, name="class_embedding")
+            return states + embed(class_labels)
+        return states
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        c = self.config
+        side = 2 ** (len(c.block_out_channels) - 1)
+        shapes = {
+            "latents": (1, side, side, c.in_channels),
+            "timesteps": (1,),
+            "text_states": (1, 1, c.cross_attention_dim),
+        }
+        if c.time_cond_proj_dim is not None:
+            shapes["timestep_cond"] = (1, c.time_cond_proj_dim)
+        inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+        if c.has_classes:
+            inputs["class_labels"] = jax.ShapeDtypeStruct((1,), jnp.int32)
+        return inputs
+
+
+def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
+    if latents.ndim != 4 or latents.shape[-1] != config.in_channels:
+        raise ValueError(
+            f"latents have shape {latents.shape}, expected [B, H, W, {config.in_channels}]"
+        )
+    expected = (latents.shape[0], config.cross_attention_dim)
+    if text_states.ndim != 3 or (text_states.shape[0], text_states.shape[2]) != expected:
+        raise ValueError(
+            f"text states have shape {text_states.shape}, expected "
+            f"[{expected[0]}, T, {expected[1]}]"
+        )
+    for name, value, wanted in (
+        ("class_labels", class_labels, config.has_classes),
+        ("timestep_cond", timestep_cond, config.time_cond_proj_dim is not None),
+    ):
+        if (value is not None) != wanted:
+            raise ValueError(f"this UNet {'needs' if wanted else 'does not know'} {name}")

@@ -1,0 +1,262 @@
+"""The autoencoder: diffusers' `AutoencoderKL`, and the two functions the sampler sees of any.
+
+Shapes: B pictures, H W pixels, h w the latents' grid (H / downsample_factor), c latent channels.
+The module's own latents are as the encoder makes them; the UNet's are scaled to about unit
+variance, and `encode_latents` and `decode_latents` are the only places where the two meet.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.layers import (
+    Downsample2D,
+    ResnetBlock2D,
+    Upsample2D,
+    conv,
+    group_norm,
+    multi_head_attention,
+)
+
+EPS = 1e-6  # of every normalisation; diffusers has it as a constant, too
+
+
+@dataclass(frozen=True)
+class AutoencoderKLConfig(ModelConfig):
+    """The autoencoder's `config.json`; the defaults are those of SD 1.x and 2.x."""
+
+    CLASS_NAME: ClassVar[str] = "AutoencoderKL"
+    FIXED: ClassVar = {
+        "act_fn": ("silu", "swish"),
+        "latents_mean": (None,),
+        "latents_std": (None,),
+        "mid_block_add_attention": (True,),
+        "use_post_quant_conv": (True,),
+        "use_quant_conv": (True,),
+    }
+    UNUSED: ClassVar = frozenset({"force_upcast"})  # advice to pipelines that run in float16
+
+    sample_size: Size | tuple[Size, ...] | None = None  # pixels, height and width in training
+    in_channels: Size = 3
+    out_channels: Size = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4
+    block_out_channels: tuple[Size, ...] = (128, 256, 512, 512)
+    layers_per_block: Depth = 2
+    latent_channels: Size = 4
+    norm_num_groups: Size = 32
+    scaling_factor: float = 0.18215
+    shift_factor: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        blocks = len(self.block_out_channels)
+        for key, name in (
+            ("down_block_types", "DownEncoderBlock2D"),
+            ("up_block_types", "UpDecoderBlock2D"),
+        ):
+            if getattr(self, key) != (name,) * blocks:
+                self._refuse(key, getattr(self, key), f"{blocks} times {name}")
+        if any(channels % self.norm_num_groups for channels in self.block_out_channels):
+            self._refuse(
+                "block_out_channels",
+                self.block_out_channels,
+                f"multiples of norm_num_groups, {self.norm_num_groups}",
+            )
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels per latent along each axis."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+
+class Moments(NamedTuple):
+    """The Gaussian that the encoder gives for each latent."""
+
+    mean: jax.Array  # [B, h, w, c] float32
+    logvar: jax.Array  # [B, h, w, c] float32, within -30 and 20
+
+
+class PixelAttention(nn.Module):
+    """One head of attention over all pixels of [B, H, W, C], added to them.
+
+    In a checkpoint the dense layers and the normalisation stand side by side.
+    """
+
+    groups: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        states = group_norm(self.groups, EPS, self.dtype, "group_norm")(x)
+        states = states.reshape(batch, height * width, channels)
+        return x + multi_head_attention(states, states, 1, self.dtype, True).reshape(x.shape)
+
+
+class UNetMidBlock2D(nn.Module):
+    """ResNet block, attention, ResNet block at the smallest size."""
+
+    groups: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        x = ResnetBlock2D(channels, self.groups, EPS, self.dtype, name="resnets_0")(x)
+        x = PixelAttention(self.groups, self.dtype, name="attentions_0")(x)
+        return ResnetBlock2D(channels, self.groups, EPS, self.dtype, name="resnets_1")(x)
+
+
+class DownEncoderBlock2D(nn.Module):
+    """ResNet blocks, then, unless it is the last, half the size."""
+
+    channels: int
+    layers: int
+    groups: int
+    dtype: DTypeLike
+    downsample: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.layers):
+            x = ResnetBlock2D(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
+        if self.downsample:
+            x = Downsample2D(self.dtype, ((0, 1), (0, 1)), name="downsamplers_0")(x)
+        return x
+
+
+class UpDecoderBlock2D(nn.Module):
+    """ResNet blocks, then, unless it is the last, twice the size."""
+
+    channels: int
+    layers: int
+    groups: int
+    dtype: DTypeLike
+    upsample: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.layers):
+            x = ResnetBlock2D(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
+        return Upsample2D(self.dtype, name="upsamplers_0")(x) if self.upsample else x
+
+
+class Encoder(nn.Module):
+    """Images [B, H, W, 3] -> mean and log-variance before `quant_conv`, [B, h, w, 2c]."""
+
+    config: AutoencoderKLConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        c = self.config
+        x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(images.astype(self.dtype))
+        for i, channels in enumerate(c.block_out_channels):
+            x = DownEncoderBlock2D(
+                channels,
+                c.layers_per_block,
+                c.norm_num_groups,
+                self.dtype,
+                downsample=i < len(c.block_out_channels) - 1,
+                name=f"down_blocks_{i}",
+            )(x)
+        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+        return conv(2 * c.latent_channels, 3, self.dtype, "conv_out")(x)
+
+
+class Decoder(nn.Module):
+    """Latents after `post_quant_conv`, [B, h, w, c] -> images [B, H, W, 3]."""
+
+    config: AutoencoderKLConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, latents: jax.Array) -> jax.Array:
+        c = self.config
+        x = conv(c.block_out_channels[-1], 3, self.dtype, "conv_in")(latents)
+        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
+        for i, channels in enumerate(reversed(c.block_out_channels)):
+            x = UpDecoderBlock2D(
+                channels,
+                c.layers_per_block + 1,
+                c.norm_num_groups,
+                self.dtype,
+                upsample=i < len(c.block_out_channels) - 1,
+                name=f"up_blocks_{i}",
+            )(x)
+        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+        return conv(c.out_channels, 3, self.dtype, "conv_out")(x)
+
+
+class AutoencoderKL(nn.Module):
+    """Images to latents and back; `module.apply(variables, ..., method="encode")` or "decode"."""
+
+    config: AutoencoderKLConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        c = self.config
+        self.encoder = Encoder(c, self.dtype)
+        self.decoder = Decoder(c, self.dtype)
+        self.quant_conv = nn.Conv(2 * c.latent_channels, (1, 1), dtype=self.dtype)
+        self.post_quant_conv = nn.Conv(c.latent_channels, (1, 1), dtype=self.dtype)
+
+    def encode(self, images: jax.Array) -> Moments:
+        """Images [B, H, W, 3] in [-1, 1] -> the latents' Gaussian, [B, h, w, c] each.
+
+        Raises:
+          ValueError: H or W is not a multiple of `config.downsample_factor`.
+        """
+        check_images(self.config, images)
+        moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return Moments(mean, jnp.clip(logvar, -30.0, 20.0))
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Latents [B, h, w, c], not scaled -> images [B, H, W, 3], about within [-1, 1]."""
+        images = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
+        return images.astype(jnp.float32)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Encodes and decodes the mean."""
+        return self.decode(self.encode(images).mean)
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        side = self.config.downsample_factor
+        shape = (1, side, side, self.config.in_channels)
+        return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+
+def check_images(config: Any, images: jax.Array):
+    """Refuses images that do not divide into latents: the network would cut their border off."""
+    factor, channels = config.downsample_factor, config.in_channels
+    fits = images.ndim == 4 and images.shape[3] == channels
+    if not fits or images.shape[1] % factor or images.shape[2] % factor:
+        raise ValueError(
+            f"images have shape {images.shape}, expected [B, H, W, {channels}] with H and W "
+            f"multiples of {factor}"
+        )
+
+
+def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array) -> jax.Array:
+    """Images [B, H, W, 3] in [-1, 1] -> the latents that the UNet sees, [B, h, w, c] float32.
+
+    `module` is an `AutoencoderKL`, of whose Gaussian the mean is taken, or an `AutoencoderTiny`.
+    """
+    encoded = module.apply({"params": params}, images, method="encode")
+    latents = encoded.mean if isinstance(encoded, Moments) else encoded
+    return (latents - (module.config.shift_factor or 0.0)) * module.config.scaling_factor
+
+
+def decode_latents(module: nn.Module, params: dict[str, Any], latents: jax.Array) -> jax.Array:
+    """Latents that the UNet sees, [B, h, w, c] -> images [B, H, W, 3], about within [-1, 1]."""
+    latents = latents / module.config.scaling_factor + (module.config.shift_factor or 0.0)
+    return module.apply({"params": params}, latents, method="decode")

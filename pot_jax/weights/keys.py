@@ -1,0 +1,114 @@
+"""Which tensor of a checkpoint is which parameter, and how the one becomes the other.
+
+The table is not written down: parameters carry the names of their checkpoint, so it follows by rule
+from the model's own parameter tree.
+
+    down_blocks_0/resnets_1/conv1/kernel  <->  down_blocks.0.resnets.1.conv1.weight
+
+A number at the end of a name is a place in a torch list; `kernel`, `scale` and `embedding` are
+torch's `weight`; convolutions are stored out, in, height, width (here height, width, in, out) and
+dense layers out, in (here in, out).
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One parameter and the tensor that it is read from and written to."""
+
+    key: str  # as diffusers and transformers write it
+    aliases: tuple[str, ...]  # other spellings found in checkpoints
+    stored_shape: tuple[int, ...]  # of the tensor, as it is written
+    old_shape: (
+        tuple[int, ...] | None
+    )  # another shape it may have: dense as 1x1 convolution, or back
+    to_param: Callable[[np.ndarray], np.ndarray]  # tensor of `stored_shape` -> parameter, a view
+    to_tensor: Callable[[np.ndarray], np.ndarray]  # and back
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape can be read."""
+        return tuple(shape) in (self.stored_shape, self.old_shape)
+
+    def read(self, tensor: np.ndarray) -> np.ndarray:
+        """The parameter that a tensor of an accepted shape holds; a view, nothing is copied."""
+        return self.to_param(tensor.reshape(self.stored_shape))
+
+    def write(self, param: np.ndarray) -> np.ndarray:
+        """The tensor that holds a parameter; a view, nothing is copied."""
+        return self.to_tensor(param)
+
+
+def abstract_params(module: Any) -> dict[str, Any]:
+    """The parameters of a model as a nested dict of shapes and dtypes, without computing any."""
+    variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
+    return variables["params"]
+
+
+def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
+    """For each parameter (or shape) of a nested dict, the tensor that it is read from."""
+    flat = flax.traverse_util.flatten_dict(params)
+    return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
+
+
+def ignorable(key: str) -> bool:
+    """Whether a tensor of a checkpoint may be left over: it holds nothing that the models use.
+
+    These are the text encoder's constants, and the parts of a whole CLIP that make no picture.
+    """
+    return IGNORED.fullmatch(key) is not None
+
+
+IGNORED = re.compile(
+    r"(text_model\.)?embeddings\.position_ids"
+    r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"
+)
+
+# The last number of linear_1 and linear_2 is no place in a list (diffusers' TimestepEmbedding).
+_LISTED = re.compile(r"(?<!^linear)_(\d+)$")
+
+# The attention of autoencoders saved before diffusers 0.15 (its pull request 1989).
+_OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out_0": "proj_attn"}
+
+
+def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
+    *modules, leaf = path
+    suffix = "bias" if leaf == "bias" else "weight"
+
+    def spell(names):
+        return ".".join([*(_LISTED.sub(r".\1", name) for name in names), suffix])
+
+    aliases = []
+    if modules[0] == "text_model":  # transformers 5 leaves the component out
+        aliases.append(spell(modules[1:]))
+    if modules[-3:-1] == ["mid_block", "attentions_0"] and modules[-1] in _OLD_ATTENTION:
+        aliases.append(spell([*modules[:-1], _OLD_ATTENTION[modules[-1]]]))
+
+    stored_shape, old_shape, to_param, to_tensor = _layout(leaf, shape)
+    return Entry(spell(modules), tuple(aliases), stored_shape, old_shape, to_param, to_tensor)
+
+
+def _layout(leaf: str, shape: tuple[int, ...]):
+    """Shape of the tensor, the other shape it may have, and the ways there and back."""
+    if leaf == "kernel" and len(shape) == 4:
+        height, width, inputs, outputs = shape
+        flat = (outputs, inputs) if height == width == 1 else None
+        return (
+            (outputs, inputs, height, width),
+            flat,
+            lambda tensor: tensor.transpose(2, 3, 1, 0),
+            lambda param: param.transpose(3, 2, 0, 1),
+        )
+    if leaf == "kernel":
+        inputs, outputs = shape
+        return (outputs, inputs), (outputs, inputs, 1, 1), np.transpose, np.transpose
+    return shape, None, lambda tensor: tensor, lambda param: param
