@@ -1,0 +1,239 @@
+"""The movie against a world whose every view is known: a spiral that looks alike at every scale."""
+
+import hashlib
+import os
+
+import av
+import numpy as np
+import pytest
+
+from pot_jax.errors import UserError
+from pot_jax.media import video
+from pot_jax.media.images import to_bytes
+from pot_jax.zoom import operators
+from pot_jax.zoom.geometry import Geometry
+
+
+def spiral(y, x, p):
+    """Brightness at a place measured from the point that the zoom falls to; period log p."""
+    turns = np.log(np.hypot(y, x) + 1e-300) / np.log(p) * 2 * np.pi
+    angle = np.arctan2(y, x)
+    waves = [turns + 3 * angle, 2 * turns + 4 * angle + 1, turns - 5 * angle]
+    return 0.7 * np.sin(np.stack(waves, -1))
+
+
+def seen(focus, extent, shape, p):
+    """The mean of the spiral in each pixel of a view with the focus at `focus` (of its sides)."""
+    fine = 4
+    y, x = (((np.arange(n * fine) + 0.5) / (n * fine) - u) * extent for n, u in zip(shape, focus))
+    picture = spiral(*np.meshgrid(y, x, indexing="ij"), p)
+    return picture.reshape(shape[0], fine, shape[1], fine, 3).mean((1, 3))
+
+
+def known_world(geometry):
+    """A stack that agrees, of the spiral about the fixed point; and that point in level 0."""
+    p, shape = geometry.zoom_factor, (geometry.height, geometry.width)
+    focus = np.asarray(video._fixed_point(geometry))
+    raw = np.stack([seen(u, float(p) ** -i, shape, p) for i, u in enumerate(focus)])
+    return np.asarray(operators.render(raw.astype(np.float32), geometry)), focus[0]
+
+
+CENTRED = Geometry(5, 2, 48, 48)
+
+
+class TestPath:
+    def test_constant_rate_and_ends(self):
+        path = video.zoom_path(8, seconds_per_level=0.5, fps=30, hold=0.2)
+        assert len(path) == 6 + 7 * 15 + 1 + 6
+        assert (path[:7] == 0).all()
+        assert (path[-7:] == 7).all()
+        np.testing.assert_allclose(np.diff(path[6:-6]), 1 / 15)
+
+    def test_out_is_in_reversed_and_both_loops(self):
+        options = {"seconds_per_level": 1, "fps": 10, "hold": 0.3}
+        there = video.zoom_path(4, **options)
+        np.testing.assert_array_equal(video.zoom_path(4, **options, direction="out"), there[::-1])
+        both = video.zoom_path(4, **options, direction="both")
+        np.testing.assert_array_equal(both[: len(there)], there)
+        assert both[-1] == 0
+        assert np.abs(np.diff(both)).max() < 0.1001
+
+    def test_one_level_rests(self):
+        path = video.zoom_path(1, seconds_per_level=1, fps=10, hold=0.5)
+        np.testing.assert_array_equal(path, np.zeros(11))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"direction": "sideways"}, "unknown direction 'sideways'; known: in, out, both"),
+            ({"fps": 0}, "fps > 0"),
+            ({"hold": -1}, "hold >= 0"),
+            ({"seconds_per_level": float("nan")}, "seconds_per_level > 0"),
+        ],
+    )
+    def test_errors(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            video.zoom_path(3, **{"seconds_per_level": 1, "fps": 10} | options)
+
+
+class TestFixedPoint:
+    @pytest.mark.parametrize("levels", [1, 2, 64])
+    def test_centre(self, levels):
+        np.testing.assert_allclose(video._fixed_point(Geometry(levels, 2, 16, 24)), 0.5, atol=1e-15)
+
+    def test_off_centre(self):
+        geometry = Geometry(64, 2, 16, 16, ((2, -4),) * 63)
+        # Always the same window of corner c: u = c + u / 2.
+        np.testing.assert_allclose(video._fixed_point(geometry), [[2 * 6 / 16, 0]] * 64, atol=1e-12)
+        mixed = Geometry(3, 2, 16, 16, ((2, -4), (-4, 4)))
+        u = video._fixed_point(mixed)
+        np.testing.assert_allclose(u[0], u[2])
+        np.testing.assert_allclose(u[:-1], mixed.corners / 16 + u[1:] / 2)
+
+
+class TestFrames:
+    @pytest.mark.parametrize("p", [2, 3, 4])
+    def test_whole_levels_are_the_pictures(self, p):
+        geometry = Geometry(4, p, 36, 72) if p != 4 else Geometry(4, 4, 40, 72)
+        images, _ = known_world(geometry)
+        frames = list(video.zoom_frames(images, geometry, range(4)))
+        np.testing.assert_array_equal(frames, to_bytes(images))
+
+    @pytest.mark.parametrize(
+        ("geometry", "limit"),
+        [
+            (CENTRED, 3),
+            (Geometry(4, 3, 54, 54), 3),
+            (Geometry(40, 2, 32, 32), 8),  # coarser
+            # Far off centre, a level leaves a margin of the view to the wider, coarser ones.
+            (Geometry(5, 2, 48, 64, ((6, -8), (0, 4), (-12, 16), (2, 2))), 7),
+        ],
+        ids=str,
+    )
+    def test_every_view_is_the_worlds(self, geometry, limit):
+        images, focus = known_world(geometry)
+        shape = video.frame_shape(geometry, 96)
+        for t in (0.0, 1.5, geometry.levels - 2.29):
+            (frame,) = video.zoom_frames(images, geometry, [t], size=96)
+            p = geometry.zoom_factor
+
+            def error(shift, frame=frame, t=t, p=p):
+                place = focus + shift / np.array(shape)
+                truth = (seen(place, float(p) ** -t, shape, p) + 1) * 127.5
+                y, x = (np.arange(n) + 0.5 - u * n for n, u in zip(shape, focus))
+                resolved = np.hypot(*np.meshgrid(y, x, indexing="ij")) > 12
+                return np.sqrt(np.mean((frame - truth)[resolved] ** 2))
+
+            assert error(0) < limit  # of 255: what interpolating to 96 pixels misses
+            # A tenth of a frame's pixel from its place, the same frame is worse.
+            assert all(error(s) > error(0) for s in np.eye(2) * 0.1)
+            assert all(error(-s) > error(0) for s in np.eye(2) * 0.1)
+
+    @pytest.mark.parametrize("size", [32, 130])
+    def test_nothing_pops(self, size):
+        # The spiral turns at a constant rate in log scale: its movie changes evenly.
+        geometry = Geometry(4, 2, 64, 64)
+        images, _ = known_world(geometry)
+        path = video.np.arange(121) / 60  # one level deeper follows at the end
+        frames = video.zoom_frames(images, geometry, path, size=size)
+        movie = np.stack(list(frames)).astype(np.float32)
+        steps = np.abs(np.diff(movie, axis=0)).mean((1, 2, 3))
+        assert steps.max() < 1.1 * steps.min()
+        # Second differences show a pop that the motion itself would hide: leaving out the deeper
+        # levels until they fill the frame gives 2.4 (size 32) and 5 (130) instead of 1.25.
+        bends = np.abs(np.diff(movie, 2, axis=0)).mean((1, 2, 3))
+        phase = path[1:-1] % 1
+        at_change = np.minimum(phase, 1 - phase) < 1.01 * path[1]
+        assert bends[at_change].max() < 1.25 * bends[~at_change].max()
+
+    def test_off_centre_nothing_pops(self):
+        geometry = Geometry(5, 2, 64, 64, ((8, -8), (-16, 16), (4, 0), (0, 12)))
+        images, _ = known_world(geometry)
+        path = np.linspace(0, 4, 97)
+        movie = np.stack(list(video.zoom_frames(images, geometry, path, size=96)))
+        steps = np.abs(np.diff(movie.astype(np.float32), axis=0)).mean((1, 2, 3))
+        assert np.abs(np.diff(steps)).max() < 0.03 * steps.mean()
+
+    def test_a_flat_world_stays_flat(self):
+        geometry = Geometry(4, 2, 32, 32, ((1, -3),) * 3)
+        frames = video.zoom_frames(
+            np.full((4, 32, 32, 3), 0.2), geometry, np.linspace(0, 3, 17), size=60
+        )
+        assert {int(value) for frame in frames for value in np.unique(frame)} == {153}
+
+    def test_rest_repeats_the_frame(self):
+        images, _ = known_world(CENTRED)
+        first, second = video.zoom_frames(images, CENTRED, [1.5, 1.5])
+        assert first is second
+
+    def test_shapes(self):
+        assert video.frame_shape(Geometry(2, 2, 64, 96), 512) == (512, 768)
+        assert video.frame_shape(Geometry(2, 5, 25, 35)) == (26, 36)
+        geometry = Geometry(1, 5, 25, 35)
+        (frame,) = video.zoom_frames(np.zeros((1, 25, 35, 3)), geometry, [0])
+        assert frame.shape == (26, 36, 3)
+        assert frame.dtype == np.uint8
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="the geometry says 5 pictures of 48 x 48"):
+            next(video.zoom_frames(np.zeros((4, 48, 48, 3)), CENTRED, [0]))
+        for t in (-0.1, 4.1, float("nan")):
+            with pytest.raises(ValueError, match="outside 0 to 4"):
+                next(video.zoom_frames(np.zeros((5, 48, 48, 3)), CENTRED, [t]))
+
+
+class TestFile:
+    @staticmethod
+    def decode(path):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            return np.stack(frames), stream
+
+    def test_decodes_to_the_frames_and_is_the_same_every_time(self, tmp_path):
+        images, _ = known_world(CENTRED)
+        path = video.zoom_path(5, seconds_per_level=0.2, fps=25, hold=0.1)
+        frames = list(video.zoom_frames(images, CENTRED, path, size=96))
+        digests = set()
+        for name in ("a.mp4", "b.mp4"):
+            video.write_video(tmp_path / name, iter(frames), 25)
+            digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+        assert len(digests) == 1
+        assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
+        decoded, stream = self.decode(tmp_path / "a.mp4")
+        assert decoded.shape == np.shape(frames)
+        assert stream.average_rate == 25
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        # 4:2:0 halves the resolution of the colours; the luma is nearly whole, 3.3 of 255 here.
+        luma = [0.2126, 0.7152, 0.0722]
+        assert np.sqrt(np.mean(((decoded - np.array(frames, float)) @ luma) ** 2)) < 4
+
+    @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (20, 60, 250), (128, 128, 128)])
+    def test_colours_survive(self, tmp_path, colour):
+        frames = [np.full((64, 64, 3), colour, np.uint8)] * 3
+        video.write_video(tmp_path / "a.mp4", frames, 30)
+        with av.open(str(tmp_path / "a.mp4")) as container:
+            context = container.streams.video[0].codec_context
+            assert (context.colorspace, context.color_range) == (1, 1)
+            frame = next(container.decode(video=0)).to_ndarray(format="yuv420p")
+        y, u, v = (frame[rows].mean() for rows in (slice(0, 64), slice(64, 80), slice(80, 96)))
+        y, u, v = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224  # BT.709, by its definition
+        red, blue = y + 1.5748 * v, y + 1.8556 * u
+        green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+        np.testing.assert_allclose([red, green, blue], np.array(colour) / 255, atol=0.015)
+
+    def test_odd_sides_are_padded(self, tmp_path):
+        video.write_video(tmp_path / "a.mp4", [np.full((33, 47, 3), 90, np.uint8)], 29.97)
+        decoded, _ = self.decode(tmp_path / "a.mp4")
+        assert decoded.shape == (1, 34, 48, 3)
+
+    def test_errors_leave_nothing(self, tmp_path):
+        frames = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)]
+        with pytest.raises(ValueError, match="at least one frame"):
+            video.write_video(tmp_path / "a.mp4", [], 30)
+        with pytest.raises(ValueError, match="frame 1 is"):
+            video.write_video(tmp_path / "a.mp4", frames, 30)
+        assert os.listdir(tmp_path) == []
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="a file stands where a folder is needed"):
+            video.write_video(tmp_path / "file" / "a.mp4", frames[:1], 30)
