@@ -1,1 +1,26 @@
-"""Generative Powers of Ten in JAX."""
+"""Generative Powers of Ten in JAX: pictures, sampled jointly, that can be zoomed through.
+
+>>> model = pot_jax.load("cosmos64")
+>>> zoom = pot_jax.sample(model, ["a spiral galaxy", "a star and its planets", "a blue planet"])
+>>> zoom.save("runs/mine")
+"""
+
+import importlib
+
+from pot_jax.errors import UserError
+
+# Imported when first used: `pot-jax --help` and a render worker need no networks.
+_LAZY = {
+    "Model": "pot_jax.weights.load",
+    "Zoom": "pot_jax.pipeline",
+    "load": "pot_jax.weights.load",
+    "sample": "pot_jax.pipeline",
+}
+
+__all__ = ["Model", "UserError", "Zoom", "load", "sample"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'pot_jax' has no attribute {name!r}")

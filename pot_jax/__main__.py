@@ -1,0 +1,5 @@
+"""`python -m pot_jax` is `pot-jax`."""
+
+from pot_jax.main import run
+
+run()

@@ -1,0 +1,218 @@
+"""What a run is told: frozen, validated dataclasses, and how flags and files become them.
+
+A configuration is written as plain data (an `ml_collections.ConfigDict` in `configs/*.py`, a JSON
+file, or flags) and turned at once into `RunSettings`; nothing after that reads loose keys. Facts
+that only the model knows (its size, its tokenizer's length) are checked by the pipeline.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import typing
+from typing import Any, Literal
+
+import ml_collections
+
+from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.errors import UserError
+from pot_jax.zoom.blending import BLENDS
+from pot_jax.zoom.operators import KERNELS
+from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
+
+# Blending by a closed form, or by gradient descent on the disagreement (zoom/blending.py).
+CONSISTENCIES = (*BLENDS, "gradient")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """How one stack is sampled."""
+
+    solver: Literal[tuple(SOLVERS)] = "ddim"
+    steps: int = 50
+    guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
+    eta: float = 0.0  # DDIM's noise: 0 none, 1 as much as DDPM
+    space: Literal["latent", "pixel"] = "pixel"  # where blend and render happen
+    pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
+    blend: Literal[CONSISTENCIES] = "laplacian"
+    blend_weight: float = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
+    kernel: Literal[tuple(KERNELS)] = "mean"
+    initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
+    gradient_steps: int = 5  # for blend = gradient
+    gradient_rate: float = 0.05
+
+    def __post_init__(self):
+        _check_fields(self, "sampler")
+        _require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
+        _require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
+        _require(self.eta >= 0, "sampler.eta", ">= 0", self.eta)
+        _require(self.pixel_every >= 1, "sampler.pixel_every", "at least 1", self.pixel_every)
+        _require(0 <= self.blend_weight <= 1, "sampler.blend_weight", "0 to 1", self.blend_weight)
+        _require(self.gradient_steps >= 1, "sampler.gradient_steps", ">= 1", self.gradient_steps)
+        _require(self.gradient_rate > 0, "sampler.gradient_rate", "> 0", self.gradient_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZoomSettings:
+    """How the levels lie in each other."""
+
+    zoom_factor: int = 2  # p: level i+1 shows a window 1/p as wide as level i
+    height: int = 0  # of every picture, in pixels; 0 is the model's own size
+    width: int = 0
+    # Per child, (down, right): its centre's offset from its parent's centre, in parent pixels; ()
+    # is the centre for all.
+    placement: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self):
+        _check_fields(self, "zoom")
+        _require(self.zoom_factor >= 2, "zoom.zoom_factor", "a whole number >= 2", self.zoom_factor)
+        _require(self.height >= 0, "zoom.height", ">= 0", self.height)
+        _require(self.width >= 0, "zoom.width", ">= 0", self.width)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographSettings:
+    """A photograph that one level has to agree with."""
+
+    path: str = ""  # none when empty
+    level: int = 0
+    method: Literal[tuple(PHOTOGRAPH_METHODS)] = "project"
+
+    def __post_init__(self):
+        _check_fields(self, "photograph")
+
+
+@dataclasses.dataclass(frozen=True)
+class MovieSettings:
+    """The movie of a run."""
+
+    seconds_per_level: float = 1.5  # the time in which the view shrinks by the zoom factor
+    fps: int = 30
+    size: int = 512  # shorter side, in pixels
+    direction: Literal["in", "out", "both"] = "in"
+
+    def __post_init__(self):
+        _check_fields(self, "movie")
+        seconds = self.seconds_per_level
+        _require(seconds > 0, "movie.seconds_per_level", "> 0", seconds)
+        _require(1 <= self.fps <= 240, "movie.fps", "1 to 240", self.fps)
+        _require(16 <= self.size <= 4096, "movie.size", "16 to 4096", self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Everything `pot-jax sample` is told."""
+
+    model: str = "cosmos64"  # a shipped model's name, or a model folder
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
+    prompts: tuple[str, ...] = ()  # one per level, widest first
+    negative_prompt: str = ""
+    seed: int = 0
+    stacks: int = 1  # stacks sampled together, with seeds seed, seed + 1, ...
+    save_every: int = 25  # steps between saved states; 0 never
+    decode_rows: int = 8  # pictures decoded at a time on each device
+    sampler: SamplerSettings = dataclasses.field(default_factory=SamplerSettings)
+    zoom: ZoomSettings = dataclasses.field(default_factory=ZoomSettings)
+    photograph: PhotographSettings = dataclasses.field(default_factory=PhotographSettings)
+    movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
+
+    def __post_init__(self):
+        _check_fields(self, "")
+        _require(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
+        _require(self.stacks >= 1, "stacks", "at least 1", self.stacks)
+        _require(self.save_every >= 0, "save_every", ">= 0", self.save_every)
+        _require(self.decode_rows >= 1, "decode_rows", "at least 1", self.decode_rows)
+
+
+def from_dict(data: dict, cls: type = RunSettings, path: str = "") -> Any:
+    """Builds a settings dataclass from nested plain data.
+
+    Raises:
+      UserError: for an unknown key (the known ones are listed) or a value out of its range.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in data.items():
+        name = f"{path}{key}"
+        if key not in fields:
+            raise UserError(f"unknown setting {name!r}; known: {', '.join(fields)}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UserError(f"setting {name} must be a group of settings, got {value!r}")
+            value = from_dict(value, hints[key], name + ".")
+        values[key] = value
+    return cls(**values)
+
+
+def to_dict(settings) -> dict:
+    """The inverse of `from_dict`, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def read(path: str) -> dict:
+    """Reads a configuration file: `.json` is data only; `.py` must define `get_config()`.
+
+    Raises:
+      UserError: when the file is missing, of another kind, or does not hold a configuration.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise UserError(f"--config: no file {path!r}")
+    if file.suffix == ".json":
+        try:
+            data = json.loads(file.read_text())
+        except ValueError as error:
+            raise UserError(f"--config: {path} is not JSON: {error}") from error
+    elif file.suffix == ".py":
+        spec = importlib.util.spec_from_file_location("run_config", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"--config: {path} defines no get_config()")
+        data = module.get_config()
+    else:
+        raise UserError(f"--config: expected a .py or .json file, got {path!r}")
+    if isinstance(data, ml_collections.ConfigDict):
+        data = data.to_dict()
+    if not isinstance(data, dict):
+        raise UserError(f"--config: {path} holds {type(data).__name__}, expected settings by name")
+    return data
+
+
+def _require(ok: bool, name: str, expected: str, came):
+    if not ok:
+        raise UserError(f"{name}: expected {expected}, got {came!r}")
+
+
+def _check_fields(settings, group: str):
+    """Brings every field to its declared type, or raises; lists become tuples."""
+    for name, hint in typing.get_type_hints(type(settings)).items():
+        label = f"{group}.{name}" if group else name
+        value = _checked(getattr(settings, name), hint, label)
+        object.__setattr__(settings, name, value)
+
+
+def _checked(value, hint, name: str):
+    if dataclasses.is_dataclass(hint):
+        _require(isinstance(value, hint), name, hint.__name__, value)
+        return value
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        _require(value in arguments, name, "one of " + ", ".join(map(str, arguments)), value)
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), name, "a list", value)
+        if arguments[-1] is Ellipsis:
+            hints = [arguments[0]] * len(value)
+        else:
+            hints = arguments
+            _require(len(value) == len(hints), name, f"{len(hints)} values", value)
+        return tuple(_checked(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, hints)))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    exact = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    _require(exact, name, {int: "a whole number", str: "a text"}.get(hint, hint.__name__), value)
+    if hint is float:
+        _require(value == value and abs(value) != float("inf"), name, "a finite number", value)
+    return value

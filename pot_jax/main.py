@@ -1,0 +1,258 @@
+"""The command line: `pot-jax COMMAND ...`, or `python -m pot_jax COMMAND ...`.
+
+Every command is one function below: it defines its flags, reads them, and calls the library. A
+configuration is the defaults, overlaid by the file of --config, by --config.some.key=value, and by
+the short flags (--steps), in that order.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from pot_jax.errors import UserError
+
+# Short flags of `sample` and the settings they stand for.
+SHORT_FLAGS = {
+    "model": ("model", "name of a shipped model, or a model folder"),
+    "negative_prompt": ("negative_prompt", "what guidance leads away from"),
+    "seed": ("seed", "of all noise"),
+    "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
+    "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
+    "steps": ("sampler.steps", "denoising steps"),
+    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral or dpmpp_2m"),
+    "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
+    "space": ("sampler.space", "where levels are made to agree: pixel or latent"),
+    "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
+    "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
+}
+
+
+def sample(arguments: Sequence[str]) -> None:
+    """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
+    from pot_jax import config as configs
+
+    base = configs.to_dict(configs.RunSettings())
+    arguments = _define_config(arguments, base)
+    flags.DEFINE_string("workdir", None, "folder that the run leaves its files in", required=True)
+    flags.DEFINE_string("devices", None, "platform to run on: cpu, gpu or tpu (default: the best)")
+    flags.DEFINE_bool("distributed", False, "one process of a multi-host job (jax.distributed)")
+    for name, (_, text) in SHORT_FLAGS.items():
+        flags.DEFINE_string(name, None, text)
+    prompts = _parse(arguments)
+    values = flags.FLAGS.config
+    for name, (setting, _) in SHORT_FLAGS.items():
+        if flags.FLAGS[name].present:
+            _override(values, setting, flags.FLAGS[name].value)
+    if prompts:
+        values.prompts = tuple(prompts)
+    settings = configs.from_dict(values.to_dict())
+
+    from pot_jax import runtime
+
+    runtime.set_up(flags.FLAGS.devices, flags.FLAGS.distributed)
+    _sample(settings, flags.FLAGS.workdir)
+
+
+def _sample(settings, folder: str) -> None:
+    from pot_jax import pipeline, runtime, workdir
+    from pot_jax.weights.load import load
+
+    pipeline.checked_prompts(settings.prompts)
+    workdir.check_free(folder)
+    logging.info("loading %s", settings.model)
+    model = load(settings.model, dtype=settings.dtype)
+    job = pipeline.prepare(model, settings)
+    complete = workdir.claim(folder, job)
+    if not complete:
+        with runtime.Progress() as progress:
+            saved = workdir.SavedStates(folder, job)
+            states = saved.restore(pipeline.begin(job))
+            states, timings = pipeline.run(job, states, progress=progress, save=saved.save)
+            progress.say("decoding and writing")
+            for index, zoom in enumerate(pipeline.finish(job, states, timings)):
+                workdir.write_zoom(zoom, workdir.stack_folder(folder, settings, index))
+            saved.remove()
+    print(f"{'already complete' if complete else 'done'}: {os.path.abspath(folder)}")
+    sheets = [
+        os.path.join(workdir.stack_folder(folder, settings, index), "contact_sheet.png")
+        for index in range(settings.stacks)
+    ]
+    print("pictures: " + ", ".join(os.path.relpath(sheet) for sheet in sheets))
+
+
+def render(arguments: Sequence[str]) -> None:
+    """Make the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
+    from pot_jax import config as configs
+
+    movie = configs.MovieSettings()
+    flags.DEFINE_string("workdir", None, "folder of a run", required=True)
+    flags.DEFINE_string("output", None, "the movie's file (default: zoom.mp4 in the workdir)")
+    flags.DEFINE_float("seconds_per_level", movie.seconds_per_level, "time per zoom factor")
+    flags.DEFINE_integer("fps", movie.fps, "frames a second")
+    flags.DEFINE_integer("size", movie.size, "shorter side in pixels")
+    flags.DEFINE_string("direction", movie.direction, "in, out or both")
+    _no_positionals("render", _parse(arguments))
+    values = flags.FLAGS
+    movie = configs.MovieSettings(
+        values.seconds_per_level, values.fps, values.size, values.direction
+    )
+
+    from pot_jax import workdir
+
+    output = values.output or os.path.join(values.workdir, "zoom.mp4")
+    images, geometry = workdir.read_stack(values.workdir)
+    workdir.write_movie(images, geometry, movie, output)
+    print(f"movie: {output}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Measure a finished run's pictures again: pot-jax evaluate --workdir=runs/mine"""
+    flags.DEFINE_string("workdir", None, "folder of a run", required=True)
+    _no_positionals("evaluate", _parse(arguments))
+
+    from pot_jax.evaluation import report
+
+    print(report.table(report.evaluate(flags.FLAGS.workdir)))
+
+
+def convert(arguments: Sequence[str]) -> None:
+    """Keep a model ready to start: pot-jax convert path/to/model path/to/kept"""
+    flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16")
+    source, target = _two_paths("convert", _parse(arguments))
+
+    from pot_jax.weights import store
+
+    store.convert(source, target, dtype=flags.FLAGS.dtype)
+    print(f"converted: {target}; use it with --model={target}")
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
+    source, target = _two_paths("export", _parse(arguments))
+
+    from pot_jax.weights.export import export as write
+    from pot_jax.weights.load import load
+
+    write(load(source), target)
+    print(f"exported: {target}")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train the shipped model: pot-jax train --config=configs/train/cosmos64.py --workdir=runs/t"""
+    arguments = _define_config(arguments, None)
+    flags.DEFINE_string("workdir", None, "folder of the training run", required=True)
+    _no_positionals("train", _parse(arguments))
+
+    from pot_jax.training import train as training
+
+    training.train(flags.FLAGS.config, flags.FLAGS.workdir)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    command.__name__: command for command in (sample, render, evaluate, convert, export, train)
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the process's exit code: 0, or 2 for a user's mistake."""
+    if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if len(argv) >= 2 else 2
+    if argv[1] not in COMMANDS:
+        return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    command = COMMANDS[argv[1]]
+    if any(argument in ("-h", "--help", "-help") for argument in argv[2:]):
+        argv = [*argv[:2], "--help"]
+    try:
+        command(argv[2:])
+    except (UserError, flags.Error) as error:
+        return _mistake(str(error))
+    except KeyboardInterrupt:
+        return _mistake("stopped; the same command goes on from the last saved state", code=130)
+    return 0
+
+
+def run() -> None:
+    """The entry point of `pot-jax`."""
+    sys.exit(main(sys.argv))
+
+
+def _mistake(message: str, code: int = 2) -> int:
+    print("pot-jax: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _usage() -> str:
+    rows = [f"  {name:<9} {command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: pot-jax COMMAND [flags]", "", *rows, "", "COMMAND --help: its flags"])
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses flags; returns what is not a flag."""
+    if "--help" in arguments:
+        print(flags.FLAGS.main_module_help())
+        raise SystemExit(0)
+    return flags.FLAGS(["pot-jax", *arguments])[1:]
+
+
+def _define_config(arguments: Sequence[str], base: dict | None) -> list[str]:
+    """Defines --config.KEY flags, --config's file over `base`; returns the other arguments."""
+    from pot_jax import config as configs
+
+    rest, path = [], None
+    arguments = list(arguments)
+    while arguments:
+        argument = arguments.pop(0)
+        if argument == "--config" and arguments:
+            path = arguments.pop(0)
+        elif argument.startswith("--config="):
+            path = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    if base is None and path is None and "--help" not in rest:
+        raise UserError("--config: expected a configuration file, e.g. configs/train/cosmos64.py")
+    data = configs.read(path) if path else {}
+    values = data if base is None else _overlay(base, data, "")
+    config_flags.DEFINE_config_dict("config", ml_collections.ConfigDict(values))
+    return rest
+
+
+def _overlay(base: dict, data: dict, prefix: str) -> dict:
+    out = dict(base)
+    for key, value in data.items():
+        if key not in base:
+            raise UserError(f"unknown setting {prefix + key!r}; known: {', '.join(base)}")
+        group = isinstance(base[key], dict) and isinstance(value, dict)
+        out[key] = _overlay(base[key], value, f"{prefix}{key}.") if group else value
+    return out
+
+
+def _override(values: ml_collections.ConfigDict, setting: str, text: str) -> None:
+    *groups, key = setting.split(".")
+    for group in groups:
+        values = values[group]
+    kind = type(values[key])
+    try:
+        values[key] = kind(text)
+    except ValueError:
+        expected = {int: "a whole number", float: "a number"}[kind]
+        raise UserError(f"--{key}: expected {expected}, got {text!r}") from None
+
+
+def _no_positionals(command: str, rest: Sequence[str]) -> None:
+    if rest:
+        raise UserError(
+            f"{command} takes flags only, got {rest[0]!r}; see pot-jax {command} --help"
+        )
+
+
+def _two_paths(command: str, rest: Sequence[str]) -> Sequence[str]:
+    if len(rest) != 2:
+        raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
+    return rest
