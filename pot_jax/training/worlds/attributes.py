@@ -40,19 +40,14 @@ class World:
     offsets: tuple[tuple[float, float], ...]  # where in the noise each texture is taken
 
 
-def _beetle(rng, leaf: str) -> str:
-    """A colour that stands out from the leaf."""
-    names = [name for name in ("red", "red", "orange", "yellow", "black") if name != leaf]
-    return str(rng.choice(names))
-
-
 @lru_cache(maxsize=256)
 def imagine(seed: int) -> World:
     """The world of a seed (any whole number from 0); the same in every process."""
     rng = np.random.default_rng([20231204, seed])
 
     def among(names):
-        return str(rng.choice(list(names)))
+        names = list(names)
+        return names[int(rng.random() * len(names))]  # Generator.choice is 20 times as slow
 
     planet = among(["blue", "blue", *palettes.PLANETS])
     forest = among(palettes.PLANETS[planet].forests)
@@ -67,8 +62,8 @@ def imagine(seed: int) -> World:
         galaxy_radius=rng.uniform(0.62, 0.95),
         galaxy_angle=rng.uniform(0, 2 * np.pi),
         galaxy_tilt=rng.uniform(0.42, 1.0),
-        arms=int(rng.choice([2, 2, 3, 4])),
-        pitch=float(rng.choice([-1, 1]) * rng.uniform(0.75, 1.25)),
+        arms=among([2, 2, 3, 4]),
+        pitch=among([-1, 1]) * rng.uniform(0.75, 1.25),
         nebula=nebula,
         nebula_second=among([name for name in palettes.NEBULA if name != nebula]),
         nebula_density=rng.uniform(-1, 1),
@@ -82,7 +77,8 @@ def imagine(seed: int) -> World:
         tree=tree,
         leaf=leaf,
         leaf_angle=rng.uniform(0, 2 * np.pi),
-        beetle=_beetle(rng, leaf),
+        # It stands out from its leaf.
+        beetle=among(c for c in ("red", "red", "orange", "yellow", "black") if c != leaf),
         beetle_angle=rng.uniform(0, 2 * np.pi),
         spots=among(palettes.SPOTS),
         offsets=tuple((float(a), float(b)) for a, b in rng.uniform(0, 16, (16, 2))),

@@ -18,6 +18,7 @@ class Patch(NamedTuple):
     rgb: np.ndarray  # [3, h, w]
     spacing: float  # distance between samples, frame units
     scale: float  # of the picture
+    fine: bool  # two samples a pixel in each direction, else one
 
 
 class Canvas:
@@ -26,6 +27,7 @@ class Canvas:
     def __init__(self, scale: float, samples: int, rgb: np.ndarray | None = None):
         """A black canvas of `samples` x `samples` for the view of the given scale."""
         self.scale = scale
+        self.fine = rgb is not None
         self.samples = samples
         self.rgb = np.zeros((3, samples, samples), np.float32) if rgb is None else rgb
         self._line = (np.arange(samples, dtype=np.float32) * 2 + 1) / samples - 1
@@ -54,7 +56,7 @@ class Canvas:
         down = self._line[rows] * np.float32(unit) - np.float32(middle[1])
         x, y = np.broadcast_arrays(across[None, :], down[:, None])
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-        return Patch(x, y, self.rgb[:, rows, columns], spacing, self.scale)
+        return Patch(x, y, self.rgb[:, rows, columns], spacing, self.scale, self.fine)
 
     def refine(self) -> None:
         """Doubles the number of samples in each direction, keeping what is painted."""

@@ -12,6 +12,7 @@ from pot_jax.training.worlds.canvas import Canvas, Patch, mix, over, ramp, rotat
 
 PLANET_RADIUS = 0.42  # in frame 4
 CLEARING = 0.62  # in frame 10
+MEAN_SHADE = 0.88  # of the crowns' relief, measured
 CROWN = 0.62  # distance between crowns in frame 10
 
 
@@ -39,15 +40,16 @@ def surface(world: World, x, y, spacing: float, scale: float):
     slope = np.clip((coast - near) * 0.5, -0.4, 0.4)
     depth = ramp(-0.22, 0.0, height)
     sea = mix(kind.deep, kind.shallow, depth * depth) * (1 + 0.05 * detail)
-    leafy = ramp(0.035, 0.075, height)
-    canopy = mix(forest.dark, forest.light, 0.5 + 0.22 * coast + 0.12 * detail)
+    leafy = ramp(0.055 - 0.02 - 0.4 * spacing, 0.075 + 0.4 * spacing, height)
+    canopy = _canopy(forest) * (1 + 0.06 * coast + 0.06 * detail)
     bare = mix(kind.land, kind.high, ramp(-0.2, 1.3, coast + 0.5 * detail))
     # Far from the island the land is the planet's own; towards it the forest's colour shows.
     wild = ramp(0.55, 1.3, radius) * 0.75
     ground = mix(canopy, bare, wild) * (1 + 0.55 * slope)
     land = mix(kind.sand, ground, leafy)
     foam = np.exp(-(((height + 0.012) / 0.012) ** 2)) * float(ramp(5.5, 7.0, scale)) * 0.5
-    shore = ramp(-0.012, 0.012, height)
+    blur = max(0.012, 0.6 * spacing)  # a sample's width of the coast's usual slope
+    shore = ramp(-blur, blur, height)
     return np.minimum(mix(mix(sea, (1, 1, 1), foam), land, shore), 1)
 
 
@@ -70,19 +72,17 @@ def _wooded(world: World, x, y, spacing: float):
 def _cloud_cover(world: World, x, y, spacing: float):
     """Coverage 0..1 of the clouds at (x, y) in frame 6, and of their shadows.
 
-    Clear above the island. Clouds are soft: one sample a pixel is enough.
+    Clear above the island.
     """
     ox, oy = world.offsets[7]
     lx, ly = _light(world)
-    full, (x, y) = x.shape, (x[::2, ::2] + spacing / 2, y[::2, ::2] + spacing / 2)
     warp = noise.fractal(x * 0.5 + oy, y * 0.5 + ox, spacing)
     clear = np.float32(0.35 * world.clouds - 0.1) - 2.2 * np.exp((x * x + y * y) * -4.0)
     covers = []
     for away in (0.0, 0.05):
         u = x * 0.9 + 0.3 * warp + (ox + away * lx)
         v = y * 1.15 - 0.2 * warp + (oy + away * ly)
-        cover = ramp(0.35, 1.6, noise.fractal(u, v, 2 * spacing) + clear)
-        covers.append(cover.repeat(2, 0).repeat(2, 1)[: full[0], : full[1]])
+        covers.append(ramp(0.35, 1.6, noise.fractal(u, v, spacing) + clear))
     return covers
 
 
@@ -92,7 +92,8 @@ def _ring(patch: Patch, world: World, front: bool) -> None:
     y = y / np.float32(0.42)
     radius = np.sqrt(x * x + y * y) / np.float32(PLANET_RADIUS)
     bands = 0.72 + 0.28 * np.cos(radius * 26) * np.cos(radius * 11 + 1)
-    cover = ramp(1.5, 1.56, radius) * ramp(2.15, 2.08, radius) * bands * 0.85
+    soft = 1.5 * patch.spacing / PLANET_RADIUS
+    cover = ramp(1.5, 1.55 + soft, radius) * ramp(2.15, 2.1 - soft, radius) * bands * 0.85
     cover *= (y > 0) if front else (y <= 0)
     over(patch.rgb, mix(kind.sand, (1, 1, 1), 0.25), cover)
 
@@ -149,6 +150,18 @@ def paint_planet(canvas: Canvas, world: World) -> None:
         _ring(rings, world, front=True)
 
 
+def _at_pixels(texture, x, y):
+    """A texture sampled once for every 2 x 2 samples of an even grid, where it is soft anyway."""
+    u, v = 0.5 * (x[::2, ::2] + x[1::2, 1::2]), 0.5 * (y[::2, ::2] + y[1::2, 1::2])
+    cells = texture(u, v)
+    return noise.Cells(*(part.repeat(2, 0).repeat(2, 1) for part in cells))
+
+
+def _canopy(forest: palettes.Forest) -> np.ndarray:
+    """The mean colour of the crowns: their tones are uniform in [0, 1]."""
+    return mix(mix(forest.dark, forest.light, 0.625), forest.accent, 0.85 * 0.14)
+
+
 def _crowns(world: World, patch: Patch) -> np.ndarray:
     """Colour of the canopy [3, h, w], in frame 10."""
     forest = palettes.FORESTS[world.forest]
@@ -159,21 +172,26 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
     twigs = 0
     if patch.scale > 7.6:
         # Clumps on the crowns, whose bulges also make the crowns' edges uneven.
-        clumps = noise.domes(x * 4 + oy, y * 4 + ox, salt=int(oy * 40))
+        def texture(u, v):
+            return noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
+
+        clumps = _at_pixels(texture, x, y) if patch.fine else texture(x, y)
         twigs = float(ramp(7.6, 9.0, patch.scale)) * (clumps.height - np.float32(0.86))
         bright = 0.45 * (clumps.dx * lx + clumps.dy * ly) + 0.30 * (clumps.tone - 0.5)
         twigs_light = np.clip(0.45 * twigs + float(ramp(7.6, 9.0, patch.scale)) * bright, -0.5, 0.4)
     cells = noise.domes(x + ox, y + oy, 0.62, salt=int(ox * 40))
     facing = cells.dx * lx + cells.dy * ly
-    relief = float(ramp(0.62, 0.18, patch.spacing / CROWN))
+    relief = float(ramp(0.42, 0.13, patch.spacing / CROWN))
     hollow = ramp(0.75, 0.15, cells.height + 0.25 * twigs)
-    shade = 1 + relief * np.clip(0.70 * facing + 0.30 * (cells.height - 0.7), -0.8, 0.45)
+    shade = 1 + relief * np.clip(0.70 * facing + 0.30 * (cells.height - 0.7), -0.8, 0.35)
     shade *= 1 - 0.55 * relief * hollow
     if patch.scale > 7.6:
         shade *= 1 + twigs_light
-    tone = 0.5 + (cells.tone - 0.5) * np.float32(relief)
-    colour = mix(forest.dark, forest.light, ramp(0.0, 0.75, tone))
-    colour = mix(colour, forest.accent, ramp(0.80, 0.92, tone) * 0.85)
+    crown = mix(forest.dark, forest.light, ramp(0.0, 0.75, cells.tone))
+    crown = mix(crown, forest.accent, ramp(0.80, 0.92, cells.tone) * 0.85)
+    # Crowns too fine to see are their mean, in colour and (the factor) in light.
+    colour = mix(_canopy(forest), crown, np.float32(relief))
+    shade *= 1 + (1 / MEAN_SHADE - 1) * relief
     return colour * shade
 
 
@@ -183,8 +201,8 @@ def paint_forest(canvas: Canvas, world: World) -> None:
     forest = palettes.FORESTS[world.forest]
     colour = _crowns(world, patch)
     px, py = world.offsets[9]
-    broad = noise.fractal(patch.x * 0.16 + px, patch.y * 0.16 + py, patch.spacing * 0.16)
-    colour *= 1 + 0.10 * np.clip(broad, -2, 2)
+    broad = noise.fractal(patch.x * 0.2 + px, patch.y * 0.2 + py, patch.spacing * 0.2)
+    colour *= 1 + 0.12 * np.clip(broad, -2, 2)
     cover = np.float32(ramp(5.4, 6.6, canvas.scale))
     if canvas.scale < 9.0:
         frame6 = np.float32(1 / 16)

@@ -9,7 +9,7 @@ Colour = tuple[float, float, float]
 
 GALAXY_KINDS = ("spiral", "barred spiral", "ring", "elliptical")
 GALAXY: dict[str, tuple[Colour, Colour]] = {  # disc, core
-    "golden": ((1.0, 0.70, 0.28), (1.0, 0.93, 0.72)),
+    "golden": ((1.0, 0.62, 0.16), (1.0, 0.92, 0.68)),
     "blue": ((0.30, 0.55, 1.0), (0.95, 0.95, 0.90)),
     "pink": ((1.0, 0.36, 0.62), (1.0, 0.88, 0.80)),
     "violet": ((0.62, 0.32, 1.0), (0.98, 0.88, 1.0)),
@@ -103,11 +103,11 @@ FORESTS: dict[str, Forest] = {
         "autumn", ("red", "golden", "green", "orange"),
     ),
     "pink": Forest(
-        (0.70, 0.34, 0.46), (0.96, 0.66, 0.75), (0.98, 0.84, 0.86), (0.46, 0.64, 0.28),
+        (0.68, 0.32, 0.45), (0.93, 0.58, 0.69), (0.95, 0.74, 0.79), (0.46, 0.64, 0.28),
         "spring", ("white", "pink", "green", "red"),
     ),
     "white": Forest(
-        (0.56, 0.66, 0.76), (0.92, 0.95, 0.98), (0.72, 0.80, 0.86), (0.86, 0.90, 0.95),
+        (0.52, 0.62, 0.73), (0.83, 0.88, 0.93), (0.66, 0.75, 0.83), (0.80, 0.85, 0.91),
         "winter", ("white", "green", "red"),
     ),
     "golden": Forest(
@@ -131,7 +131,7 @@ TREES: dict[str, Tree] = {
     "orange": Tree((0.66, 0.28, 0.04), (0.98, 0.56, 0.14), ("orange", "red", "yellow")),
     "red": Tree((0.48, 0.07, 0.06), (0.88, 0.22, 0.14), ("red", "red", "orange")),
     "pink": Tree((0.72, 0.34, 0.48), (0.98, 0.70, 0.80), ("pink", "pink", "green")),
-    "white": Tree((0.60, 0.66, 0.72), (0.95, 0.96, 0.98), ("white", "green")),
+    "white": Tree((0.58, 0.64, 0.70), (0.90, 0.92, 0.95), ("white", "green")),
 }
 
 LEAVES: dict[str, tuple[Colour, Colour]] = {  # blade, veins

@@ -21,10 +21,11 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
     size = np.float32(0.34)
     lx, ly = _light(world)
     shade = 0
+    soft = max(0.08, 0.7 * patch.spacing / (0.38 * float(size)))  # half an edge's width
     for salt in (3, 1000):
         x, y = patch.x / size + ox + salt, patch.y / size + oy
         leaf = noise.leaves(x, y, salt)
-        body = ramp(0.0, 0.16, leaf.inside)
+        body = ramp(0.08 - soft, 0.08 + soft, leaf.inside)
         rib = np.exp(-((leaf.across / 0.09) ** 2)) * (leaf.inside > 0)
         gleam = 0.35 * leaf.across * (lx - ly)
         tone = 0.42 + 0.62 * leaf.tone + gleam + 0.20 * rib
@@ -36,6 +37,9 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
     # The leaves' light and dark has mean 1, so that they appear without a change of the crown.
     full = colour * (1 + np.float32(0.75) * (shade * np.float32(1 / 0.76) - 1))
     full = mix(full, palettes.LEAVES[world.leaf][0], 0.30 * fresh)
+    # Deeper in the crown it is darker; the leaf in the middle lies on top.
+    away = np.sqrt(patch.x**2 + patch.y**2)
+    full *= 0.74 + 0.26 * ramp(0.3, 1.5, away)
     return mix(colour, full, np.float32(relief))
 
 
@@ -54,18 +58,23 @@ def paint_tree(canvas: Canvas, world: World) -> None:
     slope = (patch.x * lx + patch.y * ly) / np.float32(TREE_RADIUS)
     facing = clumps.dx * lx + clumps.dy * ly
     relief = float(ramp(0.7, 0.25, patch.spacing / size))
-    tone = 0.52 + 0.34 * slope
+    tone = 0.60 + 0.36 * slope - 0.30 * reach**4
     tone += relief * (0.30 * facing + 0.36 * (clumps.height - 0.86) + 0.16 * (clumps.tone - 0.5))
     colour = mix(tree.dark, tree.light, np.clip(tone, -0.25, 1.1))
     # Round clumps stand out at the edge.
     bulge = 0.30 * (np.clip(clumps.height, 0, 1.2) - 0.75)
     soft = max(0.03, patch.spacing / TREE_RADIUS)
     cover = ramp(0.98 + soft, 0.98 - soft, reach - bulge)
-    relief = float(ramp(8.6, 10.0, canvas.scale))
+    relief = float(ramp(8.8, 11.4, canvas.scale))
     if relief > 0:
         frame12 = np.float32(4)
         deeper = Patch(
-            patch.x * frame12, patch.y * frame12, patch.rgb, patch.spacing * 4, patch.scale
+            patch.x * frame12,
+            patch.y * frame12,
+            patch.rgb,
+            patch.spacing * 4,
+            patch.scale,
+            patch.fine,
         )
         colour = _foliage(world, deeper, colour, relief)
     over(patch.rgb, np.clip(colour, 0, 1), cover)
@@ -76,22 +85,21 @@ def paint_blade(patch: Patch, x, y, name: str, light, spacing: float, dim: float
     blade, vein = palettes.LEAVES[name]
     ratio = np.float32(LEAF_LENGTH / LEAF_WIDTH)
     # Widest before the middle, pointed at the tip.
-    half = np.maximum(1 - x * x, 0) ** np.float32(0.8) * (1 - 0.22 * x) + 1e-4
+    full = np.maximum(1 - x * x, 0)
+    half = full * (1.35 - 0.35 * full) * (1 - 0.22 * x) + np.float32(1e-4)
     across = y * ratio
-    inside = half - np.abs(across)
+    width = np.abs(across)
+    inside = half - width
     edge = spacing * 1.5
-    inside = np.where(np.abs(x) < 1, inside, -1)
-    cover = ramp(-edge, edge, inside)
-    if not cover.any():
-        return
+    cover = ramp(-edge, edge, inside) * (full > 0)
     # Side veins run forward from the midrib, and curve a little.
-    phase = (x - 0.42 * np.abs(across) ** 1.15) * np.float32(7.0)
+    phase = (x - width * (0.36 + 0.06 * width)) * np.float32(7.0)
     comb = np.abs(phase - np.round(phase))
     side = np.exp(-((comb / 0.10) ** 2)) * ramp(0.02, 0.2, inside) * 0.55
-    pillow = 0.5 - np.cos(phase * np.float32(2 * np.pi)) * 0.5
+    pillow = 4 * comb * (1 - comb)
     midrib = np.exp(-((across / (0.055 - 0.03 * x)) ** 2))
-    fold = np.tanh(across * 6) * np.float32(light[1]) * 0.16
-    tone = 0.86 + fold + 0.10 * pillow + 0.10 * (1 - np.abs(across)) + 0.05 * x
+    fold = np.clip(across * 5, -1, 1) * np.float32(light[1] * 0.16)
+    tone = 0.86 + fold + 0.10 * pillow + 0.10 * (1 - width) + 0.05 * x
     colour = mix(blade, vein, np.maximum(side, midrib) * 0.85) * tone
     over(patch.rgb, np.clip(colour * np.float32(dim), 0, 1), cover)
 

@@ -85,10 +85,15 @@ def paint_galaxy(canvas: Canvas, world: World) -> None:
     fall = np.exp(-2.1 * radius * radius) * ramp(1.15, 0.75, radius)
     light = fall * (0.14 + 1.25 * crest * (0.75 + 0.22 * clumps + 0.28 * fine))
     light *= 1 - 0.75 * dust * ramp(0.05, 0.25, radius)
-    bulge = np.exp(-radius / np.float32(0.30 if world.galaxy_kind == "elliptical" else 0.13))
+    # Inside the core single stars and the nebula stand for the glow.
+    light *= 0.35 + 0.65 * ramp(0.03, 0.36, radius)
+    if world.galaxy_kind == "elliptical":
+        bulge = 0.75 * np.exp(-radius / np.float32(0.30)) * (0.35 + 0.65 * ramp(0, 0.3, radius))
+    else:
+        bulge = 0.34 * np.exp(-radius / np.float32(0.15))
     light = np.maximum(light, 0)
     birth = np.maximum(clumps * 0.6 + fine * 0.8 - 0.9, 0) * crest * fall * ramp(0.15, 0.4, radius)
-    glow = tint(disc) * (light * 1.5) + tint(core) * (bulge * 1.3)
+    glow = tint(disc) * (light * 1.9) + tint(core) * (bulge * 1.3)
     glow += tint((1.0, 0.35, 0.5)) * birth
     # Film-like shoulder: bright parts keep their colour instead of clipping.
     over(patch.rgb, 1, 1 - np.exp(-glow * 1.9))
@@ -104,7 +109,9 @@ def _clouds(world: World, patch: Patch):
     if patch.spacing < 1 / 60:
         density += 0.16 * noise.fractal(x * 9, y * 9, patch.spacing * 8)
     other = noise.fractal(x * 0.7 + 5, y * 0.7 + 9, patch.spacing * 0.6)
-    return density + 0.4 * world.nebula_density - 0.1, other, warp
+    # A star field has thin clouds; a nebula is never thin.
+    thick = 0.3 * world.nebula_density + (0.15 if world.nebula_density >= -0.5 else -0.2)
+    return density + np.float32(thick), other, warp
 
 
 def paint_nebula(canvas: Canvas, world: World) -> None:
@@ -128,7 +135,7 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     light += tint(core) * haze
     field = ramp(1.75, 0.6, np.sqrt(square) + 0.22 * warp)
     # From afar the core's countless stars shine between the clouds; inside, they are single stars.
-    between = 0.3 + 0.7 * float(ramp(-0.6, 3.4, canvas.scale))
+    between = 0.5 + 0.5 * float(ramp(0.0, 4.2, canvas.scale))
     over(patch.rgb, np.minimum(light, 1), field * (between + (1 - between) * 0.55 * bright))
 
 
@@ -148,8 +155,11 @@ def paint_sun(canvas: Canvas, world: World) -> None:
 
 def paint_core(canvas: Canvas, world: World) -> None:
     """The glare of the galaxy's core, which hides what lies in it until one comes near."""
-    patch = canvas.patch(0)
+    patch = canvas.patch(canvas.scale)
     x, y = rotate(patch.x, patch.y, world.galaxy_angle)
     radius = np.sqrt(x**2 + (y / np.float32(0.5 + 0.5 * world.galaxy_tilt)) ** 2)
-    glare = (0.95 * np.exp(-radius / 0.07)) * float(ramp(2.6, -0.4, canvas.scale))
-    over(patch.rgb, palettes.GALAXY[world.galaxy][1], glare)
+    # It keeps its size in the view, roughly, and fades: the least that changes from scale to scale.
+    width = 0.11 + 0.03 * canvas.scale
+    fade = float(ramp(3.0, -0.8, canvas.scale))
+    glare = (0.85 * np.exp(-((radius / width) ** 2)) + 0.4 * np.exp(-radius / (1.6 * width))) * fade
+    over(patch.rgb, palettes.GALAXY[world.galaxy][1], np.minimum(glare, 0.97))

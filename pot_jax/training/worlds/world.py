@@ -26,16 +26,17 @@ def _paint_stars(canvas, _):
 
 # Painter; the scales between which it can be seen (before, its object is under a pixel; after, a
 # deeper one hides it); and the scale after which one sample a pixel is enough, since the object is
-# all soft there, or out of focus behind a nearer one. Once a layer needs more, all after it do.
+# soft, its painter smooths its edges, or it lies out of focus behind a nearer one. Once a layer
+# needs more samples, all after it are painted with them.
 _LAYERS = (
     (space.paint_galaxy, -np.inf, 3.9, -np.inf),
     (space.paint_nebula, -np.inf, 6.2, -np.inf),
     (space.paint_sun, -np.inf, 4.6, -np.inf),
-    (_paint_stars, -np.inf, 6.2, np.inf),
-    (paint_planet, -np.inf, 9.0, 7.5),
-    (space.paint_core, -np.inf, 2.6, np.inf),
-    (paint_forest, 5.4, 12.2, 11.6),
-    (paint_tree, 5.6, 14.6, 12.0),
+    (_paint_stars, -np.inf, 6.2, -np.inf),
+    (paint_planet, -np.inf, 9.0, -np.inf),
+    (space.paint_core, -np.inf, 3.0, -np.inf),
+    (paint_forest, 5.4, 12.2, 10.4),
+    (paint_tree, 5.6, 14.6, 10.4),
     (paint_leaf, 8.0, 16.8, 14.8),
     (paint_beetle, 10.0, np.inf, np.inf),
 )
@@ -58,6 +59,8 @@ def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
             if scale <= soft_after and canvas.samples == size:
                 canvas.refine()
             paint(canvas, attributes)
+    if canvas.samples == size:
+        return np.ascontiguousarray(np.clip(canvas.rgb, 0, 1).transpose(1, 2, 0)) * 2 - 1
     pixels = np.clip(canvas.rgb, 0, 1)
     # 2 x 2 samples a pixel; slices, since a mean over axes of two is several times as slow.
     pixels = pixels[:, ::2] + pixels[:, 1::2]
