@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -87,15 +88,18 @@ def iterative(
     """
     require_stack(images, geometry)
 
-    def follow(parent, level):
-        own, corner = level
-        seen = crop(parent, corner, geometry.window_shape)
+    def follow(seen, level):
+        own, child_corner = level
         low = downsample(own, geometry.zoom_factor, kernel)
         out = own + weight * upsample(seen - low, geometry.zoom_factor)
-        return out, out
+        return crop(out, child_corner, geometry.window_shape), out
 
-    _, deeper = lax.scan(follow, images[0], (images[1:], geometry.corners))
-    return jnp.concatenate([images[:1], deeper])
+    # The widest level is seen by none: it follows itself. The deepest is looked into by none: any
+    # corner will do.
+    itself = downsample(images[0], geometry.zoom_factor, kernel)
+    child_corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
+    _, stack = lax.scan(follow, itself, (images, child_corners))
+    return stack
 
 
 def none(

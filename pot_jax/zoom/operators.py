@@ -25,9 +25,9 @@ def _gaussian_taps(p: int) -> np.ndarray:
     return np.exp(-0.5 * (x / (p / 2)) ** 2)
 
 
-# zoom factor -> taps along one axis, [p]. The kernel is their outer product, scaled to sum 1. `mean`
-# keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p taps,
-# sigma p/2), for ablations. For p = 2 the two are the same filter.
+# zoom factor -> taps along one axis, [p]; the kernel is their outer product, scaled to sum 1.
+# `mean` keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p
+# taps, sigma p/2), for ablations. For p = 2 the two are the same filter.
 KERNELS = {"mean": _mean_taps, "gaussian": _gaussian_taps}
 
 
@@ -82,19 +82,16 @@ def upsample(images: jax.Array, zoom_factor: int) -> jax.Array:
 
 
 def _interpolate(images, p, axis):
-    # Cell i becomes p samples at t = (r + 1/2)/p - 1/2 from its centre, r = 0..p-1, in cells:
-    # between it and the cell before for t < 0, the cell after for t > 0. Differences keep a
-    # constant exactly constant.
+    # Cell i becomes p samples at t = (r + 1/2)/p - 1/2 from its centre, in cells, r = 0..p-1: on
+    # the way to the cell before for t < 0, to the cell after for t > 0. Steps towards a neighbour
+    # keep a constant exactly constant.
     images = jnp.moveaxis(images, axis, 0)
-    t = ((np.arange(p) + 0.5) / p - 0.5).reshape(p, *[1] * (images.ndim - 1))
-    towards_before, towards_after = (
-        jnp.asarray(share, images.dtype) for share in (np.maximum(-t, 0), np.maximum(t, 0))
-    )
-    before = jnp.concatenate([images[:1], images[:-1]])[:, None]
-    after = jnp.concatenate([images[1:], images[-1:]])[:, None]
-    here = images[:, None]
-    samples = here + towards_before * (before - here) + towards_after * (after - here)
-    return jnp.moveaxis(samples.reshape(-1, *images.shape[1:]), 0, axis)
+    before = jnp.concatenate([images[:1], images[:-1]]) - images
+    after = jnp.concatenate([images[1:], images[-1:]]) - images
+    offsets = [(r + 0.5) / p - 0.5 for r in range(p)]
+    samples = [images + (-t * before if t < 0 else t * after) for t in offsets]
+    samples = jnp.stack(samples, axis=1).reshape(-1, *images.shape[1:])
+    return jnp.moveaxis(samples, 0, axis)
 
 
 def replicate(images: jax.Array, zoom_factor: int) -> jax.Array:
@@ -162,13 +159,15 @@ def render(
 
     def paste_child(child, level):
         own, corner = level
-        seen = gain * downsample(child, geometry.zoom_factor, kernel)
-        picture = paste(own, seen, corner)
-        return picture, picture
+        picture = paste(own, child, corner)
+        return gain * downsample(picture, geometry.zoom_factor, kernel), picture
 
-    deepest = stack[-1]
-    _, wider = lax.scan(paste_child, deepest, (stack[:-1], geometry.corners), reverse=True)
-    return jnp.concatenate([wider, deepest[None]])
+    # The deepest level has no child: it gets a piece of itself pasted where it was. So every level
+    # is treated alike and nothing is sliced off and joined on again (copies, and work done twice).
+    corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
+    itself = crop(stack[-1], corners[-1], geometry.window_shape)
+    _, pictures = lax.scan(paste_child, itself, (stack, corners), reverse=True)
+    return pictures
 
 
 def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.Array:

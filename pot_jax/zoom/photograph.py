@@ -1,9 +1,9 @@
 """Grounding in a photograph: pulls the clean estimates towards a real picture of one level.
 
-Symbols: xi the photograph of level j, [H, W, C]; x_i the clean estimate of level i, [N, H, W, C] for
-all. xi knows level j in full; a level k = i-j deeper at 1/p^k, from its window in xi; and of a level
-k = j-i wider the window of level j, which should read D^k(xi). Levels whose windows do not exist
-(`Geometry.observation`) are left alone. Paper, section 4.4.
+Symbols: xi the photograph of level j, [H, W, C]; x_i the clean estimate of level i, [N, H, W, C]
+for all. xi knows level j in full; a level k = i-j deeper at 1/p^k, from its window in xi; and of a
+level k = j-i wider the window of level j, which should read D^k(xi). Levels whose windows do not
+exist (`Geometry.observation`) are left alone. Paper, section 4.4.
 """
 
 from collections.abc import Callable, Iterator
