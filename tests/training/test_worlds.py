@@ -30,8 +30,8 @@ def test_pictures_have_the_shape_and_range_promised():
 def test_neighbouring_scales_agree():
     """A world is one place: shrinking a picture gives the middle of the wider one.
 
-    Below 26 dB on average lie only the galaxy's core, whose glow gives way to single stars, and
-    crowns finer than a pixel becoming round ones.
+    Measured: 32 dB on average. The least, 21 dB, are at scales 2 to 3, where the glare of the
+    galaxy's core gives way to its nebula, and 23 dB at 7, where crowns become wider than a pixel.
     """
     found = np.array([[_agreement(s, z) for z in np.arange(1.25, 16.1, 0.75)] for s in range(6)])
     assert found.mean() > 29

@@ -62,7 +62,7 @@ def paint_tree(canvas: Canvas, world: World) -> None:
     tone += relief * (0.30 * facing + 0.36 * (clumps.height - 0.86) + 0.16 * (clumps.tone - 0.5))
     colour = mix(tree.dark, tree.light, np.clip(tone, -0.25, 1.1))
     # Round clumps stand out at the edge.
-    bulge = 0.30 * (np.clip(clumps.height, 0, 1.2) - 0.75)
+    bulge = 0.20 * (np.clip(clumps.height, 0, 1.2) - 0.75)
     soft = max(0.03, patch.spacing / TREE_RADIUS)
     cover = ramp(0.98 + soft, 0.98 - soft, reach - bulge)
     relief = float(ramp(8.8, 11.4, canvas.scale))

@@ -56,7 +56,7 @@ def _arms(world: World, x, y, radius, clumps):
         return np.float32(0.25) + 0 * radius, 0 * radius
     if world.galaxy_kind == "ring":
         ring = np.exp(-(((radius - 0.62) / 0.13) ** 2))
-        return ring * 1.5 + 0.12, np.exp(-(((radius - 0.47) / 0.07) ** 2))
+        return ring * 1.4 + 0.22, np.exp(-(((radius - 0.47) / 0.07) ** 2))
     turns = np.log(radius + 0.06) / world.pitch * np.float32(2.6)
     theta = np.arctan2(y, x)
     arms = 2 if world.galaxy_kind == "barred spiral" else world.arms
