@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
@@ -90,16 +92,23 @@ def _find(path_or_name: str | Path) -> Path:
 
 
 def _restored(folder: Path, parts: Parts, dtype: jnp.dtype) -> tuple[dict, dict[str, str]]:
-    expected = {name: abstract_params(module) for name, module in parts.modules.items()}
+    expected = {name: _shapes(module) for name, module in parts.modules.items()}
     params, digests = kept.restore_arrays(folder, expected)
     leaves, structure = jax.tree.flatten(params)
     if all(leaf.dtype == dtype for leaf in leaves):
         return params, digests
     del params
     for i, leaf in enumerate(leaves):  # in place, so that each original is freed as it is replaced
-        leaves[i] = leaf.astype(dtype)
+        # NumPy rounds as XLA does, and compiles no program for each shape.
+        leaves[i] = jax.device_put(np.asarray(leaf).astype(dtype))
     params = jax.tree.unflatten(structure, leaves)
     return params, array_digests(params)
+
+
+@lru_cache(maxsize=16)
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    """The module's parameters as shapes; tracing a UNet takes a second."""
+    return abstract_params(module)
 
 
 class _Problems:
@@ -163,12 +172,12 @@ def _read_weights(
 
 
 def _match(
-    name: str, folder: Path, module: Any, tensors: dict[str, read.Tensor], problems: _Problems
+    name: str, folder: Path, module: nn.Module, tensors: dict[str, read.Tensor], problems: _Problems
 ) -> list[Slot]:
     """Pairs a component's parameters with its tensors; what does not pair is a problem."""
     slots = []
     left = dict(tensors)
-    for path, entry in key_table(abstract_params(module)).items():
+    for path, entry in key_table(_shapes(module)).items():
         key = next((key for key in (entry.key, *entry.aliases) if key in left), None)
         if key is None:
             problems.add("missing", folder, entry.key)

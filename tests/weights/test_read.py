@@ -24,18 +24,6 @@ def entry(dtype, shape, start, end):
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
-def one_line(call, *words):
-    """`call` raises a UserError of one line that contains all the words."""
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert len(message) < 1000
-    for word in words:
-        assert word in message, message
-    return message
-
-
 def test_tensors_come_back_exactly(tmp_path):
     rng = np.random.default_rng(0)
     values = {
@@ -123,7 +111,7 @@ BAD_HEADERS = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_files_that_are_something_else(tmp_path, case):
+def test_files_that_are_something_else(tmp_path, case, one_line):
     content, words = BAD_FILES[case]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
@@ -131,13 +119,13 @@ def test_files_that_are_something_else(tmp_path, case):
 
 
 @pytest.mark.parametrize("case", BAD_HEADERS)
-def test_damaged_headers(tmp_path, case):
+def test_damaged_headers(tmp_path, case, one_line):
     text, nbytes, words = BAD_HEADERS[case]
     path = raw(tmp_path / "model.safetensors", text, bytes(nbytes))
     one_line(lambda: read.header(path), "model.safetensors", *words)
 
 
-def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path):
+def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path, one_line):
     path = tmp_path / "x.safetensors"
     values = {"a": np.ones((2, 2), np.float32), "b": np.zeros((1,), np.float32)}
     save_file(values, path)
@@ -165,7 +153,7 @@ def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "dangling link", "pipe"])
-def test_paths_that_are_no_files(tmp_path, kind):
+def test_paths_that_are_no_files(tmp_path, kind, one_line):
     path = tmp_path / "model.safetensors"
     if kind == "folder":
         path.mkdir()
@@ -176,7 +164,7 @@ def test_paths_that_are_no_files(tmp_path, kind):
     one_line(lambda: read.header(path), "model.safetensors", "incomplete")
 
 
-def test_a_file_that_shrinks_while_it_is_read(tmp_path):
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, one_line):
     save_file({"a": np.ones(1000, np.float32)}, tmp_path / "x.safetensors")
     tensor = read.header(tmp_path / "x.safetensors")["a"]
     with (tmp_path / "x.safetensors").open("r+b") as file:
@@ -184,7 +172,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     one_line(lambda: read.array(tensor), "tensor a", "became shorter")
 
 
-def test_integer_weights_are_refused(tmp_path):
+def test_integer_weights_are_refused(tmp_path, one_line):
     save_file({"a": np.ones(3, np.int64)}, tmp_path / "x.safetensors")
     tensor = read.header(tmp_path / "x.safetensors")["a"]
     one_line(lambda: read.array(tensor), "tensor a", "I64", "F32")
@@ -207,7 +195,7 @@ def test_integer_weights_are_refused(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid", ["git-lfs pointer"]),
     ],
 )
-def test_bad_settings(tmp_path, text, words):
+def test_bad_settings(tmp_path, text, words, one_line):
     path = tmp_path / "config.json"
     path.write_bytes(text)
     one_line(lambda: read.json_object(path), "config.json", *words)
@@ -218,7 +206,7 @@ def test_infinity_is_what_diffusers_writes(tmp_path):
     assert read.json_object(tmp_path / "a.json") == {"lambda_min_clipped": -np.inf}
 
 
-def test_settings_that_are_not_there(tmp_path):
+def test_settings_that_are_not_there(tmp_path, one_line):
     one_line(lambda: read.json_object(tmp_path / "config.json"), "config.json", "does not exist")
 
 
@@ -254,7 +242,7 @@ def test_the_only_variant_is_read(tmp_path):
     assert read.tensors(tmp_path, "model")["a"].file.name == "model.fp16.safetensors"
 
 
-def test_several_variants_need_a_choice(tmp_path):
+def test_several_variants_need_a_choice(tmp_path, one_line):
     component(tmp_path, [".fp16.safetensors", ".bf16.safetensors"])
     one_line(lambda: read.tensors(tmp_path, "model"), "variant none", "['bf16', 'fp16']")
     one_line(lambda: read.tensors(tmp_path, "model", "fp8"), "variant fp8", "fp16")
@@ -272,12 +260,12 @@ def test_shards(tmp_path, variant):
     assert {name: read.array(t)[0] for name, t in tensors.items()} == {"a": 1, "b": 2, "c": 1}
 
 
-def test_only_pickles(tmp_path):
+def test_only_pickles(tmp_path, one_line):
     (tmp_path / "model.bin").write_bytes(b"\x80")
     one_line(lambda: read.tensors(tmp_path, "model"), "model.bin", "model.safetensors")
 
 
-def test_no_weights_and_no_folder(tmp_path):
+def test_no_weights_and_no_folder(tmp_path, one_line):
     one_line(lambda: read.tensors(tmp_path, "model"), "no weights", "model.safetensors")
     one_line(lambda: read.tensors(tmp_path / "unet", "model"), "unet", "does not exist")
 
@@ -296,7 +284,7 @@ def test_no_weights_and_no_folder(tmp_path):
         "\0.safetensors",
     ],
 )
-def test_shard_names_that_lead_elsewhere(tmp_path, place):
+def test_shard_names_that_lead_elsewhere(tmp_path, place, one_line):
     (tmp_path / "a").mkdir()
     component(tmp_path, ["b.safetensors"], "a/")
     index = tmp_path / "model.safetensors.index.json"
@@ -304,14 +292,14 @@ def test_shard_names_that_lead_elsewhere(tmp_path, place):
     one_line(lambda: read.tensors(tmp_path, "model"), "index.json", "plain .safetensors file name")
 
 
-def test_absent_shards(tmp_path):
+def test_absent_shards(tmp_path, one_line):
     sharded(tmp_path, {"a": 1, "b": 2, "c": 3})
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
     message = one_line(lambda: read.tensors(tmp_path, "model"), "1 of 3 shards", "00002-of-00003")
     assert "00001-of" not in message
 
 
-def test_an_index_and_shards_that_disagree(tmp_path):
+def test_an_index_and_shards_that_disagree(tmp_path, one_line):
     path, index = sharded(tmp_path, {"a": 1, "b": 2})
     index["weight_map"]["zzz"] = index["weight_map"]["a"]
     path.write_text(json.dumps(index))
@@ -323,12 +311,12 @@ def test_an_index_and_shards_that_disagree(tmp_path):
 
 
 @pytest.mark.parametrize("places", [None, [], {"a": 1}, {"a": None}])
-def test_an_index_without_a_map(tmp_path, places):
+def test_an_index_without_a_map(tmp_path, places, one_line):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     one_line(lambda: read.tensors(tmp_path, "model"), "index.json", "weight_map")
 
 
-def test_an_index_that_leaves_tensors_out(tmp_path):
+def test_an_index_that_leaves_tensors_out(tmp_path, one_line):
     path, index = sharded(tmp_path, {"a": 1, "b": 1})
     del index["weight_map"]["b"]
     path.write_text(json.dumps(index))
