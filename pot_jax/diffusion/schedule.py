@@ -1,12 +1,12 @@
-"""Noise schedules: the facts of a diffusion model's training, and where along it a run steps.
+"""Noise schedules: the facts of a diffusion model's training.
 
 A variance-preserving process mixes a clean picture with unit noise,
 
     z_t = alpha_t x0 + sigma_t eps,    alpha_t^2 + sigma_t^2 = 1,    t = 0 .. T-1 (T - 1: noisiest)
 
 and its training fixed the table alpha_t^2 = prod_{s <= t} (1 - beta_s), which diffusers calls
-`alphas_cumprod`. S denotes the number of steps of a run. Everything here is float64 NumPy, computed
-once before a run; the solvers store what they derive from it in float32.
+`alphas_cumprod`. Everything here is float64 NumPy, computed once before a run; the solvers store
+what they derive from it in float32.
 
 Names and meanings are those of diffusers' `scheduler_config.json`.
 """
@@ -157,30 +157,33 @@ class ScheduleConfig:
         """Reads the contents of a `scheduler_config.json`.
 
         The class it names (`_class_name`) only supplies the defaults of what the file leaves out; a
-        class not known here must therefore state its betas and prediction type itself.
+        file of no class or of one not known here must state its betas and prediction type itself.
 
         Raises:
           ValueError: a value is of the wrong type or unsupported, or the process is another one
             (flow matching, continuous time).
         """
-        name = json.get("_class_name", "DDIMScheduler")
-        if not isinstance(name, str):
-            raise ValueError(f"scheduler _class_name must be a string, got {name!r}")
+        if not isinstance(json, Mapping):
+            raise ValueError(f"a scheduler config must be a JSON object, got {_shorten(json)}")
+        name = str(json.get("_class_name", "(none)"))
+        # A null stands for "not stated" wherever diffusers writes one.
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
+        present = {key: value for key, value in stated.items() if value is not None}
         if name not in CLASS_DEFAULTS:
-            _check_complete(name, stated)
+            _check_complete(name, present)
         for key, wanted in _REQUIRED_VALUES.items():
-            if stated.get(key) not in (None, wanted):
+            if present.get(key, wanted) != wanted:
                 raise ValueError(
-                    f"scheduler {name}: {key}={stated[key]!r} is not supported, only {wanted!r}"
+                    f"scheduler {name}: {key}={present[key]!r} is not supported, only {wanted!r}"
                 )
         requests = (
-            key for key, usual in _SIGMA_REQUESTS.items() if stated.get(key, usual) != usual
+            key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual
         )
-        read = {"sigma_request": next(requests, None), "class_name": name}
+        read = {"sigma_request": next(requests, None)}
+        if "_class_name" in json:
+            read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}
-        # A null stands for "not stated" wherever diffusers writes one.
-        facts = {key: stated[key] for key in known & set(stated) if stated[key] is not None}
+        facts = {key: present[key] for key in known & set(present)}
         if isinstance(facts.get("trained_betas"), list):
             facts["trained_betas"] = tuple(facts["trained_betas"])
         other = {key: value for key, value in stated.items() if key not in known}
@@ -188,15 +191,20 @@ class ScheduleConfig:
 
     def to_json(self) -> dict[str, Any]:
         """What `scheduler_config.json` must hold for diffusers to mean the same schedule."""
+        # Stated even where the class would mean the same by silence, for the sake of a reader that
+        # runs the file with another class, whose defaults may differ.
         always = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule"}
-        always |= {"prediction_type", "steps_offset"}
-        usual = CLASS_DEFAULTS.get(self.class_name, {})
+        always |= {"prediction_type", "steps_offset", "clip_sample", "set_alpha_to_one"}
+        usual = CLASS_DEFAULTS.get(self.class_name)
         json = {"_class_name": self.class_name, **self.other}
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name in ("other", "class_name", "sigma_request"):
                 continue
-            if item.name in always or value != usual.get(item.name, item.default):
+            if value is None or value == -math.inf:  # JSON has no infinity
+                continue
+            silent = usual is not None and value == usual.get(item.name, item.default)
+            if item.name in always or not silent:
                 json[item.name] = list(value) if isinstance(value, tuple) else value
         return json
 
@@ -236,13 +244,15 @@ def _check_betas(config: ScheduleConfig) -> None:
         )
     ends = (config.beta_start, config.beta_end)
     betas = np.asarray(config.trained_betas or ends, np.float64)
-    if not np.all((betas > 0) & (betas <= 1)):
+    # A smaller beta is lost in float32's 1 - beta, and the schedule would begin without noise.
+    if not np.all((betas >= 1e-7) & (betas <= 1)):
         what = "beta_start and beta_end" if config.trained_betas is None else "trained_betas"
-        raise ValueError(f"{what} must lie above 0 and up to 1, got {betas.min()} to {betas.max()}")
+        raise ValueError(f"{what} must lie from 1e-7 to 1, got {betas.min()} to {betas.max()}")
+    table = alphas_cumprod(config)
+    if table[-2] == 0:
+        raise ValueError("the betas leave no signal before the last training timestep")
     # eps says nothing of x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
-    if config.prediction_type == "epsilon" and (
-        config.rescale_betas_zero_snr or (config.trained_betas is not None and betas.max() == 1)
-    ):
+    if table[-1] == 0 and config.prediction_type == "epsilon":
         raise ValueError(
             "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, got "
             "epsilon; correct rescale_betas_zero_snr or prediction_type"
@@ -256,7 +266,7 @@ def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
     missing = sorted(key for key in needed if stated.get(key) is None)
     if missing:
         raise ValueError(
-            f"scheduler class {name!r} is not known, and its file does not state "
+            f"scheduler class {name} is not known, and its file does not state "
             f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
         )
 
@@ -271,7 +281,10 @@ def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
         betas = np.asarray(config.trained_betas, np.float64)
     else:
         betas = BETA_SCHEDULES[config.beta_schedule](config)
-    table = np.cumprod(1 - betas)
+    # Training rounded beta and 1 - beta to float32, and its table is the fact: cosine's last beta,
+    # 0.999, makes 3e-5 of difference to the noisiest sigma.
+    alpha_steps = np.float32(1) - betas.astype(np.float32)
+    table = np.cumprod(alpha_steps, dtype=np.float64)
     if not config.rescale_betas_zero_snr:
         return table
     # arXiv 2305.08891, algorithm 1: shift alpha so that it ends at 0, then stretch it so that it
@@ -295,89 +308,3 @@ def noise_to_signal(config: ScheduleConfig) -> np.ndarray:
     table = alphas_cumprod(config)
     table = np.where(table > 0, table, 2.0**-24)
     return np.sqrt((1 - table) / table)
-
-
-def spaced_timesteps(
-    config: ScheduleConfig, steps: int, spacing: str, *, whole: bool = True
-) -> np.ndarray:
-    """The training timesteps of a run of S steps, noisiest first, float32 [S].
-
-    arXiv 2305.08891, table 2. `linspace` includes both ends of the table, `leading` (with an offset
-    of 0) the clean end, `trailing` the noisy end.
-
-    Args:
-      config: the schedule; `steps_offset` shifts leading spacing.
-      steps: S, 1 to T.
-      spacing: one of TIMESTEP_SPACINGS.
-      whole: round linspace's timesteps; Euler's solvers leave them fractional.
-
-    Raises:
-      ValueError: S does not fit the schedule.
-    """
-    total = config.num_train_timesteps
-    check_steps(config, steps)
-    if spacing == "linspace":
-        timesteps = np.linspace(0, total - 1, steps)[::-1]
-        timesteps = timesteps.round() if whole else timesteps
-    elif spacing == "leading":
-        timesteps = np.arange(steps)[::-1] * (total // steps) + config.steps_offset
-    else:
-        timesteps = _trailing(total, total, steps)
-    _check_inside(config, steps, timesteps)
-    return timesteps.astype(np.float32)
-
-
-def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
-    """The same for DPM-Solver++: S intervals of the table, each entered at its noisy end.
-
-    float32 [S], noisiest first. Differs from `spaced_timesteps` in that linspace and leading
-    spacing leave out the cleanest of S + 1 timesteps, and in that `lambda_min_clipped` may cut off
-    the noisy end (trailing spacing then keeps its stride, and the run is shorter).
-    """
-    check_steps(config, steps)
-    log_snr = -np.log(noise_to_signal(config))  # falls with t
-    last = int(np.sum(log_snr >= config.lambda_min_clipped))
-    if last == 0:
-        raise ValueError(
-            f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "
-            f"log(alpha/sigma) ends at {log_snr[0]:.3f}"
-        )
-    if spacing == "linspace":
-        timesteps = np.linspace(0, last - 1, steps + 1).round()[:0:-1]
-    elif spacing == "leading":
-        timesteps = np.arange(steps + 1)[:0:-1] * (last // (steps + 1)) + config.steps_offset
-    else:
-        timesteps = _trailing(last, config.num_train_timesteps, steps)
-    _check_inside(config, steps, timesteps)
-    return timesteps.astype(np.float32)
-
-
-def _trailing(last: int, total: int, steps: int) -> np.ndarray:
-    # np.arange has a rounding of its own, and diffusers rounds what it gives to whole timesteps,
-    # so the same call is made here. It may also give a timestep too many, near 0, which is cut.
-    return np.arange(last, 0, -total / steps)[:steps].round() - 1
-
-
-def check_steps(config: ScheduleConfig, steps: int) -> None:
-    """Raises `ValueError` unless S is a whole number from 1 to T."""
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise ValueError(f"steps must be a whole number, got {steps!r}")
-    if not 1 <= steps <= config.num_train_timesteps:
-        raise ValueError(
-            f"steps must be 1 to {config.num_train_timesteps}, the number of training timesteps; "
-            f"got {steps}"
-        )
-
-
-def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
-    if timesteps[0] > config.num_train_timesteps - 1:
-        raise ValueError(
-            f"{steps} steps with steps_offset {config.steps_offset} begin at timestep "
-            f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
-            "take fewer steps"
-        )
-    if np.any(np.diff(timesteps) >= 0):
-        raise ValueError(
-            f"{steps} steps visit a timestep twice: the schedule has only "
-            f"{config.num_train_timesteps}; take fewer steps"
-        )

@@ -21,13 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.diffusion.schedule import (
-    ScheduleConfig,
-    alphas_cumprod,
-    interval_timesteps,
-    noise_to_signal,
-    spaced_timesteps,
-)
+from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
+from pot_jax.diffusion.spacing import interval_timesteps, spaced_timesteps
 
 
 class Plan(NamedTuple):
@@ -174,7 +169,7 @@ def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) ->
     columns = _float32({"a": alpha, "s": ratio[:-1] * alpha})
     # Leading spacing starts below pure noise, where unit data make the latents' deviation
     # sqrt(ratio^2 + 1).
-    init_scale = ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1)
+    init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
     return Plan(
         timesteps, columns["a"], columns["a"], columns["s"], _float32(coefficients), init_scale
     )

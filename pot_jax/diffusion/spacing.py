@@ -1,0 +1,93 @@
+"""Where along a schedule a run steps: S of the T training timesteps, noisiest first.
+
+The three ways are those of arXiv 2305.08891, table 2: `linspace` includes both ends of the table,
+`leading` (with an offset of 0) its clean end, `trailing` its noisy end.
+"""
+
+import numpy as np
+
+from pot_jax.diffusion.schedule import ScheduleConfig, noise_to_signal
+
+
+def spaced_timesteps(
+    config: ScheduleConfig, steps: int, spacing: str, *, whole: bool = True
+) -> np.ndarray:
+    """The training timesteps of a run of S steps, noisiest first, float32 [S].
+
+    Args:
+      config: the schedule; `steps_offset` shifts leading spacing.
+      steps: S, 1 to T.
+      spacing: one of TIMESTEP_SPACINGS.
+      whole: round linspace's timesteps; Euler's solvers leave them fractional.
+
+    Raises:
+      ValueError: S does not fit the schedule.
+    """
+    total = config.num_train_timesteps
+    check_steps(config, steps)
+    if spacing == "linspace":
+        timesteps = np.linspace(0, total - 1, steps)[::-1]
+        timesteps = timesteps.round() if whole else timesteps
+    elif spacing == "leading":
+        timesteps = np.arange(steps)[::-1] * (total // steps) + config.steps_offset
+    else:
+        timesteps = _trailing(total, total, steps)
+    _check_inside(config, steps, timesteps)
+    return timesteps.astype(np.float32)
+
+
+def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
+    """The same for DPM-Solver++: S intervals of the table, each entered at its noisy end.
+
+    float32 [S], noisiest first. Differs from `spaced_timesteps` in that linspace and leading
+    spacing leave out the cleanest of S + 1 timesteps, and in that `lambda_min_clipped` may cut off
+    the noisy end (trailing spacing then keeps its stride, and the run is shorter).
+    """
+    check_steps(config, steps)
+    log_snr = -np.log(noise_to_signal(config))  # falls with t
+    last = int(np.sum(log_snr >= config.lambda_min_clipped))
+    if last == 0:
+        raise ValueError(
+            f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "
+            f"log(alpha/sigma) ends at {log_snr[0]:.3f}"
+        )
+    if spacing == "linspace":
+        timesteps = np.linspace(0, last - 1, steps + 1).round()[:0:-1]
+    elif spacing == "leading":
+        timesteps = np.arange(steps + 1)[:0:-1] * (last // (steps + 1)) + config.steps_offset
+    else:
+        timesteps = _trailing(last, config.num_train_timesteps, steps)
+    _check_inside(config, steps, timesteps)
+    return timesteps.astype(np.float32)
+
+
+def _trailing(last: int, total: int, steps: int) -> np.ndarray:
+    # np.arange has a rounding of its own, and diffusers rounds what it gives to whole timesteps,
+    # so the same call is made here. It may also end on a timestep too many, near 0, which is cut.
+    timesteps = np.arange(last, 0, -total / steps)[:steps].round() - 1
+    return timesteps[timesteps >= 0]
+
+
+def check_steps(config: ScheduleConfig, steps: int) -> None:
+    """Raises `ValueError` unless S is a whole number from 1 to T."""
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
+        raise ValueError(f"steps must be a whole number, got {steps!r}")
+    if not 1 <= steps <= config.num_train_timesteps:
+        raise ValueError(
+            f"steps must be 1 to {config.num_train_timesteps}, the number of training timesteps; "
+            f"got {steps}"
+        )
+
+
+def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
+    if timesteps[0] > config.num_train_timesteps - 1:
+        raise ValueError(
+            f"{steps} steps with steps_offset {config.steps_offset} begin at timestep "
+            f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
+            "take fewer steps"
+        )
+    if np.any(np.diff(timesteps) >= 0):
+        raise ValueError(
+            f"{steps} steps visit a timestep twice: the schedule has only "
+            f"{config.num_train_timesteps}; take fewer steps"
+        )

@@ -1,0 +1,227 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from pot_jax.diffusion.schedule import (
+    BETA_SCHEDULES,
+    CLASS_DEFAULTS,
+    ScheduleConfig,
+    alphas_cumprod,
+    noise_to_signal,
+    signal_and_noise,
+)
+
+ZERO_SNR = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+
+
+def product_by_hand(betas):
+    total, table = 1.0, []
+    for beta in betas:
+        total *= 1 - beta
+        table.append(total)
+    return np.array(table)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "beta"),
+    [
+        ("linear", lambda t: 0.01 + (0.2 - 0.01) * t / 49),
+        ("scaled_linear", lambda t: (0.1 + (math.sqrt(0.2) - 0.1) * t / 49) ** 2),
+        (
+            "squaredcos_cap_v2",
+            lambda t: min(
+                1
+                - math.cos(((t + 1) / 50 + 0.008) / 1.008 * math.pi / 2) ** 2
+                / math.cos((t / 50 + 0.008) / 1.008 * math.pi / 2) ** 2,
+                0.999,
+            ),
+        ),
+    ],
+)
+def test_tables_by_hand(schedule, beta):
+    config = ScheduleConfig(50, beta_start=0.01, beta_end=0.2, beta_schedule=schedule)
+    # float32 holds 1 - 0.999 to 2e-5 of itself.
+    expected = product_by_hand([beta(t) for t in range(50)])
+    np.testing.assert_allclose(alphas_cumprod(config), expected, rtol=3e-5)
+
+
+def test_every_beta_schedule_has_its_test():
+    assert set(BETA_SCHEDULES) == {"linear", "scaled_linear", "squaredcos_cap_v2"}
+
+
+def test_trained_betas_override_the_rest():
+    betas = tuple(np.linspace(0.1, 0.3, 8))
+    config = ScheduleConfig(8, beta_schedule="scaled_linear", trained_betas=betas)
+    np.testing.assert_allclose(alphas_cumprod(config), product_by_hand(betas), rtol=1e-6)
+
+
+def test_signal_and_noise_preserve_variance():
+    alpha, sigma = signal_and_noise(ScheduleConfig(beta_schedule="scaled_linear"))
+    assert alpha.dtype == sigma.dtype == np.float64
+    np.testing.assert_allclose(alpha**2 + sigma**2, 1, rtol=1e-14)
+    assert np.all(np.diff(alpha) < 0)
+    np.testing.assert_allclose(
+        noise_to_signal(ScheduleConfig(beta_schedule="scaled_linear")), sigma / alpha
+    )
+
+
+def test_stable_diffusion_sigmas():
+    """The largest and smallest sigma of SD 1.x, as k-diffusion prints them: 14.6146, 0.0292."""
+    sigmas = noise_to_signal(
+        ScheduleConfig(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    )
+    np.testing.assert_allclose(sigmas[[-1, 0]], [14.6146, 0.0292], atol=5e-5)
+
+
+def test_zero_terminal_snr_ends_at_zero_and_begins_where_it_did():
+    plain, rescaled = ScheduleConfig(), ScheduleConfig(**ZERO_SNR)
+    table = alphas_cumprod(rescaled)
+    assert table[-1] == 0
+    assert table[0] == pytest.approx(alphas_cumprod(plain)[0], rel=1e-14)
+    assert noise_to_signal(rescaled)[-1] == pytest.approx(4096, rel=1e-6)
+    # sqrt(alpha^2) is an affine map of what it was.
+    x, y = np.sqrt(alphas_cumprod(plain)), np.sqrt(table)
+    np.testing.assert_allclose(y, np.poly1d(np.polyfit(x, y, 1))(x), atol=1e-12)
+
+
+def test_zero_terminal_snr_needs_another_prediction_than_eps():
+    with pytest.raises(ValueError, match="zero terminal SNR needs prediction_type v_prediction"):
+        ScheduleConfig(rescale_betas_zero_snr=True)
+    with pytest.raises(ValueError, match="zero terminal SNR"):
+        ScheduleConfig(4, trained_betas=(0.1, 0.2, 0.3, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"beta_schedule": "sigmoid"}, "one of linear, scaled_linear, squaredcos_cap_v2; got 'sig"),
+        ({"prediction_type": "flow_prediction"}, "one of epsilon, v_prediction, sample"),
+        ({"timestep_spacing": "even"}, "one of leading, linspace, trailing; got 'even'"),
+        ({"variance_type": "fixed_large_log"}, "variance_type must be one of"),
+        ({"final_sigmas_type": "one"}, "final_sigmas_type must be one of"),
+        ({"num_train_timesteps": 1}, "num_train_timesteps must be 2 to"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps must be 2 to"),
+        ({"num_train_timesteps": 1000.0}, "num_train_timesteps must be a int, got 1000.0"),
+        ({"num_train_timesteps": True}, "num_train_timesteps must be a int, got True"),
+        ({"beta_start": "0.1"}, "beta_start must be a float, got '0.1'"),
+        ({"beta_start": math.nan}, "beta_start must be a float, got nan"),
+        ({"beta_start": 0.0}, "beta_start and beta_end must lie from 1e-7 to 1, got 0.0"),
+        ({"beta_end": 1.5}, "got 0.0001 to 1.5"),
+        ({"beta_end": 1.0, "beta_start": 1.0}, "no signal before the last"),
+        ({"clip_sample": "no"}, "clip_sample must be a bool, got 'no'"),
+        ({"clip_sample_range": 0.0}, "clip_sample_range must be above 0"),
+        ({"dynamic_thresholding_ratio": 1.2}, "dynamic_thresholding_ratio must be 0 to 1"),
+        ({"sample_max_value": 0.5}, "sample_max_value must be at least 1"),
+        ({"steps_offset": -1}, "steps_offset must be at least 0"),
+        ({"trained_betas": (0.1, 0.2)}, "must be num_train_timesteps = 1000 numbers, got 2 values"),
+        ({"trained_betas": "all"}, "trained_betas must be num_train_timesteps"),
+        ({"trained_betas": (0.1, -0.2), "num_train_timesteps": 2}, "trained_betas must lie from"),
+        (
+            {"trained_betas": (0.1, None), "num_train_timesteps": 2},
+            "trained_betas must be num_train_timesteps = 2 numbers",
+        ),
+    ],
+)
+def test_bad_facts(facts, message):
+    with pytest.raises(ValueError, match=message):
+        ScheduleConfig(**facts)
+
+
+def test_is_hashable_whatever_the_file_held():
+    file = {"_class_name": "UniPCMultistepScheduler", "disable_corrector": [], "solver_order": 2}
+    assert hash(ScheduleConfig.from_json(file)) == hash(ScheduleConfig.from_json(file))
+
+
+def test_silence_means_what_the_named_class_means_by_it():
+    def read(name):
+        return ScheduleConfig.from_json({"_class_name": name})
+
+    assert read("DDIMScheduler").clip_sample
+    assert read("DDPMScheduler").clip_sample
+    assert not read("PNDMScheduler").clip_sample
+    assert not read("PNDMScheduler").set_alpha_to_one
+    assert read("HeunDiscreteScheduler").beta_end == 0.012
+    assert read("LCMScheduler").beta_schedule == "scaled_linear"
+    for name in CLASS_DEFAULTS:
+        assert read(name).timestep_spacing is None
+        assert read(name).class_name == name
+
+
+def test_stated_facts_win_and_null_is_silence():
+    file = {
+        "_class_name": "DDIMScheduler",
+        "clip_sample": False,
+        "trained_betas": None,
+        "timestep_spacing": None,
+        "use_karras_sigmas": None,
+        "steps_offset": 1,
+    }
+    config = ScheduleConfig.from_json(file)
+    assert (config.clip_sample, config.steps_offset) == (False, 1)
+    assert (config.trained_betas, config.sigma_request) == (None, None)
+
+
+@pytest.mark.parametrize("name", [*CLASS_DEFAULTS, "SomeNewScheduler"])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"trained_betas": [0.1] * 1000, "timestep_spacing": "trailing"},
+        {"clip_sample": False, "set_alpha_to_one": True, "lower_order_final": True},
+        {"use_karras_sigmas": True, "skip_prk_steps": True, **ZERO_SNR},
+    ],
+)
+def test_json_round_trip(name, facts):
+    complete = {
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+    }
+    config = ScheduleConfig.from_json({"_class_name": name, **complete, **facts})
+    written = json.loads(json.dumps(config.to_json(), allow_nan=False))
+    assert written["_class_name"] == name
+    assert ScheduleConfig.from_json(written) == config
+    assert all(written.get(key) == value for key, value in facts.items() if key == "skip_prk_steps")
+
+
+def test_own_config_round_trip():
+    config = ScheduleConfig(timestep_spacing="trailing", **ZERO_SNR)
+    assert ScheduleConfig.from_json(config.to_json()) == config
+
+
+def test_sigma_requests_are_remembered():
+    file = {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}
+    assert ScheduleConfig.from_json(file).sigma_request == "use_karras_sigmas"
+    file = {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}
+    assert ScheduleConfig.from_json(file).sigma_request == "interpolation_type"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ([], "must be a JSON object"),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000},
+            "FlowMatchEulerDiscreteScheduler is not known, and its file does not state beta_end, "
+            "beta_schedule, beta_start, prediction_type",
+        ),
+        ({"num_train_timesteps": 1000}, r"scheduler class \(none\) is not known"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            "timestep_type='continuous' is not supported, only 'discrete'",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True},
+            "use_flow_sigmas=True is not supported",
+        ),
+        ({"_class_name": "DDIMScheduler", "trained_betas": {}}, "trained_betas must be"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": 3}, "prediction_type must be a str"),
+    ],
+)
+def test_bad_files(file, message):
+    with pytest.raises(ValueError, match=message):
+        ScheduleConfig.from_json(file)

@@ -1,0 +1,250 @@
+"""The solvers on data whose denoiser is known: x0 normal with mean m and deviation s.
+
+Then x0 given z is normal too, the exact estimate is linear in z, and the exact answers are known:
+for the deterministic solvers the ODE's solution, for the stochastic ones mean and variance of z.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.solvers import SOLVERS, Plan, solver_named
+
+MEAN, SPREAD = 0.4, 0.6
+# Many training timesteps, so that rounding to whole ones does not limit the convergence.
+FINE = {"num_train_timesteps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4}
+STOCHASTIC = {"ddpm": 0.0, "ddim": 1.0, "euler_ancestral": 0.0}  # eta
+DETERMINISTIC = {"ddim": 1, "euler": 1, "dpmpp_2m": 2}  # order
+
+
+def estimate(z, alpha, sigma):
+    gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
+    return MEAN + gain * (z - alpha * MEAN)
+
+
+def rows_of(plan):
+    for i in range(len(plan.timesteps)):
+        yield jax.tree.map(lambda column, i=i: column[i], plan._replace(init_scale=None))
+
+
+def run(solver, plan, latents, noises=None):
+    """All latents of a run, scaled as the network sees them: [S, ...]."""
+    history, seen = solver.init(latents), []
+    for i, row in enumerate(rows_of(plan)):
+        z = latents * row.input_scale
+        seen.append(np.asarray(z))
+        noise = jnp.zeros_like(latents) if noises is None else noises[i]
+        clean = estimate(z, row.alpha, row.sigma)
+        latents, history = solver.step(row, history, latents, clean, noise)
+    return np.stack(seen), np.asarray(latents)
+
+
+def exact_flow(plan, start):
+    """The probability flow's solution at every row of the plan: z keeps its place in the bell."""
+    deviation = np.sqrt(plan.alpha**2 * SPREAD**2 + plan.sigma**2).astype(np.float64)
+    place = (start - plan.alpha[0] * MEAN) / deviation[0]
+    return plan.alpha * MEAN + deviation * place
+
+
+def worst_error(name, steps, **facts):
+    config = ScheduleConfig(**FINE, timestep_spacing="trailing", **facts)
+    with jax.enable_x64(True):
+        plan = SOLVERS[name].plan(config, steps)
+        plan = jax.tree.map(lambda column: np.asarray(column, np.float64), plan)
+        seen, _ = run(SOLVERS[name], plan, jnp.asarray([plan.init_scale * 1.3]))
+    # Towards sigma = 0 equal steps of time are ever longer steps of log sigma, however many.
+    far = plan.sigma > 0.3
+    return np.abs(seen[:, 0] - exact_flow(plan, seen[0, 0]))[far].max()
+
+
+@pytest.mark.parametrize(("name", "order"), DETERMINISTIC.items())
+def test_order_of_convergence(name, order):
+    errors = np.array([worst_error(name, steps) for steps in (20, 40, 80, 160)])
+    measured = np.log2(errors[:-1] / errors[1:])
+    np.testing.assert_allclose(measured, order, atol=0.1)
+
+
+def test_second_order_pays():
+    assert worst_error("dpmpp_2m", 20) < 0.2 * worst_error("ddim", 20)
+
+
+def final_moments(name, steps, eta):
+    """Mean and variance after the run, exactly: every step is linear in z and adds c noise."""
+    plan = SOLVERS[name].plan(ScheduleConfig(**FINE, timestep_spacing="trailing"), steps, eta=eta)
+    mean, variance = 0.0, float(plan.init_scale) ** 2
+    step = SOLVERS[name].step
+    for row in rows_of(plan):
+
+        def advance(z, noise, row=row):
+            clean = estimate(z * row.input_scale, row.alpha, row.sigma)
+            return float(step(row, (), z, clean, noise)[0])
+
+        base = advance(0.0, 0.0)
+        gain, added = advance(1.0, 0.0) - base, advance(0.0, 1.0) - base
+        mean, variance = gain * mean + base, gain**2 * variance + added**2
+    return mean, variance
+
+
+@pytest.mark.parametrize(("name", "eta"), STOCHASTIC.items())
+def test_stochastic_solvers_converge_to_the_data(name, eta):
+    moments = np.array([final_moments(name, steps, eta) for steps in (25, 50, 100, 200)])
+    errors = np.abs(moments - [MEAN, SPREAD**2])
+    # Weak order 1, seen in the variance; the mean of Gaussian data is nearly exact anyway.
+    order = np.log2(errors[-2, 1] / errors[-1, 1])
+    assert 0.8 < order < 1.3
+    assert np.all(errors[-1] < 0.07 * np.array([MEAN, SPREAD**2]))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+def test_plan_describes_the_latents(name, spacing):
+    """alpha and sigma are those of the timestep, and of latents * input_scale."""
+    config = ScheduleConfig(timestep_spacing=spacing, beta_schedule="scaled_linear")
+    plan = SOLVERS[name].plan(config, 20)
+    columns = jax.tree.leaves(plan._replace(init_scale=None))
+    assert all(c.dtype == np.float32 and c.shape == (20,) for c in columns)
+    assert type(plan.init_scale) is float  # NumPy's own would not be weakly typed in JAX
+    np.testing.assert_allclose(plan.alpha**2 + plan.sigma**2, 1, rtol=1e-6)
+    betas = np.linspace(0.01, np.sqrt(0.02), 1000) ** 2
+    sigma = np.sqrt(1 - np.cumprod(1 - betas))
+    np.testing.assert_allclose(
+        plan.sigma, np.interp(plan.timesteps, np.arange(1000), sigma), rtol=2e-3
+    )
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
+    """With the true x0 at every step the run keeps z = alpha x0 + sigma eps and ends at x0.
+
+    For the deterministic solvers eps stays the first noise; for all of them the result is x0.
+    """
+    # Trailing by a whole stride, where DDIM's own target is the next timestep of the run.
+    config = ScheduleConfig(beta_schedule="scaled_linear", timestep_spacing="trailing")
+    solver = SOLVERS[name]
+    plan = solver.plan(config, 20)
+    rng = np.random.default_rng(3)
+    clean, eps = rng.standard_normal((2, 1, 4, 4, 3)).astype(np.float32)
+    row = next(rows_of(plan))
+    latents = (row.alpha * clean + row.sigma * eps) / row.input_scale
+    history = solver.init(latents)
+    for row in rows_of(plan):
+        if name in DETERMINISTIC:
+            z = latents * row.input_scale
+            np.testing.assert_allclose(z, row.alpha * clean + row.sigma * eps, atol=2e-5)
+        noise = rng.standard_normal(clean.shape).astype(np.float32)
+        latents, history = solver.step(row, history, latents, clean, noise)
+    np.testing.assert_allclose(latents, clean, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_scan_under_jit_equals_the_plain_loop(name, strict_promotion):
+    plan = SOLVERS[name].plan(ScheduleConfig(), 10)
+    noises = jax.random.normal(jax.random.key(0), (11, 2, 4, 4, 3))
+    start = noises[0] * np.float32(plan.init_scale)
+    _, expected = run(SOLVERS[name], plan, start, noises[1:])
+    traces = []
+
+    @jax.jit
+    def scanned(plan: Plan, start, noises):
+        traces.append(name)
+
+        def body(carry, row_noise):
+            (latents, history), (row, noise) = carry, row_noise
+            clean = estimate(latents * row.input_scale, row.alpha, row.sigma)
+            return SOLVERS[name].step(row, history, latents, clean, noise), None
+
+        first = (start, SOLVERS[name].init(start))
+        return jax.lax.scan(body, first, (plan._replace(init_scale=None), noises))[0][0]
+
+    for _ in range(2):
+        result = scanned(plan, start, noises[1:])
+    assert result.dtype == jnp.float32
+    assert len(traces) == 1
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_gradients_through_a_run_are_finite(name):
+    plan = SOLVERS[name].plan(
+        ScheduleConfig(rescale_betas_zero_snr=True, prediction_type="v_prediction"), 5
+    )
+
+    def end(start):
+        history = SOLVERS[name].init(start)
+        latents = start
+        for row in rows_of(plan):
+            clean = estimate(latents * row.input_scale, row.alpha, row.sigma)
+            latents, history = SOLVERS[name].step(row, history, latents, clean, start)
+        return jnp.sum(latents**2)
+
+    assert np.all(np.isfinite(jax.grad(end)(jnp.ones((2, 2)))))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 250])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_plans_are_finite(name, steps, zero_snr):
+    for spacing in ("leading", "linspace", "trailing"):
+        config = ScheduleConfig(
+            timestep_spacing=spacing,
+            rescale_betas_zero_snr=zero_snr,
+            prediction_type="v_prediction",
+            beta_schedule="squaredcos_cap_v2",
+        )
+        plan = SOLVERS[name].plan(config, steps)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plan))
+
+
+def test_only_stochastic_solvers_use_their_noise():
+    config = ScheduleConfig()
+    for name, solver in SOLVERS.items():
+        plan = solver.plan(config, 10)
+        uses = np.any(plan.coefficients.get("noise", np.zeros(10)) != 0)
+        assert uses == (name in ("ddpm", "euler_ancestral"))
+    assert np.any(SOLVERS["ddim"].plan(config, 10, eta=1.0).coefficients["noise"] != 0)
+
+
+def test_ddim_with_eta_1_is_ddpm():
+    """arXiv 2010.02502, section 4.1; where DDIM's target is the next timestep of the run."""
+    config = ScheduleConfig(timestep_spacing="trailing")
+    ddpm = SOLVERS["ddpm"].plan(config, 20).coefficients
+    ddim = SOLVERS["ddim"].plan(config, 20, eta=1.0).coefficients
+    for key, column in ddpm.items():
+        np.testing.assert_allclose(ddim[key], column, atol=1e-6)
+
+
+def test_unknown_solver_lists_the_known():
+    with pytest.raises(
+        ValueError, match="one of ddpm, ddim, euler, euler_ancestral, dpmpp_2m; got"
+    ):
+        solver_named("heun")
+    assert solver_named("ddim") is SOLVERS["ddim"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"ddim"}))
+def test_eta_is_ddims(name):
+    with pytest.raises(ValueError, match=f"eta belongs to solver ddim; {name} takes only 0, got 1"):
+        SOLVERS[name].plan(ScheduleConfig(), 10, eta=1)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1])
+def test_eta_range(eta):
+    with pytest.raises(ValueError, match="eta must be 0 to 1"):
+        SOLVERS["ddim"].plan(ScheduleConfig(), 10, eta=eta)
+
+
+def test_requests_that_are_not_implemented():
+    karras = ScheduleConfig(sigma_request="use_karras_sigmas")
+    for name in ("euler", "dpmpp_2m"):
+        with pytest.raises(ValueError, match=f"use_karras_sigmas, which solver {name} does not do"):
+            SOLVERS[name].plan(karras, 10)
+    for name in ("ddpm", "ddim", "euler_ancestral"):
+        SOLVERS[name].plan(karras, 10)
+    with pytest.raises(ValueError, match="learned its variance"):
+        SOLVERS["ddpm"].plan(ScheduleConfig(variance_type="learned_range"), 10)
+    with pytest.raises(ValueError, match="a step of no length"):
+        SOLVERS["dpmpp_2m"].plan(
+            ScheduleConfig(final_sigmas_type="sigma_min", timestep_spacing="trailing"), 1000
+        )
