@@ -129,7 +129,7 @@ class TestFrames:
             assert all(error(s) > error(0) for s in np.eye(2) * 0.1)
             assert all(error(-s) > error(0) for s in np.eye(2) * 0.1)
 
-    @pytest.mark.parametrize("size", [32, 130])
+    @pytest.mark.parametrize("size", [32, 100])
     def test_nothing_pops(self, size):
         # The spiral turns at a constant rate in log scale: its movie changes evenly.
         geometry = Geometry(4, 2, 64, 64)
@@ -140,7 +140,7 @@ class TestFrames:
         steps = np.abs(np.diff(movie, axis=0)).mean((1, 2, 3))
         assert steps.max() < 1.1 * steps.min()
         # Second differences show a pop that the motion itself would hide: leaving out the deeper
-        # levels until they fill the frame gives 2.4 (size 32) and 5 (130) instead of 1.25.
+        # levels until they fill the frame at least doubles them there.
         bends = np.abs(np.diff(movie, 2, axis=0)).mean((1, 2, 3))
         phase = path[1:-1] % 1
         at_change = np.minimum(phase, 1 - phase) < 1.01 * path[1]

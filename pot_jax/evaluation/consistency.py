@@ -1,0 +1,83 @@
+"""How well the levels of a zoom agree where they show the same place.
+
+Symbols: N levels, p the zoom factor, D the shrinking by p. Pair i is levels i and i+1: D of picture
+i+1 against its window in picture i, [H/p, W/p, C]. PSNR alone can mislead (a blur that loses what
+the levels disagree about raises it), so structural similarity stands beside it.
+"""
+
+import numpy as np
+
+from pot_jax.zoom import operators
+from pot_jax.zoom.geometry import Geometry
+
+DATA_RANGE = 2.0  # of pictures in [-1, 1]
+
+
+def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
+    """Peak signal-to-noise ratio of every adjacent pair, 10 log10(4 / mean squared difference).
+
+    Args:
+      images: [N, H, W, C], in [-1, 1]; computed in float64.
+      geometry: where each level lies in the one before.
+      kernel: of D, a name in `zoom.operators.KERNELS`.
+
+    Returns:
+      [N-1] float64 in dB; infinite where a pair agrees to the last bit.
+
+    Raises:
+      ValueError: the images are not the geometry's.
+    """
+    errors = [np.mean((a - b) ** 2) for a, b in _pairs(images, geometry, kernel)]
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(DATA_RANGE**2 / np.array(errors, np.float64))
+
+
+def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
+    """Structural similarity of every adjacent pair (Wang et al., 2004), the mean over colours.
+
+    Its Gaussian window has 11 x 11 taps and sigma 1.5, or as many taps as a small overlap holds.
+
+    Args:
+      images: [N, H, W, C], in [-1, 1]; computed in float64.
+      geometry: where each level lies in the one before.
+      kernel: of D, a name in `zoom.operators.KERNELS`.
+
+    Returns:
+      [N-1] float64, at most 1, which says identical.
+
+    Raises:
+      ValueError: the images are not the geometry's.
+    """
+    return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel)], np.float64)
+
+
+def _pairs(images, geometry, kernel):
+    operators.require_stack(images, geometry)
+    height, width = geometry.window_shape
+    for level, (top, left) in enumerate(geometry.corners):
+        child = np.asarray(images[level + 1], np.float64)
+        parent = np.asarray(images[level], np.float64)
+        shrunk = operators.downsample(child, geometry.zoom_factor, kernel)
+        yield shrunk, parent[top : top + height, left : left + width]
+
+
+def _ssim(a: np.ndarray, b: np.ndarray) -> float:
+    count = min(11, *a.shape[:2])
+    count -= 1 - count % 2
+    offsets = np.arange(count) - count // 2
+    taps = np.exp(-0.5 * (offsets / 1.5) ** 2)
+    taps /= taps.sum()
+
+    def local_mean(x):
+        for axis in (0, 1):
+            x = np.lib.stride_tricks.sliding_window_view(x, count, axis=axis) @ taps
+        return x
+
+    mean_a, mean_b = local_mean(a), local_mean(b)
+    variance_a = local_mean(a * a) - mean_a**2
+    variance_b = local_mean(b * b) - mean_b**2
+    covariance = local_mean(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
+    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return float(np.mean(brightness * structure))
