@@ -11,7 +11,7 @@ from pot_jax.errors import UserError
 
 # Imported when first used: `pot-jax --help` and a render worker need no networks.
 _LAZY = {
-    "Model": "pot_jax.weights.load",
+    "Model": "pot_jax.weights.model",
     "Zoom": "pot_jax.pipeline",
     "load": "pot_jax.weights.load",
     "sample": "pot_jax.pipeline",

@@ -5,12 +5,13 @@ configuration is the defaults, overlaid by the file of --config, by --config.som
 the short flags (--steps), in that order.
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 import ml_collections
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from pot_jax.errors import UserError
@@ -18,6 +19,7 @@ from pot_jax.errors import UserError
 # Short flags of `sample` and the settings they stand for.
 SHORT_FLAGS = {
     "model": ("model", "name of a shipped model, or a model folder"),
+    "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
     "seed": ("seed", "of all noise"),
     "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
@@ -35,26 +37,28 @@ def sample(arguments: Sequence[str]) -> None:
     """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
     from pot_jax import config as configs
 
-    base = configs.to_dict(configs.RunSettings())
-    arguments = _define_config(arguments, base)
-    flags.DEFINE_string("workdir", None, "folder that the run leaves its files in", required=True)
-    flags.DEFINE_string("devices", None, "platform to run on: cpu, gpu or tpu (default: the best)")
-    flags.DEFINE_bool("distributed", False, "one process of a multi-host job (jax.distributed)")
+    values = flags.FlagValues()
+    arguments = _define_config(values, arguments, dataclasses.asdict(configs.RunSettings()))
+    _define_text(values, "workdir", "folder that the run leaves its files in")
+    _define_text(values, "devices", "platform to run on: cpu, gpu or tpu (default: the best)")
+    flags.DEFINE_bool(
+        "distributed", False, "one process of a multi-host job (jax.distributed)", values
+    )
     for name, (_, text) in SHORT_FLAGS.items():
-        flags.DEFINE_string(name, None, text)
-    prompts = _parse(arguments)
-    values = flags.FLAGS.config
+        _define_text(values, name, text)
+    prompts = _parse("sample", values, arguments)
     for name, (setting, _) in SHORT_FLAGS.items():
-        if flags.FLAGS[name].present:
-            _override(values, setting, flags.FLAGS[name].value)
+        if values[name].present:
+            _override(values.config, setting, values[name].value)
     if prompts:
-        values.prompts = tuple(prompts)
-    settings = configs.from_dict(values.to_dict())
+        values.config.prompts = tuple(prompts)
+    settings = configs.from_dict(values.config.to_dict())
+    folder = _required(values, "workdir", "runs/mine")
 
     from pot_jax import runtime
 
-    runtime.set_up(flags.FLAGS.devices, flags.FLAGS.distributed)
-    _sample(settings, flags.FLAGS.workdir)
+    runtime.set_up(values.devices, values.distributed)
+    _sample(settings, folder)
 
 
 def _sample(settings, folder: str) -> None:
@@ -63,7 +67,6 @@ def _sample(settings, folder: str) -> None:
 
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
-    logging.info("loading %s", settings.model)
     model = load(settings.model, dtype=settings.dtype)
     job = pipeline.prepare(model, settings)
     complete = workdir.claim(folder, job)
@@ -75,64 +78,72 @@ def _sample(settings, folder: str) -> None:
             progress.say("decoding and writing")
             for index, zoom in enumerate(pipeline.finish(job, states, timings)):
                 workdir.write_zoom(zoom, workdir.stack_folder(folder, settings, index))
+            workdir.complete(folder, job, timings)
             saved.remove()
     print(f"{'already complete' if complete else 'done'}: {os.path.abspath(folder)}")
-    sheets = [
-        os.path.join(workdir.stack_folder(folder, settings, index), "contact_sheet.png")
-        for index in range(settings.stacks)
-    ]
-    print("pictures: " + ", ".join(os.path.relpath(sheet) for sheet in sheets))
+    for index in range(settings.stacks):
+        stack = workdir.stack_folder(folder, settings, index)
+        for name in ("contact_sheet.png", "zoom.mp4"):
+            print(os.path.relpath(os.path.join(stack, name)))
 
 
 def render(arguments: Sequence[str]) -> None:
     """Make the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
     from pot_jax import config as configs
 
+    values = flags.FlagValues()
     movie = configs.MovieSettings()
-    flags.DEFINE_string("workdir", None, "folder of a run", required=True)
-    flags.DEFINE_string("output", None, "the movie's file (default: zoom.mp4 in the workdir)")
-    flags.DEFINE_float("seconds_per_level", movie.seconds_per_level, "time per zoom factor")
-    flags.DEFINE_integer("fps", movie.fps, "frames a second")
-    flags.DEFINE_integer("size", movie.size, "shorter side in pixels")
-    flags.DEFINE_string("direction", movie.direction, "in, out or both")
-    _no_positionals("render", _parse(arguments))
-    values = flags.FLAGS
+    _define_text(values, "workdir", "folder of a run")
+    _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
+    flags.DEFINE_float(
+        "seconds_per_level", movie.seconds_per_level, "time per zoom factor", flag_values=values
+    )
+    flags.DEFINE_integer("fps", movie.fps, "frames a second", flag_values=values)
+    flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)
+    flags.DEFINE_string("direction", movie.direction, "in, out or both", values)
+    _no_positionals("render", _parse("render", values, arguments))
     movie = configs.MovieSettings(
         values.seconds_per_level, values.fps, values.size, values.direction
     )
+    folder = _required(values, "workdir", "runs/mine")
 
     from pot_jax import workdir
+    from pot_jax.evaluation.run import read_run
 
-    output = values.output or os.path.join(values.workdir, "zoom.mp4")
-    images, geometry = workdir.read_stack(values.workdir)
-    workdir.write_movie(images, geometry, movie, output)
+    output = values.output or os.path.join(folder, "zoom.mp4")
+    run = read_run(folder)
+    workdir.write_movie(run.images, run.geometry, movie, output)
     print(f"movie: {output}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Measure a finished run's pictures again: pot-jax evaluate --workdir=runs/mine"""
-    flags.DEFINE_string("workdir", None, "folder of a run", required=True)
-    _no_positionals("evaluate", _parse(arguments))
+    values = flags.FlagValues()
+    _define_text(values, "workdir", "folder of a run")
+    _no_positionals("evaluate", _parse("evaluate", values, arguments))
+    folder = _required(values, "workdir", "runs/mine")
 
     from pot_jax.evaluation import report
 
-    print(report.table(report.evaluate(flags.FLAGS.workdir)))
+    print(report.table(report.evaluate(folder)))
 
 
 def convert(arguments: Sequence[str]) -> None:
     """Keep a model ready to start: pot-jax convert path/to/model path/to/kept"""
-    flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16")
-    source, target = _two_paths("convert", _parse(arguments))
+    values = flags.FlagValues()
+    flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
+    source, target = _two_paths("convert", _parse("convert", values, arguments))
 
     from pot_jax.weights import store
 
-    store.convert(source, target, dtype=flags.FLAGS.dtype)
+    store.convert(source, target, dtype=values.dtype)
     print(f"converted: {target}; use it with --model={target}")
 
 
 def export(arguments: Sequence[str]) -> None:
     """Write a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
-    source, target = _two_paths("export", _parse(arguments))
+    values = flags.FlagValues()
+    source, target = _two_paths("export", _parse("export", values, arguments))
 
     from pot_jax.weights.export import export as write
     from pot_jax.weights.load import load
@@ -143,13 +154,15 @@ def export(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train the shipped model: pot-jax train --config=configs/train/cosmos64.py --workdir=runs/t"""
-    arguments = _define_config(arguments, None)
-    flags.DEFINE_string("workdir", None, "folder of the training run", required=True)
-    _no_positionals("train", _parse(arguments))
+    values = flags.FlagValues()
+    arguments = _define_config(values, arguments, None)
+    _define_text(values, "workdir", "folder of the training run")
+    _no_positionals("train", _parse("train", values, arguments))
+    folder = _required(values, "workdir", "runs/training")
 
     from pot_jax.training import train as training
 
-    training.train(flags.FLAGS.config, flags.FLAGS.workdir)
+    training.train(values.config, folder)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -164,13 +177,10 @@ def main(argv: Sequence[str]) -> int:
         return 0 if len(argv) >= 2 else 2
     if argv[1] not in COMMANDS:
         return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    command = COMMANDS[argv[1]]
-    if any(argument in ("-h", "--help", "-help") for argument in argv[2:]):
-        argv = [*argv[:2], "--help"]
     try:
-        command(argv[2:])
+        COMMANDS[argv[1]](argv[2:])
+    except _Help as help_text:
+        print(help_text)
     except (UserError, flags.Error) as error:
         return _mistake(str(error))
     except KeyboardInterrupt:
@@ -183,6 +193,10 @@ def run() -> None:
     sys.exit(main(sys.argv))
 
 
+class _Help(Exception):
+    """Ends a command with its help text."""
+
+
 def _mistake(message: str, code: int = 2) -> int:
     print("pot-jax: " + " ".join(message.split()), file=sys.stderr)
     return code
@@ -190,18 +204,31 @@ def _mistake(message: str, code: int = 2) -> int:
 
 def _usage() -> str:
     rows = [f"  {name:<9} {command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: pot-jax COMMAND [flags]", "", *rows, "", "COMMAND --help: its flags"])
+    return "\n".join(
+        ["usage: pot-jax COMMAND [flags]", "", *rows, "", "pot-jax COMMAND --help: its flags"]
+    )
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
+def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
+    flags.DEFINE_string(name, None, text, values)
+
+
+def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Parses flags; returns what is not a flag."""
-    if "--help" in arguments:
-        print(flags.FLAGS.main_module_help())
-        raise SystemExit(0)
-    return flags.FLAGS(["pot-jax", *arguments])[1:]
+    if {"-h", "-help", "--help"} & set(arguments):
+        raise _Help(f"{COMMANDS[command].__doc__}\n{values.get_help()}")
+    return values(["pot-jax", *arguments])[1:]
 
 
-def _define_config(arguments: Sequence[str], base: dict | None) -> list[str]:
+def _required(values: flags.FlagValues, name: str, example: str) -> str:
+    if not values[name].value:
+        raise UserError(f"--{name} is missing; give it, e.g. --{name}={example}")
+    return values[name].value
+
+
+def _define_config(
+    values: flags.FlagValues, arguments: Sequence[str], base: dict | None
+) -> list[str]:
     """Defines --config.KEY flags, --config's file over `base`; returns the other arguments."""
     from pot_jax import config as configs
 
@@ -215,11 +242,20 @@ def _define_config(arguments: Sequence[str], base: dict | None) -> list[str]:
             path = argument.removeprefix("--config=")
         else:
             rest.append(argument)
-    if base is None and path is None and "--help" not in rest:
-        raise UserError("--config: expected a configuration file, e.g. configs/train/cosmos64.py")
     data = configs.read(path) if path else {}
-    values = data if base is None else _overlay(base, data, "")
-    config_flags.DEFINE_config_dict("config", ml_collections.ConfigDict(values))
+    if base is not None:
+        data = _overlay(base, data, "")
+    elif path is None and "--help" not in rest:
+        raise UserError("--config is missing; give it, e.g. --config=configs/train/cosmos64.py")
+    try:
+        config_flags.DEFINE_config_dict(
+            "config",
+            ml_collections.ConfigDict(data),
+            flag_values=values,
+            sys_argv=["pot-jax", *rest],
+        )
+    except (AttributeError, KeyError) as error:  # an override of a key that does not exist
+        raise UserError(f"unknown setting in a --config.key flag: {error}") from error
     return rest
 
 
@@ -229,17 +265,18 @@ def _overlay(base: dict, data: dict, prefix: str) -> dict:
         if key not in base:
             raise UserError(f"unknown setting {prefix + key!r}; known: {', '.join(base)}")
         group = isinstance(base[key], dict) and isinstance(value, dict)
-        out[key] = _overlay(base[key], value, f"{prefix}{key}.") if group else value
+        value = _overlay(base[key], value, f"{prefix}{key}.") if group else value
+        out[key] = tuple(value) if isinstance(value, list) else value  # lists take no overrides
     return out
 
 
-def _override(values: ml_collections.ConfigDict, setting: str, text: str) -> None:
+def _override(config: ml_collections.ConfigDict, setting: str, text: str) -> None:
     *groups, key = setting.split(".")
     for group in groups:
-        values = values[group]
-    kind = type(values[key])
+        config = config[group]
+    kind = type(config[key])
     try:
-        values[key] = kind(text)
+        config[key] = kind(text)
     except ValueError:
         expected = {int: "a whole number", float: "a number"}[kind]
         raise UserError(f"--{key}: expected {expected}, got {text!r}") from None
@@ -247,9 +284,7 @@ def _override(values: ml_collections.ConfigDict, setting: str, text: str) -> Non
 
 def _no_positionals(command: str, rest: Sequence[str]) -> None:
     if rest:
-        raise UserError(
-            f"{command} takes flags only, got {rest[0]!r}; see pot-jax {command} --help"
-        )
+        raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
 
 
 def _two_paths(command: str, rest: Sequence[str]) -> Sequence[str]:

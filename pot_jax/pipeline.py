@@ -11,6 +11,7 @@ downsampling). A batch of B stacks (seeds) adds a leading axis B to the latents.
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
-from pot_jax.weights.load import Model, tokenize
+from pot_jax.weights.model import Model
+from pot_jax.weights.tokenization import tokenize
 from pot_jax.zoom.geometry import Geometry
 
 # Steps in one compiled scan: often enough for a live progress bar, rarely enough that returning to
@@ -326,9 +328,9 @@ def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(prompts)
 
 
+@partial(jax.jit, static_argnums=0)
 def _encode_text(text_encoder, params, ids):
-    encode = jax.jit(lambda params, ids: text_encoder.apply({"params": params}, ids))
-    return encode(params, ids).astype(jnp.float32)
+    return text_encoder.apply({"params": params}, ids).astype(jnp.float32)
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> jax.Array:

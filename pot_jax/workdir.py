@@ -20,7 +20,6 @@ import shutil
 import jax
 import numpy as np
 
-from pot_jax.training.checkpoints import Checkpoints
 from pot_jax.config import MovieSettings, RunSettings, to_dict
 from pot_jax.diffusion.sampler import SamplerState
 from pot_jax.errors import UserError
@@ -29,6 +28,7 @@ from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import write_atomically, write_json
 from pot_jax.pipeline import Job, Zoom
+from pot_jax.training.checkpoints import Checkpoints
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
@@ -148,13 +148,17 @@ class SavedStates:
 
     def remove(self) -> None:
         """Ends the run: its pictures are there."""
-        if self._checkpoints:
-            self._checkpoints.close()
-            shutil.rmtree(self._path, ignore_errors=True)
+        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def _without_key_type(states: SamplerState) -> SamplerState:
     return states._replace(key=jax.random.key_data(states.key))
+
+
+def complete(folder: str, job: Job, timings: dict[str, float]) -> None:
+    """Marks a run of several stacks as whole; a single stack's own metrics.json does that."""
+    if job.settings.stacks > 1:
+        write_json(pathlib.Path(folder) / "metrics.json", {"stacks": job.settings.stacks} | timings)
 
 
 def save_zoom(zoom: Zoom, folder: str) -> None:
