@@ -270,10 +270,7 @@ class UNet2DConditionModel(nn.Module):
         text_states = text_states.astype(self.dtype)
         time_states = self._time_states(latents, timesteps, class_labels, timestep_cond)
 
-        def settings(block, attends):  # of `UNetBlock`, but for the number of layers
-            attention = c.attention(block) if attends else None
-            return attention, c.norm_num_groups, c.norm_eps, self.dtype
-
+        shared = {"groups": c.norm_num_groups, "eps": c.norm_eps, "dtype": self.dtype}
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
         kept = [x]
         last = len(c.block_out_channels) - 1
@@ -283,15 +280,18 @@ class UNet2DConditionModel(nn.Module):
             block = DownBlock2D(
                 channels,
                 layers,
-                *settings(i, DOWN_BLOCKS[kind]),
+                c.attention(i) if DOWN_BLOCKS[kind] else None,
+                **shared,
                 downsample=i < last,
                 name=f"down_blocks_{i}",
             )
             x, outputs = block(x, time_states, text_states)
             kept += outputs
 
+        # diffusers' middle always attends to itself first, whatever only_cross_attention says.
+        attention = c.attention(last)._replace(only_cross_attention=False)
         mid_block = UNetMidBlock2DCrossAttn(
-            c.block_out_channels[-1], 1, *settings(last, True), name="mid_block"
+            c.block_out_channels[-1], 1, attention, **shared, name="mid_block"
         )
         x = mid_block(x, time_states, text_states)
 
@@ -302,7 +302,8 @@ class UNet2DConditionModel(nn.Module):
             block = UpBlock2D(
                 c.block_out_channels[mirror],
                 layers,
-                *settings(mirror, UP_BLOCKS[kind]),
+                c.attention(mirror) if UP_BLOCKS[kind] else None,
+                **shared,
                 name=f"up_blocks_{i}",
             )
             shape = kept[-1].shape[1:3] if mirror > 0 else None

@@ -41,7 +41,7 @@ class AutoencoderKLConfig(ModelConfig):
     }
     UNUSED: ClassVar = frozenset({"force_upcast"})  # advice to pipelines that run in float16
 
-    sample_size: Size | tuple[Size, ...] | None = None  # pixels, height and width in training
+    sample_size: Size | tuple[Size, ...] = 32  # pixels, height and width in training
     in_channels: Size = 3
     out_channels: Size = 3
     down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4

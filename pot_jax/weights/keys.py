@@ -26,7 +26,7 @@ Path = tuple[str, ...]
 class Entry:
     """One parameter and the tensor that it is read from and written to."""
 
-    key: str  # as diffusers and transformers write it
+    key: str  # as diffusers writes it, and transformers before version 5; all versions read it
     aliases: tuple[str, ...]  # other spellings found in checkpoints
     stored_shape: tuple[int, ...]  # of the tensor, as it is written
     old_shape: (
@@ -49,7 +49,10 @@ class Entry:
 
 
 def abstract_params(module: Any) -> dict[str, Any]:
-    """The parameters of a model as a nested dict of shapes and dtypes, without computing any."""
+    """The parameters of a model as a nested dict of shapes and dtypes, without computing any.
+
+    The module says by its `example_inputs()` what it is called with.
+    """
     variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
     return variables["params"]
 
