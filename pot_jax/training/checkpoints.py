@@ -6,16 +6,15 @@ array data; the SHA-256 of every array lies beside the arrays, and a step that f
 over.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from pot_jax.errors import UserError
+from pot_jax.weights.digests import array_digest
 
 KEPT = 2
 
@@ -39,7 +38,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        digests = {name: _digest(array) for name, array in _named(state)}
+        digests = {name: array_digest(array) for name, array in _named(state)}
         try:
             self._manager.save(
                 step,
@@ -85,11 +84,12 @@ class Checkpoints:
             )
         return None
 
-    def close(self) -> None:
-        self._manager.close()
+    def latest_step(self) -> int:
+        """The newest step saved, sound or not; 0 where there is none."""
+        return max(self._manager.all_steps(), default=0)
 
     def _check(self, state: Any, digests: dict[str, str]) -> None:
-        damaged = [name for name, array in _named(state) if _digest(array) != digests[name]]
+        damaged = [name for name, array in _named(state) if array_digest(array) != digests[name]]
         if damaged:
             raise ValueError(f"{len(damaged)} arrays are not what was saved, {damaged[0]} first")
 
@@ -99,10 +99,6 @@ class Checkpoints:
 
 def _named(state: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(state)]
-
-
-def _digest(array: Any) -> str:
-    return hashlib.sha256(np.ascontiguousarray(jax.device_get(array)).tobytes()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -39,7 +39,7 @@ class DataConfig:
     held_out: int  # the last views are never trained on
     deepest: float  # scales are drawn from [0, deepest]
     workers: int  # rendering processes
-    phrasings: int  # captions kept per view
+    phrasings: int  # different captions per view
 
     def __post_init__(self):
         if not 0 < self.held_out < self.pictures:

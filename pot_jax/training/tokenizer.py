@@ -10,7 +10,6 @@ Ids: 256 bytes, the same 256 at a word's end, the learnt merges in order, then t
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -71,37 +70,3 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) 
         pad_token=END,
         model_max_length=length,
     )
-
-
-def save_tokenizer(tokenizer: CLIPTokenizer, folder: str | Path) -> None:
-    """Write CLIP's four files: `vocab.json`, `merges.txt` and the two that name the specials.
-
-    transformers 5 would write one `tokenizer.json`; these four are what every older reader, other
-    languages' among them, knows too.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    merges = [" ".join(merge) for merge in model["merges"]]
-    specials = {
-        "bos_token": START,
-        "eos_token": END,
-        "unk_token": END,
-        "pad_token": END,
-    }
-    settings = specials | {
-        "add_prefix_space": False,
-        "do_lower_case": True,
-        "errors": "replace",
-        "model_max_length": tokenizer.model_max_length,
-        "tokenizer_class": "CLIPTokenizer",
-    }
-    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
-    _write(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
-    _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]))
-    _write(folder / "special_tokens_map.json", json.dumps(specials, indent=2))
-    _write(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")

@@ -3,7 +3,8 @@ import json
 import pytest
 from transformers import CLIPTokenizer
 
-from pot_jax.training.tokenizer import END, START, save_tokenizer, train_tokenizer
+from pot_jax.training.tokenizer import END, START, train_tokenizer
+from pot_jax.weights.tokenization import write_tokenizer
 
 CAPTIONS = [
     "a spiral galaxy with violet arms, seen from afar",
@@ -48,7 +49,7 @@ def test_any_text_is_known_byte_by_byte(tokenizer):
 
 
 def test_transformers_reads_it_back_the_same(tokenizer, tmp_path):
-    save_tokenizer(tokenizer, tmp_path)
+    write_tokenizer(tokenizer, tmp_path)
     found = CLIPTokenizer.from_pretrained(tmp_path)
     settings = {"padding": "max_length", "truncation": True, "max_length": 16}
     texts = CAPTIONS + STRANGE

@@ -1,0 +1,127 @@
+"""The autoencoder's training: reconstruction of pixels and edges, and latents that can be zoomed.
+
+Symbols: x pictures [B, S, S, 3] in [-1, 1], z latents [B, S/f, S/f, c], E and dec the two halves,
+D the 2 x 2 mean.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from pot_jax.errors import UserError
+from pot_jax.models.vae import AutoencoderKL
+from pot_jax.training.steps import Loss
+from pot_jax.zoom.operators import downsample
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderLoss:
+    """Weights of the loss's terms; that of the pixels' mean |error| is 1."""
+
+    edges: float = 0.5  # mean |error| of neighbour differences, at full and half size
+    kl: float = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
+    # dec(D z) against D x, on a quarter of the batch (EQ-VAE, arXiv 2502.09509): latents whose
+    # shrunken copies decode to shrunken pictures, so that a zoom can be blended among latents.
+    zoom: float = 0.25
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 0:
+                raise UserError(
+                    f"autoencoder.loss.{field.name} must not be negative, got "
+                    f"{getattr(self, field.name)}"
+                )
+
+
+def picture_error(decoded: jax.Array, images: jax.Array, edges: float) -> jax.Array:
+    """Mean |error| of pixels, plus `edges` times that of neighbour differences at two sizes.
+
+    The pixels' own mean error is content with a soft edge; the differences are not.
+    """
+    error = decoded - images
+    total = jnp.mean(jnp.abs(error))
+    for scaled in (error, downsample(error, 2)):
+        down = jnp.mean(jnp.abs(scaled[:, 1:] - scaled[:, :-1]))
+        right = jnp.mean(jnp.abs(scaled[:, :, 1:] - scaled[:, :, :-1]))
+        total = total + edges * 0.5 * (down + right)
+    return total
+
+
+def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
+    """The loss over a batch {"pictures": uint8 [B, S, S, 3]}."""
+
+    def loss(params, batch, key):
+        images = batch["pictures"].astype(jnp.float32) / 127.5 - 1.0
+        mean, logvar = module.apply({"params": params}, images, method="encode")
+        latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+        decoded = module.apply({"params": params}, latents, method="decode")
+        kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1.0 - logvar)
+        total = picture_error(decoded, images, weights.edges) + weights.kl * kl
+        squares = jnp.mean((decoded - images) ** 2)
+        parts = {"psnr": psnr(squares), "kl": kl, "spread": jnp.std(mean)}
+        if weights.zoom:  # a second decoder in the program: a third more to compile
+            # A strided quarter, so that a batch split over devices stays split evenly.
+            smaller = downsample(latents[::4], 2)
+            smaller = module.apply({"params": params}, smaller, method="decode")
+            zoom = picture_error(smaller, downsample(images[::4], 2), weights.edges)
+            total, parts = total + weights.zoom * zoom, {**parts, "zoom": zoom}
+        return total, parts
+
+    return loss
+
+
+def psnr(mean_square: jax.Array) -> jax.Array:
+    """Decibels of pictures in [-1, 1], whose range is 2."""
+    return 10.0 * jnp.log10(4.0 / mean_square)
+
+
+def quiet_start(params: dict[str, Any]) -> dict[str, Any]:
+    """Residual branches that begin as nothing: their last layers are set to zero.
+
+    Training then starts from a short network, and a much higher learning rate is stable.
+    """
+    lasts = ("conv2", "to_out_0", "net_2", "proj_out")
+    flat = traverse_util.flatten_dict(params)
+    return traverse_util.unflatten_dict(
+        {path: x * 0 if path[-2] in lasts else x for path, x in flat.items()}
+    )
+
+
+def standardise(
+    module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray
+) -> dict[str, Any]:
+    """The same autoencoder with latents of mean 0 and variance 1 in each channel.
+
+    Stable Diffusion has one scaling factor for all channels and none for their means. An affine map
+    per channel goes into the two 1 x 1 convolutions on either side of the latents instead: exact,
+    and `scaling_factor` can be 1.
+
+    Args:
+      module: its config must have scaling_factor 1.
+      params: as trained.
+      pictures: uint8 [n, S, S, 3], over which mean and variance are taken.
+    """
+    encode = jax.jit(lambda x: module.apply({"params": params}, x, method="encode").mean)
+    latents = np.concatenate(
+        [
+            np.asarray(encode(part.astype(np.float32) / np.float32(127.5) - np.float32(1)))
+            for part in np.split(pictures, range(32, len(pictures), 32))
+        ]
+    )
+    mean = latents.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+    std = latents.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
+    # quant_conv gives (mean, logvar): the means are shifted and divided, the spreads divided.
+    quant, post = params["quant_conv"], params["post_quant_conv"]
+    shrink = np.concatenate([1 / std, np.ones_like(std)])
+    shift = np.concatenate([-mean / std, -2 * np.log(std)])
+    new_quant = {"kernel": quant["kernel"] * shrink, "bias": quant["bias"] * shrink + shift}
+    kernel = post["kernel"]  # [1, 1, c in, c out]
+    new_post = {
+        "kernel": kernel * std[:, None],
+        "bias": post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0]),
+    }
+    return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}

@@ -1,0 +1,166 @@
+"""The denoiser's training: text encoder and UNet together, on the autoencoder's latents.
+
+Symbols: z_0 clean latents [B, h, w, c], eps unit noise, z_t = alpha_t z_0 + sigma_t eps what the
+UNet sees, v = alpha_t eps - sigma_t z_0 what it is to predict (arXiv 2202.00512); T tokens.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pot_jax.diffusion.guidance import clean_from_prediction, guide, prediction_target
+from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
+from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.errors import UserError
+from pot_jax.models.clip import CLIPTextModel
+from pot_jax.models.unet import UNet2DConditionModel
+from pot_jax.models.vae import AutoencoderKL, encode_latents
+from pot_jax.training.steps import Loss
+
+# Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
+# step the network was trained on still shows the mean colour, and every sample comes out mid-grey.
+SCHEDULE = ScheduleConfig(
+    beta_schedule="scaled_linear",
+    beta_start=0.00085,
+    beta_end=0.012,
+    prediction_type="v_prediction",
+    timestep_spacing="trailing",
+    rescale_betas_zero_snr=True,
+    clip_sample=False,
+    set_alpha_to_one=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """The two networks trained here; their parameters go by the fields' names."""
+
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+
+    def __call__(self, params: dict[str, Any], latents, timesteps, ids) -> jax.Array:
+        """The prediction for latents [B, h, w, c] at timesteps [B] given token ids [B, T]."""
+        states = self.text_encoder.apply({"params": params["text_encoder"]}, ids)
+        return self.unet.apply({"params": params["unet"]}, latents, timesteps, states)
+
+
+def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
+    """Mean square error of v over a batch {"latents": [B, h, w, c], "ids": int32 [B, T]}.
+
+    In terms of z_0 it weighs a timestep by 1 + SNR. (min-SNR, arXiv 2303.09556, would give weight 0
+    to the terminal timestep, from which every sample starts.)
+    """
+    table = [np.asarray(x, np.float32) for x in signal_and_noise(schedule)]
+    count = schedule.num_train_timesteps
+
+    def loss(params, batch, key):
+        latents = batch["latents"].astype(jnp.float32)
+        size = latents.shape[0]
+        noise_key, time_key = jax.random.split(key)
+        eps = jax.random.normal(noise_key, latents.shape)
+        # One timestep in each B-th part of the range: every batch sees all noise levels.
+        places = (jnp.arange(size) + jax.random.uniform(time_key, (size,))) / size
+        timesteps = jnp.minimum((places * count).astype(jnp.int32), count - 1)
+        alpha, sigma = (jnp.asarray(x)[timesteps, None, None, None] for x in table)
+        noisy = alpha * latents + sigma * eps
+        target = prediction_target(latents, eps, alpha, sigma, schedule.prediction_type)
+        errors = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
+        errors = errors.mean(axis=(1, 2, 3))
+        third = size // 3
+        parts = {"loss_clean": errors[:third].mean(), "loss_noisy": errors[-third:].mean()}
+        return errors.mean(), parts if third else {}
+
+    return loss
+
+
+class LatentStore:
+    """Latents of the training pictures, encoded when first asked for and kept.
+
+    A short run never encodes what it does not use, a long one encodes everything once.
+    """
+
+    def __init__(self, module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray):
+        self._pictures = pictures
+        factor = module.config.downsample_factor
+        side = pictures.shape[1] // factor
+        shape = (len(pictures), side, side, module.config.latent_channels)
+        self._latents = np.zeros(shape, np.float32)
+        self._known = np.zeros(len(pictures), bool)
+        self._params = params
+        self._encode = jax.jit(
+            lambda params, x: encode_latents(module, params, x.astype(jnp.float32) / 127.5 - 1.0)
+        )
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Latents of pictures [B]: float32 [B, h, w, c]."""
+        if not self._known[indices].all():
+            # All of them, also those known, so that one shape is compiled.
+            encoded = self._encode(self._params, self._pictures[indices])
+            self._latents[indices] = np.asarray(encoded)
+            self._known[indices] = True
+        return self._latents[indices]
+
+
+def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, step: int):
+    """Token ids [B, T] with about `part` of the rows replaced by the empty prompt's ids [T].
+
+    Guidance needs the network's answer to no prompt at all (arXiv 2207.12598).
+    """
+    dropped = np.random.default_rng([seed, 3, step]).random(len(ids)) < part
+    return np.where(dropped[:, None], empty[None], ids).astype(np.int32)
+
+
+def check_sizes(networks: Networks, latent_side: int, length: int) -> None:
+    """Raises UserError where UNet, text encoder and latents do not fit together."""
+    unet, text = networks.unet.config, networks.text_encoder.config
+    smallest = 2 ** (len(unet.block_out_channels) - 1)
+    if latent_side % smallest:
+        raise UserError(
+            f"latents of {latent_side} x {latent_side} do not halve "
+            f"{len(unet.block_out_channels) - 1} times for a UNet of "
+            f"{len(unet.block_out_channels)} blocks: use fewer blocks or larger pictures"
+        )
+    if length > text.max_position_embeddings:
+        raise UserError(
+            f"prompts of {length} tokens do not fit a text encoder of "
+            f"{text.max_position_embeddings} positions"
+        )
+
+
+def make_sampler(
+    networks: Networks, steps: int, guidance_scale: float, schedule: ScheduleConfig = SCHEDULE
+) -> Callable[..., jax.Array]:
+    """Plain DDIM, to look at: sample(params, ids [B, T], empty [T], noise [B, h, w, c])."""
+    solver = SOLVERS["ddim"]
+    plan = solver.plan(schedule, steps)
+
+    def sample(params, ids, empty, noise):
+        count = len(ids)
+        both_ids = jnp.concatenate([jnp.broadcast_to(empty, ids.shape), ids])
+        text = networks.text_encoder.apply({"params": params["text_encoder"]}, both_ids)
+
+        def one(carry, row):
+            latents, history = carry
+            seen = latents * row.input_scale
+            prediction = networks.unet.apply(
+                {"params": params["unet"]},
+                jnp.concatenate([seen, seen]),
+                jnp.broadcast_to(row.timesteps, (2 * count,)),
+                text,
+            )
+            guided = guide(prediction[:count], prediction[count:], guidance_scale)
+            clean = clean_from_prediction(
+                guided, seen, row.alpha, row.sigma, schedule.prediction_type
+            )
+            return solver.step(row, history, latents, clean, jnp.zeros_like(latents)), None
+
+        first = noise * plan.init_scale
+        rows = plan._replace(init_scale=None)
+        (latents, _), _ = jax.lax.scan(one, (first, solver.init(first)), rows)
+        return latents
+
+    return jax.jit(sample)

@@ -1,0 +1,117 @@
+"""What `pot-jax train` is told: frozen, validated dataclasses, read from a config of plain data."""
+
+import dataclasses
+import json
+from typing import Any
+
+import ml_collections
+
+from pot_jax.config import from_dict
+from pot_jax.errors import UserError
+from pot_jax.training.autoencoder import AutoencoderLoss
+from pot_jax.training.data import DataConfig
+from pot_jax.training.steps import Optimisation
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    """The vocabulary."""
+
+    vocabulary: int  # tokens at most
+    length: int  # tokens in a prompt
+    captions: int = 4096  # views whose captions it is learnt from
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings:
+    """The first phase."""
+
+    model: dict[str, Any]  # as in the model's config.json, sizes given by the data left out
+    descent: Optimisation
+    loss: AutoencoderLoss = AutoencoderLoss()
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionSettings:
+    """The second phase."""
+
+    text_encoder: dict[str, Any]
+    unet: dict[str, Any]
+    descent: Optimisation
+    caption_dropout: float = 0.1
+
+    def __post_init__(self):
+        if not 0 <= self.caption_dropout < 1:
+            raise UserError(
+                f"diffusion.caption_dropout must be from 0 to below 1, got {self.caption_dropout}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class VisitSettings:
+    """How often the run writes something down."""
+
+    log_steps: int = 20
+    save_minutes: float = 5.0
+    show_minutes: float = 8.0  # sample grids and an export of the model as it is
+
+    def __post_init__(self):
+        if self.log_steps < 1 or self.save_minutes <= 0 or self.show_minutes <= 0:
+            raise UserError(f"visits must be positive, got {dataclasses.asdict(self)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Everything a training run is told."""
+
+    name: str  # of the model
+    seed: int
+    data: DataConfig
+    tokenizer: TokenizerSettings
+    autoencoder: AutoencoderSettings
+    diffusion: DiffusionSettings
+    renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
+    visits: VisitSettings = VisitSettings()
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
+        for phase, trained_on in (
+            ("autoencoder", self.autoencoder.descent.batch),
+            ("diffusion", self.diffusion.descent.batch),
+        ):
+            if trained_on > self.data.pictures - self.data.held_out:
+                raise UserError(
+                    f"{phase}: a batch of {trained_on} is more than the "
+                    f"{self.data.pictures - self.data.held_out} pictures to train on"
+                )
+
+
+def read_settings(config: ml_collections.ConfigDict | dict) -> TrainSettings:
+    """The settings of a run.
+
+    Raises:
+      UserError: a setting is unknown, missing or out of its range.
+    """
+    data = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    try:
+        return from_dict(data, TrainSettings)
+    except TypeError as error:
+        # A field without a default that the config leaves out, or a value of another kind.
+        raise UserError(f"the training config is incomplete or of another kind: {error}") from None
+
+
+def as_json(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as plain data, as `config.json` holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:
+    """Where two settings part, as "path: theirs there, ours here"; None where they agree."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            name = f"{path}.{key}" if path else key
+            if (found := first_difference(ours.get(key), theirs.get(key), name)) is not None:
+                return found
+        return None
+    return None if ours == theirs else f"{path}: {theirs} there, {ours} here"

@@ -1,0 +1,338 @@
+"""Trains the embedded model from nothing: `pot-jax train --config=... --workdir=...`.
+
+The walk: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
+[n, S/f, S/f, c] -> text encoder and UNet together -> a folder in diffusers' layout with its card.
+
+  config.json           the settings; a workdir belongs to one run
+  renders/              rendered views, made once
+  checkpoints/<phase>/  states to resume from
+  <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
+  model/                the model so far, whole at any time
+
+Killed at any moment, the same command goes on from the last saved step.
+"""
+
+import functools
+import json
+import logging
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from pot_jax.errors import UserError
+from pot_jax.media.files import write_json
+from pot_jax.media.images import contact_sheet, save_png, to_bytes
+from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
+from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents
+from pot_jax.training import autoencoder, captions, diffusion, worlds
+from pot_jax.training.card import write_card
+from pot_jax.training.checkpoints import Checkpoints
+from pot_jax.training.data import Views, batch_indices, draw_views, render_views
+from pot_jax.training.journal import Journal
+from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
+from pot_jax.training.steps import Phase, data_mesh, run_phase
+from pot_jax.training.tokenizer import train_tokenizer
+from pot_jax.weights.digests import array_digests, combined_digest
+from pot_jax.weights.export import export
+from pot_jax.weights.model import Model
+from pot_jax.weights.tokenization import tokenize
+
+SHOWN_STEPS, SHOWN_GUIDANCE = 20, 4.0  # of the sample grids
+SCORED = 256  # pictures over which the autoencoder is scored, and its latents standardised
+SHOWN_WORLD = 2**31 - 1  # no training view is of it
+
+
+class Examples(NamedTuple):
+    """What is learnt from, the held-out views last."""
+
+    pictures: np.ndarray  # uint8 [n, S, S, 3]
+    views: Views
+    trained_on: int  # the first so many
+
+    def captions(self, indices: np.ndarray, variants: np.ndarray) -> list[str]:
+        """Words for pictures [B], each in its phrasing [B]."""
+        seeds, scales = self.views.seeds[indices], self.views.scales[indices]
+        return [
+            captions.caption(int(seed), float(scale), int(variant))
+            for seed, scale, variant in zip(seeds, scales, variants)
+        ]
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Run, or resume, a training.
+
+    Args:
+      config: see `settings.TrainSettings` and `configs/train/`.
+      workdir: a new folder, or one that holds this same run.
+
+    Raises:
+      UserError: settings that cannot work, a workdir of another run, a full disk.
+    """
+    settings = read_settings(config)
+    module = _autoencoder_module(settings)
+    folder = _claim_workdir(Path(workdir), settings)
+    mesh = data_mesh()
+    logging.info("%d devices, %s", mesh.size, jax.devices()[0].device_kind)
+    began = time.monotonic()
+
+    examples = _examples(settings, folder)
+    some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
+    texts = [text for variant in (0, 1) for text in examples.captions(some, variant + 0 * some)]
+    tokenizer = train_tokenizer(texts, settings.tokenizer.vocabulary, settings.tokenizer.length)
+    networks = _networks(settings, tokenizer)
+    side = settings.data.size // module.config.downsample_factor
+    diffusion.check_sizes(networks, side, settings.tokenizer.length)
+    scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
+
+    coded = _train_autoencoder(settings, folder, module, examples, mesh, scores)
+
+    def model_of(params) -> Model:
+        params = jax.device_get({**params, "autoencoder": coded})
+        return Model(
+            name=settings.name,
+            text_encoder=networks.text_encoder,
+            unet=networks.unet,
+            autoencoder=module,
+            tokenizer=tokenizer,
+            schedule=diffusion.SCHEDULE,
+            params=params,
+            digest=combined_digest(array_digests(params)),
+            source=str(folder),
+        )
+
+    def publish(params) -> None:
+        _publish(model_of(params), folder / "model", settings, scores)
+
+    params = _train_diffusion(
+        settings, folder, module, coded, networks, tokenizer, examples, mesh, scores, publish
+    )
+    scores["hardware"] = _hardware(mesh)
+    write_json(folder / "scores.json", scores)
+    publish(params)
+    logging.info("the model is in %s", folder / "model")
+
+
+def _claim_workdir(folder: Path, settings: TrainSettings) -> Path:
+    path = folder / "config.json"
+    ours = as_json(settings)
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        if (difference := first_difference(ours, theirs)) is not None:
+            raise UserError(
+                f"{folder} holds another training ({difference}): give another --workdir, or the "
+                "same settings to go on with it"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no training: give another --workdir")
+    write_json(path, ours)
+    return folder
+
+
+def _examples(settings: TrainSettings, folder: Path) -> Examples:
+    views = draw_views(settings.data, settings.seed)
+
+    def told(done, total):
+        if done % 4096 == 0 or done == total:
+            logging.info("rendered %d of %d views", done, total)
+
+    renders = Path(settings.renders) if settings.renders else folder / "renders"
+    pictures = render_views(renders, settings.data, settings.seed, worlds.picture, told)
+    return Examples(pictures, views, settings.data.pictures - settings.data.held_out)
+
+
+def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
+    given = settings.autoencoder.model
+    blocks = len(given["block_out_channels"])
+    module = AutoencoderKL(
+        AutoencoderKLConfig.from_json(
+            {
+                "sample_size": settings.data.size,
+                "down_block_types": ["DownEncoderBlock2D"] * blocks,
+                "up_block_types": ["UpDecoderBlock2D"] * blocks,
+                "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
+                **given,
+            }
+        )
+    )
+    factor = module.config.downsample_factor
+    if settings.data.size % (2 * factor):
+        raise UserError(
+            f"data.size must be a multiple of {2 * factor} for an autoencoder of {blocks} blocks "
+            f"(latents are {factor} times as coarse, and halved once more in its loss), got "
+            f"{settings.data.size}"
+        )
+    return module
+
+
+def _networks(settings: TrainSettings, tokenizer) -> diffusion.Networks:
+    text = CLIPTextConfig.from_json(
+        {
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": settings.tokenizer.length,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **settings.diffusion.text_encoder,
+        }
+    )
+    channels = settings.autoencoder.model.get("latent_channels", 4)
+    factor = 2 ** (len(settings.autoencoder.model["block_out_channels"]) - 1)
+    unet = UNetConfig.from_json(
+        {
+            "sample_size": settings.data.size // factor,
+            "in_channels": channels,
+            "out_channels": channels,
+            "cross_attention_dim": text.hidden_size,
+            **settings.diffusion.unet,
+        }
+    )
+    return diffusion.Networks(CLIPTextModel(text), UNet2DConditionModel(unet))
+
+
+def _initial(module, key: jax.Array) -> dict[str, Any]:
+    inputs = {
+        name: jnp.zeros(shape.shape, shape.dtype) for name, shape in module.example_inputs().items()
+    }
+    return autoencoder.quiet_start(jax.jit(module.init)(key, **inputs)["params"])
+
+
+def _phase(settings: TrainSettings, folder: Path, name: str, descent, **parts) -> Phase:
+    checkpoints = Checkpoints(folder / "checkpoints" / name)
+    journal = Journal(folder, name, checkpoints.latest_step())
+    visits = settings.visits
+    return Phase(
+        name=name,
+        settings=descent,
+        checkpoints=checkpoints,
+        journal=journal,
+        seed=settings.seed,
+        log_every=visits.log_steps,
+        save_every=60 * visits.save_minutes,
+        visit_every=60 * visits.show_minutes,
+        **parts,
+    )
+
+
+def _train_autoencoder(settings, folder, module, examples, mesh, scores) -> dict[str, Any]:
+    """The first phase; returns the parameters with standardised latents."""
+    descent = settings.autoencoder.descent
+    held_out = examples.pictures[examples.trained_on :][:SCORED]
+    rebuild = jax.jit(
+        lambda params, x: module.apply({"params": params}, x.astype(jnp.float32) / 127.5 - 1.0)
+    )
+
+    def load_batch(step):
+        chosen = batch_indices(settings.seed, step, descent.batch, examples.trained_on)
+        return {"pictures": examples.pictures[chosen]}
+
+    def visit(step, params):
+        params = jax.device_get(params)
+        parts = np.split(held_out, range(32, len(held_out), 32))
+        rebuilt = np.concatenate([np.asarray(rebuild(params, part)) for part in parts])
+        error = (rebuilt - (held_out.astype(np.float32) / 127.5 - 1.0)) ** 2
+        decibels = float(autoencoder.psnr(error.mean(axis=(1, 2, 3))).mean())
+        scores["autoencoder_held_out_psnr"] = round(decibels, 2)
+        logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
+        few = [x for pair in zip(held_out[:20], to_bytes(rebuilt[:20])) for x in pair]
+        sheet = contact_sheet(np.stack(few), side=2 * settings.data.size)
+        save_png(folder / f"reconstructions_{step:06d}.png", sheet)
+
+    phase = _phase(
+        settings,
+        folder,
+        "autoencoder",
+        descent,
+        loss=autoencoder.make_loss(module, settings.autoencoder.loss),
+        load_batch=load_batch,
+        visit=visit,
+    )
+    start = _initial(module, jax.random.key(settings.seed))
+    steps, seconds, params = run_phase(phase, start, mesh)
+    phase.journal.draw()
+    visit(steps, params)
+    scores["minutes"]["autoencoder"] = seconds / 60
+    scores["autoencoder_steps"] = steps
+    params = jax.device_get(params)
+    return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
+
+
+def _train_diffusion(
+    settings, folder, module, coded, networks, tokenizer, examples, mesh, scores, publish
+) -> dict[str, Any]:
+    """The second phase; returns the averaged parameters of both networks."""
+    descent = settings.diffusion.descent
+    store = diffusion.LatentStore(module, coded, examples.pictures[: examples.trained_on])
+    empty = tokenize(tokenizer, [""])[0]
+    dropout = settings.diffusion.caption_dropout
+    sample = diffusion.make_sampler(networks, SHOWN_STEPS, SHOWN_GUIDANCE)
+    decode = jax.jit(functools.partial(decode_latents, module))
+    prompts = captions.scene_prompts(16, SHOWN_WORLD)
+    shown_ids = tokenize(tokenizer, prompts)
+    side = settings.data.size // module.config.downsample_factor
+    shape = (len(prompts), side, side, module.config.latent_channels)
+    noise = jax.random.normal(jax.random.key(settings.seed + 1), shape)
+
+    def load_batch(step):
+        chosen = batch_indices(settings.seed, step, descent.batch, examples.trained_on)
+        rng = np.random.default_rng([settings.seed, 4, step])
+        variants = rng.integers(settings.data.phrasings, size=descent.batch)
+        rows = tokenize(tokenizer, examples.captions(chosen, variants))
+        rows = diffusion.drop_captions(rows, empty, dropout, settings.seed, step)
+        return {"latents": store(chosen), "ids": rows}
+
+    def visit(step, params):
+        began = time.monotonic()
+        params = jax.device_get(params)
+        pictures = decode(coded, sample(params, shown_ids, empty, noise))
+        sheet = contact_sheet(to_bytes(np.asarray(pictures)), side=2 * settings.data.size)
+        save_png(folder / f"samples_{step:06d}.png", sheet)
+        publish(params)
+        logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
+
+    phase = _phase(
+        settings,
+        folder,
+        "diffusion",
+        descent,
+        loss=diffusion.make_loss(networks),
+        load_batch=load_batch,
+        visit=visit,
+    )
+    key = jax.random.key(settings.seed + 2)
+    start = {
+        "text_encoder": _initial(networks.text_encoder, key),
+        "unet": _initial(networks.unet, jax.random.fold_in(key, 1)),
+    }
+    steps, seconds, params = run_phase(phase, start, mesh)
+    phase.journal.draw()
+    scores["minutes"]["diffusion"] = seconds / 60
+    scores["diffusion_steps"] = steps
+    scores["diffusion_loss"] = phase.journal.recent("loss")
+    visit(steps, params)
+    return params
+
+
+def _publish(model: Model, folder: Path, settings: TrainSettings, scores: dict) -> None:
+    """Put the model in place of the one before, so that the folder is whole at any time."""
+    new, old = folder.with_name("model.new"), folder.with_name("model.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    export(model, new, dtype=jnp.float16)
+    write_card(new, model, settings, scores)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _hardware(mesh) -> str:
+    kind = jax.devices()[0].device_kind
+    return f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"

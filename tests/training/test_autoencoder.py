@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pot_jax.errors import UserError
+from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.training.autoencoder import (
+    AutoencoderLoss,
+    make_loss,
+    picture_error,
+    psnr,
+    quiet_start,
+    standardise,
+)
+
+MODULE = AutoencoderKL(
+    AutoencoderKLConfig(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=3,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(MODULE.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+
+
+def images_of(pictures):
+    return pictures.astype(np.float32) / 127.5 - 1
+
+
+def test_a_perfect_picture_has_no_error(pictures):
+    images = images_of(pictures)
+    assert float(picture_error(images, images, 0.5)) == 0
+
+
+def test_edges_see_what_pixels_do_not(pictures):
+    """The same mean |error|: as a shift of everything it has no edges, as noise it has many."""
+    images = jnp.asarray(images_of(pictures))
+    noise = 0.1 * jax.random.rademacher(jax.random.key(1), images.shape, jnp.float32)
+    for added, expected in ((0.1, 0.1), (noise, None)):
+        assert float(picture_error(images + added, images, 0.0)) == pytest.approx(0.1, rel=1e-5)
+        error = float(picture_error(images + added, images, 1.0))
+        assert error == pytest.approx(expected, rel=1e-4) if expected else error > 0.2
+
+
+def test_psnr_of_a_known_error():
+    # An error of 0.02 in a range of 2 is one part in a hundred: 40 dB.
+    assert float(psnr(jnp.float32(0.02**2))) == pytest.approx(40.0, abs=1e-4)
+
+
+def test_the_loss_has_finite_gradients_everywhere(params, pictures):
+    gradient = jax.jit(jax.grad(make_loss(MODULE, AutoencoderLoss()), has_aux=True))
+    slopes, parts = gradient(params, {"pictures": pictures[:4]}, jax.random.key(0))
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((slopes, parts)))
+    assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(slopes["quant_conv"]))
+
+
+def test_a_quiet_start_leaves_the_shortcuts(params):
+    quiet = quiet_start(params)
+    block = quiet["encoder"]["mid_block"]["resnets_0"]
+    assert not block["conv2"]["kernel"].any()
+    np.testing.assert_array_equal(
+        block["conv1"]["kernel"], params["encoder"]["mid_block"]["resnets_0"]["conv1"]["kernel"]
+    )
+
+
+def test_standardised_latents_decode_to_the_same_pictures(params, pictures):
+    standard = standardise(MODULE, params, pictures)
+    images = images_of(pictures)
+    encode = jax.jit(lambda p, x: MODULE.apply({"params": p}, x, method="encode"))
+    decode = jax.jit(lambda p, z: MODULE.apply({"params": p}, z, method="decode"))
+    before, after = encode(params, images), encode(standard, images)
+    np.testing.assert_allclose(after.mean.mean((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(after.mean.std((0, 1, 2)), 1, atol=1e-4)
+    # The spread of each Gaussian shrinks with its mean.
+    shrunk = after.logvar - before.logvar
+    np.testing.assert_allclose(shrunk, jnp.broadcast_to(shrunk[0, 0, 0], shrunk.shape), atol=1e-4)
+    np.testing.assert_allclose(shrunk[0, 0, 0], -2 * jnp.log(before.mean.std((0, 1, 2))), atol=1e-3)
+    # Two float32 affine maps that undo each other, then a decoder: rounding only.
+    np.testing.assert_allclose(decode(standard, after.mean), decode(params, before.mean), atol=1e-3)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(UserError, match="autoencoder.loss.kl"):
+        AutoencoderLoss(kl=-1.0)

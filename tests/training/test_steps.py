@@ -1,0 +1,172 @@
+"""The loop, driven by a problem with a known answer: least squares."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pot_jax.errors import UserError
+from pot_jax.training.checkpoints import Checkpoints
+from pot_jax.training.journal import Journal
+from pot_jax.training.steps import (
+    Optimisation,
+    Phase,
+    data_mesh,
+    learning_rate,
+    make_step,
+    run_phase,
+    start_state,
+)
+
+TRUTH = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]], np.float32)
+SETTINGS = Optimisation(batch=16, learning_rate=0.1, steps=200, average=0.9)
+
+
+def load_batch(step):
+    x = np.random.default_rng([7, step]).normal(size=(SETTINGS.batch, 3)).astype(np.float32)
+    return {"x": x, "y": x @ TRUTH}
+
+
+def loss(params, batch, key):
+    del key
+    error = batch["x"] @ params["w"] - batch["y"]
+    return jnp.mean(error**2), {"largest": jnp.max(jnp.abs(error))}
+
+
+def noisy_loss(params, batch, key):
+    noise = 0.1 * jax.random.normal(key, batch["y"].shape)
+    return loss(params, {"x": batch["x"], "y": batch["y"] + noise}, key)
+
+
+@pytest.fixture
+def start():
+    return {"w": jnp.zeros((3, 2))}
+
+
+def phase(folder, settings=SETTINGS, visited=None, **changes):
+    checkpoints = Checkpoints(folder / "checkpoints")
+    return dataclasses.replace(
+        Phase(
+            name="toy",
+            loss=loss,
+            load_batch=load_batch,
+            settings=settings,
+            checkpoints=checkpoints,
+            journal=Journal(folder, "toy", checkpoints.latest_step()),
+            visit=lambda step, params: visited.append(step),
+            seed=0,
+        ),
+        **changes,
+    )
+
+
+def test_it_finds_the_answer(tmp_path, start):
+    steps, seconds, params = run_phase(phase(tmp_path), start, data_mesh())
+    assert steps == SETTINGS.steps
+    assert seconds > 0
+    np.testing.assert_allclose(params["w"], TRUTH, atol=1e-3)
+
+
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start):
+    mesh = data_mesh()
+    parts = {"loss": noisy_loss, "save_every": 0.0}  # a state after every step
+    _, _, whole = run_phase(phase(tmp_path / "a", **parts), start, mesh)
+
+    def stopping(step):
+        if step == 57:  # loaded ahead, while step 56 runs
+            raise KeyboardInterrupt
+        return load_batch(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_phase(phase(tmp_path / "b", **parts, load_batch=stopping), start, mesh)
+    resumed = phase(tmp_path / "b", **parts)
+    assert 0 < resumed.checkpoints.latest_step() < SETTINGS.steps
+    _, _, params = run_phase(resumed, start, mesh)
+    np.testing.assert_array_equal(params["w"], whole["w"])
+
+
+def test_a_finished_phase_is_not_run_again(tmp_path, start):
+    mesh = data_mesh()
+    _, _, first = run_phase(phase(tmp_path), start, mesh)
+    again = phase(tmp_path, load_batch=None)  # would fail if it were asked
+    steps, _, params = run_phase(again, start, mesh)
+    assert steps == SETTINGS.steps
+    np.testing.assert_array_equal(params["w"], first["w"])
+
+
+def test_eight_devices_agree_with_one(start):
+    states = []
+    for devices in (jax.devices()[:1], jax.devices()):
+        mesh = data_mesh(devices)
+        state = start_state(start, SETTINGS, mesh)
+        step = make_step(noisy_loss, SETTINGS, mesh)
+        for number in range(5):
+            state, _ = step(state, load_batch(number), number, 0.1, jax.random.key(3))
+        states.append(jax.device_get(state))
+    # The mean over the batch is summed in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
+
+
+def test_one_trace_serves_every_step(start):
+    traces = 0
+
+    def counted(params, batch, key):
+        nonlocal traces
+        traces += 1
+        return loss(params, batch, key)
+
+    mesh = data_mesh()
+    state, step = start_state(start, SETTINGS, mesh), make_step(counted, SETTINGS, mesh)
+    for number in range(4):
+        rate = learning_rate(number / 4, SETTINGS)
+        state, _ = step(state, load_batch(number), number, rate, jax.random.key(0))
+    assert traces == 1
+
+
+def test_the_learning_rate_rises_and_ends_at_nothing():
+    rates = [learning_rate(progress, SETTINGS) for progress in np.linspace(0, 1.2, 61)]
+    assert rates[0] == 0
+    assert max(rates) == pytest.approx(SETTINGS.learning_rate, rel=1e-3)
+    assert np.argmax(rates) == pytest.approx(SETTINGS.warmup * 50, abs=1)
+    assert rates[50:] == pytest.approx([0] * 11, abs=1e-9)
+
+
+def test_the_clock_ends_a_phase_early_and_decayed(tmp_path, start):
+    settings = dataclasses.replace(SETTINGS, steps=10**9, minutes=1.5 / 60)
+    steps, seconds, _ = run_phase(phase(tmp_path, settings, log_every=1), start, data_mesh())
+    assert 1 < steps < 10**9
+    assert 1.5 <= seconds < 30
+    last = (tmp_path / "toy.csv").read_text().splitlines()[-1].split(",")
+    assert float(last[3]) < 0.1 * settings.learning_rate
+
+
+def test_visits_come_by_the_clock(tmp_path, start):
+    visited = []
+    run_phase(phase(tmp_path, visited=visited, visit_every=0.0), start, data_mesh())
+    assert visited == list(range(SETTINGS.steps))
+
+
+def test_a_loss_gone_wrong_stops_the_run(tmp_path, start):
+    def broken(params, batch, key):
+        value, parts = loss(params, batch, key)
+        return value / 0.0, parts
+
+    with pytest.raises(UserError, match="toy: the loss is (inf|nan) at step 5"):
+        run_phase(phase(tmp_path, loss=broken, log_every=5), start, data_mesh())
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path, start):
+    settings = dataclasses.replace(SETTINGS, batch=12)
+    with pytest.raises(UserError, match="a batch of 12 does not divide over 8 devices"):
+        run_phase(phase(tmp_path, settings), start, data_mesh())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch": 0}, {"steps": 0}, {"learning_rate": 0.0}, {"average": 1.0}, {"minutes": -1.0}],
+)
+def test_impossible_settings_are_refused(change):
+    with pytest.raises(UserError, match=next(iter(change))):
+        dataclasses.replace(SETTINGS, **change)

@@ -1,0 +1,134 @@
+"""A whole training in miniature: a few steps of the smallest networks, on the real world."""
+
+import copy
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import pot_jax.weights.load
+from configs.train import cosmos64
+from pot_jax.errors import UserError
+from pot_jax.training import train as training
+from pot_jax.training.settings import read_settings
+from pot_jax.training.train import train
+
+
+def tiny() -> dict:
+    """The shipped recipe, made small."""
+    config = cosmos64.get_config().to_dict()
+    config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "workers": 1, "phrasings": 2}
+    config["tokenizer"] |= {"vocabulary": 540, "captions": 8, "length": 48}
+    config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
+    config["autoencoder"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
+    config["diffusion"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
+    config["diffusion"]["text_encoder"] |= {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config["diffusion"]["unet"] |= {
+        "block_out_channels": [8],
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+        "norm_num_groups": 4,
+        "attention_head_dim": 2,
+    }
+    config["visits"] |= {"log_steps": 1}
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("training") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SHOWN_STEPS", 2)
+        train(tiny(), str(workdir))
+    return workdir
+
+
+def test_the_model_it_leaves_can_be_loaded(finished):
+    model = pot_jax.weights.load.load(finished / "model")
+    assert model.schedule.prediction_type == "v_prediction"
+    assert model.schedule.rescale_betas_zero_snr
+    assert model.autoencoder.config.downsample_factor == 2
+    assert model.tokenizer.model_max_length == 48
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(model.params))
+
+
+def test_the_card_says_what_was_done(finished):
+    card = (finished / "model" / "README.md").read_text()
+    for words in ("license: apache-2.0", "16 rendered views", "2 steps (autoencoder)", "ladybug"):
+        assert words in card
+    settings = card.split("```json\n")[1].split("```")[0]
+    assert read_settings(json.loads(settings)) == read_settings(tiny())
+
+
+def test_curves_pictures_and_scores_are_files(finished):
+    table = (finished / "diffusion.csv").read_text().splitlines()
+    assert table[0].startswith("step,seconds,images_per_second,learning_rate,")
+    assert len(table) == 1 + 2
+    for name in ("autoencoder_loss.png", "reconstructions_000002.png", "samples_000002.png"):
+        assert np.asarray(Image.open(finished / name)).ndim == 3
+    scores = json.loads((finished / "scores.json").read_text())
+    assert scores["autoencoder_steps"] == scores["diffusion_steps"] == 2
+    assert scores["autoencoder_held_out_psnr"] > 0
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    weights = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SHOWN_STEPS", 2)
+        train(tiny(), str(finished))
+    again = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert again == weights
+
+
+def test_a_workdir_of_another_run_is_refused(finished):
+    other = tiny()
+    other["autoencoder"]["descent"]["learning_rate"] = 0.5
+    with pytest.raises(UserError, match="autoencoder.descent.learning_rate: 0.0015 there, 0.5"):
+        train(other, str(finished))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(UserError, match="is not empty and holds no training"):
+        train(tiny(), str(tmp_path))
+    assert (tmp_path / "thesis.txt").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("data.size", 18, "data.size must be a multiple of 4"),
+        ("data.held_out", 24, "data.held_out"),
+        ("diffusion.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
+        ("autoencoder.model.norm_num_groups", 3, "norm_num_groups"),
+        ("diffusion.caption_dropout", 1.0, "caption_dropout"),
+        ("diffusion.unet", None, "unet"),
+        ("seed", -1, "seed"),
+        ("colour", "red", "unknown setting 'colour'"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, words):
+    config = copy.deepcopy(tiny())
+    *groups, last = path.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    place[last] = value
+    with pytest.raises(UserError, match=words) as caught:
+        train(config, str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_shipped_recipe_is_valid():
+    settings = read_settings(cosmos64.get_config())
+    assert settings.name == "cosmos64"
+    assert training._autoencoder_module(settings).config.downsample_factor == 4
