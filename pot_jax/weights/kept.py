@@ -96,7 +96,12 @@ def _restore(folder: Path, dtype: Any, expected: Mapping[str, Any]) -> dict[str,
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place), dict(expected)
         )
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        # What is in flight comes on top of the arrays themselves: left alone, restoring Stable
+        # Diffusion 1.5 peaks at 1.34 times its weights; at twice its largest array, at 1.27.
+        largest = max(leaf.size for leaf in jax.tree.leaves(wanted))
+        in_flight = max(2 * 4 * largest, 100_000_000)  # bytes, float32 at most
+        handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=in_flight / 1e9)
+        with ocp.Checkpointer(handler) as reader:
             return reader.restore(
                 folder.absolute() / _ARRAYS,
                 args=ocp.args.PyTreeRestore(
