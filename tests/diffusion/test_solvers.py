@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS, Plan, solver_named
 
 MEAN, SPREAD = 0.4, 0.6
@@ -213,6 +213,62 @@ def test_ddim_with_eta_1_is_ddpm():
     ddim = SOLVERS["ddim"].plan(config, 20, eta=1.0).coefficients
     for key, column in ddpm.items():
         np.testing.assert_allclose(ddim[key], column, atol=1e-6)
+
+
+def test_ddim_goes_back_by_whole_strides():
+    """From timestep 966 of trailing 30 of 1000 to 933, though the next of the run is 932."""
+    plan = SOLVERS["ddim"].plan(ScheduleConfig(timestep_spacing="trailing"), 30)
+    np.testing.assert_array_equal(plan.timesteps[1:3], [966, 932])
+    alpha, sigma = signal_and_noise(ScheduleConfig())
+    kept = plan.coefficients["latents"][1]
+    np.testing.assert_allclose(kept, sigma[933] / sigma[966], rtol=1e-6)
+    moved = alpha[933] - alpha[966] * sigma[933] / sigma[966]
+    np.testing.assert_allclose(plan.coefficients["clean"][1], moved, rtol=1e-5)
+
+
+def test_ddim_may_end_at_the_first_alpha():
+    alpha, sigma = signal_and_noise(ScheduleConfig())
+    end = SOLVERS["ddim"].plan(ScheduleConfig(set_alpha_to_one=False, steps_offset=1), 20)
+    kept = sigma[0] / sigma[1]
+    np.testing.assert_allclose(end.coefficients["latents"][-1], kept, rtol=1e-6)
+    np.testing.assert_allclose(end.coefficients["clean"][-1], alpha[0] - alpha[1] * kept, rtol=1e-4)
+
+
+def test_ddpm_noise():
+    """The two choices of arXiv 2006.11239, section 3.2: beta, and that of q(z' | z, x0)."""
+    alpha, sigma = signal_and_noise(ScheduleConfig())
+    now, after = slice(50, None, 50), slice(0, -50, 50)
+    beta = (1 - (alpha[now] / alpha[after]) ** 2)[::-1]
+    ratio = (sigma[after] / sigma[now])[::-1]
+    large = SOLVERS["ddpm"].plan(ScheduleConfig(variance_type="fixed_large"), 20)
+    small = SOLVERS["ddpm"].plan(ScheduleConfig(), 20)
+    np.testing.assert_allclose(large.coefficients["noise"][:-1], np.sqrt(beta), rtol=1e-5)
+    np.testing.assert_allclose(small.coefficients["noise"][:-1], np.sqrt(beta) * ratio, rtol=1e-5)
+    assert large.coefficients["noise"][-1] == small.coefficients["noise"][-1] == 0
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral"])
+def test_euler_starts_as_noisy_as_its_first_timestep(name):
+    for spacing in ("leading", "linspace", "trailing"):
+        plan = SOLVERS[name].plan(ScheduleConfig(timestep_spacing=spacing), 10)
+        expected = plan.sigma[0] / plan.alpha[0]
+        # Unit data included, where the run starts below pure noise.
+        expected = np.hypot(expected, 1) if spacing == "leading" else expected
+        assert plan.init_scale == pytest.approx(expected, rel=1e-6)
+
+
+def test_dpmpp_2m_ends_in_first_order_where_asked():
+    def ends_in_first_order(steps, **facts):
+        plan = SOLVERS["dpmpp_2m"].plan(ScheduleConfig(**facts), steps)
+        assert np.all(plan.coefficients["clean_before"][1:-1] < 0)
+        return plan.coefficients["clean_before"][-1] == 0
+
+    to_sigma_min = {"final_sigmas_type": "sigma_min"}
+    assert ends_in_first_order(20)
+    assert not ends_in_first_order(15, **to_sigma_min)
+    assert ends_in_first_order(14, **to_sigma_min)
+    assert not ends_in_first_order(14, lower_order_final=False, **to_sigma_min)
+    assert ends_in_first_order(20, euler_at_final=True, **to_sigma_min)
 
 
 def test_unknown_solver_lists_the_known():
