@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import attend, layer_norm, quick_gelu
 
 ACTIVATIONS = {
@@ -38,7 +38,7 @@ class CLIPTextConfig(ModelConfig):
     num_attention_heads: Size = 12
     max_position_embeddings: Size = 77
     hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+    layer_norm_eps: Positive = 1e-5
     pad_token_id: int | None = 1
     bos_token_id: int | None = 49406
     eos_token_id: int | None = 49407

@@ -7,6 +7,8 @@ pictures.
 """
 
 import dataclasses
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +20,17 @@ from pot_jax.errors import UserError
 # by the allocator: widths and vocabularies, and numbers of repeated layers.
 Size = Annotated[int, range(1, 2**20)]
 Depth = Annotated[int, range(1, 1000)]
+Positive = Annotated[float, "above 0"]
+
+
+NO_OTHER = "pot_jax has no other variant of this model"
+WORDS = {
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    type(None): "null",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +58,14 @@ class ModelConfig:
                 fields[key] = value
             elif key in cls.FIXED:
                 if value not in cls.FIXED[key]:
-                    cls._refuse(key, value, f"one of {list(cls.FIXED[key])}")
+                    cls._refuse(key, value, f"one of {list(cls.FIXED[key])}; {NO_OTHER}")
             elif cls.REFUSE_UNKNOWN and not (
                 key.startswith("_") or key in cls.UNUSED or value in (None, False)
             ):
-                cls._refuse(key, value, "no such setting")
+                raise UserError(
+                    f"config of {cls.CLASS_NAME}: pot_jax does not know {key} "
+                    f"(its value is {reprlib.repr(value)}); remove it if it does not matter"
+                )
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,10 +82,8 @@ class ModelConfig:
 
     @classmethod
     def _refuse(cls, key: str, value: Any, expected: str) -> typing.NoReturn:
-        raise UserError(
-            f"config of {cls.CLASS_NAME}: {key} is {value!r}, expected {expected}; "
-            "pot_jax does not have this variant of the model"
-        )
+        came = reprlib.repr(value)
+        raise UserError(f"config of {cls.CLASS_NAME}: {key} is {came}, expected {expected}")
 
 
 def _frozen(value):
@@ -87,12 +101,13 @@ def _matches(value, kind) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, arg) for arg in args)
     if origin is Annotated:
-        return type(value) is int and value in args[1]
+        base, bound = args
+        return _matches(value, base) and (value > 0 if base is float else value in bound)
     if origin is tuple:
         return isinstance(value, tuple) and value and all(_matches(v, args[0]) for v in value)
     if kind is float:
-        return type(value) in (int, float)
-    return value is None if kind is type(None) else type(value) is kind
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
 
 
 def _describe(kind) -> str:
@@ -100,7 +115,9 @@ def _describe(kind) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(arg) for arg in args)
     if origin is Annotated:
-        return f"a whole number from {args[1].start} to {args[1].stop - 1}"
+        base, bound = args
+        words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
+        return f"{_describe(base)} {words}"
     if origin is tuple:
         return f"a list, each {_describe(args[0])}"
-    return "null" if kind is type(None) else kind.__name__
+    return WORDS[kind]

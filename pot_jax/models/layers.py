@@ -46,11 +46,11 @@ def conv(
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool = False) -> jax.Array:
     """Softmax attention, [B, T, h, D/h] with keys and values [B, S, h, D/h]; scores in float32."""
-    fused = "cudnn" if _cudnn_can(q.dtype, q.shape[-1]) else None
+    fused = "cudnn" if cudnn_can(q.dtype, q.shape[-1]) else None
     return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation=fused)
 
 
-def _cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
+def cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
     """Whether cuDNN has a fused kernel: without one, every score is written to memory.
 
     Its conditions are half precision, Ampere or later, and a head size that is a multiple of 8, up
@@ -58,8 +58,10 @@ def _cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
     """
     if jax.default_backend() != "gpu" or dtype not in (jnp.bfloat16, jnp.float16):
         return False
-    capability = getattr(jax.devices()[0], "compute_capability", "0")  # absent on AMD devices
-    generation = float(capability)
+    try:
+        generation = float(getattr(jax.devices()[0], "compute_capability", "0"))
+    except ValueError:  # AMD's are names, and cuDNN is NVIDIA's
+        return False
     largest = 0 if generation < 8 else 128 if generation < 9 else 256
     return head_size % 8 == 0 and head_size <= largest
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import conv, copy_twice
 from pot_jax.models.vae import check_images
 
@@ -39,7 +39,7 @@ class AutoencoderTinyConfig(ModelConfig):
     num_encoder_blocks: tuple[Depth, ...] = (1, 3, 3, 3)
     num_decoder_blocks: tuple[Depth, ...] = (3, 3, 3, 1)
     latent_channels: Size = 4
-    scaling_factor: float = 1.0
+    scaling_factor: Positive = 1.0
     shift_factor: float = 0.0
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
     Downsample2D,
     ResnetBlock2D,
@@ -89,7 +89,7 @@ class UNetConfig(ModelConfig):
     block_out_channels: tuple[Size, ...] = (320, 640, 1280, 1280)
     layers_per_block: Depth | tuple[Depth, ...] = 2
     norm_num_groups: Size = 32
-    norm_eps: float = 1e-5
+    norm_eps: Positive = 1e-5
     cross_attention_dim: Size = 1280
     transformer_layers_per_block: Depth | tuple[Depth, ...] = 1
     attention_head_dim: Size | tuple[Size, ...] = 8

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from pot_jax.models.config import Depth, ModelConfig, Size
+from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
     Downsample2D,
     ResnetBlock2D,
@@ -50,7 +50,7 @@ class AutoencoderKLConfig(ModelConfig):
     layers_per_block: Depth = 2
     latent_channels: Size = 4
     norm_num_groups: Size = 32
-    scaling_factor: float = 0.18215
+    scaling_factor: Positive = 0.18215
     shift_factor: float | None = None
 
     def __post_init__(self):

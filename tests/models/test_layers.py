@@ -1,0 +1,109 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pot_jax.models import layers
+
+
+def attention_slowly(q, k, v, causal):
+    """One query, one head at a time, in float64."""
+    out = np.zeros(q.shape)
+    for b, t, h in np.ndindex(*q.shape[:3]):
+        seen = k.shape[1] if not causal else t + 1
+        scores = k[b, :seen, h] @ q[b, t, h] / math.sqrt(q.shape[-1])
+        weights = np.exp(scores - scores.max())
+        out[b, t, h] = weights @ v[b, :seen, h] / weights.sum()
+    return out
+
+
+@pytest.mark.parametrize(("keys", "causal"), [(5, False), (3, False), (5, True)])
+def test_attention_is_a_softmax_mean_of_the_values(keys, causal):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, length, 3, 4)) for length in (5, keys, keys))
+    actual = layers.attend(*(jnp.asarray(a, jnp.float32) for a in (q, k, v)), causal)
+    np.testing.assert_allclose(actual, attention_slowly(q, k, v, causal), atol=1e-5)
+
+
+def test_attention_scores_are_float32_in_half_precision():
+    # In float16 the score 300 * 300 is beyond 65504, and the result would be NaN.
+    q = jnp.full((1, 1, 1, 1), 300, jnp.float16)
+    v = jnp.array([1.0, 3.0], jnp.float16).reshape(1, 2, 1, 1)
+    out = layers.attend(q, jnp.full((1, 2, 1, 1), 300, jnp.float16), v)
+    assert float(out[0, 0, 0, 0]) == 2.0
+
+
+class Device:
+    def __init__(self, capability):
+        self.compute_capability = capability
+
+
+@pytest.mark.parametrize(
+    ("backend", "capability", "dtype", "head_size", "fused"),
+    [
+        ("cpu", None, jnp.bfloat16, 64, False),
+        ("gpu", "9.0", jnp.bfloat16, 64, True),
+        ("gpu", "9.0", jnp.float16, 160, True),
+        ("gpu", "9.0", jnp.float32, 64, False),
+        ("gpu", "9.0", jnp.bfloat16, 12, False),
+        ("gpu", "9.0", jnp.bfloat16, 512, False),
+        ("gpu", "10.0", jnp.bfloat16, 256, True),
+        ("gpu", "8.6", jnp.bfloat16, 128, True),
+        ("gpu", "8.6", jnp.bfloat16, 160, False),
+        ("gpu", "7.5", jnp.float16, 64, False),
+        ("gpu", "gfx942", jnp.bfloat16, 64, False),
+        ("gpu", None, jnp.bfloat16, 64, False),
+    ],
+)
+def test_the_fused_kernel_is_asked_for_where_it_exists(
+    monkeypatch, backend, capability, dtype, head_size, fused
+):
+    device = object() if capability is None else Device(capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert layers.cudnn_can(dtype, head_size) == fused
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("head_size", [40, 64, 80, 160])
+@pytest.mark.parametrize("keys", [64, 77])
+def test_the_fused_kernel_agrees_with_plain_attention(head_size, keys):
+    q, k, v = (
+        jax.random.normal(jax.random.key(i), (4, length, 8, head_size), jnp.bfloat16)
+        for i, length in enumerate((64, keys, keys))
+    )
+    plain = jax.nn.dot_product_attention(q, k, v).astype(jnp.float32)
+    # bfloat16 has 8 significant bits.
+    np.testing.assert_allclose(layers.attend(q, k, v).astype(jnp.float32), plain, atol=2e-2)
+
+
+def test_copying_twice_is_kron_with_ones():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(layers.copy_twice(x), x.repeat(2, axis=1).repeat(2, axis=2))
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_timestep_features_are_waves_of_geometric_frequencies(flip):
+    timesteps = np.array([0.0, 1.0, 250.5])
+    features = layers.timestep_features(jnp.asarray(timesteps, jnp.float32), 6, flip, 1)
+    angles = timesteps[:, None] * np.array([1, 1e-2, 1e-4])
+    waves = (np.cos(angles), np.sin(angles)) if flip else (np.sin(angles), np.cos(angles))
+    # A float32 angle of 250 is known to 1.5e-5.
+    np.testing.assert_allclose(features, np.concatenate(waves, axis=1), atol=5e-5)
+
+
+def test_timestep_features_of_an_odd_width_end_in_zero():
+    features = layers.timestep_features(jnp.array([3.0]), 5, True, 0)
+    assert features.shape == (1, 5)
+    assert features[0, 4] == 0
+
+
+@pytest.mark.parametrize(("size", "half"), [((4, 6), (2, 3)), ((5, 7), (3, 4))])
+def test_down_and_up_sampling_are_inverse_in_shape(size, half):
+    x = jnp.zeros((1, *size, 4))
+    small, _ = layers.Downsample2D(jnp.float32).init_with_output(jax.random.key(0), x)
+    assert small.shape == (1, *half, 4)
+    large, _ = layers.Upsample2D(jnp.float32).init_with_output(jax.random.key(0), small, size)
+    assert large.shape == x.shape
