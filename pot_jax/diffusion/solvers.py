@@ -255,10 +255,3 @@ SOLVERS: dict[str, Solver] = {
         Solver("dpmpp_2m", plan_dpmpp_2m, _clean_before, _two_step),
     )
 }
-
-
-def solver_named(name: str) -> Solver:
-    """The solver of that name; `ValueError` lists the known ones."""
-    if name not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}; got {name!r}")
-    return SOLVERS[name]
