@@ -36,6 +36,10 @@ def test_a_token_sees_only_itself_and_those_before(variables):
     assert np.all(np.max(np.abs(changed[0, 3:] - states[0, 3:]), axis=-1) > 1e-3)
 
 
+def test_jit_equals_eager(variables):
+    np.testing.assert_allclose(encode(variables, IDS), MODEL.apply(variables, IDS), atol=1e-5)
+
+
 def test_a_shorter_prompt_has_the_states_of_its_beginning(variables):
     np.testing.assert_allclose(
         encode(variables, IDS[:, :4]), encode(variables, IDS)[:, :4], atol=1e-6

@@ -12,16 +12,18 @@ from pot_jax.weights.keys import abstract_params
 
 TINY = UNetConfig(
     block_out_channels=(8, 16),
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D"),  # without text: half the compiling
     layers_per_block=1,
     norm_num_groups=4,
     cross_attention_dim=6,
     attention_head_dim=2,
 )
 MODEL = UNet2DConditionModel(TINY)
-# Compiled once for all tests: op by op, each new shape costs more than the whole network jitted.
-predict = jax.jit(MODEL.apply)
+# Compiled once for all tests, without LLVM's optimisations, which take most of the time: this tests
+# the network, not its speed. Op by op it would take longer still.
+QUICKLY = {"xla_backend_optimization_level": 0}
+predict = jax.jit(MODEL.apply, compiler_options=QUICKLY)
 
 
 def inputs(size=(8, 4)):
@@ -33,24 +35,15 @@ def inputs(size=(8, 4)):
     }
 
 
-def shapes(arrays):
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arrays)
-
-
 @pytest.fixture(scope="module")
 def variables():
     return {"params": initial_params(abstract_params(MODEL), np.random.default_rng(0))}
 
 
-def test_jit_equals_eager(variables):
-    np.testing.assert_allclose(
-        predict(variables, **inputs()), MODEL.apply(variables, **inputs()), atol=1e-5
-    )
-
-
 def test_bfloat16_is_float32_to_its_own_precision(variables):
     exact = predict(variables, **inputs())
-    rough = jax.jit(UNet2DConditionModel(TINY, jnp.bfloat16).apply)(variables, **inputs())
+    halved = UNet2DConditionModel(TINY, jnp.bfloat16)
+    rough = jax.jit(halved.apply, compiler_options=QUICKLY)(variables, **inputs())
     assert rough.dtype == jnp.float32
     # bfloat16 has 8 significant bits; some thirty roundings in a row lie between.
     np.testing.assert_allclose(rough, exact, atol=0.1 * float(jnp.std(exact)))
@@ -97,7 +90,7 @@ def test_gradients_reach_every_parameter_and_are_finite(variables):
     def loss(params):
         return jnp.mean((MODEL.apply({"params": params}, **inputs()) - 1) ** 2)
 
-    gradients = jax.jit(jax.grad(loss))(variables["params"])
+    gradients = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(variables["params"])
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.all(np.isfinite(gradient)), path
         assert np.any(gradient != 0), path
@@ -109,9 +102,9 @@ def test_gradients_reach_every_parameter_and_are_finite(variables):
         {"num_class_embeds": 10},
         {"class_embed_type": "timestep"},
         {"time_cond_proj_dim": 3},
-        {"only_cross_attention": (True, False), "use_linear_projection": True},
+        {"only_cross_attention": (False, True), "use_linear_projection": True},
         {"layers_per_block": (1, 2), "transformer_layers_per_block": (2, 1)},
-        {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2},
+        {"up_block_types": ("CrossAttnUpBlock2D",) * 2},
         {"sample_size": (8, 16)},
     ],
 )
@@ -142,7 +135,7 @@ def test_wrong_inputs_are_refused_with_the_shapes(variables):
         ({"act_fn": "gelu"}, "act_fn is 'gelu', expected one of .*silu"),
         ({"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
         ({"class_embed_type": "projection"}, "class_embed_type is 'projection'"),
-        ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "AttnDownBlock2D"),
+        ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "'AttnDownBlock2D"),
         ({"down_block_types": ["DownBlock2D"]}, "down_block_types"),
         ({"block_out_channels": [8, 18]}, "multiples of norm_num_groups, 4"),
         ({"block_out_channels": [8, 16, 16]}, "expected 3 of"),
