@@ -46,7 +46,7 @@ def laplacian(
     #     P_b = (W_{b-1} D P_{b-1} + w_b O_b) / W_b = D P_{b-1} + (w_b / W_b) (O_b - D P_{b-1}).
     # Collapsing from the deepest band: out_K = P_K, out_b = P_b - up(D P_b) + up(out_{b+1}).
     # Bands that no wider level sees come back as they were: the pyramid ends at the last one seen.
-    # Where levels agree O_b = D P_{b-1}: a stack that agrees passes unchanged, to the last bit.
+    # Where levels agree O_b = D P_{b-1}: a stack that agrees passes unchanged.
     require_stack(images, geometry)
     p = geometry.zoom_factor
     prefix, total = images, 1.0
