@@ -6,6 +6,7 @@ the short flags (--steps), in that order.
 """
 
 import dataclasses
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,7 +41,9 @@ def sample(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, dataclasses.asdict(configs.RunSettings()))
     _define_text(values, "workdir", "folder that the run leaves its files in")
-    _define_text(values, "devices", "platform to run on: cpu, gpu or tpu (default: the best)")
+    flags.DEFINE_enum(
+        "devices", None, ("cpu", "gpu", "tpu"), "platform (default: the best)", flag_values=values
+    )
     flags.DEFINE_bool(
         "distributed", False, "one process of a multi-host job (jax.distributed)", values
     )
@@ -162,6 +165,7 @@ def train(arguments: Sequence[str]) -> None:
 
     from pot_jax.training import train as training
 
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     training.train(values.config, folder)
 
 
@@ -260,13 +264,18 @@ def _define_config(
 
 
 def _overlay(base: dict, data: dict, prefix: str) -> dict:
+    """Returns `base` with the values of `data`, in the types that an override is parsed to."""
     out = dict(base)
     for key, value in data.items():
         if key not in base:
             raise UserError(f"unknown setting {prefix + key!r}; known: {', '.join(base)}")
-        group = isinstance(base[key], dict) and isinstance(value, dict)
-        value = _overlay(base[key], value, f"{prefix}{key}.") if group else value
-        out[key] = tuple(value) if isinstance(value, list) else value  # lists take no overrides
+        if isinstance(base[key], dict) and isinstance(value, dict):
+            value = _overlay(base[key], value, f"{prefix}{key}.")
+        elif isinstance(base[key], float) and type(value) is int:
+            value = float(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        out[key] = value
     return out
 
 

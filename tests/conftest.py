@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 # The tests use no network: a library that would reach for a hub fails here as it would offline.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The suite tests arithmetic on tiny shapes, and compiling is most of its time: without LLVM's
+# optimisations it takes half. `tools/full_size` and `tools/demo` run as users do.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 import pytest

@@ -1,0 +1,211 @@
+"""The commands, called as a user calls them; and what they leave in the workdir."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import tiny_model
+
+from pot_jax import main, pipeline, workdir
+from pot_jax.weights.export import export
+
+FLAGS = ["--steps=7", "--space=latent", "--config.save_every=5", "--config.movie.fps=4"]
+SIZE = "--config.movie.size=16"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder."""
+    path = tmp_path_factory.mktemp("model")
+    export(tiny_model(path / "tokenizer"), path / "tiny")
+    return path / "tiny"
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """The commands take all devices; one compiles faster than eight."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr("jax.devices", lambda *a: devices)
+
+
+def run(*arguments) -> int:
+    return main.main(["pot-jax", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "done"
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jax.devices", lambda *a: devices)
+        assert (
+            run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={path}") == 0
+        )
+    return path
+
+
+def tree(path):
+    return {
+        str(file.relative_to(path)): (file.stat().st_mtime_ns, file.read_bytes())
+        for file in sorted(pathlib.Path(path).rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_what_a_run_leaves(finished):
+    assert set(tree(finished)) == {
+        "config.json",
+        "contact_sheet.png",
+        "levels/level_000.png",
+        "levels/level_001.png",
+        "metrics.json",
+        "stack.npz",
+        "zoom.mp4",
+    }
+    with np.load(finished / "stack.npz") as stack:
+        assert stack["images"].shape == (2, 16, 16, 3)
+        assert stack["latents"].shape == (2, 8, 8, 4)
+        assert stack["images"].dtype == np.float32
+    record = json.loads((finished / "config.json").read_text())
+    assert record["config"]["prompts"] == ["a", "star"]
+    assert record["config"]["sampler"]["steps"] == 7
+    assert len(record["weights_sha256"]) == 64
+    assert record["versions"]["jax"] == jax.__version__
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["overlap_psnr_db"]["delivered"]["minimum"] >= 55
+    assert metrics["seconds_per_step"] > 0
+    with Image.open(finished / "levels" / "level_000.png") as picture:
+        assert picture.size == (16, 16)
+
+
+def test_the_same_command_again_changes_nothing(finished, folder, capsys):
+    before = tree(finished)
+    assert (
+        run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={finished}") == 0
+    )
+    assert "already complete" in capsys.readouterr().out
+    assert tree(finished) == before
+
+
+def test_another_run_is_not_overwritten(finished, folder, capsys):
+    before = tree(finished)
+    assert run("sample", "a", "b", f"--model={folder}", *FLAGS, f"--workdir={finished}") == 2
+    assert "holds another run (prompts is" in capsys.readouterr().err
+    assert tree(finished) == before
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, folder, tmp_path, monkeypatch):
+    killed = tmp_path / "killed"
+    command = ["sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={killed}"]
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "finish", fail)
+        assert run(*command) == 130
+    assert (killed / "state").is_dir()
+    steps = []
+    real = pipeline.run
+
+    def watched(job, states, **keywords):
+        steps.append(int(states.step))
+        return real(job, states, **keywords)
+
+    monkeypatch.setattr(pipeline, "run", watched)
+    assert run(*command) == 0
+    assert steps == [5], "it went on from the saved state"
+    assert not (killed / "state").exists()
+    for name in ("levels/level_000.png", "levels/level_001.png", "zoom.mp4"):
+        assert (killed / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_render_and_evaluate(finished, tmp_path, capsys):
+    movie = tmp_path / "other.mp4"
+    assert run("render", f"--workdir={finished}", f"--output={movie}", "--size=24", "--fps=5") == 0
+    assert movie.stat().st_size > 0
+    assert run("evaluate", f"--workdir={finished}") == 0
+    assert "2 levels of 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_convert_then_export(folder, tmp_path):
+    assert run("convert", folder, tmp_path / "kept") == 0
+    assert run("export", tmp_path / "kept", tmp_path / "back") == 0
+    for name in ("unet", "vae"):
+        file = f"{name}/diffusion_pytorch_model.safetensors"
+        assert (tmp_path / "back" / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
+    file = tmp_path / "run.json"
+    file.write_text(
+        json.dumps({"prompts": ["a", "b"], "model": str(folder), "sampler": {"steps": 3, "eta": 1}})
+    )
+    seen = []
+    monkeypatch.setattr(main, "_sample", lambda settings, path: seen.append((settings, path)))
+    assert (
+        run("sample", f"--config={file}", "--config.sampler.eta=0.5", "--seed=4", "--workdir=w")
+        == 0
+    )
+    ((settings, path),) = seen
+    assert (settings.prompts, settings.seed, path) == (("a", "b"), 4, "w")
+    assert (settings.sampler.steps, settings.sampler.eta) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paint"], "unknown command 'paint'; known: sample"),
+        (["sample", "a"], "--workdir is missing"),
+        (["sample", "a", "--workdir=w", "--colour=red"], "colour"),
+        (["sample", "a", "--workdir=w", "--solver=heun"], "one of ddpm, ddim"),
+        (["sample", "a", "--workdir=w", "--steps=many"], "--steps: expected a whole number"),
+        (["sample", "a", "--workdir=w", "--config=none.json"], "no file 'none.json'"),
+        (["sample", "a", "--workdir=w", "--config.sampler.stepz=4"], "stepz"),
+        (["sample", "--workdir=w"], "expected at least one, got none"),
+        (["sample", "a", " ", "--workdir=w"], "the prompt of level 1 is empty"),
+        (["sample", "a", "--workdir=w", "--model=nowhere"], "no model folder nowhere"),
+        (["sample", "a", "--workdir=w", "--devices=abacus"], "should be one of <cpu|gpu|tpu>"),
+        (["evaluate", "--workdir=nowhere"], "no run at nowhere"),
+        (["evaluate"], "--workdir is missing"),
+        (["render", "--workdir=nowhere", "--fps=0"], "movie.fps"),
+        (["render", "what"], "render takes flags only"),
+        (["convert", "a"], "convert takes two paths"),
+        (["export", "nowhere", "there"], "no model folder nowhere"),
+        (["train"], "--config is missing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("pot-jax: ")
+    assert message in error
+    assert not any(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_a_folder_with_other_files_is_left_alone(folder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    assert run("sample", "a", f"--model={folder}", f"--workdir={tmp_path}") == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("command", ["--help", *(f"{name} --help" for name in main.COMMANDS)])
+def test_help(command, capsys):
+    assert run(*command.split()) == 0
+    assert "pot-jax" in capsys.readouterr().out
+
+
+def test_a_zoom_from_python_is_saved_whole(tmp_path):
+    model = tiny_model(tmp_path / "tokenizer")
+    zoom = pipeline.sample(model, ["star"], steps=2, space="latent")
+    zoom.save(tmp_path / "saved")
+    assert workdir.read_record(tmp_path / "saved")["config"]["prompts"] == ["star"]
+    with pytest.raises(ValueError, match="not an empty folder"):
+        zoom.save(tmp_path / "saved")
