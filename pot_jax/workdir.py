@@ -20,6 +20,7 @@ import shutil
 import jax
 import numpy as np
 
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.config import MovieSettings, RunSettings, to_dict
 from pot_jax.diffusion.sampler import SamplerState
 from pot_jax.errors import UserError
@@ -28,7 +29,6 @@ from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import write_atomically, write_json
 from pot_jax.pipeline import Job, Zoom
-from pot_jax.training.checkpoints import Checkpoints
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")

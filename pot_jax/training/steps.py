@@ -20,8 +20,8 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
-from pot_jax.training.checkpoints import Checkpoints
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 

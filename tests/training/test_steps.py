@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.training.checkpoints import Checkpoints
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.training.journal import Journal
 from pot_jax.training.steps import (
     Optimisation,

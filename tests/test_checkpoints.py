@@ -4,8 +4,8 @@ import numpy as np
 import optax
 import pytest
 
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
-from pot_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Training states on disk: written whole or not at all, checked when read.
+"""States on disk: written whole or not at all, checked when read. Training and sampling use it.
 
 One folder a phase, one Orbax checkpoint a step, the last two kept. Orbax writes under a temporary
 name and renames, so a kill leaves the step before. What it does not notice is a flipped bit in
