@@ -23,6 +23,7 @@ class AutoencoderLoss:
     """Weights of the loss's terms; that of the pixels' mean |error| is 1."""
 
     edges: float = 0.5  # mean |error| of neighbour differences, at full and half size
+    colour: float = 1.0  # mean |error| of the means of 4 x 4 pixels
     kl: float = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
     # dec(D z) against D x, on a quarter of the batch (EQ-VAE, arXiv 2502.09509): latents whose
     # shrunken copies decode to shrunken pictures, so that a zoom can be blended among latents.
@@ -37,17 +38,20 @@ class AutoencoderLoss:
                 )
 
 
-def picture_error(decoded: jax.Array, images: jax.Array, edges: float) -> jax.Array:
-    """Mean |error| of pixels, plus `edges` times that of neighbour differences at two sizes.
+def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLoss) -> jax.Array:
+    """Mean |error| of pixels, of neighbour differences at two sizes, and of coarse colours.
 
-    The pixels' own mean error is content with a soft edge; the differences are not.
+    The pixels' own mean error is content with a soft edge; the differences are not. And where four
+    channels cannot hold everything, edges alone would be bought with hues: an autoencoder trained
+    without the colour term showed violet nebulae grey.
     """
     error = decoded - images
     total = jnp.mean(jnp.abs(error))
+    total = total + weights.colour * jnp.mean(jnp.abs(downsample(error, 4)))
     for scaled in (error, downsample(error, 2)):
         down = jnp.mean(jnp.abs(scaled[:, 1:] - scaled[:, :-1]))
         right = jnp.mean(jnp.abs(scaled[:, :, 1:] - scaled[:, :, :-1]))
-        total = total + edges * 0.5 * (down + right)
+        total = total + weights.edges * 0.5 * (down + right)
     return total
 
 
@@ -60,14 +64,14 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
         latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
         decoded = module.apply({"params": params}, latents, method="decode")
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1.0 - logvar)
-        total = picture_error(decoded, images, weights.edges) + weights.kl * kl
+        total = picture_error(decoded, images, weights) + weights.kl * kl
         squares = jnp.mean((decoded - images) ** 2)
         parts = {"psnr": psnr(squares), "kl": kl, "spread": jnp.std(mean)}
         if weights.zoom:  # a second decoder in the program: a third more to compile
             # A strided quarter, so that a batch split over devices stays split evenly.
             smaller = downsample(latents[::4], 2)
             smaller = module.apply({"params": params}, smaller, method="decode")
-            zoom = picture_error(smaller, downsample(images[::4], 2), weights.edges)
+            zoom = picture_error(smaller, downsample(images[::4], 2), weights)
             total, parts = total + weights.zoom * zoom, {**parts, "zoom": zoom}
         return total, parts
 
@@ -89,6 +93,19 @@ def quiet_start(params: dict[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(
         {path: x * 0 if path[-2] in lasts else x for path, x in flat.items()}
     )
+
+
+def certain_start(params: dict[str, Any]) -> dict[str, Any]:
+    """Latents that begin with little noise: their log-variances start at -6 instead of 0.
+
+    Noise as large as the latents themselves would drown the first steps' reconstructions.
+    """
+    bias = params["quant_conv"]["bias"]
+    channels = bias.shape[0] // 2
+    return {
+        **params,
+        "quant_conv": {**params["quant_conv"], "bias": bias.at[channels:].set(-6.0)},
+    }
 
 
 def standardise(

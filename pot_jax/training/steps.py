@@ -82,8 +82,9 @@ def make_optimizer(settings: Optimisation) -> optax.GradientTransformation:
 
 def start_state(params: Any, settings: Optimisation, mesh: Mesh) -> TrainState:
     """The state before the first step, on every device."""
-    # The average is a copy: the step gives its arrays back to be overwritten.
-    average = jax.tree.map(jnp.array, params)
+    # Copies: the step takes its state's arrays to write the next state into, and the caller's
+    # parameters, or one array standing in two places, would go with them.
+    params, average = (jax.tree.map(jnp.array, params) for _ in range(2))
     state = TrainState(params, average, make_optimizer(settings).init(params))
     return jax.device_put(state, NamedSharding(mesh, P()))
 

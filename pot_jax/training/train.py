@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.media.images import contact_sheet, save_png, to_bytes
@@ -34,7 +35,6 @@ from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents
 from pot_jax.training import autoencoder, captions, diffusion, worlds
 from pot_jax.training.card import write_card
-from pot_jax.training.checkpoints import Checkpoints
 from pot_jax.training.data import Views, batch_indices, draw_views, render_views
 from pot_jax.training.journal import Journal
 from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
@@ -254,7 +254,7 @@ def _train_autoencoder(settings, folder, module, examples, mesh, scores) -> dict
         load_batch=load_batch,
         visit=visit,
     )
-    start = _initial(module, jax.random.key(settings.seed))
+    start = autoencoder.certain_start(_initial(module, jax.random.key(settings.seed)))
     steps, seconds, params = run_phase(phase, start, mesh)
     phase.journal.draw()
     visit(steps, params)

@@ -7,6 +7,7 @@ from pot_jax.errors import UserError
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.training.autoencoder import (
     AutoencoderLoss,
+    certain_start,
     make_loss,
     picture_error,
     psnr,
@@ -43,17 +44,24 @@ def images_of(pictures):
 
 def test_a_perfect_picture_has_no_error(pictures):
     images = images_of(pictures)
-    assert float(picture_error(images, images, 0.5)) == 0
+    assert float(picture_error(images, images, AutoencoderLoss())) == 0
 
 
-def test_edges_see_what_pixels_do_not(pictures):
-    """The same mean |error|: as a shift of everything it has no edges, as noise it has many."""
+def test_edges_and_colours_see_what_pixels_do_not(pictures):
+    """The same mean |error| of 0.1: a shift of everything has no edges, noise hardly a colour."""
     images = jnp.asarray(images_of(pictures))
     noise = 0.1 * jax.random.rademacher(jax.random.key(1), images.shape, jnp.float32)
-    for added, expected in ((0.1, 0.1), (noise, None)):
-        assert float(picture_error(images + added, images, 0.0)) == pytest.approx(0.1, rel=1e-5)
-        error = float(picture_error(images + added, images, 1.0))
-        assert error == pytest.approx(expected, rel=1e-4) if expected else error > 0.2
+
+    def error(added, **weights):
+        weights = AutoencoderLoss(**{"edges": 0.0, "colour": 0.0, **weights})
+        return float(picture_error(images + added, images, weights))
+
+    for added in (0.1, noise):
+        assert error(added) == pytest.approx(0.1, rel=1e-5)
+    assert error(0.1, edges=1.0) == pytest.approx(0.1, rel=1e-4)
+    assert error(noise, edges=1.0) > 0.2
+    assert error(0.1, colour=1.0) == pytest.approx(0.2, rel=1e-4)
+    assert error(noise, colour=1.0) < 0.13
 
 
 def test_psnr_of_a_known_error():
@@ -66,6 +74,14 @@ def test_the_loss_has_finite_gradients_everywhere(params, pictures):
     slopes, parts = gradient(params, {"pictures": pictures[:4]}, jax.random.key(0))
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((slopes, parts)))
     assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(slopes["quant_conv"]))
+
+
+def test_a_certain_start_has_little_noise_and_the_same_means(params, pictures):
+    images = images_of(pictures[:2])
+    before = MODULE.apply({"params": params}, images, method="encode")
+    after = MODULE.apply({"params": certain_start(params)}, images, method="encode")
+    np.testing.assert_array_equal(after.mean, before.mean)
+    np.testing.assert_allclose(after.logvar, before.logvar - 6, atol=1e-5)
 
 
 def test_a_quiet_start_leaves_the_shortcuts(params):
