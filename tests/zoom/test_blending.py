@@ -1,0 +1,187 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from jax.test_util import check_grads
+
+from pot_jax.zoom.blending import (
+    BLENDS,
+    average,
+    consistent,
+    disagreement,
+    iterative,
+    laplacian,
+    none,
+)
+from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import downsample, observe, render
+
+pytestmark = pytest.mark.usefixtures("strict_promotion")
+
+GEOMETRIES = {
+    "p2": Geometry(5, 2, 16, 32),
+    "p2-off-centre": Geometry(5, 2, 16, 16, ((2, -4), (-4, 0), (1, 3), (0, 2))),
+    "p3": Geometry(3, 3, 18, 18),
+    "p4-off-centre": Geometry(4, 4, 32, 16, ((4, 0), (-8, 6), (3, 1))),
+    "p10-off-centre": Geometry(2, 10, 20, 40, ((-9, 18),)),
+    "odd-windows": Geometry(4, 2, 12, 12),
+    "no-bands": Geometry(3, 5, 5, 5),
+    "one-level": Geometry(1, 2, 8, 8),
+}
+every_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+every_blend = pytest.mark.parametrize("blend", sorted(BLENDS))
+GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
+
+# Eager, every operation compiles by itself; one test below is about eager.
+render = jax.jit(render, static_argnames=("geometry", "kernel"))
+consistent_jit = jax.jit(consistent, static_argnames=("geometry", "blend", "kernel"))
+disagreement_jit = jax.jit(disagreement, static_argnames=("geometry", "blend", "kernel"))
+
+
+def blend_jit(blend, images, geometry, weight=1.0, kernel="mean"):
+    return jax.jit(lambda x, w: blend(x, geometry, weight=w, kernel=kernel))(images, weight)
+
+
+def pictures(geometry, seed=0, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    shape = (geometry.levels, geometry.height, geometry.width, 2)
+    return rng.normal(size=shape).astype(dtype)
+
+
+@every_geometry
+def test_each_blend_is_its_slow_oracle(geometry):
+    images, p, corners = pictures(geometry), geometry.zoom_factor, geometry.corners
+    with jax.enable_x64(True):
+        for weight in (1.0, 0.3, 0.0):
+            found = jax.jit(
+                lambda x, w: [f(x, geometry, weight=w) for f in (laplacian, average, iterative)]
+            )(jnp.asarray(images), weight)
+            expected = (
+                oracles.laplacian_blend(images, corners, p, weight),
+                oracles.average_blend(images, corners, p, weight),
+                oracles.iterative_blend(images, corners, p, weight),
+            )
+            for one, slow in zip(found, expected):
+                np.testing.assert_allclose(one, slow, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["p3", "p4-off-centre"])
+def test_other_kernels_reach_the_pyramid(name):
+    geometry = GEOMETRIES[name]
+    images, p, corners = pictures(geometry), geometry.zoom_factor, geometry.corners
+    with jax.enable_x64(True):
+        x = jnp.asarray(images)
+        found = [blend_jit(f, x, geometry, kernel="gaussian") for f in (laplacian, iterative)]
+    slow = oracles.laplacian_blend(images, corners, p, kernel="gaussian")
+    np.testing.assert_allclose(found[0], slow, atol=1e-13)
+    slow = oracles.iterative_blend(images, corners, p, kernel="gaussian")
+    np.testing.assert_allclose(found[1], slow, atol=1e-13)
+
+
+@every_geometry
+def test_pictures_that_agree_pass_through_unchanged(geometry):
+    # To the last bit where p is a power of two; else D's scaling may be fused with the difference
+    # that should vanish, and so be rounded once instead of twice.
+    atol = 0 if geometry.zoom_factor in (2, 4) else 1e-14
+    with jax.enable_x64(True):
+        agreeing = render(jnp.asarray(pictures(geometry)), geometry)
+        for blend in (laplacian, iterative):
+            found = blend_jit(blend, agreeing, geometry, 0.3)
+            np.testing.assert_allclose(found, agreeing, rtol=0, atol=atol)
+        found = consistent_jit(agreeing, geometry)
+        np.testing.assert_allclose(found, agreeing, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("levels", [8, 64])
+def test_many_levels_agree_after_one_pass(levels):
+    geometry = Geometry(levels, 2, 16, 16)
+    with jax.enable_x64(True):
+        x = consistent_jit(jnp.asarray(pictures(geometry)), geometry)
+        np.testing.assert_array_equal(downsample(x[1:], 2), observe(x, geometry, 1)[1:])
+        np.testing.assert_array_equal(consistent_jit(x, geometry), x)
+
+
+@every_blend
+def test_constants_stay_constant_and_blends_are_linear(blend):
+    constant = jnp.full((4, 8, 8, 2), 0.3, jnp.float32)
+    np.testing.assert_array_equal(
+        consistent_jit(constant, GEOMETRY, blend=blend, weight=0.3), constant
+    )
+    with jax.enable_x64(True):
+        a, b = (jnp.asarray(pictures(GEOMETRY, seed)) for seed in range(2))
+        f = jax.jit(lambda x: consistent(x, GEOMETRY, blend=blend, weight=0.3))
+        np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-13)
+
+
+@every_blend
+def test_weight_zero_returns_the_pictures(blend):
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    found = blend_jit(BLENDS[blend], images, GEOMETRY, weight=0.0)
+    np.testing.assert_array_equal(found, images)
+
+
+@every_blend
+def test_jit_equals_eager_and_stacks_can_be_batched(blend):
+    stacks = jnp.asarray(np.stack([pictures(GEOMETRY, s, np.float32) for s in range(2)]))
+
+    def blended(stack):
+        return consistent(stack, GEOMETRY, blend=blend, weight=0.5)
+
+    eager = blended(stacks[1])
+    assert eager.dtype == jnp.float32
+    # Rounding of sums of numbers near 1, fused or not.
+    np.testing.assert_allclose(jax.jit(blended)(stacks[1]), eager, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(blended))(stacks)[1], eager, atol=2e-6)
+
+
+@every_blend
+def test_gradients_match_finite_differences(blend):
+    with jax.enable_x64(True):
+        images, weight = jnp.asarray(pictures(GEOMETRY)), jnp.asarray(0.3)
+
+        @jax.jit
+        def loss(images, weight):
+            return disagreement(images, GEOMETRY, blend=blend, weight=weight)
+
+        check_grads(loss, (images, weight), order=1, modes=("rev",))
+
+
+def test_the_gradient_of_the_weight_is_finite_at_zero():
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    slope = jax.jit(jax.grad(lambda w: jnp.sum(laplacian(images, GEOMETRY, weight=w) ** 2)))(0.0)
+    assert np.isfinite(slope)
+    assert slope != 0
+
+
+def test_what_a_level_takes_from_wider_ones_is_never_finer_than_they_resolve():
+    # One disturbed pixel of level 0 reaches level 2 only as bands of 4 x 4 cells and coarser: high
+    # frequencies of level 2 are its own.
+    geometry = Geometry(3, 2, 16, 16)
+    images = np.zeros((3, 16, 16, 1), np.float32)
+    images[0, 8, 8] = 1
+    deep = np.asarray(blend_jit(laplacian, jnp.asarray(images), geometry))[2, ..., 0]
+    spectrum = np.abs(np.fft.fft2(deep))
+    assert spectrum[:5, :5].max() > 10 * spectrum[7:10, 7:10].max()
+    untouched = np.asarray(blend_jit(iterative, jnp.asarray(images[::-1].copy()), geometry))
+    np.testing.assert_array_equal(untouched[:2], images[::-1][:2])  # nothing flows back
+
+
+def test_none_is_independent_sampling_and_disagrees_with_nothing():
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    assert none(images, GEOMETRY) is images
+    assert consistent(images, GEOMETRY, blend="none") is images
+    assert disagreement(images, GEOMETRY, blend="none") == 0
+    assert disagreement_jit(images, GEOMETRY) > 1
+    assert disagreement_jit(render(images, GEOMETRY), GEOMETRY) == 0
+
+
+def test_names_and_shapes_that_do_not_fit_are_named():
+    images = jnp.zeros((4, 8, 8, 1))
+    with pytest.raises(ValueError, match="unknown blend 'median'; known: average, iterative, la"):
+        consistent(images, GEOMETRY, blend="median")
+    with pytest.raises(ValueError, match="unknown kernel 'box'"):
+        consistent(images, GEOMETRY, kernel="box")
+    for blend in BLENDS.values():
+        with pytest.raises(ValueError, match=r"\(4, 8, 8\), not \(4, 4, 4, 1\)"):
+            blend(images[:, :4, :4], GEOMETRY)

@@ -1,0 +1,184 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import render
+from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS, ground_adam, ground_project
+
+# Only projection is run under strict promotion: optax multiplies floats by its step count.
+strictly = pytest.mark.usefixtures("strict_promotion")
+CENTRED = Geometry(6, 2, 16, 16)
+SMALL = Geometry(3, 2, 8, 8)
+GEOMETRIES = {
+    "p2": CENTRED,
+    "p2-off-centre": Geometry(4, 2, 16, 32, ((2, -4), (-4, 6), (2, 8))),
+    "p3": Geometry(4, 3, 18, 18, ((3, -3), (0, 6), (-6, 3))),
+    "p10": Geometry(3, 10, 20, 40),
+}
+# Eager, every operation compiles by itself; one test below is about eager.
+adam_jit, project_jit = (
+    jax.jit(ground, static_argnames=("geometry", "level"))
+    for ground in (ground_adam, ground_project)
+)
+render = jax.jit(render, static_argnames=("geometry",))
+
+every_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+
+
+def pictures(geometry, seed=0, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-1, 1, (geometry.levels, geometry.height, geometry.width, 3)).astype(dtype)
+
+
+def ties(images, photo, geometry, level):
+    """Yields (i, what level i shows of the photograph, what it should), by slow oracles."""
+    p, corners = geometry.zoom_factor, geometry.corners
+    stack = np.broadcast_to(photo, (geometry.levels, *photo.shape))
+    for i in range(geometry.levels):
+        k = abs(i - level)
+        if k > oracles.pyramid_depth(geometry.height, geometry.width, p):
+            continue
+        deeper, wider = max(i, level), min(i, level)
+        if oracles.observation(stack, deeper, k, corners, p) is None:
+            continue
+        if i >= level:
+            yield (
+                i,
+                oracles.downsample(images[i], p**k),
+                oracles.observation(stack, deeper, k, corners, p),
+            )
+        else:
+            whole = np.broadcast_to(images[i], (geometry.levels, *photo.shape))
+            assert wider == i
+            yield (
+                i,
+                oracles.observation(whole, deeper, k, corners, p),
+                oracles.downsample(photo, p**k),
+            )
+
+
+@strictly
+@every_geometry
+def test_projection_meets_the_photograph_at_every_level_that_sees_it(geometry):
+    images, photo = pictures(geometry), pictures(geometry, 1)[0]
+    for level in {0, 1, geometry.levels - 1}:
+        found = np.asarray(
+            project_jit(jnp.asarray(images), jnp.asarray(photo), geometry, level=level)
+        )
+        tied = list(ties(found, photo, geometry, level))
+        assert level in [i for i, _, _ in tied]
+        for _, seen, wanted in tied:
+            np.testing.assert_allclose(seen, wanted, atol=5e-7)  # float32 rounding of D
+        for i in set(range(geometry.levels)) - {i for i, _, _ in tied}:
+            np.testing.assert_array_equal(found[i], images[i])
+
+
+def test_a_centred_photograph_ties_the_levels_whose_windows_keep_two_pixels():
+    images, photo = pictures(CENTRED), pictures(CENTRED, 1)[0]
+    tied = [i for i, _, _ in ties(images, photo, CENTRED, 0)]
+    assert tied == [0, 1, 2, 3]
+    assert [i for i, _, _ in ties(images, photo, CENTRED, 3)] == [0, 1, 2, 3, 4, 5]
+
+
+@strictly
+@every_geometry
+def test_projection_is_idempotent_and_changes_as_little_as_can_be(geometry):
+    with jax.enable_x64(True):
+        images = jnp.asarray(pictures(geometry, dtype=np.float64))
+        photo = jnp.asarray(pictures(geometry, 1, np.float64)[0])
+        found = project_jit(images, photo, geometry, level=1)
+        again = project_jit(found, photo, geometry, level=1)
+        # Pythagoras: the change is orthogonal to every way of staying on the photograph.
+        other = project_jit(
+            jnp.asarray(pictures(geometry, 2, np.float64)), photo, geometry, level=1
+        )
+        np.testing.assert_allclose(again, found, atol=1e-14)
+        assert abs(float(jnp.sum((found - images) * (other - found)))) < 1e-9
+
+
+def test_deeper_detail_that_the_photograph_cannot_show_stays():
+    images, photo = pictures(CENTRED), pictures(CENTRED, 1)[0]
+    found = np.asarray(project_jit(jnp.asarray(images), jnp.asarray(photo), CENTRED))
+
+    def detail(image):
+        return image - oracles.replicate(oracles.downsample(image, 4), 4)
+
+    np.testing.assert_allclose(detail(found[2]), detail(images[2]), atol=1e-6)
+    assert not np.allclose(found[2], images[2], atol=0.1)
+
+
+@every_geometry
+def test_adam_moves_towards_the_photograph_and_leaves_other_levels_alone(geometry):
+    images, photo = pictures(geometry), pictures(geometry, 1)[0]
+    found = np.asarray(adam_jit(jnp.asarray(images), jnp.asarray(photo), geometry))
+
+    def misfit(x):
+        return sum(np.sum((seen - wanted) ** 2) for _, seen, wanted in ties(x, photo, geometry, 0))
+
+    # 0.4 of a typical distance of 0.66: five steps of at most 0.1 go about half the way.
+    assert misfit(found) < 0.5 * misfit(images)
+    assert np.abs(found - images).max() < 0.5 + 1e-4
+    for i in set(range(geometry.levels)) - {i for i, _, _ in ties(images, photo, geometry, 0)}:
+        np.testing.assert_array_equal(found[i], images[i])
+
+
+def test_adam_is_optax_in_longhand():
+    # Kingma and Ba's update with bias correction, b1 = 0.9, b2 = 0.999, eps = 1e-8, on one level.
+    geometry = Geometry(1, 2, 4, 4)
+    x, photo = pictures(geometry, 0, np.float64)[0], pictures(geometry, 1, np.float64)[0]
+    with jax.enable_x64(True):
+        found = adam_jit(jnp.asarray(x)[None], jnp.asarray(photo), geometry)
+    first = second = 0
+    for t in range(1, 6):
+        slope = 2 * (x - photo)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.999 * second + 0.001 * slope**2
+        x = x - 0.1 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(found[0], x, atol=1e-12)
+
+
+def test_adam_has_an_error_floor_and_projection_has_none():
+    # Almost right everywhere, as at the last steps of sampling: wrong by up to 0.002.
+    agreeing = np.asarray(render(jnp.asarray(pictures(CENTRED)), CENTRED))
+    photo = agreeing[0]
+    nearly = jnp.asarray(agreeing + 0.002 * pictures(CENTRED, 1))
+    adam = np.abs(np.asarray(adam_jit(nearly, jnp.asarray(photo), CENTRED))[0] - photo)
+    exact = np.abs(np.asarray(project_jit(nearly, jnp.asarray(photo), CENTRED))[0] - photo)
+    assert 0.03 < adam.max() < 0.1
+    assert exact.max() == 0
+
+
+def test_pictures_that_already_meet_the_photograph_stay():
+    agreeing = render(jnp.asarray(pictures(CENTRED)), CENTRED)
+    found = project_jit(agreeing, agreeing[2], CENTRED, level=2)
+    np.testing.assert_allclose(found, agreeing, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", sorted(PHOTOGRAPH_METHODS))
+def test_jit_equals_eager_and_gradients_are_finite(method):
+    # SMALL: eager, every operation compiles by itself.
+    images, photo = (jnp.asarray(x) for x in (pictures(SMALL), pictures(SMALL, 1)[0]))
+    ground = PHOTOGRAPH_METHODS[method]
+    eager = ground(images, photo, SMALL, level=1)
+    compiled = jax.jit(lambda x, xi: ground(x, xi, SMALL, level=1))(images, photo)
+    np.testing.assert_allclose(compiled, eager, atol=1e-5)  # Adam divides rounding by small slopes
+    slopes = jax.jit(jax.grad(lambda x, xi: jnp.sum(ground(x, xi, SMALL) ** 2), argnums=(0, 1)))(
+        images, photo
+    )
+    assert all(bool(jnp.isfinite(slope).all()) for slope in slopes)
+
+
+@pytest.mark.parametrize("method", sorted(PHOTOGRAPH_METHODS))
+def test_photographs_that_do_not_fit_are_named(method):
+    images = jnp.zeros((6, 16, 16, 3))
+    ground = PHOTOGRAPH_METHODS[method]
+    with pytest.raises(ValueError, match=r"\(16, 16, 3\), not \(8, 8, 3\)"):
+        ground(images, jnp.zeros((8, 8, 3)), CENTRED)
+    for level in (-1, 6):
+        with pytest.raises(ValueError, match=f"levels 0 to 5, not {level}"):
+            ground(images, images[0], CENTRED, level=level)
+    with pytest.raises(ValueError, match="expected a stack"):
+        ground(images[:2], images[0], CENTRED)
