@@ -98,7 +98,8 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
         hardware=scores.get("hardware", "Training is still under way"),
         minutes=_listed({f"{k} (minutes)": v for k, v in scores.get("minutes", {}).items()}),
         scores=_listed(figures) or "none yet.",
-        settings=json.dumps(as_json(settings), indent=2),
+        # Where the renders lay is that machine's own affair.
+        settings=json.dumps({**as_json(settings), "renders": ""}, indent=2),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
