@@ -30,6 +30,9 @@ class AutoencoderSettings:
     descent: Optimisation
     loss: AutoencoderLoss = AutoencoderLoss()
 
+    def __post_init__(self):
+        _check_model("autoencoder.model", self.model)
+
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionSettings:
@@ -41,10 +44,19 @@ class DiffusionSettings:
     caption_dropout: float = 0.1
 
     def __post_init__(self):
+        _check_model("diffusion.text_encoder", self.text_encoder, ("hidden_size",))
+        _check_model("diffusion.unet", self.unet)
         if not 0 <= self.caption_dropout < 1:
             raise UserError(
                 f"diffusion.caption_dropout must be from 0 to below 1, got {self.caption_dropout}"
             )
+
+
+def _check_model(name: str, model: Any, needed: tuple[str, ...] = ("block_out_channels",)) -> None:
+    if not isinstance(model, dict) or not all(key in model for key in needed):
+        raise UserError(
+            f"{name} must be a group of settings with {', '.join(needed)} among them, got {model!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

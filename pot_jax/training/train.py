@@ -78,6 +78,10 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """
     settings = read_settings(config)
     module = _autoencoder_module(settings)
+    side = settings.data.size // module.config.downsample_factor
+    # Before any work: the same networks but for the size of the vocabulary, which is not known yet.
+    planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
+    diffusion.check_sizes(planned, side, settings.tokenizer.length)
     folder = _claim_workdir(Path(workdir), settings)
     mesh = data_mesh()
     logging.info("%d devices, %s", mesh.size, jax.devices()[0].device_kind)
@@ -87,9 +91,13 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
     texts = [text for variant in (0, 1) for text in examples.captions(some, variant + 0 * some)]
     tokenizer = train_tokenizer(texts, settings.tokenizer.vocabulary, settings.tokenizer.length)
-    networks = _networks(settings, tokenizer)
-    side = settings.data.size // module.config.downsample_factor
-    diffusion.check_sizes(networks, side, settings.tokenizer.length)
+    networks = _networks(
+        settings,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
 
     coded = _train_autoencoder(settings, folder, module, examples, mesh, scores)
@@ -172,14 +180,11 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     return module
 
 
-def _networks(settings: TrainSettings, tokenizer) -> diffusion.Networks:
+def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
     text = CLIPTextConfig.from_json(
         {
-            "vocab_size": len(tokenizer),
+            **vocabulary,
             "max_position_embeddings": settings.tokenizer.length,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
             **settings.diffusion.text_encoder,
         }
     )

@@ -21,7 +21,7 @@ def tiny() -> dict:
     """The shipped recipe, made small."""
     config = cosmos64.get_config().to_dict()
     config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "workers": 1, "phrasings": 2}
-    config["tokenizer"] |= {"vocabulary": 540, "captions": 8, "length": 48}
+    config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
     config["autoencoder"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
     config["diffusion"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
@@ -56,7 +56,7 @@ def test_the_model_it_leaves_can_be_loaded(finished):
     assert model.schedule.prediction_type == "v_prediction"
     assert model.schedule.rescale_betas_zero_snr
     assert model.autoencoder.config.downsample_factor == 2
-    assert model.tokenizer.model_max_length == 48
+    assert model.tokenizer.model_max_length == 160
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(model.params))
 
 
@@ -110,7 +110,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ("diffusion.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
         ("autoencoder.model.norm_num_groups", 3, "norm_num_groups"),
         ("diffusion.caption_dropout", 1.0, "caption_dropout"),
-        ("diffusion.unet", None, "unet"),
+        ("diffusion.unet", None, "diffusion.unet must be a group"),
+        ("diffusion.text_encoder.num_attention_heads", 3, "num_attention_heads"),
+        ("diffusion.text_encoder.max_position_embeddings", 8, "160 tokens do not fit"),
+        ("autoencoder.descent.batch", "many", "of another kind"),
         ("seed", -1, "seed"),
         ("colour", "red", "unknown setting 'colour'"),
     ],
