@@ -13,6 +13,7 @@ Everything is a function of the settings and the step, so that a resumed run see
 
 import dataclasses
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ import numpy as np
 from pot_jax.errors import UserError
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
+PROBED = 16  # pictures rendered anew to see whether the shards on disk are still of this world
 
 Picture = Callable[[int, float, int], np.ndarray]
 
@@ -100,15 +102,16 @@ def render_views(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    views = draw_views(config, seed)
     made_from = {
         "pictures": config.pictures,
         "size": config.size,
         "deepest": config.deepest,
         "seed": seed,
         "picture": f"{picture.__module__}.{picture.__qualname__}",
+        "first_pictures": _digest_of_first(picture, views, config.size),
     }
     _claim(folder / "views.json", made_from)
-    views = draw_views(config, seed)
     paths, jobs = [], []
     for start in range(0, config.pictures, SHARD):
         chosen = slice(start, min(start + SHARD, config.pictures))
@@ -173,6 +176,18 @@ def _render_shard(job) -> int:
         np.save(file, pictures)
     os.replace(unfinished, path)
     return len(pictures)
+
+
+def _digest_of_first(picture: Picture, views: Views, size: int) -> str:
+    """SHA-256 over the first views as they are rendered today.
+
+    A world whose code has changed since the shards were made draws other worlds from the same
+    seeds, and captions, which are made when needed, would describe pictures that are not there.
+    """
+    digest = hashlib.sha256()
+    for seed, scale in zip(views.seeds[:PROBED], views.scales[:PROBED]):
+        digest.update(to_bytes(picture(int(seed), float(scale), size)).tobytes())
+    return digest.hexdigest()
 
 
 def _claim(path: Path, made_from: dict) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -13,7 +14,11 @@ CONFIG = DataConfig(pictures=20, size=8, held_out=4, deepest=3.5, workers=2, phr
 
 def flat(seed: int, scale: float, size: int) -> np.ndarray:
     """A picture that shows its own view: (seed, scale, 0)."""
-    row = np.array([seed % 100 / 50 - 1, scale / 2 - 1, 0.0], np.float32)
+    return flat_in_colour(0.0, seed, scale, size)
+
+
+def flat_in_colour(blue: float, seed: int, scale: float, size: int) -> np.ndarray:
+    row = np.array([seed % 100 / 50 - 1, scale / 2 - 1, blue], np.float32)
     return np.broadcast_to(row, (size, size, 3))
 
 
@@ -54,6 +59,15 @@ def test_a_folder_of_other_renders_is_refused(tmp_path):
     render_views(tmp_path, CONFIG, 0, flat)
     with pytest.raises(UserError, match="seed: 0 there, 1 wanted"):
         render_views(tmp_path, CONFIG, 1, flat)
+
+
+def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch):
+    """Captions are made by today's code: they would describe pictures that are not there."""
+    render_views(tmp_path, CONFIG, 0, flat)
+    repainted = functools.partial(flat_in_colour, 0.25)
+    repainted.__module__, repainted.__qualname__ = flat.__module__, flat.__qualname__
+    with pytest.raises(UserError, match="first_pictures"):
+        render_views(tmp_path, CONFIG, 0, repainted)
 
 
 def test_bytes_round_trip():
