@@ -8,8 +8,8 @@ prompts are made of; other variants leave things out and say them otherwise.
 import numpy as np
 
 from pot_jax.training.worlds.attributes import World, imagine
+from pot_jax.training.worlds.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT
 from pot_jax.training.worlds.palettes import FORESTS
-from pot_jax.training.worlds.world import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT
 
 MOST_WORDS = 28
 
@@ -19,7 +19,7 @@ _NEARNESS = (
     ("in the middle", "in the centre", ""),
     ("close", "up close", "filling the view", "seen from near"),
 )
-_OUTLINED = ("galaxy", "planet", "island", "tree", "leaf", "ladybug")
+_OUTLINED = ("galaxy", "star", "planet", "island", "tree", "leaf", "ladybug")
 # The same for a field without an outline, whose middle holds the next object.
 _FIELD = (
     ("wide view", "seen from far away", "far away"),
@@ -29,7 +29,7 @@ _FIELD = (
 
 
 def concept(scale: float) -> str:
-    """What a picture at this scale is of: one of CONCEPTS. ValueError outside 0..16."""
+    """What a picture at this scale is of: one of CONCEPTS. ValueError outside 0..20."""
     if not 0 <= scale <= DEEPEST:
         raise ValueError(f"scale must lie between 0 and {DEEPEST:g}, came {scale}")
     return CONCEPTS[min(int(scale // SCALES_PER_CONCEPT), len(CONCEPTS) - 1)]
@@ -55,8 +55,10 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
     name = concept(scale)
     found = {
         "galaxy": {"kind": w.galaxy_kind, "colour": w.galaxy},
-        "nebula": {"colour": w.nebula, "kind": _sky(w), "planet": w.planet},
+        "nebula": {"colour": w.nebula, "kind": _sky(w), "star": w.sun},
+        "star": {"colour": w.sun, "planet": w.planet, "nebula": w.nebula},
         "planet": {"colour": w.planet, "rings": "rings" if w.ringed else "no rings"},
+        "continent": {"colour": w.planet, "island": w.forest},
         "island": {"colour": w.forest, "season": FORESTS[w.forest].season, "planet": w.planet},
         "forest": {"colour": w.forest, "season": FORESTS[w.forest].season, "tree": w.tree},
         "tree": {"colour": w.tree, "forest": w.forest, "leaf": w.leaf},
@@ -80,16 +82,29 @@ def _galaxy(w: World, near: str) -> list[str]:
 
 
 def _nebula(w: World, near: str) -> list[str]:
-    sky, planet = _a(f"{w.nebula} {_sky(w)}"), _a(f"{w.planet} planet")
-    star = _a(f"{w.sun} star")
+    sky, star = _a(f"{w.nebula} {_sky(w)}"), _a(f"{w.sun} star")
     return [
-        f"{sky} and {star} around {planet}, {near}",
+        f"{sky} with {star} in the middle, {near}",
         f"{sky} {near}",
-        f"a star and its planet in {sky}, {near}",
-        f"a star and its planets, {near}",
-        f"{sky} with {w.nebula_second} clouds and a small {w.planet} planet in the middle",
-        f"{star} and {planet} in {sky} {near}",
-        f"stars and {w.nebula} clouds {near}, with {planet} in the middle",
+        f"{star} in {sky}, {near}",
+        f"stars in {sky}, {near}",
+        f"{sky} with {w.nebula_second} clouds and a small {w.sun} star in the middle",
+        f"{sky} around {star} {near}",
+        f"stars and {w.nebula} clouds {near}, with {star} in the middle",
+    ]
+
+
+def _star(w: World, near: str) -> list[str]:
+    star, planet = _a(f"{w.sun} star"), _a(f"{w.planet} planet")
+    sky = _a(f"{w.nebula} {_sky(w)}")
+    return [
+        f"{star} and its planets, {_a(f'{w.planet} one')} in the middle, in {sky}, {near}",
+        f"{star} {near}",
+        f"{star} and its planets {near}",
+        f"{star} beside {planet} in the middle, {near}",
+        f"{planet} going round {star} {near}",
+        f"{star} and the orbits of its planets in {sky}, {near}",
+        f"{near}, {star} shining on {planet} in the middle",
     ]
 
 
@@ -103,8 +118,20 @@ def _planet(w: World, near: str) -> list[str]:
         f"{ringed} {near}",
         f"{kind} {near}",
         f"{rings} {near}, among stars",
-        f"{rings} with {_a(w.forest)} island in the middle, {near}",
+        f"{rings} with seas and {_a(w.sun)} sun, {near}",
         f"{near}, {ringed} with clouds, seas and land",
+    ]
+
+
+def _continent(w: World, near: str) -> list[str]:
+    kind, island = _a(f"continent of {_a(w.planet)} planet"), _a(f"{w.forest} island")
+    return [
+        f"{kind} with {island} in the sea in the middle, {near}",
+        f"{kind} {near}",
+        f"a continent with {island} in a gulf in the middle, {near}",
+        f"the coasts of {_a(w.planet)} planet {near}, seen from above",
+        f"{kind} with clouds {near}",
+        f"{near}, the land and sea of {_a(w.planet)} planet around {island}",
     ]
 
 
@@ -174,7 +201,18 @@ def _ladybug(w: World, near: str) -> list[str]:
 _PHRASES = dict(
     zip(
         CONCEPTS,
-        (_galaxy, _nebula, _planet, _island, _forest, _tree, _leaf, _ladybug),
+        (
+            _galaxy,
+            _nebula,
+            _star,
+            _planet,
+            _continent,
+            _island,
+            _forest,
+            _tree,
+            _leaf,
+            _ladybug,
+        ),
         strict=True,
     )
 )
@@ -189,7 +227,7 @@ def _tidy(words: str) -> str:
 def caption(seed: int, scale: float, variant: int = 0) -> str:
     """Words for `picture(seed, scale)`, at most 28 of them; another phrasing by each variant.
 
-    seed, variant: whole numbers from 0. Raises ValueError for a scale outside 0..16.
+    seed, variant: whole numbers from 0. Raises ValueError for a scale outside 0..20.
     """
     name = concept(scale)
     nearness = (_NEARNESS if name in _OUTLINED else _FIELD)[_third(scale)]

@@ -279,7 +279,7 @@ def _train_diffusion(
     dropout = settings.diffusion.caption_dropout
     sample = diffusion.make_sampler(networks, SHOWN_STEPS, SHOWN_GUIDANCE)
     decode = jax.jit(functools.partial(decode_latents, module))
-    prompts = captions.scene_prompts(16, SHOWN_WORLD)
+    prompts = captions.scene_prompts(int(worlds.DEEPEST), SHOWN_WORLD)
     shown_ids = tokenize(tokenizer, prompts)
     side = settings.data.size // module.config.downsample_factor
     shape = (len(prompts), side, side, module.config.latent_channels)

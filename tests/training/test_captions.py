@@ -4,16 +4,21 @@ import pytest
 from pot_jax.training import captions
 from pot_jax.training.worlds import CONCEPTS, DEEPEST
 
-SCALES = np.linspace(0, DEEPEST, 33)
+SCALES = np.linspace(0, DEEPEST, 41)
 
 
 def test_every_concept_has_two_scales():
-    assert [captions.concept(s) for s in range(16)] == [c for c in CONCEPTS for _ in range(2)]
+    assert [captions.concept(s) for s in range(20)] == [c for c in CONCEPTS for _ in range(2)]
     assert captions.concept(DEEPEST) == CONCEPTS[-1]
 
 
 def test_captions_are_short_tidy_and_of_their_concept():
-    words_of = {"galaxy": "galaxy", "forest": ("forest", "tree"), "nebula": ("nebula", "star")}
+    words_of = {
+        "galaxy": "galaxy",
+        "forest": ("forest", "tree"),
+        "nebula": ("nebula", "star"),
+        "continent": ("continent", "planet"),
+    }
     for seed in range(40):
         for scale in SCALES:
             for variant in range(6):
@@ -29,7 +34,7 @@ def test_captions_are_short_tidy_and_of_their_concept():
 
 def test_plain_captions_name_the_attributes():
     for seed in range(20):
-        for scale in (1.0, 5.0, 9.0, 11.0, 13.0, 15.0):
+        for scale in (1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0):
             found = captions.attributes(seed, scale)
             words = captions.caption(seed, scale)
             assert found["concept"] == captions.concept(scale)
@@ -39,18 +44,18 @@ def test_plain_captions_name_the_attributes():
 def test_captions_repeat_and_vary():
     assert captions.caption(3, 7.2, 5) == captions.caption(3, 7.2, 5)
     assert len({captions.caption(3, 7.2, v) for v in range(12)}) >= 5
-    assert captions.caption(1, 14.1) != captions.caption(1, 15.9)  # far and near
+    assert captions.caption(1, 18.1) != captions.caption(1, 19.9)  # far and near
 
 
 def test_scene_prompts_follow_one_world():
-    prompts = captions.scene_prompts(16, seed=5)
-    assert len(prompts) == 16
-    assert prompts[15] == captions.caption(5, 15.0)
+    prompts = captions.scene_prompts(20, seed=5)
+    assert len(prompts) == 20
+    assert prompts[19] == captions.caption(5, 19.0)
     assert captions.scene_prompts(4, 5, start=2, zoom_factor=4)[3] == captions.caption(5, 8.0)
 
 
 def test_impossible_requests_are_refused():
-    with pytest.raises(ValueError, match="between 0 and 16"):
-        captions.concept(17)
+    with pytest.raises(ValueError, match="between 0 and 20"):
+        captions.concept(21)
     with pytest.raises(ValueError, match="start higher or ask for fewer"):
         captions.scene_prompts(40)

@@ -1,12 +1,13 @@
-"""The ladybug (frame 14), seen from above on its leaf."""
+"""The ladybug (frame `LADYBUG`), seen from above on its leaf."""
 
 import numpy as np
 
 from pot_jax.training.worlds import palettes
 from pot_jax.training.worlds.attributes import World
 from pot_jax.training.worlds.canvas import Canvas, Patch, mix, over, ramp, rotate
+from pot_jax.training.worlds.frames import LADYBUG
 
-RADIUS = 0.36  # half the wing cases' width, in frame 14
+RADIUS = 0.36  # half the wing cases' width, in its frame
 # Spots on one wing case, (along, across) in radii; a shared one lies on the seam.
 _SPOTS = {
     2: [(0.0, 0.48)],
@@ -56,7 +57,7 @@ def _head(patch: Patch, x, y, light, edge: float) -> None:
 
 def paint_beetle(canvas: Canvas, world: World) -> None:
     """Legs, head, and glossy wing cases with their spots."""
-    patch = canvas.patch(14, RADIUS * 1.75)
+    patch = canvas.patch(LADYBUG, RADIUS * 1.75)
     if patch is None:
         return
     colour, spot = palettes.BEETLES[world.beetle]

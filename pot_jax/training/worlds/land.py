@@ -1,7 +1,8 @@
-"""Planet (frame 4), its surface with the island (frame 6), and the forest (frame 10).
+"""Planet, its surface with continent and island, and the forest, each in its own frame.
 
 The surface is one height field over the sphere, read at whatever size the view resolves; the island
-is its middle. The forest's crowns cover the island, and one clearing is left for the tree.
+is its middle, in a gulf of the continent. The forest's crowns cover the island, and one clearing is
+left for the tree.
 """
 
 import numpy as np
@@ -9,11 +10,12 @@ import numpy as np
 from pot_jax.training.worlds import noise, palettes
 from pot_jax.training.worlds.attributes import World
 from pot_jax.training.worlds.canvas import Canvas, Patch, mix, over, ramp, rotate, tint
+from pot_jax.training.worlds.frames import CONTINENT, FOREST, ISLAND, PLANET, TREE
 
-PLANET_RADIUS = 0.42  # in frame 4
-CLEARING = 0.62  # in frame 10
+PLANET_RADIUS = 0.42  # in frame PLANET
+CLEARING = 0.62  # in frame TREE
 MEAN_SHADE = 0.88  # of the crowns' relief, measured
-CROWN = 0.62  # distance between crowns in frame 10
+CROWN = 0.62  # distance between crowns in frame TREE
 
 
 def _light(world: World) -> tuple[np.float32, np.float32]:
@@ -21,36 +23,56 @@ def _light(world: World) -> tuple[np.float32, np.float32]:
 
 
 def surface(world: World, x, y, spacing: float, scale: float):
-    """Colour of sea and land [3, h, w] at (x, y) in frame 6."""
+    """Colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
     kind = palettes.PLANETS[world.planet]
     forest = palettes.FORESTS[world.forest]
-    (ox, oy), (px, py), (qx, qy) = world.offsets[4:7]
-    radius = np.sqrt(x * x + y * y)
-    continents = noise.fractal(x * 0.75 + ox, y * 0.75 + oy, spacing * 0.75)
-    coast = noise.fractal(x * 2.6 + px, y * 2.6 + py, spacing * 2.6)
-    continents = 0.30 * (continents - np.float32(kind.sea_level)) + 0.05 * coast
-    # The island has the sea round it whatever the planet.
-    bay = noise.fractal(x * 0.9 + py, y * 0.9 + px, spacing * 0.9)
-    continents = np.minimum(continents, 0.7 * (radius - 1.0 + 0.28 * bay) + 0.04 * coast)
-    height = np.maximum(continents, _island(world, radius, bay, coast))
-    detail = noise.fractal(x * 11 + qx, y * 11 + qy, spacing * 11)
-    height += 0.012 * detail
+    (px, py), (qx, qy) = world.offsets[5:7]
     lx, ly = _light(world)
-    near = noise.fractal(x * 2.6 + px + 0.16 * lx, y * 2.6 + py + 0.16 * ly, spacing * 2.6)
-    slope = np.clip((coast - near) * 0.5, -0.4, 0.4)
+    near = np.float32(2 ** (ISLAND - CONTINENT))  # from here on, places in frame ISLAND
+    near_x, near_y, near_spacing = x * near, y * near, spacing * float(near)
+    radius = np.sqrt(near_x * near_x + near_y * near_y)
+
+    def coasts(x, y, spacing):
+        return noise.fractal(x * 2.6 + px, y * 2.6 + py, spacing * 2.6)
+
+    coast = coasts(near_x, near_y, near_spacing)
+    ridges = coasts(x, y, spacing)
+    bay = noise.fractal(near_x * 0.9 + py, near_y * 0.9 + px, near_spacing * 0.9)
+    detail = noise.fractal(near_x * 11 + qx, near_y * 11 + qy, near_spacing * 11)
+    continent = _continent(world, x, y, spacing, ridges) + 0.03 * coast
+    # The island has the sea round it whatever the planet.
+    continent = np.minimum(continent, 0.5 * (radius - 1.3 + 0.28 * bay) + 0.04 * coast)
+    height = np.maximum(continent, _island(world, radius, bay, coast)) + 0.012 * detail
+    slope = coast - coasts(near_x + 0.06 * lx, near_y + 0.06 * ly, near_spacing)
+    slope += 0.8 * (ridges - coasts(x + 0.06 * lx, y + 0.06 * ly, spacing))
+    slope = np.clip(0.5 * slope, -0.4, 0.4)
     depth = ramp(-0.22, 0.0, height)
     sea = mix(kind.deep, kind.shallow, depth * depth) * (1 + 0.05 * detail)
-    leafy = ramp(0.055 - 0.02 - 0.4 * spacing, 0.075 + 0.4 * spacing, height)
+    # A sample's width of the coast's usual slope: steep on the island, gentle on the continent.
+    blur = spacing * (1 + 3 * ramp(1.6, 1.0, radius))
+    leafy = ramp(0, 1, (height - 0.035 + 0.4 * blur) / (0.04 + 0.8 * blur))
     canopy = _canopy(forest) * (1 + 0.06 * coast + 0.06 * detail)
-    bare = mix(kind.land, kind.high, ramp(-0.2, 1.3, coast + 0.5 * detail))
+    bare = mix(kind.land, kind.high, ramp(-0.2, 1.3, 0.8 * ridges + 0.4 * coast + 0.4 * detail))
     # Far from the island the land is the planet's own; towards it the forest's colour shows.
-    wild = ramp(0.55, 1.3, radius) * 0.75
+    wild = ramp(0.55, 1.3, radius) * 0.85
     ground = mix(canopy, bare, wild) * (1 + 0.55 * slope)
     land = mix(kind.sand, ground, leafy)
-    foam = np.exp(-(((height + 0.012) / 0.012) ** 2)) * float(ramp(5.5, 7.0, scale)) * 0.5
-    blur = max(0.012, 0.6 * spacing)  # a sample's width of the coast's usual slope
-    shore = ramp(-blur, blur, height)
+    surf = float(ramp(ISLAND - 0.5, ISLAND + 1.0, scale)) * 0.5
+    foam = np.exp(-(((height + 0.012) / 0.012) ** 2)) * surf
+    blur = np.maximum(0.012, 0.6 * blur)
+    shore = ramp(0, 1, 0.5 + 0.5 * height / blur)
     return np.minimum(mix(mix(sea, (1, 1, 1), foam), land, shore), 1)
+
+
+def _continent(world: World, x, y, spacing: float, ridges):
+    """Height of the planet's lands above the sea; one of them half encloses the middle."""
+    ox, oy = world.offsets[4]
+    kind = palettes.PLANETS[world.planet]
+    lands = noise.fractal(x * 0.75 + ox, y * 0.75 + oy, spacing * 0.75)
+    height = 0.30 * (lands - np.float32(kind.sea_level)) + 0.07 * ridges
+    radius = np.sqrt(x * x + y * y)
+    side = (x * np.float32(np.cos(ox)) + y * np.float32(np.sin(ox))) / (radius + 0.05)
+    return height + 0.34 * np.exp(-(((radius - 0.7) / 0.4) ** 2)) * (0.6 + side)
 
 
 def _island(world: World, radius, bay, coast):
@@ -60,7 +82,7 @@ def _island(world: World, radius, bay, coast):
 
 
 def _wooded(world: World, x, y, spacing: float):
-    """Where the island's forest stands, 0..1, at (x, y) in frame 6."""
+    """Where the island's forest stands, 0..1, at (x, y) in frame ISLAND."""
     (px, py), (qx, qy) = world.offsets[5:7]
     coast = noise.fractal(x * 2.6 + px, y * 2.6 + py, spacing * 2.6)
     bay = noise.fractal(x * 0.9 + py, y * 0.9 + px, spacing * 0.9)
@@ -70,14 +92,14 @@ def _wooded(world: World, x, y, spacing: float):
 
 
 def _cloud_cover(world: World, x, y, spacing: float):
-    """Coverage 0..1 of the clouds at (x, y) in frame 6, and of their shadows.
+    """Coverage 0..1 of the clouds at (x, y) in frame CONTINENT, and of their shadows.
 
     Clear above the island.
     """
     ox, oy = world.offsets[7]
     lx, ly = _light(world)
     warp = noise.fractal(x * 0.5 + oy, y * 0.5 + ox, spacing)
-    clear = np.float32(0.35 * world.clouds - 0.1) - 2.2 * np.exp((x * x + y * y) * -4.0)
+    clear = np.float32(0.35 * world.clouds - 0.1) - 2.2 * np.exp((x * x + y * y) * -16.0)
     covers = []
     for away in (0.0, 0.05):
         u = x * 0.9 + 0.3 * warp + (ox + away * lx)
@@ -100,7 +122,7 @@ def _ring(patch: Patch, world: World, front: bool) -> None:
 
 def _moon(canvas: Canvas, world: World) -> None:
     angle = world.light + 2.0
-    patch = canvas.patch(4, 0.1, (0.78 * np.cos(angle), 0.78 * np.sin(angle)))
+    patch = canvas.patch(PLANET, 0.1, (0.78 * np.cos(angle), 0.78 * np.sin(angle)))
     if patch is None:
         return
     x, y = patch.x / np.float32(0.085), patch.y / np.float32(0.085)
@@ -116,12 +138,12 @@ def _moon(canvas: Canvas, world: World) -> None:
 def paint_planet(canvas: Canvas, world: World) -> None:
     """The sphere with its land, sea, clouds, air, and perhaps rings and a moon."""
     kind = palettes.PLANETS[world.planet]
-    if world.moon and canvas.scale < 5.5:
+    if world.moon and canvas.scale < PLANET + 1.5:
         _moon(canvas, world)
-    ringed = world.ringed and canvas.scale < 6.2
-    if ringed and (rings := canvas.patch(4, 0.95)) is not None:
+    ringed = world.ringed and canvas.scale < PLANET + 2.2
+    if ringed and (rings := canvas.patch(PLANET, 0.95)) is not None:
         _ring(rings, world, front=False)
-    patch = canvas.patch(4, PLANET_RADIUS * 1.35)
+    patch = canvas.patch(PLANET, PLANET_RADIUS * 1.35)
     if patch is None:
         return
     x, y = patch.x / np.float32(PLANET_RADIUS), patch.y / np.float32(PLANET_RADIUS)
@@ -163,29 +185,33 @@ def _canopy(forest: palettes.Forest) -> np.ndarray:
 
 
 def _crowns(world: World, patch: Patch) -> np.ndarray:
-    """Colour of the canopy [3, h, w], in frame 10."""
+    """Colour of the canopy [3, h, w], in frame TREE."""
     forest = palettes.FORESTS[world.forest]
     ox, oy = world.offsets[8]
     size = np.float32(CROWN)
     x, y = rotate(patch.x / size, patch.y / size, oy)
     lx, ly = rotate(*_light(world), oy)
     twigs = 0
-    if patch.scale > 7.6:
+    if patch.scale > FOREST - 0.4:
         # Clumps on the crowns, whose bulges also make the crowns' edges uneven.
         def texture(u, v):
             return noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
 
         clumps = _at_pixels(texture, x, y) if patch.fine else texture(x, y)
-        twigs = float(ramp(7.6, 9.0, patch.scale)) * (clumps.height - np.float32(0.86))
+        twigs = float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale)) * (
+            clumps.height - np.float32(0.86)
+        )
         bright = 0.45 * (clumps.dx * lx + clumps.dy * ly) + 0.30 * (clumps.tone - 0.5)
-        twigs_light = np.clip(0.45 * twigs + float(ramp(7.6, 9.0, patch.scale)) * bright, -0.5, 0.4)
+        twigs_light = np.clip(
+            0.45 * twigs + float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale)) * bright, -0.5, 0.4
+        )
     cells = noise.domes(x + ox, y + oy, 0.62, salt=int(ox * 40))
     facing = cells.dx * lx + cells.dy * ly
     relief = float(ramp(0.42, 0.13, patch.spacing / CROWN))
     hollow = ramp(0.75, 0.15, cells.height + 0.25 * twigs)
     shade = 1 + relief * np.clip(0.70 * facing + 0.30 * (cells.height - 0.7), -0.8, 0.35)
     shade *= 1 - 0.55 * relief * hollow
-    if patch.scale > 7.6:
+    if patch.scale > FOREST - 0.4:
         shade *= 1 + twigs_light
     crown = mix(forest.dark, forest.light, ramp(0.0, 0.75, cells.tone))
     crown = mix(crown, forest.accent, ramp(0.80, 0.92, cells.tone) * 0.85)
@@ -196,23 +222,24 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
 
 
 def paint_forest(canvas: Canvas, world: World) -> None:
-    """Crowns over the island and the clearing in their middle, in frame 10."""
-    patch = canvas.patch(10, 16 * 0.8)  # the island's size
+    """Crowns over the island and the clearing in their middle, in frame TREE."""
+    patch = canvas.patch(TREE, 16 * 0.8)  # the island's size
     forest = palettes.FORESTS[world.forest]
     colour = _crowns(world, patch)
     px, py = world.offsets[9]
     broad = noise.fractal(patch.x * 0.2 + px, patch.y * 0.2 + py, patch.spacing * 0.2)
     colour *= 1 + 0.12 * np.clip(broad, -2, 2)
-    cover = np.float32(ramp(5.4, 6.6, canvas.scale))
-    if canvas.scale < 9.0:
-        frame6 = np.float32(1 / 16)
-        cover = cover * _wooded(world, patch.x * frame6, patch.y * frame6, patch.spacing / 16)
+    cover = np.float32(ramp(ISLAND - 0.6, ISLAND + 0.6, canvas.scale))
+    if canvas.scale < FOREST + 1.0:
+        wide = np.float32(2.0 ** (ISLAND - TREE))
+        spacing = patch.spacing * float(wide)
+        cover = cover * _wooded(world, patch.x * wide, patch.y * wide, spacing)
     over(patch.rgb, np.minimum(colour, 1), cover)
     _paint_clearing(canvas, world, forest)
 
 
 def _paint_clearing(canvas: Canvas, world: World, forest: palettes.Forest) -> None:
-    patch = canvas.patch(10, CLEARING * 1.5)
+    patch = canvas.patch(TREE, CLEARING * 1.5)
     if patch is None:
         return
     ox, oy = world.offsets[10]

@@ -1,13 +1,14 @@
-"""Tree (frame 10) and leaf (frame 12), seen from above."""
+"""Tree (frame `TREE`) and leaf (frame `LEAF`), seen from above."""
 
 import numpy as np
 
 from pot_jax.training.worlds import noise, palettes
 from pot_jax.training.worlds.attributes import World
 from pot_jax.training.worlds.canvas import Canvas, Patch, mix, over, ramp, rotate
+from pot_jax.training.worlds.frames import LADYBUG, LEAF, TREE
 
-TREE_RADIUS = 0.42  # in frame 10
-LEAF_LENGTH = 0.62  # half of it, in frame 12
+TREE_RADIUS = 0.42  # in frame TREE
+LEAF_LENGTH = 0.62  # half of it, in frame LEAF
 LEAF_WIDTH = 0.32
 
 
@@ -16,7 +17,7 @@ def _light(world: World) -> tuple[np.float32, np.float32]:
 
 
 def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> np.ndarray:
-    """Single leaves over the crown's own light and dark; `patch` in frame 12."""
+    """Single leaves over the crown's own light and dark; `patch` in frame LEAF."""
     ox, oy = world.offsets[11]
     size = np.float32(0.34)
     lx, ly = _light(world)
@@ -45,7 +46,7 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
 
 def paint_tree(canvas: Canvas, world: World) -> None:
     """A round crown of clumps, and of single leaves where they can be seen."""
-    patch = canvas.patch(10, TREE_RADIUS * 1.3)
+    patch = canvas.patch(TREE, TREE_RADIUS * 1.3)
     if patch is None:
         return
     tree = palettes.TREES[world.tree]
@@ -65,14 +66,14 @@ def paint_tree(canvas: Canvas, world: World) -> None:
     bulge = 0.20 * (np.clip(clumps.height, 0, 1.2) - 0.75)
     soft = max(0.03, patch.spacing / TREE_RADIUS)
     cover = ramp(0.98 + soft, 0.98 - soft, reach - bulge)
-    relief = float(ramp(8.8, 11.4, canvas.scale))
+    relief = float(ramp(TREE - 1.2, TREE + 1.4, canvas.scale))
     if relief > 0:
-        frame12 = np.float32(4)
+        leaf_frame = np.float32(2 ** (LEAF - TREE))
         deeper = Patch(
-            patch.x * frame12,
-            patch.y * frame12,
+            patch.x * leaf_frame,
+            patch.y * leaf_frame,
             patch.rgb,
-            patch.spacing * 4,
+            patch.spacing * float(leaf_frame),
             patch.scale,
             patch.fine,
         )
@@ -116,14 +117,14 @@ def paint_leaf(canvas: Canvas, world: World) -> None:
     lx, ly = _light(world)
     sisters = tree.leaves
     placed = [(0.0, 0.0, 0.0, 1.0, world.leaf)]
-    if 9.0 < canvas.scale < 14.5:
+    if TREE - 1.0 < canvas.scale < LADYBUG + 0.5:
         for k in range(4):
             turn = world.leaf_angle + np.pi / 4 + k * np.pi / 2 + 0.3 * np.sin(5.0 * k + world.seed)
             far = 0.86 + 0.12 * np.cos(7.0 * k + world.seed)
             name = sisters[(k + world.seed) % len(sisters)]
             placed.insert(0, (far * np.cos(turn), far * np.sin(turn), turn, 0.82, name))
     for px, py, turn, size, name in placed:
-        patch = canvas.patch(12, LEAF_LENGTH * size * 1.25, (px, py))
+        patch = canvas.patch(LEAF, LEAF_LENGTH * size * 1.25, (px, py))
         if patch is None:
             continue
         angle = world.leaf_angle if size == 1 else turn

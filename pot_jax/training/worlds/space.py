@@ -1,7 +1,7 @@
-"""Galaxy (frame 0), stars and nebula (frame 2), each over black space.
+"""Galaxy, nebula and the planet's star, each in its own frame, over black space.
 
 The nebula lies in the galaxy's core: seen from far it is the core's colour, from inside it is the
-sky round the planet, with a dark hollow in which the planet (frame 4) hangs.
+sky round the star and its planets, with a dark hollow in which they hang.
 """
 
 import numpy as np
@@ -9,7 +9,10 @@ import numpy as np
 from pot_jax.training.worlds import noise, palettes
 from pot_jax.training.worlds.attributes import World
 from pot_jax.training.worlds.canvas import Canvas, Patch, mix, over, ramp, rotate, tint
+from pot_jax.training.worlds.frames import GALAXY, NEBULA, STAR
 
+SUN_DISTANCE = 0.40  # from the middle, in frame STAR
+SUN_RADIUS = 0.16
 STAR_COLOURS = np.array([(1, 1, 1), (0.72, 0.84, 1), (1, 0.86, 0.66), (1, 0.74, 0.62)], np.float32)
 
 
@@ -72,7 +75,7 @@ def _arms(world: World, x, y, radius, clumps):
 
 def paint_galaxy(canvas: Canvas, world: World) -> None:
     """The galaxy's disc, arms, dust lanes and core."""
-    patch = canvas.patch(0)
+    patch = canvas.patch(GALAXY)
     disc, core = palettes.GALAXY[world.galaxy]
     x, y = rotate(patch.x, patch.y, world.galaxy_angle)
     tilt = max(world.galaxy_tilt, 0.7) if world.galaxy_kind == "elliptical" else world.galaxy_tilt
@@ -116,11 +119,11 @@ def _clouds(world: World, patch: Patch):
 
 def paint_nebula(canvas: Canvas, world: World) -> None:
     """Clouds in two colours, bright where they thicken, round a hollow in the middle."""
-    patch = canvas.patch(2, 2.6)
+    patch = canvas.patch(NEBULA, 2.6)
     density, other, warp = _clouds(world, patch)
     square = patch.x**2 + patch.y**2
     cloud = ramp(-0.6, 1.9, density)
-    hollow = 1 - 0.9 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
+    hollow = 1 - 0.8 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
     bright = cloud * hollow
     first, first_edge = palettes.NEBULA[world.nebula]
     second, second_edge = palettes.NEBULA[world.nebula_second]
@@ -140,17 +143,55 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
 
 
 def paint_sun(canvas: Canvas, world: World) -> None:
-    """The star that lights the planet, beside it at the nebula's size."""
-    angle = world.light
-    patch = canvas.patch(2, 0.8, (0.62 * np.cos(angle), 0.62 * np.sin(angle)))
+    """The star that lights the planet in the middle, and the orbits round it."""
+    middle = (
+        SUN_DISTANCE * np.cos(world.light),
+        SUN_DISTANCE * np.sin(world.light),
+    )
+    patch = canvas.patch(STAR, 1.6, middle)
     if patch is None:
         return
     radius = np.sqrt(patch.x**2 + patch.y**2)
     colour = palettes.SUN[world.sun]
-    disc = ramp(0.075, 0.05, radius)
-    glow = 0.9 * np.exp(-radius / 0.06) + 0.30 * np.exp(-radius / 0.2)
-    patch.rgb[:] += tint(colour) * (glow * (1 - patch.rgb.mean(0)))
-    over(patch.rgb, mix(colour, (1, 1, 1), 0.6), disc)
+    _orbits(canvas, world, patch, radius)
+    ox, oy = world.offsets[15]
+    reach = radius / np.float32(SUN_RADIUS)
+    # Flames: the glow reaches out unevenly round the disc.
+    around = 1 / np.maximum(reach, 0.3)
+    flames = noise.fractal(
+        patch.x / SUN_RADIUS * around * 1.5 + ox, patch.y / SUN_RADIUS * around * 1.5 + oy, 0.05
+    )
+    outside = np.maximum(reach - 1, 0)
+    glow = 0.95 * np.exp(-outside / (0.30 + 0.07 * flames)) + 0.34 * np.exp(-outside / 0.8)
+    patch.rgb[:] += tint(colour) * (glow * (1 - patch.rgb))
+    grains = noise.fractal(patch.x * 14 + ox, patch.y * 14 + oy, patch.spacing * 14)
+    hot = np.clip(0.80 - 0.75 * reach**3 + 0.10 * grains, 0, 1)
+    soft = max(0.08, patch.spacing / SUN_RADIUS)
+    face = mix(colour, (1, 1, 1), hot) * (1 + 0.05 * grains)
+    over(patch.rgb, np.minimum(face, 1), ramp(1 + soft, 1 - soft, reach))
+
+
+def _orbits(canvas: Canvas, world: World, patch: Patch, radius) -> None:
+    """Faint circles about the star, one through the middle, and two sister planets on others."""
+    seen = float(ramp(STAR - 1.2, STAR, canvas.scale) * ramp(STAR + 2.4, STAR + 1.2, canvas.scale))
+    if seen <= 0:
+        return
+    width = max(0.004, 0.45 * patch.spacing)
+    line = 0
+    for orbit in (1.0, 1.65, 2.35):
+        line = line + np.exp(-(((radius - orbit * np.float32(SUN_DISTANCE)) / width) ** 2))
+    faint = 0.30 * seen * min(1.0, 0.012 / width)
+    patch.rgb[:] += tint(mix(palettes.SUN[world.sun], (1, 1, 1), 0.4)[:, 0, 0]) * (line * faint)
+    for orbit, size, (turn, shade) in zip((1.65, 2.35), (0.05, 0.07), world.offsets[13:15]):
+        angle = world.light + np.pi + 0.9 * np.cos(turn) + (0.9 if orbit < 2 else -0.9)
+        far = orbit * SUN_DISTANCE
+        x, y = patch.x - np.float32(far * np.cos(angle)), patch.y - np.float32(far * np.sin(angle))
+        reach = np.sqrt(x * x + y * y) / np.float32(size)
+        sunlit = 0.55 - 0.5 * (x * np.cos(angle) + y * np.sin(angle)) / np.float32(size)
+        colours = ((0.75, 0.55, 0.38), (0.55, 0.62, 0.70), (0.80, 0.72, 0.50), (0.62, 0.42, 0.36))
+        soft = patch.spacing / size
+        disc = ramp(1 + soft, max(1 - soft, 0), reach) * seen
+        over(patch.rgb, tint(colours[int(shade) % 4]) * np.clip(sunlit, 0.06, 1), disc)
 
 
 def paint_core(canvas: Canvas, world: World) -> None:

@@ -11,16 +11,23 @@ from pot_jax.training.worlds import space
 from pot_jax.training.worlds.attributes import imagine
 from pot_jax.training.worlds.beetle import paint_beetle
 from pot_jax.training.worlds.canvas import Canvas
+from pot_jax.training.worlds.frames import (
+    CONTINENT,
+    DEEPEST,
+    FOREST,
+    ISLAND,
+    LADYBUG,
+    LEAF,
+    NEBULA,
+    PLANET,
+    TREE,
+)
 from pot_jax.training.worlds.land import paint_forest, paint_planet
 from pot_jax.training.worlds.plants import paint_leaf, paint_tree
 
-CONCEPTS = ("galaxy", "nebula", "planet", "island", "forest", "tree", "leaf", "ladybug")
-SCALES_PER_CONCEPT = 2
-DEEPEST = float(SCALES_PER_CONCEPT * len(CONCEPTS))  # the last concept fills the view here
-
 
 def _paint_stars(canvas, _):
-    for layer, brightness in ((0, 0.8), (1, 0.5), (2, 0.9), (3, 0.7), (4, 0.8), (5, 0.6)):
+    for layer, brightness in enumerate((0.8, 0.5, 0.9, 0.7, 0.8, 0.6, 0.7, 0.5)):
         space.paint_stars(canvas, layer, brightness)
 
 
@@ -29,23 +36,23 @@ def _paint_stars(canvas, _):
 # soft, its painter smooths its edges, or it lies out of focus behind a nearer one. Once a layer
 # needs more samples, all after it are painted with them.
 _LAYERS = (
-    (space.paint_galaxy, -np.inf, 3.9, -np.inf),
-    (space.paint_nebula, -np.inf, 6.2, -np.inf),
-    (space.paint_sun, -np.inf, 4.6, -np.inf),
-    (_paint_stars, -np.inf, 6.2, -np.inf),
-    (paint_planet, -np.inf, 9.0, -np.inf),
-    (space.paint_core, -np.inf, 3.0, -np.inf),
-    (paint_forest, 5.4, 12.2, 10.4),
-    (paint_tree, 5.6, 14.6, 10.4),
-    (paint_leaf, 8.0, 16.8, 14.8),
-    (paint_beetle, 10.0, np.inf, np.inf),
+    (space.paint_galaxy, -np.inf, NEBULA + 1.9, -np.inf),
+    (space.paint_nebula, -np.inf, CONTINENT + 0.2, -np.inf),
+    (space.paint_sun, -np.inf, PLANET + 0.6, -np.inf),
+    (_paint_stars, -np.inf, CONTINENT + 0.2, -np.inf),
+    (paint_planet, -np.inf, FOREST + 1.0, -np.inf),
+    (space.paint_core, -np.inf, NEBULA + 1.0, -np.inf),
+    (paint_forest, ISLAND - 0.6, LEAF + 0.2, TREE + 0.4),
+    (paint_tree, ISLAND - 0.4, LADYBUG + 0.6, TREE + 0.4),
+    (paint_leaf, FOREST, np.inf, LADYBUG + 0.8),
+    (paint_beetle, TREE, np.inf, np.inf),
 )
 
 
 def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
     """The view of world `seed` at `scale`: float32 [size, size, 3] in [-1, 1].
 
-    scale: 0 (galaxy) to 16 (ladybug), any number between; each +1 halves the width of the view.
+    scale: 0 (galaxy) to 20 (ladybug), any number between; each +1 halves the width of the view.
     Raises ValueError for a scale outside that range or an odd or small size.
     """
     if not 0 <= scale <= DEEPEST:
