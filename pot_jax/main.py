@@ -165,7 +165,8 @@ def train(arguments: Sequence[str]) -> None:
 
     from pot_jax.training import train as training
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # By force: libraries imported by now have put handlers of their own there.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     training.train(values.config, folder)
 
 

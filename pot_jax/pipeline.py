@@ -165,7 +165,7 @@ def prepare(
         settings=settings.sampler,
         geometry=geometry,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
-        mesh=meshes.level_mesh(devices),
+        mesh=meshes.device_mesh(devices=devices),
         decode_rows=settings.decode_rows,
     )
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None

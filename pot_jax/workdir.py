@@ -12,7 +12,6 @@ file is written under a temporary name and moved into place.
 """
 
 import importlib.metadata
-import json
 import pathlib
 import platform
 import shutil
@@ -25,6 +24,7 @@ from pot_jax.config import MovieSettings, RunSettings, to_dict
 from pot_jax.diffusion.sampler import SamplerState
 from pot_jax.errors import UserError
 from pot_jax.evaluation import report
+from pot_jax.evaluation.run import read_record
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import write_atomically, write_json
@@ -83,26 +83,6 @@ def claim(folder: str, job: Job) -> bool:
             return True
     write_json(path / "config.json", record)
     return False
-
-
-def read_record(folder: str) -> dict:
-    """Reads a run's config.json.
-
-    Raises:
-      UserError: the folder holds no run, or its config.json is not whole.
-    """
-    file = pathlib.Path(folder) / "config.json"
-    try:
-        record = json.loads(file.read_text())
-        return record if "config" in record else _no_run(folder)
-    except FileNotFoundError:
-        _no_run(folder)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} is not a run's configuration: {error}") from error
-
-
-def _no_run(folder: str):
-    raise UserError(f"{folder} holds no run: no config.json of pot-jax sample; check the folder")
 
 
 def _differences(found: dict, wanted: dict) -> str:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from tiny_models import tiny_model
 
-from pot_jax import main, pipeline, workdir
+from pot_jax import main, pipeline
+from pot_jax.evaluation.run import read_record
 from pot_jax.weights.export import export
 
 FLAGS = ["--steps=7", "--space=latent", "--config.save_every=5", "--config.movie.fps=4"]
@@ -206,6 +207,6 @@ def test_a_zoom_from_python_is_saved_whole(tmp_path):
     model = tiny_model(tmp_path / "tokenizer")
     zoom = pipeline.sample(model, ["star"], steps=2, space="latent")
     zoom.save(tmp_path / "saved")
-    assert workdir.read_record(tmp_path / "saved")["config"]["prompts"] == ["star"]
+    assert read_record(tmp_path / "saved")["config"]["prompts"] == ["star"]
     with pytest.raises(ValueError, match="not an empty folder"):
         zoom.save(tmp_path / "saved")

@@ -40,7 +40,7 @@ def read_run(folder: str | os.PathLike) -> Run:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
-    record = _read_json(folder / "config.json")
+    record = read_record(folder)
     geometry, kernel = _geometry(record, folder / "config.json")
     arrays = _read_arrays(folder / "stack.npz")
     expected = (geometry.levels, geometry.height, geometry.width, 3)
@@ -57,6 +57,19 @@ def read_run(folder: str | os.PathLike) -> Run:
         kernel=kernel,
         timings=_timings(folder / "metrics.json"),
     )
+
+
+def read_record(folder: str | os.PathLike) -> dict[str, Any]:
+    """Read a run's config.json: what decided its pictures.
+
+    Raises:
+      UserError: the folder holds no run, or its config.json is not whole.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    record = _read_json(path)
+    if not isinstance(record.get("config"), dict):
+        raise UserError(f"{path} is not of a run of pot-jax sample: it has no settings in it")
+    return record
 
 
 def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:

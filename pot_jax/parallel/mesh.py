@@ -14,10 +14,10 @@ from jax.sharding import PartitionSpec as P
 AXIS = "levels"
 
 
-def level_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a one-axis mesh named `levels` over `devices` (default: all, of every process)."""
+def device_mesh(axis: str = AXIS, devices: list[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh of one axis over `devices` (default: all, of every process)."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -36,7 +36,7 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
     Args:
       function: takes `weights`, any pytree, replicated, and arrays `[M, ...]` whose rows are
         independent of each other; returns one array `[M, ...]`.
-      mesh: from `level_mesh`.
+      mesh: from `device_mesh`.
       rows_at_once: the most rows computed at a time on each device, which bounds memory (an
         autoencoder at 512 pixels needs about a gigabyte a row); None means all.
 

@@ -108,6 +108,59 @@ def certain_start(params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+CARRIERS = 8  # channels: red, green and blue, each once positive and once negative, and a constant
+CONSTANT = 8.0  # of the last two: well above the colours, so that it decides the groups' deviation
+# How a carrier goes through the convolutions on the way: as it is, as the mean of 2 x 2 pixels, and
+# between the two nearest of the coarser grid.
+_TAPS = {
+    "conv_shortcut": np.ones((1, 1)),
+    "downsamplers_0": np.pad(np.full((2, 2), 0.25), ((0, 1), (0, 1))),
+    "upsamplers_0": np.outer([1, 2, 1], [1, 2, 1]) / 16,
+}
+
+
+def carried_start(module: AutoencoderKL, params: dict[str, Any]) -> dict[str, Any]:
+    """An autoencoder that begins as cell means and their smooth enlargement, not as noise.
+
+    Its normalisations take the mean colour away, and a random start needs many steps to bring it
+    round them: 22.4 dB after 1860 steps of 8 pictures, where this has 22.7 dB after 300. The first
+    channels carry the three colours along the shortcuts, past the residual branches (which
+    `quiet_start` has begin as nothing): each colour c twice, as c and -c, and a constant likewise.
+    A group that holds just these has mean 0 and nearly the constant's deviation, so that its
+    normalisation only divides; and silu(c) - silu(-c) = c exactly, so that the last convolution
+    finds the colours again.
+
+    Args:
+      module: whose groups are of at least eight channels, whose pictures have three and whose
+        latents at least three; for others the parameters come back as they are.
+      params: freshly drawn.
+    """
+    config = module.config
+    groups, latents = config.norm_num_groups, config.latent_channels
+    if min(config.block_out_channels) < CARRIERS * groups or latents < 3:
+        return params
+    flat = {path: np.array(x) for path, x in traverse_util.flatten_dict(params).items()}
+    for half in ("encoder", "decoder"):
+        enter, leave = flat[half, "conv_in", "kernel"], flat[half, "conv_out", "kernel"]
+        width = leave.shape[2] // groups
+        enter[..., :width] = 0  # the carriers' group holds nothing else
+        for path in [p for p in flat if p[0] == half and p[-1] == "kernel"]:
+            for kind in _TAPS.keys() & set(path):
+                flat[path][..., :width] = 0
+                for carrier in range(CARRIERS):
+                    flat[path][:, :, carrier, carrier] = _TAPS[kind]
+        flat[half, "conv_in", "bias"][6:CARRIERS] = CONSTANT, -CONSTANT
+        leave[..., :3] = 0
+        deviation = np.sqrt(2 * CONSTANT**2 / width)
+        for colour in range(3):
+            positive, negative = 2 * colour, 2 * colour + 1
+            enter[1, 1, colour, positive], enter[1, 1, colour, negative] = 1, -1
+            leave[1, 1, positive, colour], leave[1, 1, negative, colour] = deviation, -deviation
+    flat["quant_conv", "kernel"][0, 0] = np.diag([1.0] * latents + [0.0] * latents)
+    flat["post_quant_conv", "kernel"][0, 0] = np.eye(latents)
+    return traverse_util.unflatten_dict({path: jnp.asarray(x) for path, x in flat.items()})
+
+
 def standardise(
     module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray
 ) -> dict[str, Any]:

@@ -4,9 +4,8 @@ Symbols: z_0 clean latents [B, h, w, c], eps unit noise, z_t = alpha_t z_0 + sig
 UNet sees, v = alpha_t eps - sigma_t z_0 what it is to predict (arXiv 2202.00512); T tokens.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +34,7 @@ SCHEDULE = ScheduleConfig(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Networks:
+class Networks(NamedTuple):
     """The two networks trained here; their parameters go by the fields' names."""
 
     text_encoder: CLIPTextModel

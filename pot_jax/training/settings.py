@@ -12,6 +12,8 @@ from pot_jax.training.autoencoder import AutoencoderLoss
 from pot_jax.training.data import DataConfig
 from pot_jax.training.steps import Optimisation
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
@@ -82,12 +84,19 @@ class TrainSettings:
     tokenizer: TokenizerSettings
     autoencoder: AutoencoderSettings
     diffusion: DiffusionSettings
+    # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs,
+    # which have units for it.
+    precision: str = "auto"
     renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
     visits: VisitSettings = VisitSettings()
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
         for phase, trained_on in (
             ("autoencoder", self.autoencoder.descent.batch),
             ("diffusion", self.diffusion.descent.batch),

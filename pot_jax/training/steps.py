@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pot_jax.checkpoints import Checkpoints
@@ -25,6 +25,7 @@ from pot_jax.errors import UserError
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 
+AXIS = "data"  # of the mesh: batches are split along it
 TICKS = 10_000  # optax's schedules count steps; ours is a curve over progress 0..1
 
 
@@ -67,12 +68,6 @@ class TrainState(NamedTuple):
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices along one axis, `data`."""
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-
-
 def make_optimizer(settings: Optimisation) -> optax.GradientTransformation:
     """Adam on clipped gradients; the learning rate is applied by the step."""
     return optax.chain(
@@ -103,7 +98,7 @@ def make_step(loss: Loss, settings: Optimisation, mesh: Mesh) -> Callable:
     `number` counts steps from 0; the randomness of a step is `fold_in(key, number)`.
     """
     optimizer = make_optimizer(settings)
-    split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    split, whole = NamedSharding(mesh, P(AXIS)), NamedSharding(mesh, P())
 
     def step(state: TrainState, batch, number, rate, key):
         gradient = jax.value_and_grad(loss, has_aux=True)
@@ -138,6 +133,7 @@ class Phase:
     log_every: int = 20  # steps
     save_every: float = 300.0  # seconds
     visit_every: float = 600.0  # seconds
+    stopping: Callable[[], bool] = lambda: False  # whether the machine is about to be taken away
 
 
 def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
@@ -148,6 +144,7 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
 
     Raises:
       UserError: the batch does not divide over the devices; the loss is no longer finite.
+      KeyboardInterrupt: `phase.stopping`; the state is saved.
     """
     settings = phase.settings
     if settings.batch % mesh.size:
@@ -165,12 +162,15 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
     while True:
         seconds = before + time.monotonic() - began
         progress = _progress(number, seconds, settings)
-        due = time.monotonic() - saved > phase.save_every
+        stopping = phase.stopping()
+        due = stopping or time.monotonic() - saved > phase.save_every
         if due or progress >= 1:
             phase.checkpoints.save(number, state, {"seconds": seconds, "ended": progress >= 1})
             saved = time.monotonic()
         if progress >= 1:
             return number, seconds, state.average
+        if stopping:
+            raise KeyboardInterrupt
         if time.monotonic() - visited > phase.visit_every:
             phase.visit(number, state.average)
             visited = time.monotonic()

@@ -9,15 +9,20 @@ The walk: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> auto
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
 
-Killed at any moment, the same command goes on from the last saved step.
+Killed at any moment, the same command goes on from the last saved step. A machine that is to be
+taken away says so by SIGTERM: the state is saved at once.
 """
 
+import contextlib
 import functools
 import json
 import logging
 import platform
 import shutil
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +30,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
 
 from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
@@ -33,12 +40,13 @@ from pot_jax.media.images import contact_sheet, save_png, to_bytes
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents
+from pot_jax.parallel.mesh import device_mesh
 from pot_jax.training import autoencoder, captions, diffusion, worlds
 from pot_jax.training.card import write_card
 from pot_jax.training.data import Views, batch_indices, draw_views, render_views
 from pot_jax.training.journal import Journal
 from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
-from pot_jax.training.steps import Phase, data_mesh, run_phase
+from pot_jax.training.steps import AXIS, Optimisation, Phase, run_phase
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
@@ -66,6 +74,41 @@ class Examples(NamedTuple):
         ]
 
 
+class Run(NamedTuple):
+    """What the phases of one training share."""
+
+    settings: TrainSettings
+    folder: Path
+    mesh: Mesh
+    examples: Examples
+    scores: dict[str, Any]  # filled in as they are known
+    stopping: Callable[[], bool]
+
+    def phase(self, name: str, descent: Optimisation, **parts) -> Phase:
+        """The phase `name`, with its states and its journal in the run's folder."""
+        checkpoints = Checkpoints(self.folder / "checkpoints" / name)
+        visits = self.settings.visits
+        return Phase(
+            name=name,
+            settings=descent,
+            checkpoints=checkpoints,
+            journal=Journal(self.folder, name, checkpoints.latest_step()),
+            seed=self.settings.seed,
+            stopping=self.stopping,
+            log_every=visits.log_steps,
+            save_every=60 * visits.save_minutes,
+            visit_every=60 * visits.show_minutes,
+            **parts,
+        )
+
+    def in_precision(self, module: nn.Module) -> nn.Module:
+        """The module, computing in the run's precision; its parameters are float32 all the same."""
+        name = self.settings.precision
+        if name == "auto":
+            name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        return module.clone(dtype=jnp.dtype(name))
+
+
 def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Run, or resume, a training.
 
@@ -83,11 +126,20 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
     diffusion.check_sizes(planned, side, settings.tokenizer.length)
     folder = _claim_workdir(Path(workdir), settings)
-    mesh = data_mesh()
+    with _preemption() as stopping:
+        _train(settings, folder, module, stopping)
+
+
+def _train(
+    settings: TrainSettings, folder: Path, module: AutoencoderKL, stopping: Callable[[], bool]
+) -> None:
+    mesh = device_mesh(AXIS)
     logging.info("%d devices, %s", mesh.size, jax.devices()[0].device_kind)
     began = time.monotonic()
-
     examples = _examples(settings, folder)
+    scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
+    run = Run(settings, folder, mesh, examples, scores, stopping)
+
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
     texts = [text for variant in (0, 1) for text in examples.captions(some, variant + 0 * some)]
     tokenizer = train_tokenizer(texts, settings.tokenizer.vocabulary, settings.tokenizer.length)
@@ -98,9 +150,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
-
-    coded = _train_autoencoder(settings, folder, module, examples, mesh, scores)
+    coded = _train_autoencoder(run, module)
 
     def model_of(params) -> Model:
         params = jax.device_get({**params, "autoencoder": coded})
@@ -119,13 +169,22 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     def publish(params) -> None:
         _publish(model_of(params), folder / "model", settings, scores)
 
-    params = _train_diffusion(
-        settings, folder, module, coded, networks, tokenizer, examples, mesh, scores, publish
-    )
+    params = _train_diffusion(run, module, coded, networks, tokenizer, publish)
     scores["hardware"] = _hardware(mesh)
     write_json(folder / "scores.json", scores)
     publish(params)
     logging.info("the model is in %s", folder / "model")
+
+
+@contextlib.contextmanager
+def _preemption() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether SIGTERM has come since."""
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told.is_set
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> Path:
@@ -209,25 +268,9 @@ def _initial(module, key: jax.Array) -> dict[str, Any]:
     return autoencoder.quiet_start(jax.jit(module.init)(key, **inputs)["params"])
 
 
-def _phase(settings: TrainSettings, folder: Path, name: str, descent, **parts) -> Phase:
-    checkpoints = Checkpoints(folder / "checkpoints" / name)
-    journal = Journal(folder, name, checkpoints.latest_step())
-    visits = settings.visits
-    return Phase(
-        name=name,
-        settings=descent,
-        checkpoints=checkpoints,
-        journal=journal,
-        seed=settings.seed,
-        log_every=visits.log_steps,
-        save_every=60 * visits.save_minutes,
-        visit_every=60 * visits.show_minutes,
-        **parts,
-    )
-
-
-def _train_autoencoder(settings, folder, module, examples, mesh, scores) -> dict[str, Any]:
+def _train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
     """The first phase; returns the parameters with standardised latents."""
+    settings, folder, examples, scores = run.settings, run.folder, run.examples, run.scores
     descent = settings.autoencoder.descent
     held_out = examples.pictures[examples.trained_on :][:SCORED]
     rebuild = jax.jit(
@@ -250,17 +293,16 @@ def _train_autoencoder(settings, folder, module, examples, mesh, scores) -> dict
         sheet = contact_sheet(np.stack(few), side=2 * settings.data.size)
         save_png(folder / f"reconstructions_{step:06d}.png", sheet)
 
-    phase = _phase(
-        settings,
-        folder,
+    phase = run.phase(
         "autoencoder",
         descent,
-        loss=autoencoder.make_loss(module, settings.autoencoder.loss),
+        loss=autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
         load_batch=load_batch,
         visit=visit,
     )
-    start = autoencoder.certain_start(_initial(module, jax.random.key(settings.seed)))
-    steps, seconds, params = run_phase(phase, start, mesh)
+    start = autoencoder.carried_start(module, _initial(module, jax.random.key(settings.seed)))
+    start = autoencoder.certain_start(start)
+    steps, seconds, params = run_phase(phase, start, run.mesh)
     phase.journal.draw()
     visit(steps, params)
     scores["minutes"]["autoencoder"] = seconds / 60
@@ -270,9 +312,10 @@ def _train_autoencoder(settings, folder, module, examples, mesh, scores) -> dict
 
 
 def _train_diffusion(
-    settings, folder, module, coded, networks, tokenizer, examples, mesh, scores, publish
+    run: Run, module: AutoencoderKL, coded, networks: diffusion.Networks, tokenizer, publish
 ) -> dict[str, Any]:
     """The second phase; returns the averaged parameters of both networks."""
+    settings, folder, examples, scores = run.settings, run.folder, run.examples, run.scores
     descent = settings.diffusion.descent
     store = diffusion.LatentStore(module, coded, examples.pictures[: examples.trained_on])
     empty = tokenize(tokenizer, [""])[0]
@@ -302,12 +345,11 @@ def _train_diffusion(
         publish(params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 
-    phase = _phase(
-        settings,
-        folder,
+    training = diffusion.Networks(*map(run.in_precision, networks))
+    phase = run.phase(
         "diffusion",
         descent,
-        loss=diffusion.make_loss(networks),
+        loss=diffusion.make_loss(training),
         load_batch=load_batch,
         visit=visit,
     )
@@ -316,7 +358,7 @@ def _train_diffusion(
         "text_encoder": _initial(networks.text_encoder, key),
         "unet": _initial(networks.unet, jax.random.fold_in(key, 1)),
     }
-    steps, seconds, params = run_phase(phase, start, mesh)
+    steps, seconds, params = run_phase(phase, start, run.mesh)
     phase.journal.draw()
     scores["minutes"]["diffusion"] = seconds / 60
     scores["diffusion_steps"] = steps

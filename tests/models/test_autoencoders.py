@@ -31,10 +31,8 @@ TINY = AutoencoderTiny(
     )
 )
 BOTH = pytest.mark.parametrize("module", [KL, TINY], ids=["kl", "tiny"])
-# LLVM's optimisations would take most of the time, and this tests the network, not its speed.
-QUICKLY = {"xla_backend_optimization_level": 0}
-encode = jax.jit(encode_latents, static_argnums=0, compiler_options=QUICKLY)
-decode = jax.jit(decode_latents, static_argnums=0, compiler_options=QUICKLY)
+encode = jax.jit(encode_latents, static_argnums=0)
+decode = jax.jit(decode_latents, static_argnums=0)
 
 
 def params_of(module):
@@ -81,10 +79,7 @@ def test_the_scaling_is_undone():
 
 def test_the_latents_are_the_means_scaled():
     params = params_of(KL)
-    moments = jax.jit(
-        lambda params: KL.apply({"params": params}, images(), method="encode"),
-        compiler_options=QUICKLY,
-    )
+    moments = jax.jit(lambda params: KL.apply({"params": params}, images(), method="encode"))
     # Beyond the bounds of a log-variance.
     params["quant_conv"]["bias"] = jnp.array([0.0] * 4 + [100.0] * 2 + [-100.0] * 2)
     mean, logvar = moments(params)
@@ -103,7 +98,7 @@ def test_decoding_is_local_in_the_batch_and_differentiable(module):
     def loss(latents):
         return jnp.sum(decode_latents(module, params, latents) ** 2)
 
-    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(latents)
+    gradient = jax.jit(jax.grad(loss))(latents)
     assert np.all(np.isfinite(gradient))
     assert np.all(np.max(np.abs(gradient), axis=(1, 2, 3)) > 0)
 

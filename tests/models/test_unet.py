@@ -20,10 +20,7 @@ TINY = UNetConfig(
     attention_head_dim=2,
 )
 MODEL = UNet2DConditionModel(TINY)
-# Compiled once for all tests, without LLVM's optimisations, which take most of the time: this tests
-# the network, not its speed. Op by op it would take longer still.
-QUICKLY = {"xla_backend_optimization_level": 0}
-predict = jax.jit(MODEL.apply, compiler_options=QUICKLY)
+predict = jax.jit(MODEL.apply)
 
 
 def inputs(size=(8, 4)):
@@ -43,7 +40,7 @@ def variables():
 def test_bfloat16_is_float32_to_its_own_precision(variables):
     exact = predict(variables, **inputs())
     halved = UNet2DConditionModel(TINY, jnp.bfloat16)
-    rough = jax.jit(halved.apply, compiler_options=QUICKLY)(variables, **inputs())
+    rough = jax.jit(halved.apply)(variables, **inputs())
     assert rough.dtype == jnp.float32
     # bfloat16 has 8 significant bits; some thirty roundings in a row lie between.
     np.testing.assert_allclose(rough, exact, atol=0.1 * float(jnp.std(exact)))
@@ -90,7 +87,7 @@ def test_gradients_reach_every_parameter_and_are_finite(variables):
     def loss(params):
         return jnp.mean((MODEL.apply({"params": params}, **inputs()) - 1) ** 2)
 
-    gradients = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(variables["params"])
+    gradients = jax.jit(jax.grad(loss))(variables["params"])
     for path, gradient in jax.tree.leaves_with_path(gradients):
         assert np.all(np.isfinite(gradient)), path
         assert np.any(gradient != 0), path

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pot_jax.parallel.mesh import level_mesh, replicate, split_rows
+from pot_jax.parallel.mesh import device_mesh, replicate, split_rows
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (6, 6))
 
@@ -18,7 +18,7 @@ def function(weights, x, t):
     ("rows", "rows_at_once"), [(1, None), (16, None), (13, None), (3, 1), (37, 2), (16, 2)]
 )
 def test_eight_devices_equal_one(rows, rows_at_once):
-    mesh = level_mesh()
+    mesh = device_mesh()
     assert mesh.size == 8
     x = jax.random.normal(jax.random.key(1), (rows, 6))
     t = jnp.arange(rows, dtype=jnp.float32)
@@ -28,7 +28,7 @@ def test_eight_devices_equal_one(rows, rows_at_once):
 
 
 def test_the_rows_really_are_split():
-    mesh = level_mesh()
+    mesh = device_mesh()
     seen = []
 
     def spy(weights, x):
@@ -40,7 +40,7 @@ def test_the_rows_really_are_split():
 
 
 def test_under_vmap():
-    mesh = level_mesh()
+    mesh = device_mesh()
     x = jax.random.normal(jax.random.key(1), (3, 5, 6))
     t = jnp.zeros((3, 5))
     split = jax.jit(jax.vmap(split_rows(function, mesh), in_axes=(None, 0, 0)))

@@ -10,12 +10,13 @@ import pytest
 
 from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
+from pot_jax.parallel.mesh import device_mesh
 from pot_jax.training import steps as steps_module
 from pot_jax.training.journal import Journal
 from pot_jax.training.steps import (
+    AXIS,
     Optimisation,
     Phase,
-    data_mesh,
     learning_rate,
     make_step,
     run_phase,
@@ -45,7 +46,7 @@ def noisy_loss(params, batch, key):
 
 @pytest.fixture
 def mesh():
-    return data_mesh(jax.devices()[:1])
+    return device_mesh(AXIS, jax.devices()[:1])
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_finished_phase_is_not_run_again(tmp_path, start, mesh):
 def test_eight_devices_agree_with_one(start):
     states = []
     for devices in (jax.devices()[:1], jax.devices()):
-        mesh = data_mesh(devices)
+        mesh = device_mesh(AXIS, devices)
         state = start_state(start, SETTINGS, mesh)
         step = make_step(noisy_loss, SETTINGS, mesh)
         for number in range(5):
@@ -155,6 +156,17 @@ def test_visits_come_by_the_clock(tmp_path, start, mesh):
     assert visited == list(range(SHORT.steps))
 
 
+def test_a_machine_to_be_taken_away_costs_nothing(tmp_path, start, mesh):
+    _, _, whole = run_phase(phase(tmp_path / "whole", SHORT), start, mesh)
+    asked = itertools.count()
+    told = phase(tmp_path / "told", SHORT, stopping=lambda: next(asked) == 3)
+    with pytest.raises(KeyboardInterrupt):
+        run_phase(told, start, mesh)
+    assert told.checkpoints.latest_step() == 3
+    _, _, resumed = run_phase(phase(tmp_path / "told", SHORT), start, mesh)
+    np.testing.assert_array_equal(resumed["w"], whole["w"])
+
+
 def test_a_loss_gone_wrong_stops_the_run(tmp_path, start, mesh):
     def broken(params, batch, key):
         value, parts = loss(params, batch, key)
@@ -167,7 +179,7 @@ def test_a_loss_gone_wrong_stops_the_run(tmp_path, start, mesh):
 def test_a_batch_that_does_not_divide_is_refused(tmp_path, start):
     settings = dataclasses.replace(SETTINGS, batch=12)
     with pytest.raises(UserError, match="a batch of 12 does not divide over 8 devices"):
-        run_phase(phase(tmp_path, settings), start, data_mesh())
+        run_phase(phase(tmp_path, settings), start, device_mesh(AXIS))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,35 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert again == weights
 
 
+def test_sigterm_is_told_once_training_is_under_way_and_not_after():
+    before = signal.getsignal(signal.SIGTERM)
+    with training._preemption() as stopping:
+        assert not stopping()
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_bfloat16_is_of_the_arithmetic_not_of_the_weights():
+    settings = read_settings(tiny() | {"precision": "bfloat16"})
+    run = training.Run(settings, None, None, None, {}, lambda: False)
+    module = run.in_precision(training._autoencoder_module(settings))
+    params = module.init(jax.random.key(0), **jax.tree.map(jnp.zeros_like, module_inputs(module)))
+    assert {x.dtype.name for x in jax.tree.leaves(params)} == {"float32"}
+    assert module.dtype == jnp.bfloat16
+    rough = module.apply(params, **module_inputs(module))
+    exact = module.clone(dtype=jnp.float32).apply(params, **module_inputs(module))
+    # Eight significant bits: not the same numbers, but the same picture.
+    assert 0 < float(jnp.abs(rough - exact).max()) < 0.1 * float(jnp.std(exact))
+
+
+def module_inputs(module):
+    return {
+        name: jax.random.uniform(jax.random.key(1), shape.shape, shape.dtype)
+        for name, shape in module.example_inputs().items()
+    }
+
+
 def test_a_workdir_of_another_run_is_refused(finished):
     other = tiny()
     other["autoencoder"]["descent"]["learning_rate"] = 0.5
@@ -115,6 +145,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ("diffusion.text_encoder.max_position_embeddings", 8, "160 tokens do not fit"),
         ("autoencoder.descent.batch", "many", "of another kind"),
         ("seed", -1, "seed"),
+        ("precision", "float8", "precision must be one of auto, float32, bfloat16, got 'float8'"),
         ("colour", "red", "unknown setting 'colour'"),
     ],
 )
