@@ -167,6 +167,7 @@ def train(arguments: Sequence[str]) -> None:
 
     # By force: libraries imported by now have put handlers of their own there.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
     training.train(values.config, folder)
 
 

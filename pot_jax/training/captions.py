@@ -50,7 +50,10 @@ def _sky(w: World) -> str:
 
 
 def attributes(seed: int, scale: float) -> dict[str, str]:
-    """The attributes visible in `picture(seed, scale)` by name, "concept" first, for scoring."""
+    """What `caption(seed, scale)` names by attribute, "concept" first, for scoring.
+
+    A season is not among them: it is the forest's colour in another word.
+    """
     w = imagine(seed)
     name = concept(scale)
     found = {
@@ -59,8 +62,8 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
         "star": {"colour": w.sun, "planet": w.planet, "nebula": w.nebula},
         "planet": {"colour": w.planet, "rings": "rings" if w.ringed else "no rings"},
         "continent": {"colour": w.planet, "island": w.forest},
-        "island": {"colour": w.forest, "season": FORESTS[w.forest].season, "planet": w.planet},
-        "forest": {"colour": w.forest, "season": FORESTS[w.forest].season, "tree": w.tree},
+        "island": {"colour": w.forest, "planet": w.planet},
+        "forest": {"colour": w.forest, "tree": w.tree},
         "tree": {"colour": w.tree, "forest": w.forest, "leaf": w.leaf},
         "leaf": {"colour": w.leaf, "tree": w.tree, "ladybug": w.beetle},
         "ladybug": {"colour": w.beetle, "spots": w.spots, "leaf": w.leaf},

@@ -119,22 +119,23 @@ def test_negative_weights_are_refused():
         AutoencoderLoss(kl=-1.0)
 
 
-def test_a_carried_start_is_cell_means_smoothly_enlarged(pictures):
+def test_a_carried_start_is_cell_means_smoothly_enlarged():
     config = dataclasses.replace(
         MODULE.config, block_out_channels=(16, 32), norm_num_groups=2, latent_channels=4
     )
     module = AutoencoderKL(config)
     drawn = jax.jit(module.init)(jax.random.key(5), jnp.zeros((1, 8, 8, 3)))["params"]
     start = carried_start(module, quiet_start(drawn))
-    images = images_of(pictures)
+    images = jax.random.uniform(jax.random.key(6), (2, 64, 64, 3), minval=-1.0)
     means = np.asarray(downsample(images, 2))
     moments = module.apply({"params": start}, images, method="encode")
-    # The colours are in the group's deviation too, beside the constant 8: up to 2 % of 64.
+    # The colours are in the group's deviation too, beside the constant 8: up to 2 % of it.
     np.testing.assert_allclose(moments.mean[..., :3], means, atol=0.03)
     decoded = module.apply({"params": start}, images)
     smooth = np.asarray(jax.image.resize(means, images.shape, "linear"))
-    inner = np.s_[:, 1:-1, 1:-1]  # convolutions pad with zeros, resizing with the border
-    np.testing.assert_allclose(decoded[inner], smooth[inner], atol=0.06)
+    # Convolutions pad with zeros, which the border shows, and the deviation by another 2 %.
+    inner = np.s_[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(decoded[inner], smooth[inner], atol=0.04)
 
 
 def test_a_carried_start_needs_wide_groups(params):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import signal
 
 import jax
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 
 import pot_jax.weights.load
-from configs.train import cosmos64
+from configs.train import cosmos64, cosmos64_gpu
 from pot_jax.errors import UserError
+from pot_jax.training import diffusion
 from pot_jax.training import train as training
 from pot_jax.training.settings import read_settings
 from pot_jax.training.train import train
+from pot_jax.weights.keys import abstract_params
 
 
 def tiny() -> dict:
@@ -162,7 +165,16 @@ def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, wor
     assert not (tmp_path / "run").exists()
 
 
-def test_the_shipped_recipe_is_valid():
-    settings = read_settings(cosmos64.get_config())
-    assert settings.name == "cosmos64"
-    assert training._autoencoder_module(settings).config.downsample_factor == 4
+@pytest.mark.parametrize("recipe", [cosmos64, cosmos64_gpu])
+def test_the_recipes_are_valid_and_their_models_small(recipe):
+    settings = read_settings(recipe.get_config())
+    autoencoder = training._autoencoder_module(settings)
+    assert autoencoder.config.downsample_factor == 4
+    networks = training._networks(settings, vocab_size=settings.tokenizer.vocabulary)
+    diffusion.check_sizes(networks, 16, settings.tokenizer.length)
+    count = sum(
+        math.prod(x.shape)
+        for module in (autoencoder, *networks)
+        for x in jax.tree.leaves(abstract_params(module))
+    )
+    assert 2 * count < 40e6  # bytes in float16, as they ship
