@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = cosmos64.get_config()
     config.data.pictures = 262_144
     config.data.workers = 16
-    config.autoencoder.model.block_out_channels = [64, 96, 128]
+    config.autoencoder.model.block_out_channels = [64, 64, 96]
     config.autoencoder.model.norm_num_groups = 8
     config.autoencoder.descent.update(batch=64, learning_rate=1e-3, minutes=6.0, average=0.999)
     config.diffusion.text_encoder.update(hidden_size=192, intermediate_size=768)
