@@ -223,7 +223,6 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
         else:
             levels[-1].append(number)
     if not all(levels):
-        shapes.shape(f"{UNET}input_blocks.1.0.in_layers.2.weight")  # raises if it is missing
         raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
     return levels
 

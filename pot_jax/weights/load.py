@@ -26,7 +26,7 @@ from pot_jax.errors import UserError
 from pot_jax.weights import kept, read
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, key_table
-from pot_jax.weights.model import Model, Parts, checked_dtype, read_parts
+from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
 from pot_jax.weights.read import shown
 from pot_jax.weights.single_file import file_source
 from pot_jax.weights.source import Source, folder_source
@@ -82,6 +82,7 @@ def load(
         if variant is not None:
             raise UserError(f"{shown(str(path))} is one file, which has no variants")
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
+        check_fit(path, source.parts.modules)
         params, digests = _read_weights(source, dtype)
         return source.parts.model(params, combined_digest(digests), str(path_or_name))
     parts = read_parts(path, dtype, **wishes)

@@ -17,7 +17,7 @@ from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights import ldm, ldm_names, pickled, read
 from pot_jax.weights.ldm import Shapes
-from pot_jax.weights.model import Parts, check_fit
+from pot_jax.weights.model import Parts
 from pot_jax.weights.read import Tensor, shown
 from pot_jax.weights.source import Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
@@ -73,7 +73,6 @@ def file_source(
         "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
         "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
     }
-    check_fit(path, modules)
     folder = _tokenizer_folder(path, tokenizer)
     positions, vocabulary = (
         facts.text_encoder.max_position_embeddings,
