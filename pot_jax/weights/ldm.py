@@ -32,7 +32,7 @@ OPEN_CLIP = TEXT + "model."
 LEFT_OUT = re.compile(
     # Running averages of the weights; diffusers reads the weights beside them, too.
     r"(model_ema|first_stage_model\.model_ema)\..*"
-    # The schedule's tables, which follow from the few numbers of SCHEDULES.
+    # The schedule's tables, which follow from the few numbers in `schedule_json`.
     r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
     r"alphas_cumprod|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped"
     r"|mean_coef[12]))"
@@ -40,7 +40,7 @@ LEFT_OUT = re.compile(
     r"|first_stage_model\.loss\..*"
     # Constants of the text encoder, and the parts of a whole CLIP that make no picture.
     r"|cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids"
-    r"|cond_stage_model\.(transformer|model)\.(text_projection(\.weight)?|logit_scale|attn_mask)"
+    r"|cond_stage_model\.((transformer|model)\.)?(text_projection(\.weight)?|logit_scale|attn_mask)"
 )
 # Tensors by whose mere presence trainers say what the weights predict (ComfyUI's convention).
 PREDICTS_V = "v_pred"
@@ -282,7 +282,7 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
     else:
         tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
         layer, mlp, prefix = "encoder.layers", "mlp.fc1.weight", CLIP
-        if f"{CLIP}text_model" in shapes:
+        if f"{CLIP}text_model.final_layer_norm" in shapes:
             prefix += "text_model."
     vocabulary, width = (shapes.size(prefix + tokens, axis, 2) for axis in (0, 1))
     layers = shapes.count(prefix + layer)
