@@ -18,6 +18,7 @@ import io
 import math
 import pickle
 import pickletools
+import reprlib
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ class _Reader(pickle.Unpickler):
         match pid:
             case ("storage", str(dtype), str(key), str(), int(size)) if dtype in ITEM_BYTES:
                 return _Storage(dtype, key, size)
-        raise ValueError(f"{shown(repr(pid))} is no storage")
+        raise ValueError(f"no storage is called {_brief(pid)}")
 
 
 def is_pickled(start: bytes) -> bool:
@@ -278,6 +279,11 @@ def _unpickled(text: bytes, where: str) -> dict:
     return content
 
 
+def _brief(value: Any) -> str:
+    """A foreign value in a few words: written out, nested tuples can fill any memory."""
+    return shown(reprlib.repr(value))
+
+
 def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) -> Tensor:
     """Where a tensor lies in the file. Raises ValueError saying why it cannot be."""
     storage, offset, shape, strides = view
@@ -290,8 +296,7 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) 
         or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
     ):
         raise ValueError(
-            f"has shape {shown(str(shape))}, strides {shown(str(strides))} and offset "
-            f"{shown(str(offset))}"
+            f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
         )
     record = records.get(storage.key)
     item = ITEM_BYTES[storage.dtype]
@@ -299,15 +304,14 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) 
         raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
     if record.nbytes != storage.size * item:
         raise ValueError(
-            f"is in a storage of {shown(str(storage.size))} {storage.dtype}, for which the file "
+            f"is in a storage of {_brief(storage.size)} {storage.dtype}, for which the file "
             f"has {record.nbytes} bytes"
         )
     axes = _axes(shape, strides)
     elements = math.prod(shape)
     if offset + elements > storage.size:
         raise ValueError(
-            f"of shape {shown(str(shape))} begins at element {offset} of a storage of "
-            f"{storage.size}"
+            f"of shape {_brief(shape)} begins at element {offset} of a storage of {storage.size}"
         )
     start = record.start + offset * item
     return Tensor(path, name, storage.dtype, shape, start, elements * item, axes)
@@ -329,7 +333,7 @@ def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] |
     for axis in reversed(slowest_first):
         if strides[axis] != step:
             raise ValueError(
-                f"of shape {shown(str(shape))} has strides {shown(str(strides))}, which leave gaps "
+                f"of shape {_brief(shape)} has strides {_brief(strides)}, which leave gaps "
                 "or overlap; save it again from contiguous tensors"
             )
         step *= shape[axis]

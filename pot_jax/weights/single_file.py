@@ -57,7 +57,7 @@ def file_source(
       tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` beside the file, or
         what is in the Hugging Face cache. Nothing is fetched.
       prediction_type: "epsilon" or "v_prediction", which a file of SD 2.x does not tell (see
-        `ldm.predicts_v`); by default the likely one.
+        `ldm.Shapes.predicts_v`); by default the likely one.
       allow_pickle: whether to read a pickled file, with the reader of `pickled`.
 
     Raises:
@@ -127,10 +127,10 @@ def _sorted(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """The tensors of each network, and those of none; without what is known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
-    others = {}
-    unused = f"{ldm.OPEN_CLIP}transformer.resblocks."
-    layers = shapes.count(unused[:-1])
-    unused = tuple(f"{unused}{layers - 1 - i}." for i in range(shapes.dropped_layers))
+    others: dict[str, Tensor] = {}
+    blocks = f"{ldm.OPEN_CLIP}transformer.resblocks"
+    layers = shapes.count(blocks)
+    unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
     for name, tensor in found.items():
         if ldm.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue

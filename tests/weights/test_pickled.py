@@ -125,7 +125,10 @@ def test_every_order_of_axes(tmp_path):
 
 # Tensors that cannot be ---------------------------------------------------------------------------
 
+# A tuple of two of a tuple of two of ...: small in the file and in memory, endless written out.
+NESTED = Raw(b")" + b"2\x86" * 60)
 BAD_TENSORS = {
+    "endlessly nested": (six(0, NESTED), ["shape ((("]),
     "beyond its storage": (six(0, (7,)), ["(7,)", "element 0 of a storage of 6"]),
     "begins beyond": (six(6, (1,)), ["element 6 of a storage of 6"]),
     "absurd shape": (six(0, (2**40, 2**40), (2**40, 1)), ["storage of 6"]),
@@ -230,10 +233,15 @@ BAD_PICKLES = {
     "noise": (bytes(range(256)), ["damaged data.pkl"]),
     "a call of what is none": (pickled(Call(Global("torch", "FloatStorage"), ())), ["damaged"]),
     "a call with too little": (pickled(Call(REBUILD, ())), ["damaged data.pkl"]),
-    "another identifier": (pickled(Stored(("module", "a"))), ["is no storage"]),
+    "another identifier": (pickled(Stored(("module", "a"))), ["no storage is called"]),
+    "an identifier endlessly nested": (pickled(Stored(NESTED)), ["no storage is called"]),
+    "a number of a million digits": (
+        pickled({"a": six(10**1_000_000)}),
+        ["tensors that cannot be"],
+    ),
     "a storage of no kind": (
         pickled(Stored(("storage", "evil", "0", "cpu", 6))),
-        ["is no storage"],
+        ["no storage is called"],
     ),
     "an object numbered absurdly": (
         b"\x80\x02}r" + struct.pack("<I", 2**31 - 1) + b".",
