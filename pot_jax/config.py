@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.zoom.blending import BLENDS
@@ -103,8 +104,12 @@ class MovieSettings:
 class RunSettings:
     """Everything `pot-jax sample` is told."""
 
-    model: str = "cosmos64"  # a shipped model's name, or a model folder
+    model: str = "cosmos64"  # a shipped model's name, a model folder, or a checkpoint file
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
+    tokenizer: str = ""  # folder of a tokenizer to take instead of the model's own
+    # What the weights predict, instead of what the model says or, in a file of SD 2.x, leaves open.
+    prediction_type: Literal[("", *PREDICTION_TYPES)] = ""
+    allow_pickle: bool = False  # read a pickled checkpoint (.ckpt), running nothing in it
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""
     seed: int = 0

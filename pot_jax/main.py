@@ -17,10 +17,19 @@ from ml_collections import config_flags
 
 from pot_jax.errors import UserError
 
+# Flags of every command that loads a model, and the settings they stand for.
+LOADING_FLAGS = {
+    "tokenizer": ("tokenizer", "folder of a tokenizer, for a checkpoint file that has none"),
+    "prediction_type": (
+        "prediction_type",
+        "what the weights predict: epsilon, v_prediction or sample (default: the model's own)",
+    ),
+}
 # Short flags of `sample` and the settings they stand for.
 SHORT_FLAGS = {
-    "model": ("model", "name of a shipped model, or a model folder"),
+    "model": ("model", "name of a shipped model, a model folder, or a checkpoint file"),
     "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
+    **LOADING_FLAGS,
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
     "seed": ("seed", "of all noise"),
     "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
@@ -49,10 +58,13 @@ def sample(arguments: Sequence[str]) -> None:
     )
     for name, (_, text) in SHORT_FLAGS.items():
         _define_text(values, name, text)
+    _define_allow_pickle(values)
     prompts = _parse("sample", values, arguments)
     for name, (setting, _) in SHORT_FLAGS.items():
         if values[name].present:
             _override(values.config, setting, values[name].value)
+    if values["allow_pickle"].present:
+        values.config.allow_pickle = values.allow_pickle
     if prompts:
         values.config.prompts = tuple(prompts)
     settings = configs.from_dict(values.config.to_dict())
@@ -70,7 +82,13 @@ def _sample(settings, folder: str) -> None:
 
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
-    model = load(settings.model, dtype=settings.dtype)
+    model = load(
+        settings.model,
+        dtype=settings.dtype,
+        tokenizer=settings.tokenizer or None,
+        prediction_type=settings.prediction_type or None,
+        allow_pickle=settings.allow_pickle,
+    )
     job = pipeline.prepare(model, settings)
     complete = workdir.claim(folder, job)
     if not complete:
@@ -135,23 +153,25 @@ def convert(arguments: Sequence[str]) -> None:
     """Keep a model ready to start: pot-jax convert path/to/model path/to/kept"""
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
+    _define_loading(values)
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
     from pot_jax.weights import store
 
-    store.convert(source, target, dtype=values.dtype)
+    store.convert(source, target, dtype=values.dtype, **_loading(values))
     print(f"converted: {target}; use it with --model={target}")
 
 
 def export(arguments: Sequence[str]) -> None:
     """Write a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
     values = flags.FlagValues()
+    _define_loading(values)
     source, target = _two_paths("export", _parse("export", values, arguments))
 
     from pot_jax.weights.export import export as write
     from pot_jax.weights.load import load
 
-    write(load(source), target)
+    write(load(source, **_loading(values)), target)
     print(f"exported: {target}")
 
 
@@ -217,6 +237,22 @@ def _usage() -> str:
 
 def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
+
+
+def _define_allow_pickle(values: flags.FlagValues) -> None:
+    text = "read a pickled checkpoint (.ckpt) too; nothing in it is run"
+    flags.DEFINE_bool("allow_pickle", False, text, values)
+
+
+def _define_loading(values: flags.FlagValues) -> None:
+    for name, (_, text) in LOADING_FLAGS.items():
+        _define_text(values, name, text)
+    _define_allow_pickle(values)
+
+
+def _loading(values: flags.FlagValues) -> dict:
+    """The arguments of `load` that the flags of `_define_loading` stand for."""
+    return {name: values[name].value for name in (*LOADING_FLAGS, "allow_pickle")}
 
 
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:

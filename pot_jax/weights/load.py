@@ -1,4 +1,4 @@
-"""A model from its folder: files -> checked tensors -> parameters, tensor by tensor.
+"""A model from its folder or file: files -> checked tensors -> parameters, tensor by tensor.
 
 Settings and all headers are read first, so that everything that does not fit is known, over all
 components, before gigabytes are read. Then each tensor is read, cast and laid out as its parameter
@@ -21,12 +21,15 @@ from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
+from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError
 from pot_jax.weights import kept, read
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
-from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
-from pot_jax.weights.model import COMPONENTS, Model, Parts, checked_dtype, read_parts
+from pot_jax.weights.keys import Entry, abstract_params, key_table
+from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
 from pot_jax.weights.read import shown
+from pot_jax.weights.single_file import file_source
+from pot_jax.weights.source import Source, folder_source
 
 # The models that ship with the package, by name.
 EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
@@ -45,50 +48,74 @@ class Slot(NamedTuple):
 
 
 def load(
-    path_or_name: str | Path, *, dtype: DTypeLike = jnp.float32, variant: str | None = None
+    path_or_name: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    variant: str | None = None,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    allow_pickle: bool = False,
 ) -> Model:
-    """Loads a model: one that ships with the package, a diffusers folder, or a kept copy.
+    """Loads a model: one that ships with the package, a folder, or a single-file checkpoint.
 
     Args:
-      path_or_name: a name of `EMBEDDED`, a folder with a `model_index.json`, or a folder made by
-        `pot-jax convert`.
+      path_or_name: a name of `EMBEDDED`, a folder in the diffusers layout (with a
+        `model_index.json`), a folder made by `pot-jax convert`, or a file in the original layout of
+        Stable Diffusion.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read ("fp16"); by default the one without
         a variant, or the only one there is.
+      tokenizer: folder to take the tokenizer from instead; a file holds none, and takes that of the
+        folder `tokenizer` beside it or of the Hugging Face cache.
+      prediction_type: "epsilon", "v_prediction" or "sample", instead of what the files say or, for
+        a single file of SD 2.x, leave open ("v_prediction" is taken then).
+      allow_pickle: read a pickled file (`.ckpt`) too; nothing in it is run.
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
         damaged, or do not fit it: everything that does not fit is in the one message.
     """
     dtype = checked_dtype(dtype)
-    folder = _find(path_or_name)
-    parts = read_parts(folder, dtype)
-    if kept.is_kept(folder):
+    path = _find(path_or_name)
+    wishes = {"tokenizer": tokenizer, "prediction_type": _checked_prediction(prediction_type)}
+    if path.is_file():
         if variant is not None:
-            raise UserError(f"{shown(str(folder))} is a kept copy, which has no variants")
-        params, digests = _restored(folder, parts, dtype)
+            raise UserError(f"{shown(str(path))} is one file, which has no variants")
+        source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
+        check_fit(path, source.parts.modules)
+        params, digests = _read_weights(source, dtype)
+        return source.parts.model(params, combined_digest(digests), str(path_or_name))
+    parts = read_parts(path, dtype, **wishes)
+    if kept.is_kept(path):
+        if variant is not None:
+            raise UserError(f"{shown(str(path))} is a kept copy, which has no variants")
+        params, digests = _restored(path, parts, dtype)
     else:
-        params, digests = _read_weights(folder, parts, dtype, variant)
+        params, digests = _read_weights(folder_source(path, parts, variant), dtype)
     return parts.model(params, combined_digest(digests), str(path_or_name))
+
+
+def _checked_prediction(prediction_type: str | None) -> str | None:
+    if prediction_type not in (None, *PREDICTION_TYPES):
+        raise UserError(
+            f"prediction_type is {shown(str(prediction_type))}, expected one of "
+            f"{', '.join(PREDICTION_TYPES)}"
+        )
+    return prediction_type
 
 
 def _find(path_or_name: str | Path) -> Path:
     name = str(path_or_name)
     if "\0" in name:
         raise UserError(f"no model is called {shown(name)}")
-    folder = Path(name).expanduser()
-    if name in EMBEDDED and not folder.is_dir():
+    path = Path(name).expanduser()
+    if name in EMBEDDED and not path.is_dir():
         return EMBEDDED[name]
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise UserError(
-            f"{shown(name)} is a file; a folder in the layout that diffusers saves was expected "
-            "(with a model_index.json)"
-        )
+    if path.is_dir() or path.is_file():
+        return path
     raise UserError(
-        f"there is no model folder {shown(name)}, and the package has no model of that name (it "
-        f"has: {', '.join(EMBEDDED)})"
+        f"there is no model folder {shown(name)} and no such file, and the package has no model of "
+        f"that name (it has: {', '.join(EMBEDDED)})"
     )
 
 
@@ -115,13 +142,13 @@ def _shapes(module: nn.Module) -> dict[str, Any]:
 class _Problems:
     """Everything found wrong with the weights, by kind, for one message."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, path: Path):
+        self._path = path  # of the model's folder or file
         self._kinds: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, file: Path, name: str, detail: str = "") -> None:
-        place = file.relative_to(self._folder)
-        self._kinds[kind].append(f"{shown(name)} in {shown(str(place))}{detail}")
+        place = "" if file == self._path else f" in {shown(str(file.relative_to(self._path)))}"
+        self._kinds[kind].append(f"{shown(name)}{place}{detail}")
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
@@ -134,21 +161,25 @@ class _Problems:
             f"{len(names)} {kind} ({'; '.join(names[:_FEW])}{'; ...' * (len(names) > _FEW)})"
             for kind, names in self._kinds.items()
         ]
+        where = shown(str(self._path))
+        if self._path.is_file():
+            raise UserError(
+                f"the weights in {where} are not those of a whole Stable Diffusion: "
+                f"{', '.join(kinds)}; get the file again"
+            )
         raise UserError(
-            f"the weights in {shown(str(self._folder))} do not fit its config files: "
-            f"{', '.join(kinds)}; get both from the same place again"
+            f"the weights in {where} do not fit its config files: {', '.join(kinds)}; get both "
+            "from the same place again"
         )
 
 
-def _read_weights(
-    folder: Path, parts: Parts, dtype: jnp.dtype, variant: str | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    problems = _Problems(folder)
+def _read_weights(source: Source, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, str]]:
+    problems = _Problems(source.path)
     slots = []
-    for name, module in parts.modules.items():
-        component = COMPONENTS[name]
-        tensors = read.tensors(folder / component.folder, component.stem, variant)
-        slots += _match(name, folder / component.folder, module, tensors, problems)
+    for name, module in source.parts.modules.items():
+        slots += _match(source, name, module, problems)
+    for key, tensor in source.others.items():
+        problems.add("unexpected", tensor.file, key)
     broken = bool(problems)
 
     def fill(slot: Slot) -> tuple[jax.Array, str] | None:
@@ -173,16 +204,15 @@ def _read_weights(
     return unflatten_dict(params), digests
 
 
-def _match(
-    name: str, folder: Path, module: nn.Module, tensors: dict[str, read.Tensor], problems: _Problems
-) -> list[Slot]:
+def _match(source: Source, name: str, module: nn.Module, problems: _Problems) -> list[Slot]:
     """Pairs a component's parameters with its tensors; what does not pair is a problem."""
     slots = []
-    left = dict(tensors)
+    left = dict(source.tensors[name])
     for path, entry in key_table(_shapes(module)).items():
-        key = next((key for key in (entry.key, *entry.aliases) if key in left), None)
+        spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
+        key = next((key for key in spellings if key in left), None)
         if key is None:
-            problems.add("missing", folder, entry.key)
+            problems.add("missing", source.place(name), spellings[0])
             continue
         tensor = left.pop(key)
         if not entry.accepts(tensor.shape):
@@ -195,8 +225,7 @@ def _match(
         else:
             slots.append(Slot((name, *path), entry, tensor))
     for key, tensor in left.items():
-        if not ignorable(key):
-            problems.add("unexpected", tensor.file, key)
+        problems.add("unexpected", tensor.file, key)
     return slots
 
 

@@ -21,7 +21,7 @@ from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.read import json_object, shown
-from pot_jax.weights.tokenization import read_tokenizer
+from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
 
 class Component(NamedTuple):
@@ -112,8 +112,20 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
     return found
 
 
-def read_parts(folder: Path, dtype: DTypeLike) -> Parts:
+def read_parts(
+    folder: Path,
+    dtype: DTypeLike,
+    *,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+) -> Parts:
     """Reads everything in a model folder but its weights.
+
+    Args:
+      folder: of the model.
+      dtype: of the networks' arithmetic.
+      tokenizer: another folder to take the tokenizer from.
+      prediction_type: instead of what the folder says that the weights predict.
 
     Raises:
       UserError: the folder is no model folder, or a model of an unsupported kind; a setting is
@@ -127,14 +139,18 @@ def read_parts(folder: Path, dtype: DTypeLike) -> Parts:
         config = _understood(path, config_class.from_json)
         modules[name] = module_class(config, dtype=dtype)
     text = modules["text_encoder"].config
-    _check_fit(folder, modules)
+    check_fit(folder, modules)
+    stated = {} if prediction_type is None else {"prediction_type": prediction_type}
     return Parts(
         modules=modules,
         tokenizer=read_tokenizer(
-            folder / "tokenizer", text.max_position_embeddings, text.vocab_size
+            folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer),
+            text.max_position_embeddings,
+            text.vocab_size,
         ),
         schedule=_understood(
-            folder / "scheduler" / "scheduler_config.json", ScheduleConfig.from_json
+            folder / "scheduler" / "scheduler_config.json",
+            lambda settings: ScheduleConfig.from_json(settings | stated),
         ),
     )
 
@@ -206,8 +222,12 @@ def _read_index(folder: Path) -> dict[str, list[str]]:
     return index
 
 
-def _check_fit(folder: Path, modules: dict[str, nn.Module]) -> None:
-    """The components must fit each other; JAX would find out only inside the first step."""
+def check_fit(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """The components must fit each other; JAX would find out only inside the first step.
+
+    Raises:
+      UserError: they do not; the message names the folder, or the file, that they are from.
+    """
     text, unet, vae = (modules[name].config for name in COMPONENTS)
     for what, needed, giver, given in (
         ("cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from pot_jax.errors import UserError
 
 # Bytes per element of the dtypes whose size the header check knows; the library knows the rest.
-_ITEM_BYTES = {
+ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4},
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
 }
@@ -58,6 +58,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     start: int  # first byte, from the beginning of the file
     nbytes: int
+    axes: tuple[int, ...] | None = None  # as they lie in the file, slowest first; None: in order
 
 
 def shown(name: str) -> str:
@@ -149,10 +150,10 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     ):
         raise ValueError(f"tensor {shown(name)} has data_offsets {shown(str(offsets))}")
     nbytes = offsets[1] - offsets[0]
-    if dtype in _ITEM_BYTES and math.prod(shape) * _ITEM_BYTES[dtype] != nbytes:
+    if dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != nbytes:
         raise ValueError(
             f"tensor {shown(name)} has {nbytes} bytes; shape {shown(str(shape))} in {dtype} takes "
-            f"{shown(str(math.prod(shape) * _ITEM_BYTES[dtype]))}"
+            f"{shown(str(math.prod(shape) * ITEM_BYTES[dtype]))}"
         )
     return dtype, tuple(shape), offsets[0], nbytes
 
@@ -171,7 +172,7 @@ def header(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(64)
         length = int.from_bytes(start[:8], "little")
-        if not _begins_well(start, size):
+        if not begins_well(start, size):
             raise UserError(f"{where} {_instead(start, size)}")
         file.seek(8)
         text = file.read(length)
@@ -197,7 +198,8 @@ def _damaged(where: str, error: Exception) -> str:
     return f"{where} has a damaged header: {shown(str(error))}; get it again"
 
 
-def _begins_well(start: bytes, size: int) -> bool:
+def begins_well(start: bytes, size: int) -> bool:
+    """Whether a file of this size whose first 64 bytes these are begins as safetensors does."""
     length = int.from_bytes(start[:8], "little")
     return 2 <= length <= _MAX_HEADER and 8 + length <= size and start[8:9] == b"{"
 
@@ -206,13 +208,18 @@ def _instead(start: bytes, size: int) -> str:
     """What a file is that does not begin as safetensors does, and what to do about it."""
     if size < 10:
         return f"is empty or cut off ({size} bytes); get it again"
-    for magic, meaning in _IMPOSTORS:
-        if start.lstrip().startswith(magic):
-            return meaning
+    if (meaning := impostor(start)) is not None:
+        return meaning
     length = int.from_bytes(start[:8], "little")
     if length <= _MAX_HEADER and start[8:9] == b"{":
         return f"is truncated: its header takes {length} bytes, the file has {size}; get it again"
     return "is not a safetensors file; get it again"
+
+
+def impostor(start: bytes) -> str | None:
+    """What a file that begins so is, if it is a usual mistake, and what to do about it."""
+    begins = start.lstrip()
+    return next((meaning for magic, meaning in _IMPOSTORS if begins.startswith(magic)), None)
 
 
 def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor]:
@@ -240,7 +247,8 @@ def array(tensor: Tensor) -> np.ndarray:
     where = f"{shown(str(tensor.file))}: tensor {shown(tensor.name)}"
     if tensor.dtype not in FLOATS:
         raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(FLOATS)}")
-    values = np.empty(tensor.shape, FLOATS[tensor.dtype])
+    axes = range(len(tensor.shape)) if tensor.axes is None else tensor.axes
+    values = np.empty([tensor.shape[axis] for axis in axes], FLOATS[tensor.dtype])
     with tensor.file.open("rb", buffering=0) as file:
         file.seek(tensor.start)
         rest = memoryview(values.reshape(-1).view(np.uint8))
@@ -248,7 +256,7 @@ def array(tensor: Tensor) -> np.ndarray:
             if not (count := file.readinto(rest)):
                 raise UserError(f"{where} is cut off: the file became shorter while it was read")
             rest = rest[count:]
-    return values
+    return values.transpose(np.argsort(axes))
 
 
 # Components --------------------------------------------------------------------------------------

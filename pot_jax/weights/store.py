@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -17,21 +18,21 @@ def convert(
     target: str | Path,
     *,
     dtype: DTypeLike = jnp.float32,
-    variant: str | None = None,
+    **how: Any,
 ) -> None:
     """Loads a model and keeps it in `target`, a folder that `load` then reads without the work.
 
     Args:
-      source: what `load` takes: a name, a diffusers folder, or another kept copy.
+      source: what `load` takes: a name, a folder, or a single-file checkpoint.
       target: a new folder.
       dtype: of the arrays kept: float32, bfloat16 or float16.
-      variant: which of several copies of the source's weights to read.
+      **how: the other arguments of `load`: variant, tokenizer, prediction_type, allow_pickle.
 
     Raises:
       UserError: the source cannot be loaded, or the target exists or cannot be written.
     """
     check_vacant(target)  # before minutes of work
-    model = load(source, dtype=dtype, variant=variant)
+    model = load(source, dtype=dtype, **how)
     with new_folder(target) as place:
         write_settings(model, place)
         keep_arrays(model.params, place)

@@ -1,4 +1,4 @@
-"""Prompts to token ids, by the tokenizer in the model's own folder.
+"""Prompts to token ids, by the tokenizer in the model's own folder or one like it.
 
 n prompts, T tokens each: the text encoder's positions, 77 for Stable Diffusion.
 """
@@ -23,13 +23,55 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 _NOT_SETTINGS = ("local_files_only", "is_local")
 
 
-def read_tokenizer(folder: Path, positions: int, vocabulary: int) -> Any:
+# Where CLIP's vocabulary is in the caches of those who have used it; all of these are the same.
+_CACHED = (
+    ("openai/clip-vit-large-patch14", ""),
+    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
+    ("runwayml/stable-diffusion-v1-5", "tokenizer/"),
+    ("CompVis/stable-diffusion-v1-4", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2-1", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2-1-base", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2", "tokenizer/"),
+    ("stabilityai/stable-diffusion-2-base", "tokenizer/"),
+)
+
+
+def given_tokenizer(folder: str | Path) -> Path:
+    """The tokenizer's folder that a user names, who may name a whole model's folder instead.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"there is no tokenizer folder {shown(str(folder))}")
+    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+
+
+def cached_tokenizer() -> Path | None:
+    """The folder of CLIP's own tokenizer in the local Hugging Face cache, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for repository, folder in _CACHED:
+        files = [
+            try_to_load_from_cache(repository, f"{folder}{name}")
+            for name in ("vocab.json", "merges.txt")
+        ]
+        if all(isinstance(file, str) for file in files):  # else absent, or known not to exist
+            return Path(files[0]).parent
+    return None
+
+
+def read_tokenizer(
+    folder: Path, positions: int, vocabulary: int, pad_token: str | None = None
+) -> Any:
     """The `CLIPTokenizer` in a folder; nothing is fetched, and no code in the folder is run.
 
     Args:
       folder: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
       positions: how many tokens the text encoder takes; limits `model_max_length`.
       vocabulary: how many tokens the text encoder has an embedding for.
+      pad_token: what prompts are filled up with; by default what the folder says.
 
     Raises:
       UserError: files are missing or damaged, or a token has no embedding.
@@ -46,7 +88,11 @@ def read_tokenizer(folder: Path, positions: int, vocabulary: int) -> Any:
     if (folder / "tokenizer_config.json").exists():
         _check_settings(folder / "tokenizer_config.json")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            **({} if pad_token is None else {"pad_token": pad_token}),
+        )
         highest = max(tokenizer.get_vocab().values())
     # tokenizers raises plain Exception for most of what can be wrong in its files.
     except Exception as error:

@@ -257,7 +257,7 @@ def test_a_source_that_is_not_there(name, tmp_path, monkeypatch, one_line):
 
 
 def test_a_file_and_a_folder_of_something_else(folder, tmp_path, one_line):
-    one_line(lambda: load(folder / UNET), "is a file", "model_index.json")
+    one_line(lambda: load(folder / UNET), "no autoencoder", "one network in diffusers' layout")
     (tmp_path / "other").mkdir()
     one_line(lambda: load(tmp_path / "other"), "not a model folder", "model_index.json")
 

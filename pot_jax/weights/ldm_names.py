@@ -1,0 +1,131 @@
+"""Which tensor of a file in the original layout is which of a diffusers folder.
+
+A table gives for a beginning of diffusers' name (whole components: a module, or a parameter) what
+stands for it in the file; the rest of the name is the same in both.
+
+    down_blocks.1.resnets.0.norm1.weight  ->  input_blocks.4.0.in_layers.0.weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pot_jax.models.clip import CLIPTextConfig
+from pot_jax.models.unet import UNetConfig
+from pot_jax.models.vae import AutoencoderKLConfig
+
+_UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def unet_names(config: UNetConfig) -> dict[str, str]:
+    """The UNet's modules by diffusers' names -> the file's, without `model.diffusion_model.`."""
+    table = {
+        "conv_in": "input_blocks.0.0",
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "class_embedding": "label_emb",
+        "mid_block.attentions.0": "middle_block.1",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
+
+    def resnet(ours: str, theirs: str) -> None:
+        table.update({f"{ours}.{a}": f"{theirs}.{b}" for a, b in _UNET_RESNET.items()})
+
+    resnet("mid_block.resnets.0", "middle_block.0")
+    resnet("mid_block.resnets.1", "middle_block.2")
+    layers = config.per_block("layers_per_block")
+    number = 1
+    for block, count in enumerate(layers):
+        ours = f"down_blocks.{block}"
+        for layer in range(count):
+            resnet(f"{ours}.resnets.{layer}", f"input_blocks.{number}.0")
+            table[f"{ours}.attentions.{layer}"] = f"input_blocks.{number}.1"
+            number += 1
+        table[f"{ours}.downsamplers.0.conv"] = f"input_blocks.{number}.0.op"
+        number += 1
+    number = 0
+    for block, (count, kind) in enumerate(zip(layers[::-1], config.up_block_types)):
+        ours = f"up_blocks.{block}"
+        for layer in range(count + 1):
+            resnet(f"{ours}.resnets.{layer}", f"output_blocks.{number}.0")
+            table[f"{ours}.attentions.{layer}"] = f"output_blocks.{number}.1"
+            number += 1
+        place = 2 if kind == "CrossAttnUpBlock2D" else 1  # after the ResNet and the transformer
+        table[f"{ours}.upsamplers.0"] = f"output_blocks.{number - 1}.{place}"
+    return table
+
+
+_PIXEL_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+
+
+def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
+    """The autoencoder's modules by diffusers' names -> the file's, without `first_stage_model.`."""
+    table = {}
+    for side in ("encoder", "decoder"):
+        table[f"{side}.conv_norm_out"] = f"{side}.norm_out"
+        table[f"{side}.mid_block.resnets.0"] = f"{side}.mid.block_1"
+        table[f"{side}.mid_block.resnets.1"] = f"{side}.mid.block_2"
+        for ours, theirs in _PIXEL_ATTENTION.items():
+            table[f"{side}.mid_block.attentions.0.{ours}"] = f"{side}.mid.attn_1.{theirs}"
+    levels = len(config.block_out_channels)
+    for level in range(levels):
+        # The file counts the decoder's levels from the outermost inwards, too.
+        for ours, theirs, layers, sampler in (
+            (f"encoder.down_blocks.{level}", f"encoder.down.{level}", 0, "downsample"),
+            (f"decoder.up_blocks.{levels - 1 - level}", f"decoder.up.{level}", 1, "upsample"),
+        ):
+            table[f"{ours}.{sampler}rs.0"] = f"{theirs}.{sampler}"
+            for layer in range(config.layers_per_block + layers):
+                table[f"{ours}.resnets.{layer}"] = f"{theirs}.block.{layer}"
+                shortcut = f"{ours}.resnets.{layer}.conv_shortcut"
+                table[shortcut] = f"{theirs}.block.{layer}.nin_shortcut"
+    return table
+
+
+_OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+QKV = ("q", "k", "v")  # in this order in OpenCLIP's `in_proj`, stacked along the first axis
+
+
+def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
+    """The text encoder's modules by transformers' names -> OpenCLIP's, without the prefix.
+
+    A third of `attn.in_proj_weight` is named `attn.in_proj_weight.q` here, and so on.
+    """
+    table = {
+        "text_model.embeddings.token_embedding": "token_embedding",
+        "text_model.embeddings.position_embedding.weight": "positional_embedding",
+        "text_model.final_layer_norm": "ln_final",
+    }
+    for layer in range(config.num_hidden_layers):
+        ours, theirs = f"text_model.encoder.layers.{layer}", f"transformer.resblocks.{layer}"
+        table |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in _OPEN_CLIP_LAYER.items()}
+        for part in QKV:
+            for leaf in ("weight", "bias"):
+                key = f"{ours}.self_attn.{part}_proj.{leaf}"
+                table[key] = f"{theirs}.attn.in_proj_{leaf}.{part}"
+    return table
+
+
+def under(module: str, table: Mapping[str, str]) -> dict[str, str]:
+    """The table of names that all stand under one module of the file."""
+    return {"": module, **{ours: f"{module}.{theirs}" for ours, theirs in table.items()}}
