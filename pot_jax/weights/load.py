@@ -7,8 +7,10 @@ wants it and given to JAX, and its buffers are freed: a host holds one model and
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,7 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError
-from pot_jax.weights import kept, read
+from pot_jax.weights import kept, lora, read, textual_inversion
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
 from pot_jax.weights.model import COMPONENTS, Model, Parts, checked_dtype, read_parts
@@ -45,7 +47,12 @@ class Slot(NamedTuple):
 
 
 def load(
-    path_or_name: str | Path, *, dtype: DTypeLike = jnp.float32, variant: str | None = None
+    path_or_name: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    variant: str | None = None,
+    loras: Mapping[str, float] | Sequence[Any] = (),
+    embeddings: Sequence[Any] = (),
 ) -> Model:
     """Loads a model: one that ships with the package, a diffusers folder, or a kept copy.
 
@@ -55,6 +62,9 @@ def load(
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read ("fp16"); by default the one without
         a variant, or the only one there is.
+      loras: LoRA files to merge into the weights, as {path: strength} or a list of paths or
+        (path, strength).
+      embeddings: textual inversions to join, as a list of paths or (token, path).
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
@@ -63,13 +73,23 @@ def load(
     dtype = checked_dtype(dtype)
     folder = _find(path_or_name)
     parts = read_parts(folder, dtype)
+    shapes = {name: _shapes(module) for name, module in parts.modules.items()}
+    merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
+    words = textual_inversion.read_embeddings(embeddings, parts)
     if kept.is_kept(folder):
         if variant is not None:
             raise UserError(f"{shown(str(folder))} is a kept copy, which has no variants")
         params, digests = _restored(folder, parts, dtype)
     else:
         params, digests = _read_weights(folder, parts, dtype, variant)
-    return parts.model(params, combined_digest(digests), str(path_or_name))
+    lora.merge(merges, params, digests)
+    parts = textual_inversion.add_embeddings(words, parts, params, digests)
+    model = parts.model(params, combined_digest(digests), str(path_or_name))
+    return dataclasses.replace(
+        model,
+        loras=tuple(merge.file for merge in merges),
+        embeddings=tuple(word.file for word in words),
+    )
 
 
 def _find(path_or_name: str | Path) -> Path:

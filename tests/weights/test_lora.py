@@ -1,0 +1,478 @@
+"""LoRA files against sums written out in float64; every spelling; every way to be wrong."""
+
+import json
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+from tiny_models import UNET
+
+from pot_jax.models.unet import UNetConfig
+from pot_jax.weights.export import export
+from pot_jax.weights.load import load
+from pot_jax.weights.lora import product, read_loras
+from pot_jax.weights.lora_names import layer_and_part, layer_table, ldm_name, plain
+from pot_jax.weights.store import convert
+
+# Layers of the tiny model as torch names them, and the shapes of their weights there.
+DENSE = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+PROJECTION = "up_blocks.0.attentions.1.proj_in"
+CONV = "down_blocks.0.resnets.0.conv1"
+STRIDED = "down_blocks.0.downsamplers.0.conv"
+TEXT = "text_model.encoder.layers.1.self_attn.q_proj"
+MLP = "text_model.encoder.layers.0.mlp.fc1"
+SHAPES = {
+    DENSE: (32, 32),
+    OUT: (32, 32),
+    PROJECTION: (32, 32, 1, 1),
+    CONV: (16, 16, 3, 3),
+    STRIDED: (16, 16, 3, 3),
+    TEXT: (16, 16),
+    MLP: (32, 16),
+}
+
+
+def parts(layer, rank=3, alpha=2.0, mid=False, seed=0, dtype=np.float32):
+    """Random tensors of one layer, by part."""
+    rng = np.random.default_rng((seed, *layer.encode()))
+    outputs, inputs, *space = SHAPES[layer]
+    ones = [1] * len(space)
+    shapes = {"down": (rank, inputs, *(ones if mid else space)), "up": (outputs, rank, *ones)}
+    if mid:
+        shapes["mid"] = (rank, rank, *space)
+    tensors = {part: rng.normal(size=shape).astype(dtype) for part, shape in shapes.items()}
+    return tensors if alpha is None else tensors | {"alpha": np.asarray(alpha, dtype)}
+
+
+def kohya(layer, part):
+    owner = "te" if layer.startswith("text_model") else "unet"
+    end = "alpha" if part == "alpha" else f"lora_{part}.weight"
+    return f"lora_{owner}_{layer.replace('.', '_')}.{end}"
+
+
+def write(path, layers, spell=kohya, metadata=None):
+    """A LoRA file of {layer: parts}."""
+    tensors = {spell(layer, part): t for layer, ts in layers.items() for part, t in ts.items()}
+    save_file(tensors, path, metadata)
+    return path
+
+
+def added(tensors, strength=1.0):
+    """What a layer adds to its weight as torch lays it out: the definition, in float64."""
+    down, up = (tensors[part].astype(np.float64) for part in ("down", "up"))
+    scale = strength * float(tensors.get("alpha", len(down))) / len(down)
+    up = up.reshape(up.shape[:2])
+    if "mid" in tensors:
+        down = np.einsum("rshw,si->rihw", tensors["mid"].astype(np.float64), down[:, :, 0, 0])
+    return scale * np.tensordot(up, down, 1)
+
+
+def weights(model):
+    """The weights of all layers as torch lays them out, by torch's names, float32."""
+    config, params = model.unet.config, model.params
+    tensors = {}
+    for target in layer_table(config, params).values():
+        value = np.asarray(flatten_dict(params)[target.path])
+        tensors[target.entry.key.removesuffix(".weight")] = target.entry.write(value)
+    return tensors
+
+
+def check_merged(model, plain_model, expected):
+    """Each weight has what is expected added to it, and no other weight is changed by a bit."""
+    after, before = weights(model), weights(plain_model)
+    for layer, weight in before.items():
+        wanted = weight + expected.get(layer, 0)
+        # float32: sums of a few products of order 1; 1e-5 leaves room for a rank of 30.
+        np.testing.assert_allclose(after[layer], wanted, rtol=1e-5, atol=1e-5, err_msg=layer)
+        assert layer in expected or after[layer].tobytes() == weight.tobytes()
+    others = flatten_dict(model.params), flatten_dict(plain_model.params)
+    for path, value in others[1].items():
+        if path[-1] != "kernel":
+            np.testing.assert_array_equal(others[0][path], value)
+
+
+# What is added ----------------------------------------------------------------------------------
+
+
+def test_dense_layers_and_convolutions(exported, model, tmp_path):
+    layers = {layer: parts(layer, rank=2 + i) for i, layer in enumerate(SHAPES)}
+    layers[CONV] = parts(CONV, mid=True)
+    layers[OUT] = parts(OUT, alpha=None)
+    file = write(tmp_path / "a.safetensors", layers)
+    merged = load(exported, loras={file: 0.7})
+    check_merged(merged, model, {layer: added(t, 0.7) for layer, t in layers.items()})
+    assert merged.digest != model.digest
+    assert [(f.path, f.strength) for f in merged.loras] == [(str(file), 0.7)]
+    assert len(merged.loras[0].sha256) == 64
+
+
+def test_a_dense_lora_serves_a_convolution_of_one_pixel_and_back(exported, model, tmp_path):
+    def squeezed(tensors):
+        return {part: t.reshape(t.shape[:2]) for part, t in tensors.items()}
+
+    def as_convolution(tensors):
+        return {part: t.reshape(*t.shape, 1, 1) for part, t in tensors.items()}
+
+    dense, conv = parts(DENSE, alpha=None), parts(PROJECTION, alpha=None)
+    layers = {DENSE: as_convolution(dense), PROJECTION: squeezed(conv)}
+    merged = load(exported, loras=[write(tmp_path / "a.safetensors", layers)])
+    expected = {DENSE: added(dense), PROJECTION: added(conv)}
+    check_merged(merged, model, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_files_of_other_dtypes(exported, model, tmp_path, dtype):
+    layers = {DENSE: parts(DENSE, dtype=dtype)}
+    merged = load(exported, loras=[write(tmp_path / "a.safetensors", layers)])
+    check_merged(merged, model, {DENSE: added(layers[DENSE])})
+
+
+def test_an_integer_alpha(exported, model, tmp_path):
+    layers = {DENSE: parts(DENSE) | {"alpha": np.asarray(8)}}
+    merged = load(exported, loras=[write(tmp_path / "a.safetensors", layers)])
+    check_merged(merged, model, {DENSE: added(layers[DENSE])})
+
+
+def test_half_precision_rounds_once(exported, tmp_path):
+    layers = {DENSE: parts(DENSE)}
+    file = write(tmp_path / "a.safetensors", layers)
+    before = weights(load(exported, dtype="bfloat16"))[DENSE]
+    # A thousand small steps of 1/1000 each would be lost one by one.
+    merged = load(exported, dtype="bfloat16", loras=[(file, 1e-3)] * 1000)
+    after = weights(merged)[DENSE]
+    assert after.dtype == jnp.bfloat16
+    wanted = before.astype(np.float32) + added(layers[DENSE])
+    np.testing.assert_allclose(after.astype(np.float32), wanted, rtol=2**-8, atol=1e-3)
+
+
+def test_a_kept_model_takes_them(exported, tmp_path):
+    convert(exported, tmp_path / "kept")
+    file = write(tmp_path / "a.safetensors", {DENSE: parts(DENSE), MLP: parts(MLP)})
+    kept = load(tmp_path / "kept", loras={file: 0.5})
+    assert kept.digest == load(exported, loras={file: 0.5}).digest
+    assert kept.loras == load(exported, loras={file: 0.5}).loras
+
+
+def test_a_merged_model_is_exported_as_it_is(exported, tmp_path):
+    merged = load(exported, loras=[write(tmp_path / "a.safetensors", {CONV: parts(CONV)})])
+    export(merged, tmp_path / "fused")
+    assert load(tmp_path / "fused").digest == merged.digest
+
+
+# Properties -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path):
+    return [
+        write(tmp_path / f"{i}.safetensors", {name: parts(name, seed=i) for name in (DENSE, CONV)})
+        for i in range(2)
+    ]
+
+
+def test_strength_0_changes_not_one_bit(exported, model, two):
+    merged = load(exported, loras=dict.fromkeys(two, 0))
+    assert merged.digest == model.digest
+    assert [file.strength for file in merged.loras] == [0, 0]
+
+
+def test_two_add_in_any_order(exported, model, two):
+    first, second = two
+    expected = {
+        layer: added(parts(layer, seed=0), 0.5) + added(parts(layer, seed=1), -2)
+        for layer in (DENSE, CONV)
+    }
+    check_merged(load(exported, loras={first: 0.5, second: -2}), model, expected)
+    check_merged(load(exported, loras={second: -2, first: 0.5}), model, expected)
+
+
+def test_strength_is_linear(exported, two):
+    first = two[0]
+    half, whole = (weights(load(exported, loras={first: s}))[CONV] for s in (1, 2))
+    none = weights(load(exported))[CONV]
+    np.testing.assert_allclose(whole - none, 2 * (half - none), rtol=1e-5, atol=1e-5)
+
+
+def test_minus_1_undoes_1(exported, model, two, tmp_path):
+    export(load(exported, loras=two), tmp_path / "fused")
+    back = load(tmp_path / "fused", loras=dict.fromkeys(two, -1))
+    check_merged(back, model, {DENSE: 0, CONV: 0})
+
+
+def test_other_files_other_digests(exported, two):
+    digests = {load(exported, loras=loras).digest for loras in ([], two[:1], two[1:], two)}
+    assert len(digests) == 4
+
+
+# Spellings --------------------------------------------------------------------------------------
+
+LDM = {
+    DENSE: "input_blocks_3_1_transformer_blocks_0_attn1_to_q",
+    OUT: "middle_block_1_transformer_blocks_0_attn2_to_out_0",
+    PROJECTION: "output_blocks_1_1_proj_in",
+    CONV: "input_blocks_1_0_in_layers_2",
+    STRIDED: "input_blocks_2_0_op",
+}
+
+
+def owner(layer):
+    return "text_encoder." if layer.startswith("text_model") else "unet."
+
+
+def peft(layer, part):
+    return f"{owner(layer)}{layer}.lora_{ {'down': 'A', 'up': 'B'}[part] }.weight"
+
+
+def peft_itself(layer, part):
+    return f"base_model.model.{layer}.lora_{ {'down': 'A', 'up': 'B'}[part] }.default.weight"
+
+
+def diffusers(layer, part):
+    infix = "lora_linear_layer" if layer.startswith("text_model") else "lora"
+    return f"{owner(layer)}{layer}.{infix}.{part}.weight"
+
+
+def processor(layer, part):
+    old = {"to_out.0": "to_out", "q_proj": "to_q"}
+    for new, name in old.items():
+        layer = layer.replace(new, name) if layer.endswith(new) else layer
+    layer = layer.replace("attn1.", "attn1.processor.").replace("attn2.", "attn2.processor.")
+    return f"{owner(layer)}{layer}_lora.{part}.weight"
+
+
+def without_prefixes(layer, part):
+    return processor(layer, part).removeprefix("unet.").replace("text_model.", "")
+
+
+SPELLINGS = {
+    "kohya": (kohya, SHAPES),
+    "kohya, LDM": (lambda layer, part: kohya(LDM.get(layer, layer), part), LDM),
+    "SDXL's first": (lambda la, part: kohya(la, part).replace("lora_te_", "lora_te1_"), [MLP]),
+    "LDM's own": (
+        lambda la, part: (
+            f"diffusion_model.{LDM[la].replace('_blocks_', '_blocks.')}.lora_{part}.weight"
+        ),
+        LDM,
+    ),
+    "PEFT": (peft, SHAPES),
+    "PEFT's own": (peft_itself, SHAPES),
+    "diffusers": (diffusers, SHAPES),
+    "processors": (processor, [DENSE, OUT, TEXT]),
+    "without prefixes": (without_prefixes, [DENSE, OUT, TEXT]),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spellings(model, name):
+    spell, layers = SPELLINGS[name]
+    table = layer_table(UNET, model.params)
+    for layer in layers:
+        for part in ("down", "up"):
+            key = spell(layer, part)
+            spelled, came = layer_and_part(key)
+            assert came == part, key
+            assert table[plain(spelled)].entry.key == f"{layer}.weight", key
+
+
+def test_every_layer_has_its_own_names(model):
+    table = layer_table(UNET, model.params)
+    by_target = {target.path for target in table.values()}
+    kernels = [path for path in flatten_dict(model.params) if path[-1] == "kernel"]
+    assert by_target == {path for path in kernels if path[0] != "autoencoder"}
+    assert all(plain(name) == name for name in table)
+
+
+def test_ldm_names_of_stable_diffusion_1():
+    names = {
+        "conv_in": "input_blocks_0_0",
+        "down_blocks_0_resnets_0_conv1": "input_blocks_1_0_in_layers_2",
+        "down_blocks_0_downsamplers_0_conv": "input_blocks_3_0_op",
+        "down_blocks_1_attentions_0_proj_in": "input_blocks_4_1_proj_in",
+        "down_blocks_1_resnets_0_conv_shortcut": "input_blocks_4_0_skip_connection",
+        "down_blocks_3_resnets_1_conv2": "input_blocks_11_0_out_layers_3",
+        "mid_block_resnets_1_time_emb_proj": "middle_block_2_emb_layers_1",
+        "up_blocks_0_upsamplers_0_conv": "output_blocks_2_1_conv",
+        "up_blocks_1_upsamplers_0_conv": "output_blocks_5_2_conv",
+        "up_blocks_3_attentions_2_proj_out": "output_blocks_11_1_proj_out",
+        "time_embedding_linear_2": "time_embed_2",
+        "conv_out": "out_2",
+    }
+    config = UNetConfig(cross_attention_dim=768)
+    assert {name: ldm_name(name, config) for name in names} == names
+
+
+def test_alphas_of_peft_settings(exported, model, tmp_path):
+    layers = {layer: parts(layer, alpha=None) for layer in (DENSE, OUT, TEXT)}
+    settings = {
+        "unet.lora_alpha": 6,
+        "unet.alpha_pattern": {"attn2.to_out.0": 1.5},
+        "text_encoder.lora_alpha": 3,
+        "text_encoder.use_rslora": True,
+    }
+    write(tmp_path / "a.safetensors", layers, peft, {"lora_adapter_metadata": json.dumps(settings)})
+    scales = {f"unet.{DENSE}": 6 / 3, f"unet.{OUT}": 1.5 / 3, f"text_encoder.{TEXT}": 3 / 3**0.5}
+    (lora,) = read_loras([tmp_path / "a.safetensors"], UNET, model.params)
+    assert {layer.down.name.split(".lora")[0]: layer.scale for layer in lora.layers} == scales
+    for layer in lora.layers:
+        assert product(layer).dtype == np.float32
+
+
+# What does not fit --------------------------------------------------------------------------------
+
+
+def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
+    layers = {layer: parts(layer) for layer in (DENSE, CONV, TEXT, MLP, OUT)}
+    del layers[MLP]["up"]
+    layers[CONV]["down"] = layers[CONV]["down"][:, :8].copy()
+    layers[OUT]["alpha"] = np.asarray(np.nan, np.float32)
+    tensors = {kohya(la, part): t for la, ts in layers.items() for part, t in ts.items()}
+    tensors |= {
+        peft(DENSE, "down"): layers[DENSE]["down"],
+        peft(DENSE, "up"): layers[DENSE]["up"],
+        "surprise": np.zeros(3, np.float32),
+        "lora_unet_down_blocks_7_conv.lora_down.weight": np.zeros((4, 320), np.float32),
+        "lora_unet_down_blocks_7_conv.lora_up.weight": np.zeros((640, 4), np.float32),
+        kohya(PROJECTION, "down"): np.zeros((4, 320), np.int8),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    write(tmp_path / "b.safetensors", {DENSE: parts(DENSE)}, lambda la, part: f"x.{part}")
+    one_line(
+        lambda: load(exported, loras=[tmp_path / "a.safetensors", tmp_path / "b.safetensors"]),
+        "a.safetensors does not fit the model",
+        "1 keys of no known spelling (surprise [3])",
+        "1 layers that the model lacks (lora_unet_down_blocks_7_conv: down [4, 320], up [640, 4])",
+        "1 layers without both down and up (lora_te_text_model_encoder_layers_0_mlp_fc1",
+        "1 misshapen layers (lora_unet_down_blocks_0_resnets_0_conv1: ",
+        "down [3, 8, 3, 3]",
+        "for a weight [16, 16, 3, 3]",
+        "1 layers given twice",
+        "1 layers whose alpha is no usable number",
+        "1 tensors of a dtype not in",
+        "b.safetensors does not fit the model: 2 keys of no known spelling",
+    )
+
+
+def test_only_the_first_few_of_many_are_named(exported, tmp_path, one_line):
+    names = [f"lora_unet_x{i}.lora_down.weight" for i in range(50)]
+    save_file(dict.fromkeys(names, np.zeros((1, 1), np.float32)), tmp_path / "a.safetensors")
+    one_line(lambda: load(exported, loras=[tmp_path / "a.safetensors"]), "50 layers", "; ...")
+
+
+def reshaped(**changes):
+    return {**parts(CONV, alpha=None), **{k: np.ones(s, np.float32) for k, s in changes.items()}}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        reshaped(down=(3, 16, 1, 1)),
+        reshaped(down=(4, 16, 3, 3)),
+        reshaped(down=(3,)),
+        reshaped(down=(0, 16, 3, 3), up=(16, 0, 1, 1)),
+        reshaped(up=(15, 3, 1, 1)),
+        reshaped(up=(16, 3, 3, 3)),
+        reshaped(alpha=(2,)),
+        reshaped(mid=(3, 3, 3, 3)),
+        reshaped(down=(3, 16, 1, 1), mid=(3, 2, 3, 3)),
+        reshaped(down=(3, 16, 1, 1), mid=(3, 3)),
+    ],
+)
+def test_shapes_that_are_no_product(exported, tmp_path, tensors, one_line):
+    write(tmp_path / "a.safetensors", {CONV: tensors})
+    one_line(
+        lambda: load(exported, loras=[tmp_path / "a.safetensors"]), "1 misshapen", "[16, 16, 3, 3]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("lora_unet_x.dora_scale", "DoRA"),
+        ("unet.x.lora_magnitude_vector", "DoRA"),
+        ("lora_unet_x.hada_w1_a", "LoHa"),
+        ("lora_unet_x.lokr_w2", "LoKr"),
+        ("lora_unet_x.oft_blocks", "OFT"),
+        ("lora_unet_x.on_input", "IA3"),
+        ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "SDXL"),
+        ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "SDXL"),
+    ],
+)
+def test_relatives_are_refused_by_name(exported, tmp_path, key, name, one_line):
+    tensors = {kohya(DENSE, part): t for part, t in parts(DENSE).items()}
+    save_file(tensors | {key: np.zeros((2, 2), np.float32)}, tmp_path / "a.safetensors")
+    one_line(lambda: load(exported, loras=[tmp_path / "a.safetensors"]), name, key, "not supported")
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e30])
+def test_sums_that_are_not_finite(exported, tmp_path, strength, one_line):
+    layers = {DENSE: parts(DENSE)}
+    layers[DENSE]["up"][0, 0] = np.nan if strength == 1 else 1e30
+    file = write(tmp_path / "a.safetensors", layers)
+    one_line(lambda: load(exported, loras={file: strength}), "not finite in float32", str(file))
+
+
+def test_sums_beyond_float16(exported, tmp_path, one_line):
+    file = write(tmp_path / "a.safetensors", {DENSE: parts(DENSE)})
+    load(exported, loras={file: 1e5})
+    one_line(lambda: load(exported, dtype="float16", loras={file: 1e5}), "finite in float16")
+
+
+def test_a_file_that_is_another_than_it_was(exported, tmp_path, one_line):
+    file = write(tmp_path / "a.safetensors", {DENSE: parts(DENSE)})
+    (known,) = load(exported, loras=[file]).loras
+    load(exported, loras=[known])
+    write(file, {DENSE: parts(DENSE, seed=1)})
+    one_line(lambda: load(exported, loras=[known]), "another file", known.sha256)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ("{", ["no JSON object"]),
+        ("[1]", ["no JSON object"]),
+        ('{"unet.lora_alpha": "8"}', ["no usable number"]),
+        ('{"unet.lora_alpha": true}', ["no usable number"]),
+        ('{"unet.lora_alpha": NaN}', ["no usable number"]),
+        (f'{{"unet.lora_alpha": {10**400}}}', ["no usable number"]),
+    ],
+)
+def test_peft_settings_that_are_damaged(exported, tmp_path, metadata, words, one_line):
+    layers = {DENSE: parts(DENSE, alpha=None)}
+    write(tmp_path / "a.safetensors", layers, peft, {"lora_adapter_metadata": metadata})
+    one_line(lambda: load(exported, loras=[tmp_path / "a.safetensors"]), *words)
+
+
+def test_files_that_are_none(exported, tmp_path, one_line):
+    (tmp_path / "pickle").write_bytes(b"\x80\x04" + bytes(100))
+    save_file({}, tmp_path / "empty.safetensors")
+    one_line(lambda: load(exported, loras=[tmp_path / "pickle"]), "pickle", "safetensors")
+    one_line(lambda: load(exported, loras=[tmp_path / "empty.safetensors"]), "holds no layers")
+    for path in (tmp_path / "nowhere", tmp_path, "", "a\0b"):
+        one_line(lambda path=path: load(exported, loras=[path]), "no LoRA file")
+
+
+@pytest.mark.parametrize(
+    ("loras", "words"),
+    [
+        ("a.safetensors", ["loras: expected a dict", "'a.safetensors'"]),
+        (3, ["loras: expected a dict", "3"]),
+        ([3], ["the entry 3"]),
+        ([()], ["the entry ()"]),
+        ([("a", 1.0, "", 4)], ["the entry ('a'"]),
+        ({"a": "much"}, ["strength of a", "'much'", "number"]),
+        ({"a": True}, ["strength of a", "True"]),
+        ({"a": float("nan")}, ["strength of a", "nan"]),
+    ],
+)
+def test_what_is_no_list_of_loras(exported, loras, words, one_line):
+    one_line(lambda: load(exported, loras=loras), *words)
+
+
+def test_the_model_is_not_read_for_a_file_that_does_not_fit(folder, tmp_path, one_line):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "a.safetensors")
+    one_line(lambda: load(folder, loras=[tmp_path / "a.safetensors"]), "no known spelling")
