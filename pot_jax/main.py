@@ -33,6 +33,12 @@ SHORT_FLAGS = {
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
 }
 
+# Flags of `sample` that may be given several times.
+ADAPTER_FLAGS = {
+    "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
+    "embedding": "path[:token] of a textual inversion (repeatable)",
+}
+
 
 def sample(arguments: Sequence[str]) -> None:
     """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
@@ -49,12 +55,18 @@ def sample(arguments: Sequence[str]) -> None:
     )
     for name, (_, text) in SHORT_FLAGS.items():
         _define_text(values, name, text)
+    for name, text in ADAPTER_FLAGS.items():
+        flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
     for name, (setting, _) in SHORT_FLAGS.items():
         if values[name].present:
             _override(values.config, setting, values[name].value)
     if prompts:
         values.config.prompts = tuple(prompts)
+    if values["lora"].present:
+        values.config.loras = tuple(map(_lora, values.lora))
+    if values["embedding"].present:
+        values.config.embeddings = tuple(map(_embedding, values.embedding))
     settings = configs.from_dict(values.config.to_dict())
     folder = _required(values, "workdir", "runs/mine")
 
@@ -70,7 +82,12 @@ def _sample(settings, folder: str) -> None:
 
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
-    model = load(settings.model, dtype=settings.dtype)
+    model = load(
+        settings.model,
+        dtype=settings.dtype,
+        loras=[dataclasses.astuple(lora) for lora in settings.loras],
+        embeddings=[dataclasses.astuple(word) for word in settings.embeddings],
+    )
     job = pipeline.prepare(model, settings)
     complete = workdir.claim(folder, job)
     if not complete:
@@ -289,6 +306,25 @@ def _override(config: ml_collections.ConfigDict, setting: str, text: str) -> Non
     except ValueError:
         expected = {int: "a whole number", float: "a number"}[kind]
         raise UserError(f"--{key}: expected {expected}, got {text!r}") from None
+
+
+def _lora(text: str) -> dict:
+    path, strength = _file_and_rest(text)
+    try:
+        return {"path": path, "strength": float(strength or 1)}
+    except ValueError:
+        raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
+
+
+def _embedding(text: str) -> dict:
+    path, token = _file_and_rest(text)
+    return {"path": path, "token": token}
+
+
+def _file_and_rest(text: str) -> tuple[str, str]:
+    """Cuts "file.safetensors:rest"; there may be colons in the path, too."""
+    path, mark, rest = text.rpartition(".safetensors:")
+    return (path + mark[:-1], rest) if mark else (text, "")
 
 
 def _no_positionals(command: str, rest: Sequence[str]) -> None:
