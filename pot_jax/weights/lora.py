@@ -227,8 +227,9 @@ def _alpha_over_rank(
         return 1.0
     patterns = settings.get(f"{component}.alpha_pattern")
     for ending, special in patterns.items() if isinstance(patterns, dict) else ():
-        if f".{name}".endswith(f".{ending}"):
+        if f".{name}".endswith(f".{ending.removeprefix('^')}"):
             alpha = special
+            break
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
         return math.nan
     # The root is rank-stabilised LoRA (arXiv 2312.03732).
@@ -269,11 +270,10 @@ def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]
 def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
     """A weight with all that is added to it, in its own dtype."""
     total = np.array(weight, np.float32)
-    tensor = layers[0].target.entry.write(total)  # a view, laid out as in the checkpoint
     with np.errstate(all="ignore"):  # what is not finite is found below
         for layer in layers:
-            tensor += product(layer).reshape(tensor.shape)
-        merged = total.astype(weight.dtype)
+            total += product(layer)
+        merged = total.astype(weight.dtype, copy=False)
     if not np.isfinite(merged).all():
         files = sorted({shown(str(layer.down.file)) for layer in layers})
         raise UserError(
@@ -284,14 +284,20 @@ def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
 
 
 def product(layer: Layer) -> np.ndarray:
-    """What a layer adds to its weight, [out, in, ...] float32."""
-    down, up = (_flat(tensor) for tensor in (layer.down, layer.up))
-    if layer.mid is None:
-        return layer.scale * (up @ down)
-    mid = read.array(layer.mid).astype(np.float32)
-    return layer.scale * np.einsum("or,rshw,si->oihw", up, mid, down, optimize=True)
+    """What a layer adds to its weight, laid out as the parameter is: [in, out] or [h, w, in, out].
+
+    `down` is itself a weight, of `rank` outputs: laid out as one, it leaves the product in order.
+    Adding [out, in, h, w] to the parameter instead takes six times as long.
+    """
+    entry, rank = layer.target.entry, layer.down.shape[0]
+    up = _float32(layer.up).reshape(-1, rank)
+    down = _float32(layer.down)
+    if layer.mid is not None:
+        mid = _float32(layer.mid)
+        down = np.einsum("rshw,si->rihw", mid, down.reshape(rank, -1), optimize=True)
+    down = entry.to_param(down.reshape(rank, *entry.stored_shape[1:]))
+    return np.ascontiguousarray(down) @ (layer.scale * up).T
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    values = read.array(tensor).astype(np.float32)
-    return values.reshape(values.shape[0], -1)
+def _float32(tensor: Tensor) -> np.ndarray:
+    return read.array(tensor).astype(np.float32)
