@@ -38,8 +38,12 @@ _BEGINNING = re.compile(
     r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
 )
 # Attention's layers as old diffusers called them, in both networks.
-_OLD = {"to_out_0": "to_out", "q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v"} | {
-    "out_proj": "to_out"
+_OLD = {
+    "to_out_0": "to_out",
+    "q_proj": "to_q",
+    "k_proj": "to_k",
+    "v_proj": "to_v",
+    "out_proj": "to_out",
 }
 
 

@@ -1,4 +1,4 @@
-"""LoRA files against sums written out in float64; every spelling; every way to be wrong."""
+"""LoRA files against sums written out in float64, and every way to be wrong."""
 
 import json
 
@@ -7,58 +7,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from lora_files import CONV, DENSE, MLP, OUT, PROJECTION, SHAPES, TEXT, kohya, parts, peft, write
 from safetensors.numpy import load_file, save_file
 from tiny_models import UNET
 
-from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.export import export
 from pot_jax.weights.load import load
 from pot_jax.weights.lora import product, read_loras
-from pot_jax.weights.lora_names import layer_and_part, layer_table, ldm_name, plain
+from pot_jax.weights.lora_names import layer_table
 from pot_jax.weights.store import convert
-
-# Layers of the tiny model as torch names them, and the shapes of their weights there.
-DENSE = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
-PROJECTION = "up_blocks.0.attentions.1.proj_in"
-CONV = "down_blocks.0.resnets.0.conv1"
-STRIDED = "down_blocks.0.downsamplers.0.conv"
-TEXT = "text_model.encoder.layers.1.self_attn.q_proj"
-MLP = "text_model.encoder.layers.0.mlp.fc1"
-SHAPES = {
-    DENSE: (32, 32),
-    OUT: (32, 32),
-    PROJECTION: (32, 32, 1, 1),
-    CONV: (16, 16, 3, 3),
-    STRIDED: (16, 16, 3, 3),
-    TEXT: (16, 16),
-    MLP: (32, 16),
-}
-
-
-def parts(layer, rank=3, alpha=2.0, mid=False, seed=0, dtype=np.float32):
-    """Random tensors of one layer, by part."""
-    rng = np.random.default_rng((seed, *layer.encode()))
-    outputs, inputs, *space = SHAPES[layer]
-    ones = [1] * len(space)
-    shapes = {"down": (rank, inputs, *(ones if mid else space)), "up": (outputs, rank, *ones)}
-    if mid:
-        shapes["mid"] = (rank, rank, *space)
-    tensors = {part: rng.normal(size=shape).astype(dtype) for part, shape in shapes.items()}
-    return tensors if alpha is None else tensors | {"alpha": np.asarray(alpha, dtype)}
-
-
-def kohya(layer, part):
-    owner = "te" if layer.startswith("text_model") else "unet"
-    end = "alpha" if part == "alpha" else f"lora_{part}.weight"
-    return f"lora_{owner}_{layer.replace('.', '_')}.{end}"
-
-
-def write(path, layers, spell=kohya, metadata=None):
-    """A LoRA file of {layer: parts}."""
-    tensors = {spell(layer, part): t for layer, ts in layers.items() for part, t in ts.items()}
-    save_file(tensors, path, metadata)
-    return path
 
 
 def added(tensors, strength=1.0):
@@ -212,103 +169,6 @@ def test_other_files_other_digests(exported, two):
     assert len(digests) == 4
 
 
-# Spellings --------------------------------------------------------------------------------------
-
-LDM = {
-    DENSE: "input_blocks_3_1_transformer_blocks_0_attn1_to_q",
-    OUT: "middle_block_1_transformer_blocks_0_attn2_to_out_0",
-    PROJECTION: "output_blocks_1_1_proj_in",
-    CONV: "input_blocks_1_0_in_layers_2",
-    STRIDED: "input_blocks_2_0_op",
-}
-
-
-def owner(layer):
-    return "text_encoder." if layer.startswith("text_model") else "unet."
-
-
-def peft(layer, part):
-    return f"{owner(layer)}{layer}.lora_{ {'down': 'A', 'up': 'B'}[part] }.weight"
-
-
-def peft_itself(layer, part):
-    return f"base_model.model.{layer}.lora_{ {'down': 'A', 'up': 'B'}[part] }.default.weight"
-
-
-def diffusers(layer, part):
-    infix = "lora_linear_layer" if layer.startswith("text_model") else "lora"
-    return f"{owner(layer)}{layer}.{infix}.{part}.weight"
-
-
-def processor(layer, part):
-    old = {"to_out.0": "to_out", "q_proj": "to_q"}
-    for new, name in old.items():
-        layer = layer.replace(new, name) if layer.endswith(new) else layer
-    layer = layer.replace("attn1.", "attn1.processor.").replace("attn2.", "attn2.processor.")
-    return f"{owner(layer)}{layer}_lora.{part}.weight"
-
-
-def without_prefixes(layer, part):
-    return processor(layer, part).removeprefix("unet.").replace("text_model.", "")
-
-
-SPELLINGS = {
-    "kohya": (kohya, SHAPES),
-    "kohya, LDM": (lambda layer, part: kohya(LDM.get(layer, layer), part), LDM),
-    "SDXL's first": (lambda la, part: kohya(la, part).replace("lora_te_", "lora_te1_"), [MLP]),
-    "LDM's own": (
-        lambda la, part: (
-            f"diffusion_model.{LDM[la].replace('_blocks_', '_blocks.')}.lora_{part}.weight"
-        ),
-        LDM,
-    ),
-    "PEFT": (peft, SHAPES),
-    "PEFT's own": (peft_itself, SHAPES),
-    "diffusers": (diffusers, SHAPES),
-    "processors": (processor, [DENSE, OUT, TEXT]),
-    "without prefixes": (without_prefixes, [DENSE, OUT, TEXT]),
-}
-
-
-@pytest.mark.parametrize("name", SPELLINGS)
-def test_spellings(model, name):
-    spell, layers = SPELLINGS[name]
-    table = layer_table(UNET, model.params)
-    for layer in layers:
-        for part in ("down", "up"):
-            key = spell(layer, part)
-            spelled, came = layer_and_part(key)
-            assert came == part, key
-            assert table[plain(spelled)].entry.key == f"{layer}.weight", key
-
-
-def test_every_layer_has_its_own_names(model):
-    table = layer_table(UNET, model.params)
-    by_target = {target.path for target in table.values()}
-    kernels = [path for path in flatten_dict(model.params) if path[-1] == "kernel"]
-    assert by_target == {path for path in kernels if path[0] != "autoencoder"}
-    assert all(plain(name) == name for name in table)
-
-
-def test_ldm_names_of_stable_diffusion_1():
-    names = {
-        "conv_in": "input_blocks_0_0",
-        "down_blocks_0_resnets_0_conv1": "input_blocks_1_0_in_layers_2",
-        "down_blocks_0_downsamplers_0_conv": "input_blocks_3_0_op",
-        "down_blocks_1_attentions_0_proj_in": "input_blocks_4_1_proj_in",
-        "down_blocks_1_resnets_0_conv_shortcut": "input_blocks_4_0_skip_connection",
-        "down_blocks_3_resnets_1_conv2": "input_blocks_11_0_out_layers_3",
-        "mid_block_resnets_1_time_emb_proj": "middle_block_2_emb_layers_1",
-        "up_blocks_0_upsamplers_0_conv": "output_blocks_2_1_conv",
-        "up_blocks_1_upsamplers_0_conv": "output_blocks_5_2_conv",
-        "up_blocks_3_attentions_2_proj_out": "output_blocks_11_1_proj_out",
-        "time_embedding_linear_2": "time_embed_2",
-        "conv_out": "out_2",
-    }
-    config = UNetConfig(cross_attention_dim=768)
-    assert {name: ldm_name(name, config) for name in names} == names
-
-
 def test_alphas_of_peft_settings(exported, model, tmp_path):
     layers = {layer: parts(layer, alpha=None) for layer in (DENSE, OUT, TEXT)}
     settings = {
@@ -325,7 +185,7 @@ def test_alphas_of_peft_settings(exported, model, tmp_path):
         assert product(layer).dtype == np.float32
 
 
-# What does not fit --------------------------------------------------------------------------------
+# What does not fit ------------------------------------------------------------------------------
 
 
 def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
@@ -337,6 +197,7 @@ def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
     tensors |= {
         peft(DENSE, "down"): layers[DENSE]["down"],
         peft(DENSE, "up"): layers[DENSE]["up"],
+        kohya(DENSE, "down").replace("lora_down", "lora_A"): layers[DENSE]["down"],
         "surprise": np.zeros(3, np.float32),
         "lora_unet_down_blocks_7_conv.lora_down.weight": np.zeros((4, 320), np.float32),
         "lora_unet_down_blocks_7_conv.lora_up.weight": np.zeros((640, 4), np.float32),
@@ -354,6 +215,7 @@ def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
         "down [3, 8, 3, 3]",
         "for a weight [16, 16, 3, 3]",
         "1 layers given twice",
+        "1 keys given twice",
         "1 layers whose alpha is no usable number",
         "1 tensors of a dtype not in",
         "b.safetensors does not fit the model: 2 keys of no known spelling",
