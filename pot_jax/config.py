@@ -84,6 +84,32 @@ class PhotographSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraSettings:
+    """A LoRA file merged into the model."""
+
+    path: str = ""
+    strength: float = 1.0
+    sha256: str = ""  # of the file: checked where it is given, and always recorded
+
+    def __post_init__(self):
+        _check_fields(self, "loras")
+        _require(bool(self.path), "loras.path", "a file", self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingSettings:
+    """A textual inversion joined to the model."""
+
+    token: str = ""  # the word for it in prompts; when empty, the file's own
+    path: str = ""
+    sha256: str = ""  # as above
+
+    def __post_init__(self):
+        _check_fields(self, "embeddings")
+        _require(bool(self.path), "embeddings.path", "a file", self.path)
+
+
+@dataclasses.dataclass(frozen=True)
 class MovieSettings:
     """The movie of a run."""
 
@@ -110,6 +136,8 @@ class RunSettings:
     # What the weights predict, instead of what the model says or, in a file of SD 2.x, leaves open.
     prediction_type: Literal[("", *PREDICTION_TYPES)] = ""
     allow_pickle: bool = False  # read a pickled checkpoint (.ckpt), running nothing in it
+    loras: tuple[LoraSettings, ...] = ()
+    embeddings: tuple[EmbeddingSettings, ...] = ()
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""
     seed: int = 0
@@ -142,12 +170,19 @@ def from_dict(data: dict, cls: type = RunSettings, path: str = "") -> Any:
         name = f"{path}{key}"
         if key not in fields:
             raise UserError(f"unknown setting {name!r}; known: {', '.join(fields)}")
+        item = next(iter(typing.get_args(hints[key])), None)
         if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise UserError(f"setting {name} must be a group of settings, got {value!r}")
-            value = from_dict(value, hints[key], name + ".")
+            value = _group(value, hints[key], name)
+        elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
+            value = tuple(_group(v, item, f"{name}[{i}]") for i, v in enumerate(value))
         values[key] = value
     return cls(**values)
+
+
+def _group(value, cls: type, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"setting {name} must be a group of settings, got {value!r}")
+    return from_dict(value, cls, name + ".")
 
 
 def to_dict(settings) -> dict:

@@ -42,6 +42,12 @@ SHORT_FLAGS = {
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
 }
 
+# Flags of `sample` that may be given several times.
+ADAPTER_FLAGS = {
+    "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
+    "embedding": "path[:token] of a textual inversion (repeatable)",
+}
+
 
 def sample(arguments: Sequence[str]) -> None:
     """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
@@ -59,6 +65,8 @@ def sample(arguments: Sequence[str]) -> None:
     for name, (_, text) in SHORT_FLAGS.items():
         _define_text(values, name, text)
     _define_allow_pickle(values)
+    for name, text in ADAPTER_FLAGS.items():
+        flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
     for name, (setting, _) in SHORT_FLAGS.items():
         if values[name].present:
@@ -67,6 +75,10 @@ def sample(arguments: Sequence[str]) -> None:
         values.config.allow_pickle = values.allow_pickle
     if prompts:
         values.config.prompts = tuple(prompts)
+    if values["lora"].present:
+        values.config.loras = tuple(map(_lora, values.lora))
+    if values["embedding"].present:
+        values.config.embeddings = tuple(map(_embedding, values.embedding))
     settings = configs.from_dict(values.config.to_dict())
     folder = _required(values, "workdir", "runs/mine")
 
@@ -88,6 +100,8 @@ def _sample(settings, folder: str) -> None:
         tokenizer=settings.tokenizer or None,
         prediction_type=settings.prediction_type or None,
         allow_pickle=settings.allow_pickle,
+        loras=[dataclasses.astuple(lora) for lora in settings.loras],
+        embeddings=[dataclasses.astuple(word) for word in settings.embeddings],
     )
     job = pipeline.prepare(model, settings)
     complete = workdir.claim(folder, job)
@@ -327,6 +341,25 @@ def _override(config: ml_collections.ConfigDict, setting: str, text: str) -> Non
     except ValueError:
         expected = {int: "a whole number", float: "a number"}[kind]
         raise UserError(f"--{key}: expected {expected}, got {text!r}") from None
+
+
+def _lora(text: str) -> dict:
+    path, strength = _file_and_rest(text)
+    try:
+        return {"path": path, "strength": float(strength or 1)}
+    except ValueError:
+        raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
+
+
+def _embedding(text: str) -> dict:
+    path, token = _file_and_rest(text)
+    return {"path": path, "token": token}
+
+
+def _file_and_rest(text: str) -> tuple[str, str]:
+    """Cuts "file.safetensors:rest"; there may be colons in the path, too."""
+    path, mark, rest = text.rpartition(".safetensors:")
+    return (path + mark[:-1], rest) if mark else (text, "")
 
 
 def _no_positionals(command: str, rest: Sequence[str]) -> None:

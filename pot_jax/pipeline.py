@@ -19,7 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.assembly import Program, Recipe, assemble
-from pot_jax.config import PhotographSettings, RunSettings, SamplerSettings, ZoomSettings
+from pot_jax.config import (
+    EmbeddingSettings,
+    LoraSettings,
+    PhotographSettings,
+    RunSettings,
+    SamplerSettings,
+    ZoomSettings,
+)
 from pot_jax.diffusion.sampler import SamplerState, chunks, stack_states, start
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
@@ -146,13 +153,19 @@ def prepare(
 
     Args:
       model: whose networks run.
-      settings: what to sample.
+      settings: what to sample; what they say of LoRAs and embeddings gives way to what the model
+        was loaded with, digests included.
       photograph: pixels [H, W, 3] in [-1, 1], where they do not come from settings.photograph.path.
       devices: default all.
 
     Raises:
       UserError: naming what does not fit.
     """
+    settings = dataclasses.replace(
+        settings,
+        loras=tuple(LoraSettings(*file) for file in model.loras),
+        embeddings=tuple(EmbeddingSettings(*file) for file in model.embeddings),
+    )
     prompts = checked_prompts(settings.prompts)
     geometry = latent_geometry(model, len(prompts), settings.zoom)
     guided = settings.sampler.guidance_scale != 1

@@ -13,6 +13,8 @@ def test_defaults_go_to_json_and_back():
         prompts=("a", "b"),
         zoom=config.ZoomSettings(placement=((4, -8),)),
         sampler=config.SamplerSettings(steps=7, solver="euler"),
+        loras=(config.LoraSettings("a.safetensors", 0.5, "c0ffee"),),
+        embeddings=[config.EmbeddingSettings("<cat>", "b.safetensors")],
     )
     data = json.loads(json.dumps(config.to_dict(settings)))
     assert config.from_dict(data) == settings
@@ -46,6 +48,12 @@ def test_whole_numbers_serve_as_numbers():
         ({"zoom": {"zoom_factor": 1}}, "zoom.zoom_factor: expected a whole number >= 2, got 1"),
         ({"zoom": {"placement": [[1, 2, 3]]}}, "placement[0]: expected 2 values"),
         ({"zoom": {"placement": "centre"}}, "zoom.placement: expected a list"),
+        ({"loras": "a.safetensors"}, "loras: expected a list, got 'a.safetensors'"),
+        ({"loras": ["a"]}, "loras[0] must be a group of settings, got 'a'"),
+        ({"loras": [{"file": "a"}]}, "unknown setting 'loras[0].file'; known: path, strength"),
+        ({"loras": [{"strength": 1.0}]}, "loras.path: expected a file, got ''"),
+        ({"loras": [{"path": "a", "strength": "1"}]}, "loras.strength: expected float, got '1'"),
+        ({"embeddings": [{"token": "<cat>"}]}, "embeddings.path: expected a file, got ''"),
         ({"photograph": {"method": "sgd"}}, "photograph.method: expected one of"),
         ({"movie": {"fps": 0}}, "movie.fps"),
         ({"seed": -1}, "seed: expected 0 to"),

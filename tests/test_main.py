@@ -1,12 +1,15 @@
 """The commands, called as a user calls them; and what they leave in the workdir."""
 
+import hashlib
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 from tiny_models import tiny_model
 
 from pot_jax import main, pipeline
@@ -158,6 +161,49 @@ def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
     assert (settings.sampler.steps, settings.sampler.eta) == (3, 0.5)
 
 
+def test_loras_and_embeddings(folder, finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layer = "lora_unet_mid_block_attentions_0_proj_in"
+    ones = {f"{layer}.lora_{part}.weight": np.full((32, 32), 0.1, "f4") for part in ("down", "up")}
+    save_file(ones, "a:b.safetensors")
+    save_file({"emb_params": np.ones((2, 16), "f4")}, "c.safetensors")
+    command = ["sample", "a", "star <w>", f"--model={folder}", *FLAGS, SIZE, "--workdir=run"]
+    lora, word = "--lora=a:b.safetensors:0.5", "--embedding=c.safetensors:<w>"
+    assert run(*command, lora, word) == 0
+    record = json.loads(pathlib.Path("run/config.json").read_text())
+    (first,), (second,) = record["config"]["loras"], record["config"]["embeddings"]
+    assert (first["path"], first["strength"]) == ("a:b.safetensors", 0.5)
+    assert (
+        first["sha256"] == hashlib.sha256(pathlib.Path("a:b.safetensors").read_bytes()).hexdigest()
+    )
+    assert (second["path"], second["token"], len(second["sha256"])) == ("c.safetensors", "<w>", 64)
+    assert record["weights_sha256"] != read_record(finished)["weights_sha256"]
+
+    capsys.readouterr()
+    assert run(*command, lora, word) == 0
+    assert "already complete" in capsys.readouterr().out
+    # The same as written by hand into a file, by another name of the same word, or changed since.
+    config = {"loras": [first], "embeddings": [{"path": "c.safetensors", "token": "<w>"}]}
+    pathlib.Path("run.json").write_text(json.dumps(config))
+    assert run(*command, "--config=run.json") == 0
+    assert "already complete" in capsys.readouterr().out
+    for others in ([word], [lora.replace("0.5", "0.4"), word], [lora, word, lora]):
+        assert run(*command, *others) == 2
+        assert "holds another run (loras is" in capsys.readouterr().err
+    save_file({"emb_params": np.zeros((2, 16), "f4")}, "c.safetensors")
+    assert run(*command, lora, word) == 2
+    assert "holds another run (embeddings is" in capsys.readouterr().err
+
+
+def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, tmp_path, capsys):
+    old = shutil.copytree(finished, tmp_path / "old")
+    record = json.loads((old / "config.json").read_text())
+    del record["config"]["loras"], record["config"]["embeddings"]
+    (old / "config.json").write_text(json.dumps(record))
+    assert run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={old}") == 0
+    assert "already complete" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -170,6 +216,13 @@ def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
         (["sample", "a", "--workdir=w", "--config.sampler.stepz=4"], "stepz"),
         (["sample", "--workdir=w"], "expected at least one, got none"),
         (["sample", "a", " ", "--workdir=w"], "the prompt of level 1 is empty"),
+        (["sample", "a", "--workdir=w", "--lora=a.safetensors:x"], "expected path[:strength], got"),
+        (
+            ["sample", "a", "--workdir=w", "--lora=a.safetensors:nan"],
+            "loras.strength: expected a fi",
+        ),
+        (["sample", "a", "--workdir=w", "--lora=a.ckpt"], "no LoRA file a.ckpt"),
+        (["sample", "a", "--workdir=w", "--embedding=a:b"], "no embedding file a:b"),
         (["sample", "a", "--workdir=w", "--model=nowhere"], "no model folder nowhere"),
         (["sample", "a", "--workdir=w", "--devices=abacus"], "should be one of <cpu|gpu|tpu>"),
         (["evaluate", "--workdir=nowhere"], "no run at nowhere"),

@@ -7,10 +7,12 @@ wants it and given to JAX, and its buffers are freed: a host holds one model and
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError
-from pot_jax.weights import kept, read
+from pot_jax.weights import kept, lora, read, textual_inversion
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
@@ -55,6 +57,8 @@ def load(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
     allow_pickle: bool = False,
+    loras: Mapping[str, float] | Sequence[Any] = (),
+    embeddings: Sequence[Any] = (),
 ) -> Model:
     """Loads a model: one that ships with the package, a folder, or a single-file checkpoint.
 
@@ -70,6 +74,9 @@ def load(
       prediction_type: "epsilon", "v_prediction" or "sample", instead of what the files say or, for
         a single file of SD 2.x, leave open ("v_prediction" is taken then).
       allow_pickle: read a pickled file (`.ckpt`) too; nothing in it is run.
+      loras: LoRA files to merge into the weights, as {path: strength} or a list of paths or
+        (path, strength).
+      embeddings: textual inversions to join, as a list of paths or (token, path).
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
@@ -82,17 +89,30 @@ def load(
         if variant is not None:
             raise UserError(f"{shown(str(path))} is one file, which has no variants")
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
-        check_fit(path, source.parts.modules)
-        params, digests = _read_weights(source, dtype)
-        return source.parts.model(params, combined_digest(digests), str(path_or_name))
-    parts = read_parts(path, dtype, **wishes)
-    if kept.is_kept(path):
-        if variant is not None:
-            raise UserError(f"{shown(str(path))} is a kept copy, which has no variants")
-        params, digests = _restored(path, parts, dtype)
+        parts = source.parts
+        check_fit(path, parts.modules)
+        read_params = partial(_read_weights, source, dtype)
     else:
-        params, digests = _read_weights(folder_source(path, parts, variant), dtype)
-    return parts.model(params, combined_digest(digests), str(path_or_name))
+        parts = read_parts(path, dtype, **wishes)
+        if kept.is_kept(path):
+            if variant is not None:
+                raise UserError(f"{shown(str(path))} is a kept copy, which has no variants")
+            read_params = partial(_restored, path, parts, dtype)
+        else:
+            read_params = partial(_read_folder, path, parts, variant, dtype)
+    # Before gigabytes are read: everything that does not fit.
+    shapes = {name: _shapes(module) for name, module in parts.modules.items()}
+    merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
+    words = textual_inversion.read_embeddings(embeddings, parts)
+    params, digests = read_params()
+    lora.merge(merges, params, digests)
+    parts = textual_inversion.add_embeddings(words, parts, params, digests)
+    model = parts.model(params, combined_digest(digests), str(path_or_name))
+    return dataclasses.replace(
+        model,
+        loras=tuple(merge.file for merge in merges),
+        embeddings=tuple(word.file for word in words),
+    )
 
 
 def _checked_prediction(prediction_type: str | None) -> str | None:
@@ -171,6 +191,12 @@ class _Problems:
             f"the weights in {where} do not fit its config files: {', '.join(kinds)}; get both "
             "from the same place again"
         )
+
+
+def _read_folder(
+    path: Path, parts: Parts, variant: str | None, dtype: jnp.dtype
+) -> tuple[dict[str, Any], dict[str, str]]:
+    return _read_weights(folder_source(path, parts, variant), dtype)
 
 
 def _read_weights(source: Source, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, str]]:

@@ -20,6 +20,7 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.weights.adapters import EmbeddingFile, LoraFile
 from pot_jax.weights.read import json_object, shown
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
@@ -78,6 +79,8 @@ class Model:
     params: dict[str, Any]  # {"text_encoder", "unet", "autoencoder"}: nested dicts of arrays
     digest: str  # SHA-256 over all parameters as they are here
     source: str  # where it was loaded from
+    loras: tuple[LoraFile, ...] = ()  # merged into the params
+    embeddings: tuple[EmbeddingFile, ...] = ()  # joined to the tokenizer and the text encoder
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,17 +239,17 @@ def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor
     return tensors
 
 
-def array(tensor: Tensor) -> np.ndarray:
+def array(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
     """The tensor's values in the file's own dtype, in a fresh buffer that nothing else holds.
 
     Raises:
-      UserError: the dtype is none of `FLOATS`, or the file has shrunk since its header was read.
+      UserError: the dtype is none of `dtypes`, or the file has shrunk since its header was read.
     """
     where = f"{shown(str(tensor.file))}: tensor {shown(tensor.name)}"
-    if tensor.dtype not in FLOATS:
-        raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(FLOATS)}")
+    if tensor.dtype not in dtypes:
+        raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(dtypes)}")
     axes = range(len(tensor.shape)) if tensor.axes is None else tensor.axes
-    values = np.empty([tensor.shape[axis] for axis in axes], FLOATS[tensor.dtype])
+    values = np.empty([tensor.shape[axis] for axis in axes], dtypes[tensor.dtype])
     with tensor.file.open("rb", buffering=0) as file:
         file.seek(tensor.start)
         rest = memoryview(values.reshape(-1).view(np.uint8))

@@ -5,6 +5,7 @@ n prompts, T tokens each: the text encoder's positions, 77 for Stable Diffusion.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -140,6 +141,8 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
     """Token ids of the prompts, each begun, ended and padded to T as its model expects.
 
+    A learned word of several vectors becomes all its tokens (`textual_inversion`).
+
     Args:
       tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
       prompts: n texts; "" gives the ids of the empty prompt.
@@ -155,7 +158,9 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
     length = tokenizer.model_max_length
     ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
     rows = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
+    several = _words_of_several_tokens(tokenizer)
     for number, (prompt, row) in enumerate(zip(prompts, rows)):
+        row = [part for token in row for part in several.get(token, (token,))]
         if len(row) > length:
             # The end token stays, so what is cut lies before it.
             cut = " ".join(tokenizer.decode(row[length - 1 : -1]).split())
@@ -165,3 +170,13 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
             )
         ids[number, : len(row)] = row
     return ids
+
+
+def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
+    """The ids of `word`, `word_1`, `word_2`, ... by the first, for every word added with such."""
+    added = tokenizer.added_tokens_encoder
+    words = {}
+    for word, first in added.items():
+        rest = itertools.takewhile(added.__contains__, (f"{word}_{i}" for i in itertools.count(1)))
+        words[first] = [first, *(added[name] for name in rest)]
+    return words
