@@ -13,11 +13,12 @@ from pot_jax.errors import UserError
 _LAZY = {
     "Model": "pot_jax.weights.model",
     "Zoom": "pot_jax.pipeline",
+    "enlarge": "pot_jax.upscaling",
     "load": "pot_jax.weights.load",
     "sample": "pot_jax.pipeline",
 }
 
-__all__ = ["Model", "UserError", "Zoom", "load", "sample"]
+__all__ = ["Model", "UserError", "Zoom", "enlarge", "load", "sample"]
 
 
 def __getattr__(name: str):

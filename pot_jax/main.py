@@ -28,9 +28,10 @@ SHORT_FLAGS = {
     "steps": ("sampler.steps", "denoising steps"),
     "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral or dpmpp_2m"),
     "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
-    "space": ("sampler.space", "where levels are made to agree: pixel or latent"),
+    "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
     "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
+    "upscaler": ("upscaler.path", "model folder of an x4 upscaler that enlarges the zoom"),
 }
 
 
@@ -65,14 +66,18 @@ def sample(arguments: Sequence[str]) -> None:
 
 
 def _sample(settings, folder: str) -> None:
-    from pot_jax import pipeline, runtime, workdir
+    from pot_jax import pipeline, runtime, upscaling, workdir
     from pot_jax.weights.load import load
 
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
     model = load(settings.model, dtype=settings.dtype)
-    job = pipeline.prepare(model, settings)
-    complete = workdir.claim(folder, job)
+    job = last = pipeline.prepare(model, settings)
+    if settings.upscaler.path:
+        upscaler = load(settings.upscaler.path, dtype=settings.dtype)
+        small = job.recipe.pixel_geometry
+        last = upscaling.prepare(upscaler, job.settings, small, job.weights_digest)
+    complete = workdir.claim(folder, last)
     if not complete:
         with runtime.Progress() as progress:
             saved = workdir.SavedStates(folder, job)
@@ -80,6 +85,8 @@ def _sample(settings, folder: str) -> None:
             states, timings = pipeline.run(job, states, progress=progress, save=saved.save)
             progress.say("decoding and writing")
             for index, zoom in enumerate(pipeline.finish(job, states, timings)):
+                if settings.upscaler.path:
+                    zoom = upscaling.enlarge_zoom(last, zoom, progress.of("enlarging"))
                 workdir.write_zoom(zoom, workdir.stack_folder(folder, settings, index))
             workdir.complete(folder, job, timings)
             saved.remove()

@@ -144,4 +144,5 @@ def _timings(path: pathlib.Path) -> dict[str, float]:
     if not path.exists():
         return {}
     metrics = _read_json(path)
-    return {k: metrics[k] for k in ("compile_seconds", "seconds_per_step") if k in metrics}
+    names = ("compile_seconds", "seconds_per_step", "upscaling_seconds")
+    return {name: metrics[name] for name in names if name in metrics}
