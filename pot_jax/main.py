@@ -26,7 +26,7 @@ SHORT_FLAGS = {
     "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
     "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
     "steps": ("sampler.steps", "denoising steps"),
-    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral or dpmpp_2m"),
+    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
     "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
     "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
     "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),

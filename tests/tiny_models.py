@@ -121,6 +121,20 @@ def tiny_model(folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, 
     )
 
 
+def tiny_consistency_model(folder: Path, seed: int = 2) -> Model:
+    """A latent consistency model: guidance goes into the UNet, and the schedule is LCM's."""
+    return tiny_model(
+        folder,
+        seed,
+        unet=dataclasses.replace(UNET, time_cond_proj_dim=16),
+        name="tiny_lcm",
+        pipeline="LatentConsistencyModelPipeline",
+        schedule=ScheduleConfig.from_json(
+            SCHEDULE.to_json() | {"_class_name": "LCMScheduler", "original_inference_steps": 40}
+        ),
+    )
+
+
 def tiny_upscaler(folder: Path, seed: int = 1, prediction_type: str = "v_prediction") -> Model:
     """An upscaler of the x4 upscaler's form and schedules."""
     schedule = {

@@ -39,6 +39,7 @@ _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker":
 # diffusers' class -> what its models are. Another class with the same parts is one more row.
 FAMILIES = {
     "StableDiffusionPipeline": Family("text-to-image", others=_ENCODER),
+    "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),
     "StableDiffusionUpscalePipeline": Family(
         "upscaling",
         extra_channels=lambda latents: 3,  # the small picture
