@@ -60,7 +60,7 @@ class Program:
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
     s, geometry = recipe.settings, recipe.geometry
-    decode, encode = _autoencoder(recipe)
+    decode, encode = autoencoder(recipe.autoencoder, recipe.mesh, recipe.decode_rows)
     alone = functools.partial(
         operators.independent_noise, geometry=geometry, channels=recipe.unet.config.out_channels
     )
@@ -88,17 +88,21 @@ def assemble(recipe: Recipe) -> Program:
     return Program(parts, compiled, jax.jit(encode), jax.jit(_delivery(recipe, decode)))
 
 
-def _autoencoder(recipe: Recipe) -> tuple[Callable, Callable]:
+def autoencoder(
+    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int
+) -> tuple[Callable, Callable]:
+    """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
+
+    `weights` holds "autoencoder"; latents [M, h, w, c] and images [M, H, W, 3] are float32.
+    """
+
     def decode(weights, latents):
-        images = decode_latents(recipe.autoencoder, weights["autoencoder"], latents)
-        return images.astype(jnp.float32)
+        return decode_latents(module, weights["autoencoder"], latents).astype(jnp.float32)
 
     def encode(weights, images):
-        latents = encode_latents(recipe.autoencoder, weights["autoencoder"], images)
-        return latents.astype(jnp.float32)
+        return encode_latents(module, weights["autoencoder"], images).astype(jnp.float32)
 
-    rows = recipe.decode_rows
-    return split_rows(decode, recipe.mesh, rows), split_rows(encode, recipe.mesh, rows)
+    return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
 
 
 def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable | None:

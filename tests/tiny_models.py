@@ -135,6 +135,17 @@ def tiny_consistency_model(folder: Path, seed: int = 2) -> Model:
     )
 
 
+def tiny_inpainting_model(folder: Path, seed: int = 3) -> Model:
+    """A model that paints under a mask: its UNet sees the mask and what is around it."""
+    return tiny_model(
+        folder,
+        seed,
+        unet=dataclasses.replace(UNET, in_channels=9),
+        name="tiny_inpainting",
+        pipeline="StableDiffusionInpaintPipeline",
+    )
+
+
 def tiny_upscaler(folder: Path, seed: int = 1, prediction_type: str = "v_prediction") -> Model:
     """An upscaler of the x4 upscaler's form and schedules."""
     schedule = {

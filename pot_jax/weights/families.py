@@ -40,6 +40,11 @@ _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker":
 FAMILIES = {
     "StableDiffusionPipeline": Family("text-to-image", others=_ENCODER),
     "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),
+    "StableDiffusionInpaintPipeline": Family(
+        "inpainting",
+        extra_channels=lambda latents: 1 + latents,  # the mask; what is around it, encoded
+        others=_ENCODER,
+    ),
     "StableDiffusionUpscalePipeline": Family(
         "upscaling",
         extra_channels=lambda latents: 3,  # the small picture
@@ -53,6 +58,7 @@ FAMILIES = {
 # What a model is for -> where it is used.
 USES = {
     "text-to-image": "pot_jax.sample, or pot-jax sample --model",
+    "inpainting": "pot_jax.inpaint",
     "upscaling": "pot_jax.enlarge, or pot-jax sample --upscaler",
 }
 
