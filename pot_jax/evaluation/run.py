@@ -28,7 +28,7 @@ class Run:
     before_render: np.ndarray | None  # as decoded, likewise; None where the run did not keep it
     geometry: Geometry
     kernel: str  # of D, a name in zoom.operators.KERNELS
-    timings: dict[str, float]  # compile_seconds, seconds_per_step, where metrics.json has them
+    timings: dict[str, float]  # in seconds, as far as metrics.json has them: see `_timings`
 
 
 def read_run(folder: str | os.PathLike) -> Run:
