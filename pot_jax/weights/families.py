@@ -49,7 +49,7 @@ FAMILIES = {
         "upscaling",
         extra_channels=lambda latents: 3,  # the small picture
         schedules=("scheduler", "low_res_scheduler"),
-        # diffusers' pipeline sets it so, whatever the file says; old files do not say it.
+        # Old files do not say it. (diffusers' pipeline sets it even over what a file says.)
         defaults={"autoencoder": {"scaling_factor": 0.08333}},
         others={**_SAFETY, "watermarker": [None, None], "max_noise_level": 350},
     ),
