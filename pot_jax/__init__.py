@@ -13,11 +13,13 @@ from pot_jax.errors import UserError
 _LAZY = {
     "Model": "pot_jax.weights.model",
     "Zoom": "pot_jax.pipeline",
+    "enlarge": "pot_jax.upscaling",
+    "inpaint": "pot_jax.inpainting",
     "load": "pot_jax.weights.load",
     "sample": "pot_jax.pipeline",
 }
 
-__all__ = ["Model", "UserError", "Zoom", "load", "sample"]
+__all__ = ["Model", "UserError", "Zoom", "enlarge", "inpaint", "load", "sample"]
 
 
 def __getattr__(name: str):

@@ -1,7 +1,7 @@
 """Builds the sampler's callables for a latent diffusion model, and compiles them once per recipe.
 
 Symbols as in pipeline.py. `weights` is the dict of every array the program takes: `unet` and
-`autoencoder` parameters, `text_states` [N or 2N, T, D], and for a photograph `photograph` [H, W, 3]
+`autoencoder` parameters, `conditions` (conditions.py), and for a photograph `photograph` [H, W, 3]
 and `photograph_latents` [h, w, c].
 """
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pot_jax.conditions import denoiser
 from pot_jax.config import SamplerSettings
 from pot_jax.diffusion import agreement, guidance
 from pot_jax.diffusion.sampler import Parts, make_chunk, over_stacks
@@ -38,6 +39,7 @@ class Recipe:
     photograph: tuple[int, str] | None  # level, method
     mesh: jax.sharding.Mesh
     decode_rows: int  # pictures decoded at a time on each device
+    network_rows: int | None = None  # rows of the UNet at a time on each device; None is all
 
     @property
     def pixel_geometry(self) -> Geometry:
@@ -58,15 +60,15 @@ class Program:
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
     s, geometry = recipe.settings, recipe.geometry
-    decode, encode = _autoencoder(recipe)
+    decode, encode = autoencoder(recipe.autoencoder, recipe.mesh, recipe.decode_rows)
     alone = functools.partial(
-        operators.independent_noise, geometry=geometry, channels=recipe.unet.config.in_channels
+        operators.independent_noise, geometry=geometry, channels=recipe.unet.config.out_channels
     )
     shared = functools.partial(operators.shared_noise, **alone.keywords, kernel=s.kernel)
     shared = alone if s.blend == "none" else shared
     parts = Parts(
-        denoise=_denoiser(recipe),
-        to_clean=_estimator(recipe.schedule),
+        denoise=denoiser(recipe.unet, s.guidance_scale, recipe.mesh, recipe.network_rows),
+        to_clean=guidance.estimator(recipe.schedule),
         agree=_agreement(recipe, decode, encode),
         first_noise=alone if s.initial_noise == "per_level" else shared,
         step_noise=shared,
@@ -86,51 +88,21 @@ def assemble(recipe: Recipe) -> Program:
     return Program(parts, compiled, jax.jit(encode), jax.jit(_delivery(recipe, decode)))
 
 
-def _denoiser(recipe: Recipe) -> Callable:
-    """One network call for all levels and, with guidance, both halves: rows [uncond; cond]."""
+def autoencoder(
+    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int
+) -> tuple[Callable, Callable]:
+    """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 
-    def network(weights, z, timesteps, text_states):
-        return recipe.unet.apply({"params": weights["unet"]}, z, timesteps, text_states)
+    `weights` holds "autoencoder"; latents [M, h, w, c] and images [M, H, W, 3] are float32.
+    """
 
-    network = split_rows(network, recipe.mesh)
-    scale = recipe.settings.guidance_scale
-
-    def denoise(weights, z, timestep):
-        text_states = weights["text_states"]
-        halves = len(text_states) // len(z)
-        rows = jnp.concatenate([z] * halves)
-        timesteps = jnp.broadcast_to(timestep, len(rows))
-        prediction = network(weights, rows, timesteps, text_states).astype(jnp.float32)
-        if halves == 1:
-            return prediction
-        return guidance.guide(*jnp.split(prediction, 2), scale)
-
-    return denoise
-
-
-def _estimator(schedule: ScheduleConfig) -> Callable:
-    limit = guidance.limiter(schedule)
-
-    def to_clean(prediction, z, alpha, sigma):
-        clean = guidance.clean_from_prediction(
-            prediction, z, alpha, sigma, schedule.prediction_type
-        )
-        return limit(clean)
-
-    return to_clean
-
-
-def _autoencoder(recipe: Recipe) -> tuple[Callable, Callable]:
     def decode(weights, latents):
-        images = decode_latents(recipe.autoencoder, weights["autoencoder"], latents)
-        return images.astype(jnp.float32)
+        return decode_latents(module, weights["autoencoder"], latents).astype(jnp.float32)
 
     def encode(weights, images):
-        latents = encode_latents(recipe.autoencoder, weights["autoencoder"], images)
-        return latents.astype(jnp.float32)
+        return encode_latents(module, weights["autoencoder"], images).astype(jnp.float32)
 
-    rows = recipe.decode_rows
-    return split_rows(decode, recipe.mesh, rows), split_rows(encode, recipe.mesh, rows)
+    return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
 
 
 def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable | None:
@@ -167,6 +139,8 @@ def _agreement(recipe: Recipe, decode: Callable, encode: Callable) -> agreement.
             return agreement.in_pixels(decode, encode, consistent, ground_pixels)
         return agreement.in_latents(consistent, ground_latents)
 
+    if s.space == "delivery":
+        return agreement.none
     if s.space == "latent":
         return build(latents, pixel=False)
     return agreement.every(s.pixel_every, build(pixels, pixel=True), build(latents, pixel=False))

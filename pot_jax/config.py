@@ -33,7 +33,8 @@ class SamplerSettings:
     steps: int = 50
     guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
     eta: float = 0.0  # DDIM's noise: 0 none, 1 as much as DDPM
-    space: Literal["latent", "pixel"] = "pixel"  # where blend and render happen
+    # Where blend and render happen; `delivery`: nowhere but in the delivered pictures.
+    space: Literal["latent", "pixel", "delivery"] = "pixel"
     pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
     blend: Literal[CONSISTENCIES] = "laplacian"
     blend_weight: float = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
@@ -110,6 +111,25 @@ class EmbeddingSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class UpscalerSettings:
+    """How a delivered zoom is enlarged; the numbers are those of diffusers' pipeline."""
+
+    path: str = ""  # the upscaler's model folder; empty: the pictures stay as they are
+    steps: int = 75
+    guidance_scale: float = 9.0
+    noise_level: int = 20  # a timestep: how much of the small pictures may be drawn anew
+    solver: Literal[tuple(SOLVERS)] = "ddim"
+    rows: int = 2  # of its network at a time on each device, which bounds memory
+
+    def __post_init__(self):
+        _check_fields(self, "upscaler")
+        _require(self.steps >= 1, "upscaler.steps", "at least 1", self.steps)
+        _require(self.guidance_scale >= 0, "upscaler.guidance_scale", ">= 0", self.guidance_scale)
+        _require(self.noise_level >= 0, "upscaler.noise_level", ">= 0", self.noise_level)
+        _require(self.rows >= 1, "upscaler.rows", "at least 1", self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
 class MovieSettings:
     """The movie of a run."""
 
@@ -147,6 +167,7 @@ class RunSettings:
     sampler: SamplerSettings = dataclasses.field(default_factory=SamplerSettings)
     zoom: ZoomSettings = dataclasses.field(default_factory=ZoomSettings)
     photograph: PhotographSettings = dataclasses.field(default_factory=PhotographSettings)
+    upscaler: UpscalerSettings = dataclasses.field(default_factory=UpscalerSettings)
     movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
 
     def __post_init__(self):

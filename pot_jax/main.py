@@ -35,11 +35,12 @@ SHORT_FLAGS = {
     "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
     "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
     "steps": ("sampler.steps", "denoising steps"),
-    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral or dpmpp_2m"),
+    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
     "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
-    "space": ("sampler.space", "where levels are made to agree: pixel or latent"),
+    "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
     "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
+    "upscaler": ("upscaler.path", "model folder of an x4 upscaler that enlarges the zoom"),
 }
 
 # Flags of `sample` that may be given several times.
@@ -89,7 +90,7 @@ def sample(arguments: Sequence[str]) -> None:
 
 
 def _sample(settings, folder: str) -> None:
-    from pot_jax import pipeline, runtime, workdir
+    from pot_jax import pipeline, runtime, upscaling, workdir
     from pot_jax.weights.load import load
 
     pipeline.checked_prompts(settings.prompts)
@@ -103,8 +104,12 @@ def _sample(settings, folder: str) -> None:
         loras=[dataclasses.astuple(lora) for lora in settings.loras],
         embeddings=[dataclasses.astuple(word) for word in settings.embeddings],
     )
-    job = pipeline.prepare(model, settings)
-    complete = workdir.claim(folder, job)
+    job = last = pipeline.prepare(model, settings)
+    if settings.upscaler.path:
+        upscaler = load(settings.upscaler.path, dtype=settings.dtype)
+        small = job.recipe.pixel_geometry
+        last = upscaling.prepare(upscaler, job.settings, small, job.weights_digest)
+    complete = workdir.claim(folder, last)
     if not complete:
         with runtime.Progress() as progress:
             saved = workdir.SavedStates(folder, job)
@@ -112,6 +117,8 @@ def _sample(settings, folder: str) -> None:
             states, timings = pipeline.run(job, states, progress=progress, save=saved.save)
             progress.say("decoding and writing")
             for index, zoom in enumerate(pipeline.finish(job, states, timings)):
+                if settings.upscaler.path:
+                    zoom = upscaling.enlarge_zoom(last, zoom, progress.of("enlarging"))
                 workdir.write_zoom(zoom, workdir.stack_folder(folder, settings, index))
             workdir.complete(folder, job, timings)
             saved.remove()

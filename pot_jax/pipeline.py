@@ -11,7 +11,6 @@ downsampling). A batch of B stacks (seeds) adds a leading axis B to the latents.
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.assembly import Program, Recipe, assemble
+from pot_jax.conditions import text_conditions
 from pot_jax.config import (
     EmbeddingSettings,
     LoraSettings,
@@ -32,8 +32,8 @@ from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
+from pot_jax.weights.families import require_task
 from pot_jax.weights.model import Model
-from pot_jax.weights.tokenization import tokenize
 from pot_jax.zoom.geometry import Geometry
 
 # Steps in one compiled scan: often enough for a live progress bar, rarely enough that returning to
@@ -161,6 +161,7 @@ def prepare(
     Raises:
       UserError: naming what does not fit.
     """
+    require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
         loras=tuple(LoraSettings(*file) for file in model.loras),
@@ -168,8 +169,8 @@ def prepare(
     )
     prompts = checked_prompts(settings.prompts)
     geometry = latent_geometry(model, len(prompts), settings.zoom)
-    guided = settings.sampler.guidance_scale != 1
-    ids = tokenize(model.tokenizer, [*prompts, settings.negative_prompt])
+    scale = settings.sampler.guidance_scale
+    conditions = text_conditions(model, prompts, settings.negative_prompt, scale)
     grounded = photograph is not None or settings.photograph.path
     recipe = Recipe(
         unet=model.unet,
@@ -186,13 +187,10 @@ def prepare(
     plan = program.parts.solver.plan(
         model.schedule, settings.sampler.steps, eta=settings.sampler.eta
     )
-    text_states = _encode_text(model.text_encoder, model.params["text_encoder"], ids)
-    *conditional, negative = text_states
     weights = {
         "unet": model.params["unet"],
         "autoencoder": model.params["autoencoder"],
-        # Rows 0..N-1 unconditional, N..2N-1 conditional.
-        "text_states": jnp.stack(([negative] * len(prompts) if guided else []) + conditional),
+        "conditions": conditions,
     }
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
@@ -211,7 +209,7 @@ def begin(job: Job, latents: np.ndarray | None = None) -> SamplerState:
     """
     seeds = stack_seeds(job.settings)
     if latents is not None:
-        g, channels = job.recipe.geometry, job.recipe.unet.config.in_channels
+        g, channels = job.recipe.geometry, job.recipe.unet.config.out_channels
         shape = (g.levels, g.height, g.width, channels)
         if latents.shape[1:] != shape:
             raise UserError(f"latents: expected unit noise of {shape}, got {latents.shape[1:]}")
@@ -271,16 +269,11 @@ def finish(job: Job, states: SamplerState, timings: dict[str, float]) -> list[Zo
     """
     zooms = []
     for seed, latents in zip(stack_seeds(job.settings), states.latents):
-        images, before = job.program.deliver(job.weights, latents)
-        if not np.isfinite(images).all():
-            raise UserError(
-                f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
-                " guidance_scale or another solver"
-            )
+        images, before = deliver(job, latents, seed)
         zooms.append(
             Zoom(
-                images=np.asarray(images),
-                before_render=np.asarray(before),
+                images=images,
+                before_render=before,
                 latents=np.asarray(latents),
                 settings=dataclasses.replace(job.settings, seed=seed, stacks=1),
                 geometry=job.recipe.pixel_geometry,
@@ -289,6 +282,21 @@ def finish(job: Job, states: SamplerState, timings: dict[str, float]) -> list[Zo
             )
         )
     return zooms
+
+
+def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes the latents of one stack, [N, h, w, c]; pictures as rendered, and as decoded.
+
+    Raises:
+      UserError: the pictures hold NaN or infinity.
+    """
+    images, before = job.program.deliver(job.weights, latents)
+    if not np.isfinite(images).all():
+        raise UserError(
+            f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
+            " guidance_scale or another solver"
+        )
+    return np.asarray(images), np.asarray(before)
 
 
 def stack_seeds(settings: RunSettings) -> list[int]:
@@ -339,11 +347,6 @@ def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise UserError(f"prompts: the prompt of level {level} is empty; give it a text")
     return tuple(prompts)
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode_text(text_encoder, params, ids):
-    return text_encoder.apply({"params": params}, ids).astype(jnp.float32)
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> jax.Array:

@@ -1,6 +1,7 @@
 """Setting JAX up for a run, and telling the user how it goes."""
 
 import sys
+from collections.abc import Callable
 
 import jax
 from tqdm import tqdm
@@ -56,6 +57,10 @@ class Progress:
             self._bar.set_description("sampling", refresh=False)
         self._bar.update(done - self._bar.n)
         self._bar.refresh()
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """A progress callback for later work, shown in words on the same bar."""
+        return lambda done, total: self.say(f"{what}, {done} of {total} steps")
 
     def say(self, what: str) -> None:
         """Shows what is going on after the last step."""

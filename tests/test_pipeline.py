@@ -115,6 +115,7 @@ def test_a_photograph_is_met_exactly(model):
         {"blend": "gradient", "gradient_steps": 2},
         {"pixel_every": 2, "solver": "dpmpp_2m"},
         {"blend": "iterative", "space": "latent", "solver": "euler_ancestral"},
+        {"space": "delivery"},
         {"initial_noise": "per_level", "space": "latent", "guidance_scale": 1.0},
     ],
 )

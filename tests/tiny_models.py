@@ -3,6 +3,7 @@
 Its tokenizer knows the letters and two words, and takes prompts of 8 tokens.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.digests import array_digests, combined_digest
+from pot_jax.weights.families import LowRes
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import read_tokenizer
@@ -99,22 +101,83 @@ def random_params(module, rng: np.random.Generator):
     return jax.tree_util.tree_map_with_path(value, abstract_params(module))
 
 
-def tiny_model(folder: Path, seed: int = 0) -> Model:
-    """The model; `folder` takes its tokenizer's files."""
+def tiny_model(folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, **others) -> Model:
+    """The model; `folder` takes its tokenizer's files, `others` are fields of `Model`."""
     write_tiny_tokenizer(folder)
     modules = {
         "text_encoder": CLIPTextModel(TEXT),
-        "unet": UNet2DConditionModel(UNET),
-        "autoencoder": AutoencoderKL(AUTOENCODER),
+        "unet": UNet2DConditionModel(unet),
+        "autoencoder": AutoencoderKL(autoencoder),
     }
     rng = np.random.default_rng(seed)
     params = {name: random_params(module, rng) for name, module in modules.items()}
+    facts = {"name": "tiny", "schedule": SCHEDULE, "source": "tiny"} | others
     return Model(
-        name="tiny",
         **modules,
         tokenizer=read_tokenizer(folder, TEXT.max_position_embeddings, TEXT.vocab_size),
-        schedule=SCHEDULE,
         params=params,
         digest=combined_digest(array_digests(params)),
-        source="tiny",
+        **facts,
+    )
+
+
+def tiny_consistency_model(folder: Path, seed: int = 2) -> Model:
+    """A latent consistency model: guidance goes into the UNet, and the schedule is LCM's."""
+    return tiny_model(
+        folder,
+        seed,
+        unet=dataclasses.replace(UNET, time_cond_proj_dim=16),
+        name="tiny_lcm",
+        pipeline="LatentConsistencyModelPipeline",
+        schedule=ScheduleConfig.from_json(
+            SCHEDULE.to_json() | {"_class_name": "LCMScheduler", "original_inference_steps": 40}
+        ),
+    )
+
+
+def tiny_inpainting_model(folder: Path, seed: int = 3) -> Model:
+    """A model that paints under a mask: its UNet sees the mask and what is around it."""
+    return tiny_model(
+        folder,
+        seed,
+        unet=dataclasses.replace(UNET, in_channels=9),
+        name="tiny_inpainting",
+        pipeline="StableDiffusionInpaintPipeline",
+    )
+
+
+def tiny_upscaler(folder: Path, seed: int = 1, prediction_type: str = "v_prediction") -> Model:
+    """An upscaler of the x4 upscaler's form and schedules."""
+    schedule = {
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+    }
+    return tiny_model(
+        folder,
+        seed,
+        unet=dataclasses.replace(
+            UNET, in_channels=7, num_class_embeds=360, only_cross_attention=(True, False)
+        ),
+        autoencoder=dataclasses.replace(
+            AUTOENCODER,
+            block_out_channels=(8, 8, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            scaling_factor=0.08333,
+        ),
+        name="tiny_upscaler",
+        source="tiny_upscaler",
+        pipeline="StableDiffusionUpscalePipeline",
+        schedule=ScheduleConfig.from_json(
+            {
+                "_class_name": "DDIMScheduler",
+                **schedule,
+                "prediction_type": prediction_type,
+                "set_alpha_to_one": False,
+                "steps_offset": 1,
+            }
+        ),
+        low_res=LowRes(ScheduleConfig.from_json({"_class_name": "DDPMScheduler", **schedule}), 350),
     )

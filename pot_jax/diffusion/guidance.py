@@ -100,3 +100,16 @@ def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
     if config.clip_sample:
         return lambda clean: clip(clean, config.clip_sample_range)
     return lambda clean: clean
+
+
+def estimator(config: ScheduleConfig) -> Callable[..., jax.Array]:
+    """Returns to_clean(prediction, z, alpha, sigma) -> clean estimate, within the schedule's limit.
+
+    For the sampler: the two functions above with everything that the model's schedule says.
+    """
+    limit = limiter(config)
+
+    def to_clean(prediction, z, alpha, sigma):
+        return limit(clean_from_prediction(prediction, z, alpha, sigma, config.prediction_type))
+
+    return to_clean

@@ -121,6 +121,10 @@ class ScheduleConfig:
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
     lambda_min_clipped: float = -math.inf  # DPM-Solver++: starts where log(alpha/sigma) is above it
+    original_inference_steps: int = (
+        50  # LCM: the steps it was distilled from, of which it takes some
+    )
+    timestep_scaling: float = 10.0  # LCM: how fast its boundary condition lets go of timestep 0
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
     class_name: str = "DDIMScheduler"  # the diffusers class of the file
     # Keys of the file that no solver here reads, kept for `to_json`.
@@ -138,6 +142,10 @@ class ScheduleConfig:
             raise ValueError(
                 f"num_train_timesteps must be 2 to {MAX_TRAIN_TIMESTEPS}, got "
                 f"{self.num_train_timesteps}"
+            )
+        if self.original_inference_steps < 1:
+            raise ValueError(
+                f"original_inference_steps must be at least 1, got {self.original_inference_steps}"
             )
         if self.steps_offset < 0:
             raise ValueError(f"steps_offset must be at least 0, got {self.steps_offset}")

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
-from pot_jax.diffusion.spacing import interval_timesteps, spaced_timesteps
+from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
 
 
 class Plan(NamedTuple):
@@ -245,6 +245,37 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     )
 
 
+# The deviation of the data that a consistency model's boundary condition assumes; a constant in
+# LCM's own code and in diffusers, like EDM's (arXiv 2206.00364, table 1).
+_SIGMA_DATA = 0.5
+
+
+def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Multistep consistency sampling (latent consistency models, arXiv 2310.04378, algorithm 3).
+
+    The network, made to be the identity at timestep 0 by its boundary condition, answers with the
+    end of the trajectory, which is noised anew to the next timestep:
+
+        f = c_skip z + c_out x0,    z' = alpha' f + sigma' noise,    after the last step z' = f
+    """
+    _refuse_eta("lcm", eta)
+    timesteps = distilled_timesteps(config, steps)
+    table = alphas_cumprod(config)[timesteps.astype(int)]
+    after = np.append(table[1:], 1.0)
+    scaled = timesteps.astype(np.float64) * config.timestep_scaling
+    skip = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
+    out = scaled / np.sqrt(scaled**2 + _SIGMA_DATA**2)
+    return _variance_preserving_plan(
+        timesteps,
+        table,
+        {
+            "latents": np.sqrt(after) * skip,
+            "clean": np.sqrt(after) * out,
+            "noise": np.sqrt(1 - after),
+        },
+    )
+
+
 SOLVERS: dict[str, Solver] = {
     solver.name: solver
     for solver in (
@@ -253,5 +284,6 @@ SOLVERS: dict[str, Solver] = {
         Solver("euler", plan_euler, _no_history, _one_step),
         Solver("euler_ancestral", plan_euler_ancestral, _no_history, _one_step),
         Solver("dpmpp_2m", plan_dpmpp_2m, _clean_before, _two_step),
+        Solver("lcm", plan_lcm, _no_history, _one_step),
     )
 }

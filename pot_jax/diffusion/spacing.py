@@ -61,6 +61,30 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     return timesteps.astype(np.float32)
 
 
+def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
+    """The same for latent consistency models: S of the timesteps that they were distilled at.
+
+    float32 [S], noisiest first: of the timesteps k - 1, 2k - 1, ... with k the stride of the
+    `original_inference_steps`, S that lie evenly from the noisiest on.
+    """
+    check_steps(config, steps)
+    original = config.original_inference_steps
+    if original > config.num_train_timesteps:
+        raise ValueError(
+            f"original_inference_steps must be 1 to {config.num_train_timesteps}, the number of "
+            f"training timesteps; got {original}"
+        )
+    if steps > original:
+        raise ValueError(
+            f"solver lcm takes 1 to {original} steps, the scheduler's original_inference_steps; "
+            f"got {steps}"
+        )
+    stride = config.num_train_timesteps // original
+    every = np.arange(original, 0, -1) * stride - 1
+    chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
+    return every[chosen].astype(np.float32)
+
+
 def _trailing(last: int, total: int, steps: int) -> np.ndarray:
     # np.arange has a rounding of its own, and diffusers rounds what it gives to whole timesteps,
     # so the same call is made here. It may also end on a timestep too many, near 0, which is cut.

@@ -130,7 +130,11 @@ def table(values: dict[str, Any]) -> str:
         for pair in range(values["levels"] - 1):
             lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))
         lines += [row(name, lambda x, name=name: x[name]) for name in ("minimum", "mean")]
-    for name, label in (("compile_seconds", "compiling"), ("seconds_per_step", "a step")):
+    for name, label in (
+        ("compile_seconds", "compiling"),
+        ("seconds_per_step", "a step"),
+        ("upscaling_seconds", "enlarging"),
+    ):
         if name in values:
             lines.append(f"{label} took {values[name]:.3g} s")
     return "\n".join(lines)

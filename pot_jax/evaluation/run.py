@@ -28,7 +28,7 @@ class Run:
     before_render: np.ndarray | None  # as decoded, likewise; None where the run did not keep it
     geometry: Geometry
     kernel: str  # of D, a name in zoom.operators.KERNELS
-    timings: dict[str, float]  # compile_seconds, seconds_per_step, where metrics.json has them
+    timings: dict[str, float]  # in seconds, as far as metrics.json has them: see `_timings`
 
 
 def read_run(folder: str | os.PathLike) -> Run:
@@ -157,4 +157,5 @@ def _timings(path: pathlib.Path) -> dict[str, float]:
     if not path.exists():
         return {}
     metrics = _read_json(path)
-    return {k: metrics[k] for k in ("compile_seconds", "seconds_per_step") if k in metrics}
+    names = ("compile_seconds", "seconds_per_step", "upscaling_seconds")
+    return {name: metrics[name] for name in names if name in metrics}

@@ -34,8 +34,8 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
     """Makes `function(weights, *rows)` compute its rows on all devices of `mesh`.
 
     Args:
-      function: takes `weights`, any pytree, replicated, and arrays `[M, ...]` whose rows are
-        independent of each other; returns one array `[M, ...]`.
+      function: takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
+        whose rows are independent of each other; returns one array `[M, ...]`.
       mesh: from `device_mesh`.
       rows_at_once: the most rows computed at a time on each device, which bounds memory (an
         autoencoder at 512 pixels needs about a gigabyte a row); None means all.
@@ -47,18 +47,18 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
     split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
 
     def on_all_devices(weights, *rows):
-        rows = [jax.lax.with_sharding_constraint(x, split) for x in rows]
+        rows = jax.lax.with_sharding_constraint(rows, split)
         return jax.lax.with_sharding_constraint(function(weights, *rows), whole)
 
     def wrapped(weights, *rows):
-        count = rows[0].shape[0]
+        count = jax.tree.leaves(rows)[0].shape[0]
         together = min(rows_at_once * mesh.size if rows_at_once else count, count)
         together += -together % mesh.size
         padding = -count % together
-        rows = [_pad(x, padding) for x in rows]
+        rows = jax.tree.map(lambda x: _pad(x, padding), rows)
         if count + padding == together:
             return on_all_devices(weights, *rows)[:count]
-        groups = [x.reshape(-1, together, *x.shape[1:]) for x in rows]
+        groups = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), rows)
         out = jax.lax.map(lambda group: on_all_devices(weights, *group), groups)
         return out.reshape(-1, *out.shape[2:])[:count]
 

@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError
+from pot_jax.weights.families import FAMILIES
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
 from pot_jax.weights.read import FLOATS, shown
@@ -92,22 +93,25 @@ def _umask() -> int:
 def write_settings(model: Model, folder: Path) -> None:
     """Writes all of a model folder but the weights."""
     modules = {name: getattr(model, name) for name in COMPONENTS}
+    family = FAMILIES[model.pipeline]
     index = {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": model.pipeline,
         "_diffusers_version": "0.42.0",  # whose layout this is
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", model.schedule.class_name],
+        **family.others,
         "tokenizer": ["transformers", "CLIPTokenizer"],
     }
+    schedules = [model.schedule]
+    if model.low_res is not None:
+        index["max_noise_level"] = model.low_res.max_noise_level
+        schedules.append(model.low_res.schedule)
+    for name, schedule in zip(family.schedules, schedules, strict=True):
+        index[name] = ["diffusers", schedule.class_name]
+        _write_json(folder / name / "scheduler_config.json", schedule.to_json())
     for name, component in COMPONENTS.items():
         class_name = type(modules[name]).__name__
         index[component.folder] = [component.library, class_name]
         config = {"_class_name": class_name, **modules[name].config.to_json()}
         _write_json(folder / component.folder / "config.json", config)
-    _write_json(folder / "scheduler" / "scheduler_config.json", model.schedule.to_json())
     (folder / "tokenizer").mkdir()
     write_tokenizer(model.tokenizer, folder / "tokenizer")
     _write_json(folder / "model_index.json", dict(sorted(index.items())))

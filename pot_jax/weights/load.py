@@ -27,6 +27,7 @@ from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError
 from pot_jax.weights import kept, lora, read, textual_inversion
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
+from pot_jax.weights.families import FAMILIES
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
 from pot_jax.weights.read import shown
@@ -90,7 +91,7 @@ def load(
             raise UserError(f"{shown(str(path))} is one file, which has no variants")
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         parts = source.parts
-        check_fit(path, parts.modules)
+        check_fit(path, parts.modules, FAMILIES[parts.pipeline])
         read_params = partial(_read_weights, source, dtype)
     else:
         parts = read_parts(path, dtype, **wishes)

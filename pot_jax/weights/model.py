@@ -6,7 +6,8 @@ folder with its `config.json`, its `scheduler_config.json`, or the tokenizer's f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.adapters import EmbeddingFile, LoraFile
+from pot_jax.weights.families import FAMILIES, Family, LowRes
 from pot_jax.weights.read import json_object, shown
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
@@ -58,10 +60,15 @@ COMPONENTS = {
         },
     ),
 }
-PIPELINES = ("StableDiffusionPipeline",)
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-# Entries of model_index.json that make no picture.
-_IGNORED = ("safety_checker", "feature_extractor", "requires_safety_checker")
+# Entries of model_index.json that are no component, or one that makes no picture.
+_IGNORED = (
+    "safety_checker",
+    "feature_extractor",
+    "requires_safety_checker",
+    "watermarker",
+    "max_noise_level",
+)
 _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 1000 timesteps
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -81,6 +88,8 @@ class Model:
     source: str  # where it was loaded from
     loras: tuple[LoraFile, ...] = ()  # merged into the params
     embeddings: tuple[EmbeddingFile, ...] = ()  # joined to the tokenizer and the text encoder
+    pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
+    low_res: LowRes | None = None  # of an upscaler
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +99,8 @@ class Parts:
     modules: dict[str, nn.Module]  # by the names of COMPONENTS
     tokenizer: Any
     schedule: ScheduleConfig
+    pipeline: str = "StableDiffusionPipeline"
+    low_res: LowRes | None = None
 
     def model(self, params: dict[str, Any], digest: str, source: str) -> Model:
         """The model with these parameters."""
@@ -101,6 +112,8 @@ class Parts:
             params=params,
             digest=digest,
             source=source,
+            pipeline=self.pipeline,
+            low_res=self.low_res,
         )
 
 
@@ -135,15 +148,23 @@ def read_parts(
         missing, damaged or unsupported, the tokenizer does not fit the text encoder.
     """
     index = _read_index(folder)
+    family = FAMILIES[index["_class_name"]]
     modules = {}
     for name, component in COMPONENTS.items():
         config_class, module_class = component.classes[index[component.folder][1]]
         path = folder / component.folder / "config.json"
-        config = _understood(path, config_class.from_json)
+        config = _understood(path, config_class.from_json, family.defaults.get(name, {}))
         modules[name] = module_class(config, dtype=dtype)
     text = modules["text_encoder"].config
-    check_fit(folder, modules)
+    check_fit(folder, modules, family)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
+    schedule, *low_res = (
+        _understood(
+            folder / name / "scheduler_config.json",
+            ScheduleConfig.from_json,
+        )
+        for name in family.schedules
+    )
     return Parts(
         modules=modules,
         tokenizer=read_tokenizer(
@@ -151,15 +172,26 @@ def read_parts(
             text.max_position_embeddings,
             text.vocab_size,
         ),
-        schedule=_understood(
-            folder / "scheduler" / "scheduler_config.json",
-            lambda settings: ScheduleConfig.from_json(settings | stated),
-        ),
+        schedule=replace(schedule, **stated),
+        pipeline=index["_class_name"],
+        low_res=_low_res(folder, index, *low_res) if low_res else None,
     )
 
 
-def _understood(path: Path, from_json: Any) -> Any:
-    """What a settings file says; errors name the file."""
+def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> LowRes:
+    usual = FAMILIES[index["_class_name"]].others["max_noise_level"]
+    highest = index.get("max_noise_level", usual)
+    if type(highest) is not int or not 0 <= highest < schedule.num_train_timesteps:
+        raise UserError(
+            f"{shown(str(folder / 'model_index.json'))}: max_noise_level is "
+            f"{shown(str(highest))}, expected 0 to {schedule.num_train_timesteps - 1}, the last "
+            "timestep of low_res_scheduler"
+        )
+    return LowRes(schedule, highest)
+
+
+def _understood(path: Path, from_json: Any, defaults: Mapping[str, Any] = {}) -> Any:
+    """What a settings file says, over `defaults`; errors name the file."""
     settings = json_object(path)
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
@@ -172,7 +204,7 @@ def _understood(path: Path, from_json: Any) -> Any:
             "that need it are not supported"
         )
     try:
-        return from_json(settings)
+        return from_json({**defaults, **settings})
     except (ValueError, TypeError) as error:
         raise UserError(f"{shown(str(path))}: {_one_line(error)}") from None
 
@@ -182,7 +214,7 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= 500 else text[:500] + "..."
 
 
-def _read_index(folder: Path) -> dict[str, list[str]]:
+def _read_index(folder: Path) -> dict[str, Any]:
     """`model_index.json`, checked: every component named there is one that is understood."""
     path = folder / "model_index.json"
     where = shown(str(path))
@@ -193,13 +225,15 @@ def _read_index(folder: Path) -> dict[str, list[str]]:
         )
     index = json_object(path)
     pipeline = index.get("_class_name")
-    if pipeline not in PIPELINES:
+    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
         raise UserError(
             f"{where}: models of {shown(str(pipeline))} are not supported; supported: "
-            f"{', '.join(PIPELINES)}"
+            f"{', '.join(FAMILIES)}"
         )
+    family = FAMILIES[pipeline]
     known = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
-    known |= {"tokenizer": _TOKENIZERS, "scheduler": None}  # the schedule knows its own classes
+    known |= {"tokenizer": _TOKENIZERS}
+    known |= dict.fromkeys(family.schedules)  # a schedule knows its own classes
     for name in known:
         if name not in index:
             raise UserError(f"{where} names no {name}; the model is incomplete")
@@ -225,17 +259,20 @@ def _read_index(folder: Path) -> dict[str, list[str]]:
     return index
 
 
-def check_fit(folder: Path, modules: dict[str, nn.Module]) -> None:
+def check_fit(folder: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """The components must fit each other; JAX would find out only inside the first step.
 
     Raises:
       UserError: they do not; the message names the folder, or the file, that they are from.
     """
     text, unet, vae = (modules[name].config for name in COMPONENTS)
+    latents = vae.latent_channels
+    extra = family.extra_channels(latents)
+    beside = f" with {extra} channels beside the latents" if extra else ""
     for what, needed, giver, given in (
         ("cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
-        ("in_channels", unet.in_channels, "vae", vae.latent_channels),
-        ("out_channels", unet.out_channels, "vae", vae.latent_channels),
+        ("in_channels", unet.in_channels, "vae" + beside, latents + extra),
+        ("out_channels", unet.out_channels, "vae", latents),
     ):
         if needed != given:
             raise UserError(

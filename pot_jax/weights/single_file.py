@@ -16,12 +16,14 @@ from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights import ldm, ldm_names, pickled, read
+from pot_jax.weights.families import FAMILIES, LowRes
 from pot_jax.weights.ldm import Shapes
 from pot_jax.weights.model import Parts
 from pot_jax.weights.read import Tensor, shown
 from pot_jax.weights.source import Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
+MAX_NOISE_LEVEL = 350  # low_scale_config in x4-upscaling.yaml
 _PREFIXES = {"text_encoder": ldm.TEXT, "unet": ldm.UNET, "autoencoder": ldm.AUTOENCODER}
 # Beginnings of names in files that people take for a whole model, and what these are.
 _OTHERS = {
@@ -85,6 +87,9 @@ def file_source(
             folder, positions, vocabulary, "!" if shapes.is_open_clip else "<|endoftext|>"
         ),
         facts.schedule,
+        _pipeline(shapes, facts),
+        # Its yaml noises the small pictures on the schedule of the latents.
+        LowRes(facts.schedule, MAX_NOISE_LEVEL) if shapes.is_upscaler else None,
     )
     tensors, others = _sorted(found, shapes)
     return Source(path, parts, tensors, _names(shapes, facts), others)
@@ -104,6 +109,17 @@ def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
             "then read without running anything"
         )
     return pickled.tensors(path)
+
+
+def _pipeline(shapes: Shapes, facts: ldm.Description) -> str:
+    """The kind of model, a key of `FAMILIES`."""
+    if shapes.is_upscaler:
+        return "StableDiffusionUpscalePipeline"
+    inpainting = "StableDiffusionInpaintPipeline"
+    latents = facts.autoencoder.latent_channels
+    extra = facts.unet.in_channels - latents
+    masked = extra == FAMILIES[inpainting].extra_channels(latents)
+    return inpainting if masked else "StableDiffusionPipeline"
 
 
 def _check_whole(names: Iterable[str], where: str) -> None:

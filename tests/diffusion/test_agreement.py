@@ -32,6 +32,10 @@ def consistent(geometry):
     return functools.partial(blending.consistent, geometry=geometry)
 
 
+def test_none_changes_nothing():
+    np.testing.assert_array_equal(agreement.none(None, CLEAN, 0), CLEAN)
+
+
 def test_latents_are_blended_and_rendered():
     agree = agreement.in_latents(consistent(GEOMETRY))
     np.testing.assert_array_equal(agree(None, CLEAN, 0), blending.consistent(CLEAN, GEOMETRY))

@@ -115,6 +115,7 @@ def test_zero_terminal_snr_needs_another_prediction_than_eps():
         ({"dynamic_thresholding_ratio": 1.2}, "dynamic_thresholding_ratio must be 0 to 1"),
         ({"sample_max_value": 0.5}, "sample_max_value must be at least 1"),
         ({"steps_offset": -1}, "steps_offset must be at least 0"),
+        ({"original_inference_steps": 0}, "original_inference_steps must be at least 1"),
         ({"trained_betas": (0.1, 0.2)}, "must be num_train_timesteps = 1000 numbers, got 2 values"),
         ({"trained_betas": "all"}, "trained_betas must be num_train_timesteps"),
         ({"trained_betas": (0.1, -0.2), "num_train_timesteps": 2}, "trained_betas must lie from"),

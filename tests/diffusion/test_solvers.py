@@ -135,7 +135,8 @@ def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
             np.testing.assert_allclose(z, row.alpha * clean + row.sigma * eps, atol=2e-5)
         noise = rng.standard_normal(clean.shape).astype(np.float32)
         latents, history = solver.step(row, history, latents, clean, noise)
-    np.testing.assert_allclose(latents, clean, atol=1e-6)
+    # LCM's boundary condition keeps c_skip, 1e-6, of the last noisy latents.
+    np.testing.assert_allclose(latents, clean, atol=1e-5 if name == "lcm" else 1e-6)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -192,6 +193,7 @@ def test_plans_are_finite(name, steps, zero_snr):
             rescale_betas_zero_snr=zero_snr,
             prediction_type="v_prediction",
             beta_schedule="squaredcos_cap_v2",
+            original_inference_steps=250,
         )
         plan = SOLVERS[name].plan(config, steps)
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plan))
@@ -202,7 +204,7 @@ def test_only_stochastic_solvers_use_their_noise():
     for name, solver in SOLVERS.items():
         plan = solver.plan(config, 10)
         uses = np.any(plan.coefficients.get("noise", np.zeros(10)) != 0)
-        assert uses == (name in ("ddpm", "euler_ancestral"))
+        assert uses == (name in ("ddpm", "euler_ancestral", "lcm"))
     assert np.any(SOLVERS["ddim"].plan(config, 10, eta=1.0).coefficients["noise"] != 0)
 
 
@@ -245,6 +247,33 @@ def test_ddpm_noise():
     np.testing.assert_allclose(large.coefficients["noise"][:-1], np.sqrt(beta), rtol=1e-5)
     np.testing.assert_allclose(small.coefficients["noise"][:-1], np.sqrt(beta) * ratio, rtol=1e-5)
     assert large.coefficients["noise"][-1] == small.coefficients["noise"][-1] == 0
+
+
+def test_lcm_noises_its_answer_anew():
+    """4 of 50 steps: f = c_skip z + c_out x0, then alpha' f + sigma' noise; at the end f alone."""
+    config = ScheduleConfig()
+    plan = SOLVERS["lcm"].plan(config, 4)
+    np.testing.assert_array_equal(plan.timesteps, [999, 759, 499, 259])
+    alpha, sigma = signal_and_noise(config)
+    c = plan.coefficients
+    np.testing.assert_allclose(c["noise"], [*sigma[[759, 499, 259]], 0], rtol=1e-6)
+    skip, out = 0.25 / (9990**2 + 0.25), 9990 / np.sqrt(9990**2 + 0.25)
+    np.testing.assert_allclose(c["latents"][0], alpha[759] * skip, rtol=1e-6)
+    np.testing.assert_allclose(c["clean"][0], alpha[759] * out, rtol=1e-6)
+
+
+def test_lcm_is_the_identity_at_timestep_0():
+    """Its boundary condition; the tables of no published model begin there."""
+    config = ScheduleConfig(num_train_timesteps=50, beta_start=1e-3)
+    c = SOLVERS["lcm"].plan(config, 50).coefficients
+    assert (c["latents"][-1], c["clean"][-1], c["noise"][-1]) == (1, 0, 0)
+
+
+def test_lcm_takes_no_more_steps_than_it_was_distilled_from():
+    with pytest.raises(ValueError, match="1 to 50 steps, the scheduler's original_inference_steps"):
+        SOLVERS["lcm"].plan(ScheduleConfig(), 51)
+    with pytest.raises(ValueError, match="original_inference_steps must be 1 to 1000"):
+        SOLVERS["lcm"].plan(ScheduleConfig(original_inference_steps=1001), 4)
 
 
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral"])

@@ -27,6 +27,14 @@ def test_attention_is_a_softmax_mean_of_the_values(keys, causal):
     np.testing.assert_allclose(actual, attention_slowly(q, k, v, causal), atol=1e-5)
 
 
+@pytest.mark.parametrize("most", [30, 21, 1])  # blocks of 4 queries, of 3, and of one
+def test_many_queries_take_turns(monkeypatch, most):
+    q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 7, 2, 4))
+    whole = layers.attend(q, k, v)
+    monkeypatch.setattr(layers, "SCORES_AT_ONCE", most)
+    np.testing.assert_allclose(layers.attend(q, k, v), whole, atol=1e-6)
+
+
 def test_attention_scores_are_float32_in_half_precision():
     # In float16 the score 300 * 300 is beyond 65504, and the result would be NaN.
     q = jnp.full((1, 1, 1, 1), 300, jnp.float16)

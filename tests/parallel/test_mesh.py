@@ -27,6 +27,16 @@ def test_eight_devices_equal_one(rows, rows_at_once):
     np.testing.assert_allclose(out, function(WEIGHTS, x, t), atol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "rows_at_once"), [(13, None), (37, 2)])
+def test_rows_may_be_trees(rows, rows_at_once):
+    mesh = device_mesh()
+    x = jax.random.normal(jax.random.key(1), (rows, 6))
+    t = jnp.arange(rows, dtype=jnp.float32)
+    split = split_rows(lambda w, x, named: function(w, x, named["t"]), mesh, rows_at_once)
+    out = jax.jit(split)(replicate(WEIGHTS, mesh), x, {"t": t})
+    np.testing.assert_allclose(out, function(WEIGHTS, x, t), atol=1e-6)
+
+
 def test_the_rows_really_are_split():
     mesh = device_mesh()
     seen = []

@@ -16,7 +16,6 @@ from single_files import SD15, SD21, TINY_1, TINY_2, UPSCALER, tensors, weights
 from test_model_keys import SD15_UNET, SD21_UNET, SD_VAE, UPSCALER_UNET, shapes_of
 from tiny_models import write_tiny_tokenizer
 
-from pot_jax.weights import load as loading
 from pot_jax.weights import pickled, read
 from pot_jax.weights.export import export
 from pot_jax.weights.keys import key_table
@@ -55,14 +54,20 @@ def converted(content, facts):
     }
 
 
+PIPELINES = {
+    "sd1 inpainting": "StableDiffusionInpaintPipeline",
+    "upscaler": "StableDiffusionUpscalePipeline",
+}
+
+
 @pytest.mark.parametrize("name", TINY)
-def test_the_weights_are_those_of_diffusers_conversion(name, tmp_path, monkeypatch):
-    # A UNet for inpainting loads, though nothing samples with it.
-    monkeypatch.setattr(loading, "check_fit", lambda *a: None)
+def test_the_weights_are_those_of_diffusers_conversion(name, tmp_path):
     content = tensors(TINY[name])
     save_file(content, tmp_path / "x.safetensors")
     write_tiny_tokenizer(tmp_path / "tokenizer")
     model = load(tmp_path / "x.safetensors")
+    assert model.pipeline == PIPELINES.get(name, "StableDiffusionPipeline")
+    assert (model.low_res is not None) == (name == "upscaler")
     facts = describe(Shapes({name: value.shape for name, value in content.items()}, ""))
     expected = converted({name: torch.from_numpy(v) for name, v in content.items()}, facts)
     for component, params in model.params.items():

@@ -27,6 +27,7 @@ CLASSES = {
     "euler": diffusers.EulerDiscreteScheduler,
     "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
     "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+    "lcm": diffusers.LCMScheduler,
 }
 SHAPE = (2, 4, 4, 3)  # N, H, W, C
 SD_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -106,7 +107,7 @@ def their_run(scheduler, network_type, plan, first, noises, eta, monkeypatch):
     times = scheduler.timesteps
     stochastic = [n for n, t in zip(noises, times) if t > 0 or not is_a(scheduler, "DDPM")]
     queue = iter(stochastic)  # DDPM draws nothing at timestep 0
-    for module in ("ddpm", "euler_ancestral_discrete"):
+    for module in ("ddpm", "euler_ancestral_discrete", "lcm"):
         monkeypatch.setattr(
             f"diffusers.schedulers.scheduling_{module}.randn_tensor",
             lambda shape, **_: to_torch(next(queue)),
@@ -247,7 +248,7 @@ LIMITS = {
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [(name, limit) for name in ("ddpm", "ddim") for limit in LIMITS]
+    [(name, limit) for name in ("ddpm", "ddim", "lcm") for limit in LIMITS]
     + [("dpmpp_2m", "threshold"), ("dpmpp_2m", "threshold_more")],  # its class does not clip
 )
 def test_limits(name, limit, prediction_type, monkeypatch):
@@ -323,7 +324,7 @@ def test_any_solver_runs_on_any_file(name, file, monkeypatch):
     named = getattr(diffusers, loaded["_class_name"]).from_config(loaded)
     scheduler = CLASSES[name].from_config(named.config)
     config = ScheduleConfig.from_json(loaded)
-    if name not in ("ddpm", "ddim"):
+    if name not in ("ddpm", "ddim", "lcm"):
         config = replace(config, clip_sample=False)  # their classes ignore it; guidance.limiter
     compare(name, scheduler, config, monkeypatch)
 

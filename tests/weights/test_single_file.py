@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from single_files import TINY_1, TINY_2, tensors
 from tiny_models import write_tiny_tokenizer
 
+import pot_jax
 from pot_jax import main
 from pot_jax.weights.export import export
 from pot_jax.weights.load import load
@@ -319,9 +320,15 @@ def test_one_file_has_no_variants(original, one_line):
     one_line(lambda: load(original, variant="fp16"), str(original), "no variants")
 
 
-def test_inpainting_is_understood_and_not_sampled(tmp_path, one_line):
-    path = written(tmp_path, tensors(dataclasses.replace(TINY_1, in_channels=9)))
-    one_line(lambda: load(path), str(path), "in_channels is 9")
+def test_inpainting_is_recognised_and_makes_no_zooms(tmp_path, one_line):
+    model = load(written(tmp_path, tensors(dataclasses.replace(TINY_1, in_channels=9))))
+    assert model.pipeline == "StableDiffusionInpaintPipeline"
+    one_line(lambda: pot_jax.sample(model, ["a"]), "text-to-image", "pot_jax.inpaint")
+
+
+def test_channels_that_no_model_has(tmp_path, one_line):
+    path = written(tmp_path, tensors(dataclasses.replace(TINY_1, in_channels=5)))
+    one_line(lambda: load(path), str(path), "in_channels is 5")
 
 
 # Pickled files ------------------------------------------------------------------------------------
