@@ -103,7 +103,7 @@ class MovieSettings:
 class RunSettings:
     """Everything `pot-jax sample` is told."""
 
-    model: str = "cosmos64"  # a shipped model's name, or a model folder
+    model: str = "cosmos64"  # a folder, a shipped model's name, or owner/name@revision
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""

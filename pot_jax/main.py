@@ -19,7 +19,10 @@ from pot_jax.errors import UserError
 
 # Short flags of `sample` and the settings they stand for.
 SHORT_FLAGS = {
-    "model": ("model", "name of a shipped model, or a model folder"),
+    "model": (
+        "model",
+        "a model folder, a shipped model's name, or a hub's owner/name@revision",
+    ),
     "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
     "seed": ("seed", "of all noise"),
@@ -71,6 +74,8 @@ def _sample(settings, folder: str) -> None:
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
     model = load(settings.model, dtype=settings.dtype)
+    # A hub id as it was resolved, with its commit: config.json then says what to repeat.
+    settings = dataclasses.replace(settings, model=model.source)
     job = pipeline.prepare(model, settings)
     complete = workdir.claim(folder, job)
     if not complete:

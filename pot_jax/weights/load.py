@@ -8,6 +8,7 @@ wants it and given to JAX, and its buffers are freed: a host holds one model and
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -22,7 +23,7 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError
-from pot_jax.weights import kept, read
+from pot_jax.weights import hub, kept, read
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
 from pot_jax.weights.model import COMPONENTS, Model, Parts, checked_dtype, read_parts
@@ -47,11 +48,12 @@ class Slot(NamedTuple):
 def load(
     path_or_name: str | Path, *, dtype: DTypeLike = jnp.float32, variant: str | None = None
 ) -> Model:
-    """Loads a model: one that ships with the package, a diffusers folder, or a kept copy.
+    """Loads a model: one that ships with the package, a diffusers folder, a kept copy, the hub's.
 
     Args:
-      path_or_name: a name of `EMBEDDED`, a folder with a `model_index.json`, or a folder made by
-        `pot-jax convert`.
+      path_or_name: a folder with a `model_index.json`, a folder made by `pot-jax convert`, a name
+        of `EMBEDDED`, or a repository of the Hugging Face hub as `owner/name` or
+        `owner/name@revision`. What is there on disk is taken as a path; "./" before it says so.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read ("fp16"); by default the one without
         a variant, or the only one there is.
@@ -61,15 +63,28 @@ def load(
         damaged, or do not fit it: everything that does not fit is in the one message.
     """
     dtype = checked_dtype(dtype)
-    folder = _find(path_or_name)
+    snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
+    folder = snapshot.folder if snapshot else _find(path_or_name)
     parts = read_parts(folder, dtype)
+    if snapshot:  # whatever the settings say that is not supported has been said by now
+        hub.fetch_weights(snapshot, variant)
     if kept.is_kept(folder):
         if variant is not None:
             raise UserError(f"{shown(str(folder))} is a kept copy, which has no variants")
         params, digests = _restored(folder, parts, dtype)
     else:
         params, digests = _read_weights(folder, parts, dtype, variant)
-    return parts.model(params, combined_digest(digests), str(path_or_name))
+    source = snapshot.source if snapshot else str(path_or_name)
+    return parts.model(params, combined_digest(digests), source)
+
+
+def _on_hub(path_or_name: str | Path) -> bool:
+    """Whether it names a repository of the hub: written as one, and nothing like it on disk."""
+    return (
+        isinstance(path_or_name, str)
+        and hub.is_id(path_or_name)
+        and not os.path.lexists(path_or_name)
+    )
 
 
 def _find(path_or_name: str | Path) -> Path:
@@ -88,7 +103,7 @@ def _find(path_or_name: str | Path) -> Path:
         )
     raise UserError(
         f"there is no model folder {shown(name)}, and the package has no model of that name (it "
-        f"has: {', '.join(EMBEDDED)})"
+        f"has: {', '.join(EMBEDDED)}); models of the hub are written owner/name@revision"
     )
 
 

@@ -58,6 +58,7 @@ COMPONENTS = {
     ),
 }
 PIPELINES = ("StableDiffusionPipeline",)
+_LIBRARIES = ("diffusers", "transformers")  # whose layout is read; neither is imported for it
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that make no picture.
 _IGNORED = ("safety_checker", "feature_extractor", "requires_safety_checker")
@@ -139,6 +140,21 @@ def read_parts(folder: Path, dtype: DTypeLike) -> Parts:
     )
 
 
+def component_folders(folder: Path) -> dict[str, str]:
+    """The components of a model folder that are read, by their folders' names: whose library's.
+
+    Raises:
+      UserError: the folder is no model folder, or a model of an unsupported kind.
+    """
+    index = _read_index(folder)
+    return {
+        name: entry[0]
+        for name, entry in index.items()
+        if isinstance(entry, list) and not name.startswith("_") and name not in _IGNORED
+        if entry != [None, None]
+    }
+
+
 def _understood(path: Path, from_json: Any) -> Any:
     """What a settings file says; errors name the file."""
     settings = json_object(path)
@@ -197,6 +213,11 @@ def _read_index(folder: Path) -> dict[str, list[str]]:
         if not isinstance(entry, list) or len(entry) != 2:
             raise UserError(
                 f"{where}: {name} is {shown(str(entry))}; [library, class] was expected"
+            )
+        if entry[0] not in _LIBRARIES:
+            raise UserError(
+                f"{where}: the {name} is of the library {shown(str(entry[0]))}, which is not "
+                f"supported; supported: {', '.join(_LIBRARIES)}"
             )
         if known[name] is not None and entry[1] not in known[name]:
             raise UserError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -266,48 +267,68 @@ def tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Te
     Raises:
       UserError: no such weights (what there is instead is named), or a file is damaged.
     """
-    sources = _sources(folder, stem)
-    if variant is None and variant not in sources and len(sources) == 1:
-        variant = next(iter(sources))
-    if variant not in sources:
-        raise UserError(_absent(folder, stem, variant, sources))
-    source = sources[variant]
+    where = shown(str(folder))
+    if not folder.is_dir():
+        raise UserError(f"{where} does not exist; the model folder is incomplete")
+    source = folder / choose([path.name for path in folder.iterdir()], stem, variant, where)
     return header(source) if source.suffix == ".safetensors" else _sharded(source)
 
 
-def _sources(folder: Path, stem: str) -> dict[str | None, Path]:
-    """The whole file or, failing that, the index of each variant (None: no variant) in a folder."""
-    sources: dict[str | None, Path] = {}
+def choose(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
+    """Of a component's file names, the one that holds its weights, or the index of their shards.
+
+    Args:
+      names: in the component's folder.
+      stem: as for `tensors`.
+      variant: as for `tensors`.
+      where: the folder, as it is called in messages.
+
+    Raises:
+      UserError: no such weights; what there is instead is named.
+    """
+    names = sorted(names)
+    sources = _sources(names, stem)
+    if variant is None and variant not in sources and len(sources) == 1:
+        variant = next(iter(sources))
+    if variant in sources:
+        return sources[variant]
+    if sources:
+        known = sorted("none" if name is None else shown(name) for name in sources)
+        raise UserError(
+            f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
+        )
+    others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
+    if others:
+        raise UserError(
+            f"{where} has only {shown(others[0])}, which is not read; save the model as "
+            f"safetensors ({stem}.safetensors was expected)"
+        )
+    raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
+
+
+def _sources(names: list[str], stem: str) -> dict[str | None, str]:
+    """The whole file or, failing that, the index of each variant (None: no variant)."""
+    sources: dict[str | None, str] = {}
     index = f"{stem}.safetensors.index"
-    for path in sorted(folder.glob(f"{stem}*")):
-        if path.name.startswith(index) and path.suffix == ".json":
-            middle = path.name.removeprefix(index).removesuffix(".json")
-            sources.setdefault(middle.removeprefix(".") or None, path)
-    for path in sorted(folder.glob(f"{stem}*.safetensors")):
-        middle = path.name.removeprefix(stem).removesuffix(".safetensors")
+    for name in names:
+        if name.startswith(index) and name.endswith(".json"):
+            middle = name.removeprefix(index).removesuffix(".json")
+            sources.setdefault(middle.removeprefix(".") or None, name)
+    for name in names:
+        if not (name.startswith(stem) and name.endswith(".safetensors")):
+            continue
+        middle = name.removeprefix(stem).removesuffix(".safetensors")
         if not middle or (middle.startswith(".") and "-of-" not in middle):
-            sources[middle.removeprefix(".") or None] = path
+            sources[middle.removeprefix(".") or None] = name
     return sources
 
 
-def _absent(folder: Path, stem: str, variant: str | None, sources: dict[str | None, Path]) -> str:
-    where = shown(str(folder))
-    if sources:
-        known = sorted("none" if name is None else shown(name) for name in sources)
-        return f"{where} has no weights of variant {variant or 'none'}; there are: {known}"
-    if not folder.is_dir():
-        return f"{where} does not exist; the model folder is incomplete"
-    others = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".msgpack", ".h5")]
-    if others:
-        return (
-            f"{where} has only {shown(sorted(others)[0])}, which is not read; save the model as "
-            f"safetensors ({stem}.safetensors was expected)"
-        )
-    return f"{where} has no weights; {stem}.safetensors was expected"
+def weight_map(index: Path) -> dict[str, str]:
+    """Of each tensor, the shard that an index says it is in: a plain name in the index's folder.
 
-
-def _sharded(index: Path) -> dict[str, Tensor]:
-    """The tensors of all the shards that an index names, and of no other file."""
+    Raises:
+      UserError: the index is damaged, or names a file elsewhere or of another kind.
+    """
     where = shown(str(index))
     places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
@@ -323,6 +344,12 @@ def _sharded(index: Path) -> dict[str, Tensor]:
                 f"{where} names the shard {shown(place)!r}; a plain .safetensors file name beside "
                 "the index was expected"
             )
+    return places
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    """The tensors of all the shards that an index names, and of no other file."""
+    where, places = shown(str(index)), weight_map(index)
     shards = sorted(set(places.values()))
     absent = [place for place in shards if not (index.parent / place).is_file()]
     if absent:
