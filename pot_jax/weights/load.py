@@ -26,7 +26,15 @@ from pot_jax.errors import UserError
 from pot_jax.weights import hub, kept, read
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
-from pot_jax.weights.model import COMPONENTS, Model, Parts, checked_dtype, read_parts
+from pot_jax.weights.links import check_links
+from pot_jax.weights.model import (
+    COMPONENTS,
+    Model,
+    Parts,
+    checked_dtype,
+    component_folders,
+    read_parts,
+)
 from pot_jax.weights.read import shown
 
 # The models that ship with the package, by name.
@@ -65,6 +73,8 @@ def load(
     dtype = checked_dtype(dtype)
     snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
     folder = snapshot.folder if snapshot else _find(path_or_name)
+    if folder not in EMBEDDED.values():  # an installer may have made the package of links
+        check_links(folder, ["model_index.json", *component_folders(folder)])
     parts = read_parts(folder, dtype)
     if snapshot:  # whatever the settings say that is not supported has been said by now
         hub.fetch_weights(snapshot, variant)

@@ -125,7 +125,7 @@ def read_parts(folder: Path, dtype: DTypeLike) -> Parts:
     for name, component in COMPONENTS.items():
         config_class, module_class = component.classes[index[component.folder][1]]
         path = folder / component.folder / "config.json"
-        config = _understood(path, config_class.from_json)
+        config = _understood(path, config_class.from_json, index[component.folder][1])
         modules[name] = module_class(config, dtype=dtype)
     text = modules["text_encoder"].config
     _check_fit(folder, modules)
@@ -155,13 +155,20 @@ def component_folders(folder: Path) -> dict[str, str]:
     }
 
 
-def _understood(path: Path, from_json: Any) -> Any:
-    """What a settings file says; errors name the file."""
+def _understood(path: Path, from_json: Any, class_name: str | None = None) -> Any:
+    """What a settings file says, which may name no other class; errors name the file."""
     settings = json_object(path)
+    stated = settings.get("_class_name", class_name)
+    if class_name is not None and stated != class_name:
+        raise UserError(
+            f"{shown(str(path))} is of a {shown(str(stated))}, model_index.json says {class_name}; "
+            "get both from the same place again"
+        )
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             raise UserError(
-                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has"
+                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has; "
+                "get it again"
             )
     if "auto_map" in settings:
         raise UserError(

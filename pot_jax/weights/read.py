@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ _ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4},
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
 }
+_SMALL_FLOATS = ("F8_", "F6_", "F4")
 # The dtypes weights may have.
 FLOATS = {
     "F64": np.dtype(np.float64),
@@ -36,7 +38,7 @@ FLOATS = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-_MAX_HEADER = 100_000_000  # bytes; the library's own limit
+_MAX_HEADER = 20_000_000  # bytes; that of SDXL's UNet has 0.2 MB, the library takes 100 MB
 _MAX_JSON = 20_000_000  # bytes; the largest index of a public model is under 1 MB
 _MAX_NAME = 200  # characters of a tensor's or file's name shown in a message
 
@@ -116,7 +118,9 @@ def json_object(path: Path) -> dict[str, Any]:
     plain_file(path)
     where = shown(str(path))
     if (size := path.stat().st_size) > _MAX_JSON:
-        raise UserError(f"{where} has {size} bytes; settings of a model are under {_MAX_JSON}")
+        raise UserError(
+            f"{where} has {size} bytes; those of a model are under {_MAX_JSON}; get it again"
+        )
     text = path.read_bytes()
     if text.startswith(b"version https://git-lfs"):
         raise UserError(f"{where} is a git-lfs pointer, not the settings; run `git lfs pull`")
@@ -140,6 +144,8 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
         raise ValueError(f"tensor {shown(name)} has dtype {shown(str(dtype))}")
+    if dtype not in _ITEM_BYTES and not dtype.startswith(_SMALL_FLOATS):
+        raise ValueError(f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
     if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_count, shape)):
         raise ValueError(f"tensor {shown(name)} has shape {shown(str(shape))}")
     if (
@@ -207,12 +213,16 @@ def _instead(start: bytes, size: int) -> str:
     """What a file is that does not begin as safetensors does, and what to do about it."""
     if size < 10:
         return f"is empty or cut off ({size} bytes); get it again"
+    length = int.from_bytes(start[:8], "little")
+    if length <= 2**30 and start[8:9] == b"{":  # before the impostors: a length may look like one
+        if size < 8 + length:
+            return (
+                f"is truncated: its header takes {length} bytes, the file has {size}; get it again"
+            )
+        return f"has a header of {length} bytes; a model's is under {_MAX_HEADER}; get it again"
     for magic, meaning in _IMPOSTORS:
         if start.lstrip().startswith(magic):
             return meaning
-    length = int.from_bytes(start[:8], "little")
-    if length <= _MAX_HEADER and start[8:9] == b"{":
-        return f"is truncated: its header takes {length} bytes, the file has {size}; get it again"
     return "is not a safetensors file; get it again"
 
 
@@ -358,6 +368,12 @@ def _sharded(index: Path) -> dict[str, Tensor]:
             f"({_few(absent)}); get them"
         )
     headers = {place: header(index.parent / place) for place in shards}
+    count = Counter(name for tensors in headers.values() for name in tensors)
+    twice = sorted(name for name in count if count[name] > 1)
+    if twice:
+        raise UserError(
+            f"{where}: {len(twice)} tensors lie in two shards ({_few(twice)}); get all again"
+        )
     lost = [name for name, place in places.items() if name not in headers[place]]
     if lost:
         raise UserError(

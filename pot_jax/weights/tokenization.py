@@ -32,7 +32,7 @@ def read_tokenizer(folder: Path, positions: int, vocabulary: int) -> Any:
       vocabulary: how many tokens the text encoder has an embedding for.
 
     Raises:
-      UserError: files are missing or damaged, or a token has no embedding.
+      UserError: files are missing or damaged, a token has no embedding, or an embedding no token.
     """
     # transformers takes two seconds to import; only what needs tokens waits for it.
     from transformers import CLIPTokenizer
@@ -53,6 +53,11 @@ def read_tokenizer(folder: Path, positions: int, vocabulary: int) -> Any:
         raise UserError(
             f"the tokenizer in {where} cannot be read ({_first_line(error)}); get it again"
         ) from None
+    if len(tokenizer.get_vocab()) < vocabulary:  # ids would mean other words than in training
+        raise UserError(
+            f"the tokenizer in {where} has {len(tokenizer.get_vocab())} tokens, the text encoder "
+            f"embeddings for {vocabulary}; the two do not belong together"
+        )
     if highest >= vocabulary:
         raise UserError(
             f"the tokenizer in {where} has token ids up to {highest}, the text encoder embeddings "

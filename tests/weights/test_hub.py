@@ -166,6 +166,32 @@ def test_shards_are_fetched_as_their_index_names_them(repository, server, folder
     assert len([name for name in server.fetched() if "-of-" in name]) == 2
 
 
+# The cache's links --------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_a_folder_too_though_it_is_made_of_links(repository, cache, model):
+    snapshot = hub.fetch_settings("owner/tiny")
+    hub.fetch_weights(snapshot)
+    assert (snapshot.folder / f"{UNET}.safetensors").is_symlink()
+    assert load(snapshot.folder).digest == model.digest
+    # As version 2 of the library shares a blob among repositories.
+    blob = (snapshot.folder / f"{UNET}.safetensors").resolve()
+    shared = cache / "blobs" / "ab" / "cdef"
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to("../../blobs/ab/cdef")
+    assert load(snapshot.folder).digest == load("owner/tiny").digest == model.digest
+
+
+def test_a_snapshot_whose_links_leave_the_cache(repository, tmp_path, one_line):
+    snapshot = hub.fetch_settings("owner/tiny")
+    settings = snapshot.folder / "unet" / "config.json"
+    settings.resolve().rename(tmp_path / "secret.json")
+    settings.unlink()
+    settings.symlink_to(tmp_path / "secret.json")
+    one_line(lambda: load("owner/tiny"), "unet/config.json", "leaves the model folder", "secret")
+
+
 # What goes wrong ----------------------------------------------------------------------------------
 
 
