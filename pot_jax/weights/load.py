@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError
 from pot_jax.weights import hub, kept, read
-from pot_jax.weights.digests import array_digest, array_digests, combined_digest
+from pot_jax.weights.digests import array_digest, combined_digest
 from pot_jax.weights.keys import Entry, abstract_params, ignorable, key_table
 from pot_jax.weights.links import check_links
 from pot_jax.weights.model import (
@@ -45,6 +46,9 @@ _THREADS = 2
 _FEW = 3  # names shown of each kind of problem
 
 
+Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
+
+
 class Slot(NamedTuple):
     """One parameter and the tensor that fills it."""
 
@@ -54,7 +58,11 @@ class Slot(NamedTuple):
 
 
 def load(
-    path_or_name: str | Path, *, dtype: DTypeLike = jnp.float32, variant: str | None = None
+    path_or_name: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    variant: str | None = None,
+    sharding: Placement = None,
 ) -> Model:
     """Loads a model: one that ships with the package, a diffusers folder, a kept copy, the hub's.
 
@@ -65,6 +73,9 @@ def load(
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read ("fp16"); by default the one without
         a variant, or the only one there is.
+      sharding: where the parameters go, by default the first device: one sharding for all, such as
+        `parallel.mesh.replicated(mesh)`, or a function of a parameter's path
+        ("unet/conv_in/kernel") and shape. A device gets its part of an array and nothing else.
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
@@ -78,12 +89,13 @@ def load(
     parts = read_parts(folder, dtype)
     if snapshot:  # whatever the settings say that is not supported has been said by now
         hub.fetch_weights(snapshot, variant)
+    put = partial(_put, sharding)
     if kept.is_kept(folder):
         if variant is not None:
             raise UserError(f"{shown(str(folder))} is a kept copy, which has no variants")
-        params, digests = _restored(folder, parts, dtype)
+        params, digests = _restored(folder, parts, dtype, put)
     else:
-        params, digests = _read_weights(folder, parts, dtype, variant)
+        params, digests = _read_weights(folder, parts, dtype, variant, put)
     source = snapshot.source if snapshot else str(path_or_name)
     return parts.model(params, combined_digest(digests), source)
 
@@ -117,18 +129,35 @@ def _find(path_or_name: str | Path) -> Path:
     )
 
 
-def _restored(folder: Path, parts: Parts, dtype: jnp.dtype) -> tuple[dict, dict[str, str]]:
+def _put(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(values)
+    if not isinstance(sharding, jax.sharding.Sharding):
+        sharding = sharding(path, values.shape)
+    # Each device takes its slice from the host, where device_put would go by way of one device; and
+    # of several processes each serves its own devices, with nothing sent between them.
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def _restored(
+    folder: Path, parts: Parts, dtype: jnp.dtype, put: Callable[[str, np.ndarray], jax.Array]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
+        if values.dtype != dtype:
+            values = _cast(values, dtype)
+            if not _finite(values):
+                raise UserError(
+                    f"{shown(path)} of {shown(str(folder))} has values beyond {dtype.name}; choose "
+                    "a wider dtype"
+                )
+            digest = array_digest(values)
+        return put(path, values), digest
+
     expected = {name: _shapes(module) for name, module in parts.modules.items()}
-    params, digests = kept.restore_arrays(folder, expected)
-    leaves, structure = jax.tree.flatten(params)
-    if all(leaf.dtype == dtype for leaf in leaves):
-        return params, digests
-    del params
-    for i, leaf in enumerate(leaves):  # in place, so that each original is freed as it is replaced
-        # NumPy rounds as XLA does, and compiles no program for each shape.
-        leaves[i] = jax.device_put(np.asarray(leaf).astype(dtype))
-    params = jax.tree.unflatten(structure, leaves)
-    return params, array_digests(params)
+    taken = kept.restore_arrays(folder, expected, take)
+    params = {path: array for path, (array, _) in taken.items()}
+    digests = {path: digest for path, (_, digest) in taken.items()}
+    return unflatten_dict(params, sep="/"), digests
 
 
 @lru_cache(maxsize=16)
@@ -166,7 +195,11 @@ class _Problems:
 
 
 def _read_weights(
-    folder: Path, parts: Parts, dtype: jnp.dtype, variant: str | None
+    folder: Path,
+    parts: Parts,
+    dtype: jnp.dtype,
+    variant: str | None,
+    put: Callable[[str, np.ndarray], jax.Array],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     problems = _Problems(folder)
     slots = []
@@ -179,16 +212,14 @@ def _read_weights(
     def fill(slot: Slot) -> tuple[jax.Array, str] | None:
         values = read.array(slot.tensor)
         stored = slot.entry.read(values)
-        param = _empty(stored.shape, dtype)
-        with np.errstate(all="ignore"):  # a value out of the new dtype's range is found below
-            np.copyto(param, stored, casting="unsafe")
+        param = _cast(stored, dtype)  # a value out of its range is found below
         if not _finite(param):
             kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
             problems.add(kind, slot.tensor.file, slot.tensor.name)
         if broken or problems:  # read on only to find what else is wrong
             return None
         del values, stored
-        return jax.device_put(param), array_digest(param)
+        return put("/".join(slot.path), param), array_digest(param)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         filled = list(threads.map(fill, slots))
@@ -223,6 +254,14 @@ def _match(
         if not ignorable(key):
             problems.add("unexpected", tensor.file, key)
     return slots
+
+
+def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
+    """A copy of the values in another dtype, row-major; beyond its range they become infinite."""
+    copy = _empty(values.shape, dtype)
+    with np.errstate(all="ignore"):
+        np.copyto(copy, values, casting="unsafe")
+    return copy
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
