@@ -104,6 +104,7 @@ class RunSettings:
     """Everything `pot-jax sample` is told."""
 
     model: str = "cosmos64"  # a folder, a shipped model's name, or owner/name@revision
+    variant: str = ""  # which copy of its weights ("fp16"); empty: the plain one, or the only one
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""

@@ -23,6 +23,7 @@ SHORT_FLAGS = {
         "model",
         "a model folder, a shipped model's name, or a hub's owner/name@revision",
     ),
+    "variant": ("variant", "which copy of the model's weights, such as fp16"),
     "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
     "seed": ("seed", "of all noise"),
@@ -73,7 +74,7 @@ def _sample(settings, folder: str) -> None:
 
     pipeline.checked_prompts(settings.prompts)
     workdir.check_free(folder)
-    model = load(settings.model, dtype=settings.dtype)
+    model = load(settings.model, dtype=settings.dtype, variant=settings.variant or None)
     # A hub id as it was resolved, with its commit: config.json then says what to repeat.
     settings = dataclasses.replace(settings, model=model.source)
     job = pipeline.prepare(model, settings)
@@ -140,11 +141,12 @@ def convert(arguments: Sequence[str]) -> None:
     """Keep a model ready to start: pot-jax convert path/to/model path/to/kept"""
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
+    _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
     from pot_jax.weights import store
 
-    store.convert(source, target, dtype=values.dtype)
+    store.convert(source, target, dtype=values.dtype, variant=values.variant)
     print(f"converted: {target}; use it with --model={target}")
 
 

@@ -117,9 +117,14 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
         pass  # not there yet, or damaged: ask again
     from huggingface_hub import HfApi
 
-    with _explained(repository, commit):
-        info = HfApi().model_info(repository, revision=commit)
-        names = tuple(sibling.rfilename for sibling in info.siblings or ())
+    try:
+        with _explained(repository, commit):
+            info = HfApi().model_info(repository, revision=commit)
+            names = tuple(sibling.rfilename for sibling in info.siblings or ())
+    except (
+        _Unreachable
+    ):  # another program fetched this: what it left is all there is to choose from
+        return tuple(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
     _keep(kept, {"files": names})
     return names
 
@@ -142,49 +147,55 @@ def _fetch(repository: str, revision: str, file: str) -> Path:
         return Path(hf_hub_download(repository, file, revision=revision))
 
 
+class _Unreachable(UserError):
+    """The hub cannot be asked, and what was wanted of it is not in the cache."""
+
+
 @contextlib.contextmanager
 def _explained(repository: str, revision: str, file: str = "") -> Iterator[None]:
     """Turns what huggingface_hub raises inside the block into one line for the user."""
     try:
         yield
     except Exception as error:  # its HTTP library, and so its classes, change between versions
-        raise UserError(_explanation(error, repository, revision, file)) from None
+        raise _explanation(error, repository, revision, file) from None
 
 
-def _explanation(error: Exception, repository: str, revision: str, file: str) -> str:
+def _explanation(error: Exception, repository: str, revision: str, file: str) -> UserError:
     from huggingface_hub import constants, errors
 
     name = f"{repository}@{revision}"
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, errors.GatedRepoError):
-        return (
+        return UserError(
             f"{repository} is open only to who accepts its terms: do so at "
             f"{constants.ENDPOINT}/{repository}, and {_LOG_IN}"
         )
     if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
-        return (
+        return UserError(
             f"there is no model folder {repository} here and no such repository on the hub; check "
             f"the name, or if it is private, {_LOG_IN}"
         )
     if isinstance(cause, errors.RevisionNotFoundError):
-        return f"{repository} has no branch, tag or commit {revision}; check what is after the @"
+        return UserError(
+            f"{repository} has no branch, tag or commit {revision}; check what is after the @"
+        )
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
-        return (
+        return UserError(
             f"{name} has no {file} on the hub; a model in the layout that diffusers saves was "
             "expected"
         )
     if status == 403:
-        return f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}"
+        return UserError(f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}")
     if status is not None:
-        return f"the hub answered HTTP {status} for {name}; try again later"
+        return UserError(f"the hub answered HTTP {status} for {name}; try again later")
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
         type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
     ):
         state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
-        return (
+        return _Unreachable(
             f"the hub cannot be reached ({state}) and {file or 'the list of files'} of {name} is "
             f"not in the cache ({constants.HF_HUB_CACHE}); load it once with a connection"
         )
     line = " ".join(str(error).split()) or type(error).__name__
-    return f"{file or 'the list of files'} of {name} cannot be fetched ({shown(line)})"
+    return UserError(f"{file or 'the list of files'} of {name} cannot be fetched ({shown(line)})")

@@ -127,6 +127,18 @@ def test_what_is_in_the_cache_loads_without_the_network(
     assert (loaded.digest, loaded.source) == (model.digest, f"owner/tiny@{repository}")
 
 
+def test_what_another_program_left_in_the_cache_loads_without_the_network(
+    repository, cache, model, monkeypatch, one_line
+):
+    load("owner/tiny")
+    (kept,) = cache.glob("*/pot_jax")
+    shutil.rmtree(kept)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load("owner/tiny").digest == model.digest
+    next(cache.rglob("unet/diffusion_pytorch_model.safetensors")).unlink()
+    one_line(lambda: load("owner/tiny"), "owner/tiny@", "(unet)", "no weights")
+
+
 # Which copy of the weights ------------------------------------------------------------------------
 
 
@@ -321,17 +333,27 @@ def test_what_is_on_disk_is_a_path(repository, server, folder, tmp_path, one_lin
 # The whole way ------------------------------------------------------------------------------------
 
 
-def test_a_run_says_which_commit_it_used(repository, monkeypatch):
+def test_a_run_says_which_commit_it_used(repository, folder, model, monkeypatch):
     told = []
 
     def stop(model, settings):
-        told.append(settings.model)
+        told.append((settings.model, settings.variant, model.digest))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "prepare", stop)
-    assert main.main(["pot-jax", "sample", "a", "--model=owner/tiny@v1.0", "--workdir=run"]) == 130
+    halves(folder)
+    command = ["pot-jax", "sample", "a", "--model=owner/tiny@v1.0", "--workdir=run"]
+    assert main.main(command) == main.main([*command, "--variant=fp16"]) == 130
     # What config.json says as config.model, and what `--model` takes to do it again.
-    assert told == [f"owner/tiny@{repository}"]
+    source = f"owner/tiny@{repository}"
+    half = load(folder, variant="fp16").digest
+    assert told == [(source, "", model.digest), (source, "fp16", half)]
+
+
+def test_convert_keeps_a_variant(repository, folder, tmp_path):
+    halves(folder)
+    assert main.main(["pot-jax", "convert", "owner/tiny", "kept", "--variant=fp16"]) == 0
+    assert load(tmp_path / "kept").digest == load(folder, variant="fp16").digest
 
 
 def test_the_environment_is_heeded_by_a_process_of_its_own(repository, server, tmp_path):
