@@ -121,9 +121,8 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
         with _explained(repository, commit):
             info = HfApi().model_info(repository, revision=commit)
             names = tuple(sibling.rfilename for sibling in info.siblings or ())
-    except (
-        _Unreachable
-    ):  # another program fetched this: what it left is all there is to choose from
+    except _Unreachable:
+        # Another program fetched the model: what it left is all there is to choose from.
         return tuple(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
     _keep(kept, {"files": names})
     return names
@@ -136,7 +135,8 @@ def _keep(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value), "utf-8")
         os.replace(temporary, path)
     except OSError:  # a cache that this user only reads: the hub is asked again next time
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _fetch(repository: str, revision: str, file: str) -> Path:

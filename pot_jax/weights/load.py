@@ -44,8 +44,7 @@ EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 # copies of its tensor, so more threads would cost memory, and two cores are busy with two.
 _THREADS = 2
 _FEW = 3  # names shown of each kind of problem
-
-
+# Where parameters go: all by one sharding, each by its path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 
 
