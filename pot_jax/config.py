@@ -150,7 +150,9 @@ class MovieSettings:
 class RunSettings:
     """Everything `pot-jax sample` is told."""
 
-    model: str = "cosmos64"  # a shipped model's name, a model folder, or a checkpoint file
+    # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
+    model: str = "cosmos64"
+    variant: str = ""  # which copy of its weights ("fp16"); empty: the plain one, or the only one
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
     tokenizer: str = ""  # folder of a tokenizer to take instead of the model's own
     # What the weights predict, instead of what the model says or, in a file of SD 2.x, leaves open.

@@ -27,7 +27,11 @@ LOADING_FLAGS = {
 }
 # Short flags of `sample` and the settings they stand for.
 SHORT_FLAGS = {
-    "model": ("model", "name of a shipped model, a model folder, or a checkpoint file"),
+    "model": (
+        "model",
+        "a model folder, a checkpoint file, a shipped model's name, or a hub's owner/name@revision",
+    ),
+    "variant": ("variant", "which copy of the model's weights, such as fp16"),
     "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
     **LOADING_FLAGS,
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
@@ -98,12 +102,15 @@ def _sample(settings, folder: str) -> None:
     model = load(
         settings.model,
         dtype=settings.dtype,
+        variant=settings.variant or None,
         tokenizer=settings.tokenizer or None,
         prediction_type=settings.prediction_type or None,
         allow_pickle=settings.allow_pickle,
         loras=[dataclasses.astuple(lora) for lora in settings.loras],
         embeddings=[dataclasses.astuple(word) for word in settings.embeddings],
     )
+    # A hub id as it was resolved, with its commit: config.json then says what to repeat.
+    settings = dataclasses.replace(settings, model=model.source)
     job = last = pipeline.prepare(model, settings)
     if settings.upscaler.path:
         upscaler = load(settings.upscaler.path, dtype=settings.dtype)
@@ -175,11 +182,13 @@ def convert(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
     _define_loading(values)
+    _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
     from pot_jax.weights import store
 
-    store.convert(source, target, dtype=values.dtype, **_loading(values))
+    how = {"dtype": values.dtype, "variant": values.variant, **_loading(values)}
+    store.convert(source, target, **how)
     print(f"converted: {target}; use it with --model={target}")
 
 

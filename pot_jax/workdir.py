@@ -87,8 +87,9 @@ def claim(folder: str, job: Job) -> bool:
 
 def _differences(found: dict, wanted: dict) -> str:
     """Names up to three settings in which two records differ; empty when they are the same run."""
-    # A run of an older version had the default of every setting that it did not know.
-    a, b = _flat(to_dict(RunSettings())) | _flat(found["config"]), _flat(wanted["config"])
+    # A setting that there was not when the run was made had what is now its default.
+    a = _flat(to_dict(RunSettings())) | _flat(found["config"])
+    b = _flat(wanted["config"])
     # The movie is made after sampling and can be made again: it does not tell runs apart.
     names = [k for k in sorted(a.keys() | b.keys()) if not k.startswith("movie.")]
     rows = [f"{k} is {a.get(k)!r} there, {b.get(k)!r} here" for k in names if a.get(k) != b.get(k)]

@@ -94,6 +94,15 @@ def test_the_same_command_again_changes_nothing(finished, folder, capsys):
     assert tree(finished) == before
 
 
+def test_a_run_from_before_a_setting_is_the_same_run(finished, folder, tmp_path, capsys):
+    old = shutil.copytree(finished, tmp_path / "old")
+    record = json.loads((old / "config.json").read_text())
+    del record["config"]["variant"]
+    (old / "config.json").write_text(json.dumps(record))
+    assert run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={old}") == 0
+    assert "already complete" in capsys.readouterr().out
+
+
 def test_another_run_is_not_overwritten(finished, folder, capsys):
     before = tree(finished)
     assert run("sample", "a", "b", f"--model={folder}", *FLAGS, f"--workdir={finished}") == 2

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,8 +26,8 @@ from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError
-from pot_jax.weights import kept, lora, read, textual_inversion
-from pot_jax.weights.digests import array_digest, array_digests, combined_digest
+from pot_jax.weights import hub, kept, lora, read, textual_inversion
+from pot_jax.weights.digests import array_digest, combined_digest
 from pot_jax.weights.families import FAMILIES
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
@@ -40,6 +41,9 @@ EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 # copies of its tensor, so more threads would cost memory, and two cores are busy with two.
 _THREADS = 2
 _FEW = 3  # names shown of each kind of problem
+# Where parameters go: all by one sharding, each by its path and shape, or (None) the first device.
+Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
+Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
 
 
 class Slot(NamedTuple):
@@ -60,13 +64,15 @@ def load(
     allow_pickle: bool = False,
     loras: Mapping[str, float] | Sequence[Any] = (),
     embeddings: Sequence[Any] = (),
+    sharding: Placement = None,
 ) -> Model:
-    """Loads a model: one that ships with the package, a folder, or a single-file checkpoint.
+    """Loads a model: a folder, a single-file checkpoint, one that ships, or one of the hub.
 
     Args:
-      path_or_name: a name of `EMBEDDED`, a folder in the diffusers layout (with a
-        `model_index.json`), a folder made by `pot-jax convert`, or a file in the original layout of
-        Stable Diffusion.
+      path_or_name: a folder in the diffusers layout (with a `model_index.json`), a folder made by
+        `pot-jax convert`, a file in the original layout of Stable Diffusion, a name of `EMBEDDED`,
+        or a repository of the Hugging Face hub as `owner/name` or `owner/name@revision`. What is
+        there on disk is taken as a path; "./" before it says so.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read ("fp16"); by default the one without
         a variant, or the only one there is.
@@ -78,39 +84,40 @@ def load(
       loras: LoRA files to merge into the weights, as {path: strength} or a list of paths or
         (path, strength).
       embeddings: textual inversions to join, as a list of paths or (token, path).
+      sharding: where the parameters go, by default the first device: one sharding for all, such as
+        `parallel.mesh.replicated(mesh)`, or a function of a parameter's path
+        ("unet/conv_in/kernel") and shape. A device gets its part of an array and nothing else.
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
         damaged, or do not fit it: everything that does not fit is in the one message.
     """
     dtype = checked_dtype(dtype)
-    path = _find(path_or_name)
+    snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
+    path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": _checked_prediction(prediction_type)}
+    put = partial(_put, sharding)
+    if variant is not None and (path.is_file() or kept.is_kept(path)):
+        kind = "one file" if path.is_file() else "a kept copy"
+        raise UserError(f"{shown(str(path))} is {kind}, which has no variants")
     if path.is_file():
-        if variant is not None:
-            raise UserError(f"{shown(str(path))} is one file, which has no variants")
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         parts = source.parts
         check_fit(path, parts.modules, FAMILIES[parts.pipeline])
-        read_params = partial(_read_weights, source, dtype)
+        read_params = partial(_read_weights, source, dtype, put)
     else:
         parts = read_parts(path, dtype, **wishes)
-        if kept.is_kept(path):
-            if variant is not None:
-                raise UserError(f"{shown(str(path))} is a kept copy, which has no variants")
-            read_params = partial(_restored, path, parts, dtype)
-        else:
-            read_params = partial(_read_folder, path, parts, variant, dtype)
+        read_params = partial(_read_folder, path, parts, snapshot, variant, dtype, put)
     # Before gigabytes are read: everything that does not fit.
     shapes = {name: _shapes(module) for name, module in parts.modules.items()}
     merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, parts)
     params, digests = read_params()
-    lora.merge(merges, params, digests)
-    parts = textual_inversion.add_embeddings(words, parts, params, digests)
-    model = parts.model(params, combined_digest(digests), str(path_or_name))
+    lora.merge(merges, params, digests, put)
+    parts = textual_inversion.add_embeddings(words, parts, params, digests, put)
+    name = snapshot.source if snapshot else str(path_or_name)
     return dataclasses.replace(
-        model,
+        parts.model(params, combined_digest(digests), name),
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
     )
@@ -125,6 +132,15 @@ def _checked_prediction(prediction_type: str | None) -> str | None:
     return prediction_type
 
 
+def _on_hub(path_or_name: str | Path) -> bool:
+    """Whether it names a repository of the hub: written as one, and nothing like it on disk."""
+    return (
+        isinstance(path_or_name, str)
+        and hub.is_id(path_or_name)
+        and not os.path.lexists(path_or_name)
+    )
+
+
 def _find(path_or_name: str | Path) -> Path:
     name = str(path_or_name)
     if "\0" in name:
@@ -136,22 +152,40 @@ def _find(path_or_name: str | Path) -> Path:
         return path
     raise UserError(
         f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(EMBEDDED)})"
+        f"that name (it has: {', '.join(EMBEDDED)}); models of the hub are written "
+        "owner/name@revision"
     )
 
 
-def _restored(folder: Path, parts: Parts, dtype: jnp.dtype) -> tuple[dict, dict[str, str]]:
+def _put(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
+    if sharding is None:
+        return jax.device_put(values)
+    if not isinstance(sharding, jax.sharding.Sharding):
+        sharding = sharding(path, values.shape)
+    # Each device takes its slice from the host, where device_put would go by way of one device; and
+    # of several processes each serves its own devices, with nothing sent between them.
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def _restored(
+    folder: Path, parts: Parts, dtype: jnp.dtype, put: Put
+) -> tuple[dict[str, Any], dict[str, str]]:
+    def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
+        if values.dtype != dtype:
+            values = _cast(values, dtype)
+            if not _finite(values):
+                raise UserError(
+                    f"{shown(path)} of {shown(str(folder))} has values beyond {dtype.name}; choose "
+                    "a wider dtype"
+                )
+            digest = array_digest(values)
+        return put(path, values), digest
+
     expected = {name: _shapes(module) for name, module in parts.modules.items()}
-    params, digests = kept.restore_arrays(folder, expected)
-    leaves, structure = jax.tree.flatten(params)
-    if all(leaf.dtype == dtype for leaf in leaves):
-        return params, digests
-    del params
-    for i, leaf in enumerate(leaves):  # in place, so that each original is freed as it is replaced
-        # NumPy rounds as XLA does, and compiles no program for each shape.
-        leaves[i] = jax.device_put(np.asarray(leaf).astype(dtype))
-    params = jax.tree.unflatten(structure, leaves)
-    return params, array_digests(params)
+    taken = kept.restore_arrays(folder, expected, take)
+    params = {path: array for path, (array, _) in taken.items()}
+    digests = {path: digest for path, (_, digest) in taken.items()}
+    return unflatten_dict(params, sep="/"), digests
 
 
 @lru_cache(maxsize=16)
@@ -195,12 +229,23 @@ class _Problems:
 
 
 def _read_folder(
-    path: Path, parts: Parts, variant: str | None, dtype: jnp.dtype
+    path: Path,
+    parts: Parts,
+    snapshot: hub.Snapshot | None,
+    variant: str | None,
+    dtype: jnp.dtype,
+    put: Put,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    return _read_weights(folder_source(path, parts, variant), dtype)
+    if snapshot:  # whatever its settings say that is not supported has been said by now
+        hub.fetch_weights(snapshot, variant)
+    if kept.is_kept(path):
+        return _restored(path, parts, dtype, put)
+    return _read_weights(folder_source(path, parts, variant), dtype, put)
 
 
-def _read_weights(source: Source, dtype: jnp.dtype) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_weights(
+    source: Source, dtype: jnp.dtype, put: Put
+) -> tuple[dict[str, Any], dict[str, str]]:
     problems = _Problems(source.path)
     slots = []
     for name, module in source.parts.modules.items():
@@ -212,16 +257,14 @@ def _read_weights(source: Source, dtype: jnp.dtype) -> tuple[dict[str, Any], dic
     def fill(slot: Slot) -> tuple[jax.Array, str] | None:
         values = read.array(slot.tensor)
         stored = slot.entry.read(values)
-        param = _empty(stored.shape, dtype)
-        with np.errstate(all="ignore"):  # a value out of the new dtype's range is found below
-            np.copyto(param, stored, casting="unsafe")
+        param = _cast(stored, dtype)  # a value out of its range is found below
         if not _finite(param):
             kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
             problems.add(kind, slot.tensor.file, slot.tensor.name)
         if broken or problems:  # read on only to find what else is wrong
             return None
         del values, stored
-        return jax.device_put(param), array_digest(param)
+        return put("/".join(slot.path), param), array_digest(param)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         filled = list(threads.map(fill, slots))
@@ -254,6 +297,14 @@ def _match(source: Source, name: str, module: nn.Module, problems: _Problems) ->
     for key, tensor in left.items():
         problems.add("unexpected", tensor.file, key)
     return slots
+
+
+def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
+    """A copy of the values in another dtype, row-major; beyond its range they become infinite."""
+    copy = _empty(values.shape, dtype)
+    with np.errstate(all="ignore"):
+        np.copyto(copy, values, casting="unsafe")
+    return copy
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:

@@ -60,6 +60,7 @@ COMPONENTS = {
         },
     ),
 }
+_LIBRARIES = ("diffusers", "transformers")  # whose layout is read; neither is imported for it
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are no component, or one that makes no picture.
 _IGNORED = (
@@ -153,7 +154,12 @@ def read_parts(
     for name, component in COMPONENTS.items():
         config_class, module_class = component.classes[index[component.folder][1]]
         path = folder / component.folder / "config.json"
-        config = _understood(path, config_class.from_json, family.defaults.get(name, {}))
+        config = _understood(
+            path,
+            config_class.from_json,
+            index[component.folder][1],
+            family.defaults.get(name, {}),
+        )
         modules[name] = module_class(config, dtype=dtype)
     text = modules["text_encoder"].config
     check_fit(folder, modules, family)
@@ -190,13 +196,40 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
     return LowRes(schedule, highest)
 
 
-def _understood(path: Path, from_json: Any, defaults: Mapping[str, Any] = {}) -> Any:
-    """What a settings file says, over `defaults`; errors name the file."""
+def component_folders(folder: Path) -> dict[str, str]:
+    """The components of a model folder that are read, by their folders' names: whose library's.
+
+    Raises:
+      UserError: the folder is no model folder, or a model of an unsupported kind.
+    """
+    index = _read_index(folder)
+    return {
+        name: entry[0]
+        for name, entry in index.items()
+        if isinstance(entry, list) and not name.startswith("_") and name not in _IGNORED
+        if entry != [None, None]
+    }
+
+
+def _understood(
+    path: Path, from_json: Any, class_name: str | None = None, defaults: Mapping[str, Any] = {}
+) -> Any:
+    """What a settings file says, over `defaults`; it may name no other class.
+
+    Errors name the file.
+    """
     settings = json_object(path)
+    stated = settings.get("_class_name", class_name)
+    if class_name is not None and stated != class_name:
+        raise UserError(
+            f"{shown(str(path))} is of a {shown(str(stated))}, model_index.json says {class_name}; "
+            "get both from the same place again"
+        )
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             raise UserError(
-                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has"
+                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has; "
+                "get it again"
             )
     if "auto_map" in settings:
         raise UserError(
@@ -250,6 +283,11 @@ def _read_index(folder: Path) -> dict[str, Any]:
         if not isinstance(entry, list) or len(entry) != 2:
             raise UserError(
                 f"{where}: {name} is {shown(str(entry))}; [library, class] was expected"
+            )
+        if entry[0] not in _LIBRARIES:
+            raise UserError(
+                f"{where}: the {name} is of the library {shown(str(entry[0]))}, which is not "
+                f"supported; supported: {', '.join(_LIBRARIES)}"
             )
         if known[name] is not None and entry[1] not in known[name]:
             raise UserError(

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ ITEM_BYTES = {
     **{"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4},
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
 }
+_SMALL_FLOATS = ("F8_", "F6_", "F4")
 # The dtypes weights may have.
 FLOATS = {
     "F64": np.dtype(np.float64),
@@ -36,7 +38,7 @@ FLOATS = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-_MAX_HEADER = 100_000_000  # bytes; the library's own limit
+_MAX_HEADER = 20_000_000  # bytes; that of SDXL's UNet has 0.2 MB, the library takes 100 MB
 _MAX_JSON = 20_000_000  # bytes; the largest index of a public model is under 1 MB
 _MAX_NAME = 200  # characters of a tensor's or file's name shown in a message
 
@@ -117,7 +119,9 @@ def json_object(path: Path) -> dict[str, Any]:
     plain_file(path)
     where = shown(str(path))
     if (size := path.stat().st_size) > _MAX_JSON:
-        raise UserError(f"{where} has {size} bytes; settings of a model are under {_MAX_JSON}")
+        raise UserError(
+            f"{where} has {size} bytes; those of a model are under {_MAX_JSON}; get it again"
+        )
     text = path.read_bytes()
     if text.startswith(b"version https://git-lfs"):
         raise UserError(f"{where} is a git-lfs pointer, not the settings; run `git lfs pull`")
@@ -141,6 +145,8 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
         raise ValueError(f"tensor {shown(name)} has dtype {shown(str(dtype))}")
+    if dtype not in ITEM_BYTES and not dtype.startswith(_SMALL_FLOATS):
+        raise ValueError(f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
     if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_count, shape)):
         raise ValueError(f"tensor {shown(name)} has shape {shown(str(shape))}")
     if (
@@ -209,11 +215,15 @@ def _instead(start: bytes, size: int) -> str:
     """What a file is that does not begin as safetensors does, and what to do about it."""
     if size < 10:
         return f"is empty or cut off ({size} bytes); get it again"
+    length = int.from_bytes(start[:8], "little")
+    if length <= 2**30 and start[8:9] == b"{":  # before the impostors: a length may look like one
+        if size < 8 + length:
+            return (
+                f"is truncated: its header takes {length} bytes, the file has {size}; get it again"
+            )
+        return f"has a header of {length} bytes; a model's is under {_MAX_HEADER}; get it again"
     if (meaning := impostor(start)) is not None:
         return meaning
-    length = int.from_bytes(start[:8], "little")
-    if length <= _MAX_HEADER and start[8:9] == b"{":
-        return f"is truncated: its header takes {length} bytes, the file has {size}; get it again"
     return "is not a safetensors file; get it again"
 
 
@@ -275,48 +285,68 @@ def tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Te
     Raises:
       UserError: no such weights (what there is instead is named), or a file is damaged.
     """
-    sources = _sources(folder, stem)
-    if variant is None and variant not in sources and len(sources) == 1:
-        variant = next(iter(sources))
-    if variant not in sources:
-        raise UserError(_absent(folder, stem, variant, sources))
-    source = sources[variant]
+    where = shown(str(folder))
+    if not folder.is_dir():
+        raise UserError(f"{where} does not exist; the model folder is incomplete")
+    source = folder / choose([path.name for path in folder.iterdir()], stem, variant, where)
     return header(source) if source.suffix == ".safetensors" else _sharded(source)
 
 
-def _sources(folder: Path, stem: str) -> dict[str | None, Path]:
-    """The whole file or, failing that, the index of each variant (None: no variant) in a folder."""
-    sources: dict[str | None, Path] = {}
+def choose(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
+    """Of a component's file names, the one that holds its weights, or the index of their shards.
+
+    Args:
+      names: in the component's folder.
+      stem: as for `tensors`.
+      variant: as for `tensors`.
+      where: the folder, as it is called in messages.
+
+    Raises:
+      UserError: no such weights; what there is instead is named.
+    """
+    names = sorted(names)
+    sources = _sources(names, stem)
+    if variant is None and variant not in sources and len(sources) == 1:
+        variant = next(iter(sources))
+    if variant in sources:
+        return sources[variant]
+    if sources:
+        known = sorted("none" if name is None else shown(name) for name in sources)
+        raise UserError(
+            f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
+        )
+    others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
+    if others:
+        raise UserError(
+            f"{where} has only {shown(others[0])}, which is not read; save the model as "
+            f"safetensors ({stem}.safetensors was expected)"
+        )
+    raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
+
+
+def _sources(names: list[str], stem: str) -> dict[str | None, str]:
+    """The whole file or, failing that, the index of each variant (None: no variant)."""
+    sources: dict[str | None, str] = {}
     index = f"{stem}.safetensors.index"
-    for path in sorted(folder.glob(f"{stem}*")):
-        if path.name.startswith(index) and path.suffix == ".json":
-            middle = path.name.removeprefix(index).removesuffix(".json")
-            sources.setdefault(middle.removeprefix(".") or None, path)
-    for path in sorted(folder.glob(f"{stem}*.safetensors")):
-        middle = path.name.removeprefix(stem).removesuffix(".safetensors")
+    for name in names:
+        if name.startswith(index) and name.endswith(".json"):
+            middle = name.removeprefix(index).removesuffix(".json")
+            sources.setdefault(middle.removeprefix(".") or None, name)
+    for name in names:
+        if not (name.startswith(stem) and name.endswith(".safetensors")):
+            continue
+        middle = name.removeprefix(stem).removesuffix(".safetensors")
         if not middle or (middle.startswith(".") and "-of-" not in middle):
-            sources[middle.removeprefix(".") or None] = path
+            sources[middle.removeprefix(".") or None] = name
     return sources
 
 
-def _absent(folder: Path, stem: str, variant: str | None, sources: dict[str | None, Path]) -> str:
-    where = shown(str(folder))
-    if sources:
-        known = sorted("none" if name is None else shown(name) for name in sources)
-        return f"{where} has no weights of variant {variant or 'none'}; there are: {known}"
-    if not folder.is_dir():
-        return f"{where} does not exist; the model folder is incomplete"
-    others = [p.name for p in folder.iterdir() if p.suffix in (".bin", ".ckpt", ".msgpack", ".h5")]
-    if others:
-        return (
-            f"{where} has only {shown(sorted(others)[0])}, which is not read; save the model as "
-            f"safetensors ({stem}.safetensors was expected)"
-        )
-    return f"{where} has no weights; {stem}.safetensors was expected"
+def weight_map(index: Path) -> dict[str, str]:
+    """Of each tensor, the shard that an index says it is in: a plain name in the index's folder.
 
-
-def _sharded(index: Path) -> dict[str, Tensor]:
-    """The tensors of all the shards that an index names, and of no other file."""
+    Raises:
+      UserError: the index is damaged, or names a file elsewhere or of another kind.
+    """
     where = shown(str(index))
     places = json_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
@@ -332,6 +362,12 @@ def _sharded(index: Path) -> dict[str, Tensor]:
                 f"{where} names the shard {shown(place)!r}; a plain .safetensors file name beside "
                 "the index was expected"
             )
+    return places
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    """The tensors of all the shards that an index names, and of no other file."""
+    where, places = shown(str(index)), weight_map(index)
     shards = sorted(set(places.values()))
     absent = [place for place in shards if not (index.parent / place).is_file()]
     if absent:
@@ -340,6 +376,12 @@ def _sharded(index: Path) -> dict[str, Tensor]:
             f"({_few(absent)}); get them"
         )
     headers = {place: header(index.parent / place) for place in shards}
+    count = Counter(name for tensors in headers.values() for name in tensors)
+    twice = sorted(name for name in count if count[name] > 1)
+    if twice:
+        raise UserError(
+            f"{where}: {len(twice)} tensors lie in two shards ({_few(twice)}); get all again"
+        )
     lost = [name for name, place in places.items() if name not in headers[place]]
     if lost:
         raise UserError(

@@ -22,6 +22,8 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 # What transformers writes into tokenizer_config.json about where the tokenizer came from.
 _NOT_SETTINGS = ("local_files_only", "is_local")
+# Fewer embeddings than this without a token: a table lengthened to suit hardware.
+_SPARE = 128
 
 
 # Where CLIP's vocabulary is in the caches of those who have used it; all of these are the same.
@@ -75,7 +77,7 @@ def read_tokenizer(
       pad_token: what prompts are filled up with; by default what the folder says.
 
     Raises:
-      UserError: files are missing or damaged, or a token has no embedding.
+      UserError: files are missing or damaged, a token has no embedding, or an embedding no token.
     """
     # transformers takes two seconds to import; only what needs tokens waits for it.
     from transformers import CLIPTokenizer
@@ -100,6 +102,12 @@ def read_tokenizer(
         raise UserError(
             f"the tokenizer in {where} cannot be read ({_first_line(error)}); get it again"
         ) from None
+    # Then ids would mean other words than in training.
+    if len(tokenizer.get_vocab()) + _SPARE <= vocabulary:
+        raise UserError(
+            f"the tokenizer in {where} has {len(tokenizer.get_vocab())} tokens, the text encoder "
+            f"embeddings for {vocabulary}; the two do not belong together"
+        )
     if highest >= vocabulary:
         raise UserError(
             f"the tokenizer in {where} has token ids up to {highest}, the text encoder embeddings "

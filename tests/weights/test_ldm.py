@@ -212,7 +212,9 @@ FULL_SIZE = {  # recipe, parameters of the UNet, the autoencoder and the text en
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
-def test_every_tensor_of_a_full_size_file_is_one_parameter(name, tmp_path):
+def test_every_tensor_of_a_full_size_file_is_one_parameter(name, tmp_path, monkeypatch):
+    # A tokenizer of 49408 tokens is not at hand.
+    monkeypatch.setattr("pot_jax.weights.single_file.read_tokenizer", lambda *a: None)
     recipe, *sizes = FULL_SIZE[name]
     write_tiny_tokenizer(tmp_path / "tokenizer")
     source = file_source(header_only(tmp_path / "x.safetensors", weights(recipe)), "float32")

@@ -397,6 +397,7 @@ def test_sample_hands_the_flags_on(pickled, tmp_path, monkeypatch):
     assert seen == {
         "name": str(pickled),
         "dtype": "float32",
+        "variant": None,
         "tokenizer": None,
         "prediction_type": "epsilon",
         "allow_pickle": True,
