@@ -2,7 +2,7 @@
 
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 
-2 CPU cores, 6 GiB of memory, about 66 minutes: rendering 3, autoencoder 20, denoiser 42. The
+2 CPU cores, 6 GiB of memory, about 72 minutes: rendering 3, autoencoder 20, denoiser 48. The
 phases end by the clock, with the learning rate decayed; on a faster machine the `steps` end them.
 On a CPU, one device a core (XLA_FLAGS=--xla_force_host_platform_device_count=2) is 5 to 25 % faster
 than one device on both.
@@ -66,7 +66,7 @@ def get_config() -> ml_collections.ConfigDict:
                     "batch": 32,
                     "learning_rate": 1.2e-3,
                     "steps": 60_000,
-                    "minutes": 42.0,
+                    "minutes": 48.0,
                     "average": 0.999,
                 },
                 "caption_dropout": 0.1,

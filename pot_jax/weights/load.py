@@ -113,8 +113,8 @@ def load(
     merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, parts)
     params, digests = read_params()
-    lora.merge(merges, params, digests, put)
-    parts = textual_inversion.add_embeddings(words, parts, params, digests, put)
+    lora.merge(merges, params, digests)
+    parts = textual_inversion.add_embeddings(words, parts, params, digests)
     name = snapshot.source if snapshot else str(path_or_name)
     return dataclasses.replace(
         parts.model(params, combined_digest(digests), name),

@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -239,12 +239,7 @@ def _alpha_over_rank(
 # Merging ----------------------------------------------------------------------------------------
 
 
-def merge(
-    loras: Sequence[Lora],
-    params: dict[str, Any],
-    digests: dict[str, str],
-    put: Callable[[str, np.ndarray], jax.Array] = lambda path, values: jax.device_put(values),
-) -> None:
+def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:
     """Adds LoRAs to the weights they are for; a strength of 0 leaves every bit as it is.
 
     Both dicts are changed in place: a new tree would hold each old weight until the last is merged.
@@ -253,7 +248,6 @@ def merge(
       loras: from `read_loras` with the shapes of `params`.
       params: nested dict of arrays, component first.
       digests: of each array of `params`, by its path joined by "/".
-      put: (such a path, array) -> the array on its devices; by default the first one.
 
     Raises:
       UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.
@@ -269,7 +263,7 @@ def merge(
         for name in parents:
             owner = owner[name]
         merged = _merged(np.asarray(owner[leaf]), layers)
-        owner[leaf] = put("/".join(path), merged)
+        owner[leaf] = jax.device_put(merged, owner[leaf].sharding)
         digests["/".join(path)] = array_digest(merged)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,11 +111,7 @@ def _check_new(
 
 
 def add_embeddings(
-    embeddings: Sequence[Embedding],
-    parts: Parts,
-    params: dict[str, Any],
-    digests: dict[str, str],
-    put: Callable[[str, np.ndarray], jax.Array] = lambda path, values: jax.device_put(values),
+    embeddings: Sequence[Embedding], parts: Parts, params: dict[str, Any], digests: dict[str, str]
 ) -> Parts:
     """The parts with a tokenizer that knows the tokens and a text encoder with room for them.
 
@@ -126,7 +122,6 @@ def add_embeddings(
       parts: the model without its weights.
       params: nested dict of arrays, component first; its embedding table is replaced.
       digests: of each array of `params`, by its path joined by "/".
-      put: (such a path, array) -> the array on its devices; by default the first one.
 
     Raises:
       UserError: a vector is not finite, or beyond the range of the table's dtype.
@@ -147,7 +142,7 @@ def add_embeddings(
     table = np.zeros((rows, old.shape[1]), old.dtype)
     table[: len(old)] = old
     table[ids] = np.concatenate([_values(embedding, old.dtype) for embedding in embeddings])
-    owner[leaf] = put("/".join(_TABLE), table)
+    owner[leaf] = jax.device_put(table, owner[leaf].sharding)
     digests["/".join(_TABLE)] = array_digest(table)
 
     config = dataclasses.replace(encoder.config, vocab_size=rows)
