@@ -1,30 +1,55 @@
-"""From a galaxy to a ladybug in eight levels, each four times as deep, with the model that ships.
+"""From a galaxy to a ladybug in twenty levels, each twice as deep, with the model that ships.
 
     pot-jax sample --config=configs/cosmos.py --workdir=runs/cosmos      (or tools/demo)
 
-2 CPU cores, 2 GiB of memory: half a minute to compile, half a minute to sample. Expected: eight
-pictures whose overlaps agree to 58 dB after rounding to bytes, and a movie of 15 s.
+2 CPU cores, 2 GiB of memory: half a minute to compile, half a minute to sample. Expected: twenty
+pictures of ten concepts, two levels each, whose overlaps agree to 55 dB or more after rounding to
+bytes, and a movie of 24 s.
 """
 
 import ml_collections
+
+# Each concept far away and close, with its parent's colours named, as the model has learnt them.
+PROMPTS = [
+    f"{words}, {view}"
+    for words, views in (
+        ("a turquoise spiral galaxy", ("far away", "close")),
+        ("a violet nebula with a yellow star in the middle", ("wide view", "close")),
+        (
+            "a yellow star and its planets, a blue one in the middle, in a violet nebula",
+            ("far away", "close"),
+        ),
+        ("a blue planet in a violet nebula", ("far away", "close")),
+        (
+            "a continent of a blue planet with a green island in the sea in the middle",
+            ("wide view", "close"),
+        ),
+        (
+            "a green island covered with green trees, in the sea of a blue planet",
+            ("far away", "close"),
+        ),
+        (
+            "a green forest in summer with an orange tree in a clearing in the middle",
+            ("wide view", "close"),
+        ),
+        ("an orange tree with a red leaf in the middle, in a green forest", ("far away", "close")),
+        (
+            "a red leaf of an orange tree with a yellow ladybug in the middle",
+            ("far away", "close"),
+        ),
+        ("a yellow ladybug with four black spots on a red leaf", ("far away", "close")),
+    )
+    for view in views
+]
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns what differs from the defaults."""
     return ml_collections.ConfigDict(
         {
-            "prompts": (
-                "a spiral galaxy in the middle",
-                "a star and its planet in a nebula",
-                "a blue planet in a nebula, in the middle",
-                "a pink island covered with pink trees, in the sea, in the middle",
-                "a pink forest in spring with a yellow tree in a clearing in the middle",
-                "a yellow tree with a yellow leaf in the middle, in a pink forest, in the middle",
-                "a yellow leaf of a yellow tree with a yellow ladybug in the middle, in the middle",
-                "a yellow ladybug with black spots on a yellow leaf, in the middle",
-            ),
-            "zoom": {"zoom_factor": 4},
-            "seed": 6,
-            "movie": {"seconds_per_level": 2.0},
+            "prompts": tuple(PROMPTS),
+            "zoom": {"zoom_factor": 2},
+            "seed": 0,
+            "movie": {"seconds_per_level": 1.2},
         }
     )
