@@ -40,7 +40,7 @@ def read_run(folder: str | os.PathLike) -> Run:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
-    record = read_record(folder)
+    record = _read_json(folder / "config.json")
     geometry, kernel = _geometry(record, folder / "config.json")
     arrays = _read_arrays(folder / "stack.npz")
     expected = (geometry.levels, geometry.height, geometry.width, 3)
