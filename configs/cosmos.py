@@ -49,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
         {
             "prompts": tuple(PROMPTS),
             "zoom": {"zoom_factor": 2},
-            "seed": 0,
+            "seed": 3,
             "movie": {"seconds_per_level": 1.2},
         }
     )
