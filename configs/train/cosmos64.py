@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
             "name": "cosmos64",
             "seed": 0,
             "renders": "",
+            "precision": "auto",  # bfloat16 on a GPU or TPU, float32 on a CPU
             "data": {
                 "pictures": 65536,
                 "size": 64,
