@@ -31,7 +31,7 @@ from pot_jax.weights.digests import array_digest, combined_digest
 from pot_jax.weights.families import FAMILIES
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
-from pot_jax.weights.read import shown
+from pot_jax.weights.read import listed, shown
 from pot_jax.weights.single_file import file_source
 from pot_jax.weights.source import Source, folder_source
 
@@ -40,7 +40,6 @@ EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 # Tensors in flight: one thread transposes while the other reads or hashes. Each holds up to two
 # copies of its tensor, so more threads would cost memory, and two cores are busy with two.
 _THREADS = 2
-_FEW = 3  # names shown of each kind of problem
 # Where parameters go: all by one sharding, each by its path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
@@ -212,18 +211,15 @@ class _Problems:
         """Raises UserError with the count and the first few of every kind, if there are any."""
         if not self._kinds:
             return
-        kinds = [
-            f"{len(names)} {kind} ({'; '.join(names[:_FEW])}{'; ...' * (len(names) > _FEW)})"
-            for kind, names in self._kinds.items()
-        ]
+        kinds = listed(self._kinds)
         where = shown(str(self._path))
         if self._path.is_file():
             raise UserError(
                 f"the weights in {where} are not those of a whole Stable Diffusion: "
-                f"{', '.join(kinds)}; get the file again"
+                f"{kinds}; get the file again"
             )
         raise UserError(
-            f"the weights in {where} do not fit its config files: {', '.join(kinds)}; get both "
+            f"the weights in {where} do not fit its config files: {kinds}; get both "
             "from the same place again"
         )
 

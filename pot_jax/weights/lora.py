@@ -33,9 +33,8 @@ from pot_jax.weights import read
 from pot_jax.weights.adapters import LoraFile, lora_files, read_file
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.read import Tensor, shown
+from pot_jax.weights.read import Tensor, listed, shown
 
-_FEW = 3  # names shown of each kind of problem
 # kohya's trainer keeps alpha as the integer it was given.
 _NUMBERS = read.FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
 # Relatives that are no sum of a weight and a product, by what is in their keys.
@@ -92,7 +91,7 @@ def read_loras(
         problems: dict[str, list[str]] = defaultdict(list)
         layers = _layers(file, tensors, table, problems)
         if problems:
-            wrong.append(f"{shown(file.path)} does not fit the model: {_listed(problems)}")
+            wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
         elif not layers:
             wrong.append(f"{shown(file.path)} holds no layers")
         found.append(Lora(file._replace(sha256=sha256), layers))
@@ -108,13 +107,6 @@ def _refuse_others(file: LoraFile, tensors: Mapping[str, Tensor]) -> None:
                 f"{shown(file.path)} is {what}, which is not supported (key {shown(key)}); plain "
                 "LoRA and LoCon are"
             )
-
-
-def _listed(problems: Mapping[str, list[str]]) -> str:
-    return ", ".join(
-        f"{len(names)} {kind} ({'; '.join(names[:_FEW])}{'; ...' * (len(names) > _FEW)})"
-        for kind, names in problems.items()
-    )
 
 
 def _layers(

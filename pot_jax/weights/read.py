@@ -70,6 +70,15 @@ def shown(name: str) -> str:
     return name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "..."
 
 
+def listed(problems: Mapping[str, list[str]]) -> str:
+    """How many problems there are of each kind, with the first few by name."""
+    few = 3
+    return ", ".join(
+        f"{len(names)} {kind} ({'; '.join(names[:few])}{'; ...' * (len(names) > few)})"
+        for kind, names in problems.items()
+    )
+
+
 def plain_file(path: Path, what: str = "file") -> Path:
     """`path` itself, if it is a readable regular file (links are followed).
 
