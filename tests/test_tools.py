@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pot_jax.training import captions
-from pot_jax.training.data import Views
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +43,3 @@ def test_scored_views_keep_from_the_borders(score_model):
     for shift in (-0.24, 0.24):
         assert [captions.concept(scale + shift) for scale in views.scales] == concepts
     assert {concepts.count(name) for name in set(concepts)} == {10}
-
-
-def test_labels_of_other_views_use_the_same_classes(score_model):
-    seeds = np.arange(400)
-    labels = score_model.Labels(Views(seeds, np.linspace(0.1, 19.9, 400)))
-    few = Views(seeds[395:], np.full(5, 19.0))
-    numbers = labels.like(few)
-    names = [labels.classes["ladybug.colour"][n] for n in numbers["ladybug.colour"]]
-    assert names == [captions.attributes(int(seed), 19.0)["colour"] for seed in few.seeds]

@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.autoencoder.model.block_out_channels = [64, 64, 96]
     config.autoencoder.model.norm_num_groups = 8
     config.autoencoder.descent.update(batch=64, learning_rate=1e-3, minutes=6.0, average=0.999)
-    config.diffusion.text_encoder.update(hidden_size=192, intermediate_size=768)
+    config.text_encoder.model.update(hidden_size=192, intermediate_size=768)
     config.diffusion.unet.block_out_channels = [96, 192, 256]
     config.diffusion.descent.update(
         batch=512, learning_rate=1e-3, steps=200_000, minutes=14.0, average=0.9995

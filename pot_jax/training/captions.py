@@ -46,7 +46,8 @@ def _a(words: str) -> str:
 
 
 def _sky(w: World) -> str:
-    return "star field" if w.nebula_density < -0.5 else "nebula"
+    """What the star hangs in; a star field shows no colour to name."""
+    return f"a {w.nebula} nebula" if w.cloudy else "a star field"
 
 
 def attributes(seed: int, scale: float) -> dict[str, str]:
@@ -58,8 +59,12 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
     name = concept(scale)
     found = {
         "galaxy": {"kind": w.galaxy_kind, "colour": w.galaxy},
-        "nebula": {"colour": w.nebula, "kind": _sky(w), "star": w.sun},
-        "star": {"colour": w.sun, "planet": w.planet, "nebula": w.nebula},
+        "nebula": {"colour": w.nebula if w.cloudy else "none", "star": w.sun},
+        "star": {
+            "colour": w.sun,
+            "planet": w.planet,
+            "nebula": w.nebula if w.cloudy else "none",
+        },
         "planet": {"colour": w.planet, "rings": "rings" if w.ringed else "no rings"},
         "continent": {"colour": w.planet, "island": w.forest},
         "island": {"colour": w.forest, "planet": w.planet},
@@ -80,26 +85,28 @@ def _galaxy(w: World, near: str) -> list[str]:
         f"{kind} {near} in black space",
         f"{kind} with a bright core, {near}",
         f"{kind} among stars {near}",
-        f"{kind} with {_a(w.nebula)} nebula in its core, {near}",
+        f"{kind} with {_sky(w)} in its core, {near}",
     ]
 
 
 def _nebula(w: World, near: str) -> list[str]:
-    sky, star = _a(f"{w.nebula} {_sky(w)}"), _a(f"{w.sun} star")
+    sky, star = _sky(w), _a(f"{w.sun} star")
+    beyond = f" with {w.nebula_second} clouds" if w.cloudy else ""
     return [
         f"{sky} with {star} in the middle, {near}",
         f"{sky} {near}",
         f"{star} in {sky}, {near}",
         f"stars in {sky}, {near}",
-        f"{sky} with {w.nebula_second} clouds and a small {w.sun} star in the middle",
+        f"{sky}{beyond} and a small {w.sun} star in the middle",
         f"{sky} around {star} {near}",
-        f"stars and {w.nebula} clouds {near}, with {star} in the middle",
+        f"stars and {w.nebula + ' clouds' if w.cloudy else 'darkness'} {near}, "
+        f"with {star} in the middle",
     ]
 
 
 def _star(w: World, near: str) -> list[str]:
     star, planet = _a(f"{w.sun} star"), _a(f"{w.planet} planet")
-    sky = _a(f"{w.nebula} {_sky(w)}")
+    sky = _sky(w)
     return [
         f"{star} and its planets, {_a(f'{w.planet} one')} in the middle, in {sky}, {near}",
         f"{star} {near}",
@@ -115,7 +122,7 @@ def _planet(w: World, near: str) -> list[str]:
     kind = _a(f"{w.planet} planet")
     ringed = _a(f"ringed {w.planet} planet") if w.ringed else kind
     rings = f"{kind} with rings" if w.ringed else kind
-    sky = _a(f"{w.nebula} {_sky(w)}")
+    sky = _sky(w)
     return [
         f"{rings} in {sky}, {near}",
         f"{ringed} {near}",

@@ -67,18 +67,19 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
     for name in COMPONENTS:
         count = sum(x.size for x in jax.tree.leaves(model.params[name]))
         parts.append(f"{name.replace('_', ' ')} {count / 1e6:.2f} M parameters")
-    known = ("minutes", "hardware", "autoencoder_steps", "diffusion_steps")
-    figures = {name: value for name, value in scores.items() if name not in known}
-    descents = {
-        "autoencoder": settings.autoencoder.descent,
-        "text encoder and UNet": settings.diffusion.descent,
-    }
+    phases = (
+        ("autoencoder", "autoencoder", settings.autoencoder.descent),
+        ("text_encoder", "text encoder on labels", settings.text_encoder.descent),
+        ("diffusion", "text encoder and UNet", settings.diffusion.descent),
+    )
     steps = [
-        f"Adam, cosine decay from {descent.learning_rate:g}, batches of {descent.batch}, running "
-        f"mean of the weights {descent.average:g}, {scores.get(key, 'so far unfinished')} steps "
-        f"({name})."
-        for (name, descent), key in zip(descents.items(), ("autoencoder_steps", "diffusion_steps"))
+        f"{words[0].upper()}{words[1:]}: {descent.optimizer.capitalize()}, cosine decay from "
+        f"{descent.learning_rate:g}, batches of {descent.batch}, running mean of the weights "
+        f"{descent.average:g}, {scores.get(f'{phase}_steps', 'so far unfinished')} steps."
+        for phase, words, descent in phases
     ]
+    known = ("minutes", "hardware", *(f"{phase}_steps" for phase, _, _ in phases))
+    figures = {name: value for name, value in scores.items() if name not in known}
     text = _CARD.format(
         name=settings.name,
         size=settings.data.size,

@@ -37,16 +37,25 @@ class AutoencoderSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionSettings:
-    """The second phase."""
+class TextEncoderSettings:
+    """The second phase: the text encoder alone, before it goes on with the UNet."""
 
-    text_encoder: dict[str, Any]
+    model: dict[str, Any]
+    descent: Optimisation
+
+    def __post_init__(self):
+        _check_model("text_encoder.model", self.model, ("hidden_size",))
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionSettings:
+    """The third phase: text encoder and UNet."""
+
     unet: dict[str, Any]
     descent: Optimisation
     caption_dropout: float = 0.1
 
     def __post_init__(self):
-        _check_model("diffusion.text_encoder", self.text_encoder, ("hidden_size",))
         _check_model("diffusion.unet", self.unet)
         if not 0 <= self.caption_dropout < 1:
             raise UserError(
@@ -83,6 +92,7 @@ class TrainSettings:
     data: DataConfig
     tokenizer: TokenizerSettings
     autoencoder: AutoencoderSettings
+    text_encoder: TextEncoderSettings
     diffusion: DiffusionSettings
     # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs,
     # which have units for it.
@@ -99,6 +109,7 @@ class TrainSettings:
             )
         for phase, trained_on in (
             ("autoencoder", self.autoencoder.descent.batch),
+            ("text_encoder", self.text_encoder.descent.batch),
             ("diffusion", self.diffusion.descent.batch),
         ):
             if trained_on > self.data.pictures - self.data.held_out:

@@ -41,8 +41,13 @@ class Optimisation:
     average: float = 0.998  # decay of the running mean of the parameters, which is what is kept
     clip: float = 1.0  # global norm of the gradients
     beta2: float = 0.99  # Adam's memory of squares: short, as the runs are
+    optimizer: str = "adam"  # a name in OPTIMIZERS
 
     def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}"
+            )
         for name in ("batch", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -68,10 +73,51 @@ class TrainState(NamedTuple):
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def make_optimizer(settings: Optimisation) -> optax.GradientTransformation:
-    """Adam on clipped gradients; the learning rate is applied by the step."""
+def _adam(settings: Optimisation) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b2=settings.beta2)
+
+
+def _muon(settings: Optimisation) -> optax.GradientTransformation:
+    """Muon on what maps features to features, Adam on the rest.
+
+    With updates as large as Adam's (`consistent_rms`, arXiv 2502.16982), so that one learning rate
+    serves both.
+    """
     return optax.chain(
-        optax.clip_by_global_norm(settings.clip), optax.scale_by_adam(b2=settings.beta2)
+        optax.contrib.muon(
+            1.0,
+            consistent_rms=0.2,
+            adam_b2=settings.beta2,
+            muon_weight_dimension_numbers=_features_to_features,
+        ),
+        optax.scale(-1.0),  # back to a direction: `step` takes it away
+    )
+
+
+# Layers whose inputs or outputs are pixels, latents or tokens instead of features.
+_ENDS = ("conv_in", "conv_out", "quant_conv", "post_quant_conv", "heads")
+
+
+def _features_to_features(params: Any) -> Any:
+    """Which parameters are matrices of features for Muon, and along which axes; None for others."""
+
+    def one(path, x):
+        names = {entry.key for entry in path}
+        if "kernel" not in names or names & set(_ENDS) or x.ndim < 2:
+            return None
+        *inputs, output = range(x.ndim)  # [in, out], or of a convolution [h, w, in, out]
+        return optax.contrib.MuonDimensionNumbers(tuple(inputs), (output,))
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+OPTIMIZERS = {"adam": _adam, "muon": _muon}
+
+
+def make_optimizer(settings: Optimisation) -> optax.GradientTransformation:
+    """The named optimizer on clipped gradients; the learning rate is applied by the step."""
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip), OPTIMIZERS[settings.optimizer](settings)
     )
 
 

@@ -1,7 +1,8 @@
 """Trains the embedded model from nothing: `pot-jax train --config=... --workdir=...`.
 
 The walk: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
-[n, S/f, S/f, c] -> text encoder and UNet together -> a folder in diffusers' layout with its card.
+[n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a folder
+in diffusers' layout with its card.
 
   config.json           the settings; a workdir belongs to one run
   renders/              rendered views, made once
@@ -41,10 +42,11 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.training import autoencoder, captions, diffusion, worlds
+from pot_jax.training import autoencoder, captions, diffusion, reading, worlds
 from pot_jax.training.card import write_card
 from pot_jax.training.data import Views, batch_indices, draw_views, render_views
 from pot_jax.training.journal import Journal
+from pot_jax.training.labels import Labels
 from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
 from pot_jax.training.steps import AXIS, Optimisation, Phase, run_phase
 from pot_jax.training.tokenizer import train_tokenizer
@@ -151,6 +153,7 @@ def _train(
         pad_token_id=tokenizer.pad_token_id,
     )
     coded = _train_autoencoder(run, module)
+    read = _train_text_encoder(run, networks.text_encoder, tokenizer)
 
     def model_of(params) -> Model:
         params = jax.device_get({**params, "autoencoder": coded})
@@ -169,7 +172,7 @@ def _train(
     def publish(params) -> None:
         _publish(model_of(params), folder / "model", settings, scores)
 
-    params = _train_diffusion(run, module, coded, networks, tokenizer, publish)
+    params = _train_diffusion(run, module, coded, networks, read, tokenizer, publish)
     scores["hardware"] = _hardware(mesh)
     write_json(folder / "scores.json", scores)
     publish(params)
@@ -244,7 +247,7 @@ def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
         {
             **vocabulary,
             "max_position_embeddings": settings.tokenizer.length,
-            **settings.diffusion.text_encoder,
+            **settings.text_encoder.model,
         }
     )
     channels = settings.autoencoder.model.get("latent_channels", 4)
@@ -311,10 +314,51 @@ def _train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
     return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
 
 
+def _train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, Any]:
+    """The second phase; returns the parameters that the third begins with."""
+    settings, examples, scores = run.settings, run.examples, run.scores
+    descent = settings.text_encoder.descent
+    labels = Labels(Views(*(x[: examples.trained_on] for x in examples.views)))
+
+    def load_batch(step):
+        chosen, ids = _captions(run, tokenizer, "text_encoder", step, descent.batch)
+        return {"ids": ids, "numbers": {k: numbers[chosen] for k, numbers in labels.numbers.items()}}
+
+    phase = run.phase(
+        "text_encoder",
+        descent,
+        loss=reading.make_loss(run.in_precision(module)),
+        load_batch=load_batch,
+        visit=lambda step, params: None,
+    )
+    start = {
+        "text_encoder": _initial(module, jax.random.key(settings.seed + 2)),
+        "heads": reading.start_heads(module.config.hidden_size, labels.classes),
+    }
+    steps, seconds, params = run_phase(phase, start, run.mesh)
+    phase.journal.draw()
+    scores["minutes"]["text_encoder"] = seconds / 60
+    scores["text_encoder_steps"] = steps
+    scores["text_encoder_accuracy"] = phase.journal.recent("accuracy")
+    return jax.device_get(params["text_encoder"])
+
+
+def _captions(run: Run, tokenizer, phase: str, step: int, batch: int):
+    """The examples [B] that a step takes, and a phrasing of each as token ids [B, T]."""
+    settings = run.settings
+    chosen = batch_indices(settings.seed, step, batch, run.examples.trained_on)
+    rng = np.random.default_rng([settings.seed, _STREAMS[phase], step])
+    variants = rng.integers(settings.data.phrasings, size=batch)
+    return chosen, tokenize(tokenizer, run.examples.captions(chosen, variants))
+
+
+_STREAMS = {"diffusion": 4, "text_encoder": 5}  # of randomness
+
+
 def _train_diffusion(
-    run: Run, module: AutoencoderKL, coded, networks: diffusion.Networks, tokenizer, publish
+    run: Run, module: AutoencoderKL, coded, networks: diffusion.Networks, read, tokenizer, publish
 ) -> dict[str, Any]:
-    """The second phase; returns the averaged parameters of both networks."""
+    """The third phase; returns the averaged parameters of both networks."""
     settings, folder, examples, scores = run.settings, run.folder, run.examples, run.scores
     descent = settings.diffusion.descent
     store = diffusion.LatentStore(module, coded, examples.pictures[: examples.trained_on])
@@ -329,10 +373,7 @@ def _train_diffusion(
     noise = jax.random.normal(jax.random.key(settings.seed + 1), shape)
 
     def load_batch(step):
-        chosen = batch_indices(settings.seed, step, descent.batch, examples.trained_on)
-        rng = np.random.default_rng([settings.seed, 4, step])
-        variants = rng.integers(settings.data.phrasings, size=descent.batch)
-        rows = tokenize(tokenizer, examples.captions(chosen, variants))
+        chosen, rows = _captions(run, tokenizer, "diffusion", step, descent.batch)
         rows = diffusion.drop_captions(rows, empty, dropout, settings.seed, step)
         return {"latents": store(chosen), "ids": rows}
 
@@ -353,10 +394,9 @@ def _train_diffusion(
         load_batch=load_batch,
         visit=visit,
     )
-    key = jax.random.key(settings.seed + 2)
     start = {
-        "text_encoder": _initial(networks.text_encoder, key),
-        "unet": _initial(networks.unet, jax.random.fold_in(key, 1)),
+        "text_encoder": read,
+        "unet": _initial(networks.unet, jax.random.key(settings.seed + 3)),
     }
     steps, seconds, params = run_phase(phase, start, run.mesh)
     phase.journal.draw()

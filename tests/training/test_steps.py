@@ -189,3 +189,32 @@ def test_a_batch_that_does_not_divide_is_refused(tmp_path, start):
 def test_impossible_settings_are_refused(change):
     with pytest.raises(UserError, match=next(iter(change))):
         dataclasses.replace(SETTINGS, **change)
+
+
+def test_muon_takes_features_and_leaves_the_rest_to_adam(mesh):
+    settings = dataclasses.replace(SETTINGS, optimizer="muon", clip=1e6)
+    params = {
+        "conv_in": {"kernel": jnp.ones((3, 3, 2, 4))},
+        "conv1": {"kernel": jnp.ones((3, 3, 4, 6)), "bias": jnp.ones(6)},
+        "to_q": {"kernel": jnp.ones((4, 6))},
+        "token_embedding": {"embedding": jnp.ones((10, 4))},
+    }
+    rng = np.random.default_rng(0)
+    slopes = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+    optimizer = steps_module.make_optimizer(settings)
+    direction, _ = optimizer.update(slopes, optimizer.init(params), params)
+    for name in ("conv1", "to_q"):
+        # Orthogonal, as far as five Newton-Schulz steps bring it, and along the gradient.
+        found = np.asarray(direction[name]["kernel"])
+        values = np.linalg.svd(found.reshape(-1, 6), compute_uv=False)
+        assert values.max() / values.min() < 2
+        assert np.sum(found * slopes[name]["kernel"]) > 0
+    # Adam's first step is the gradient's sign.
+    for path in (("conv_in", "kernel"), ("conv1", "bias"), ("token_embedding", "embedding")):
+        found, slope = direction[path[0]][path[1]], slopes[path[0]][path[1]]
+        np.testing.assert_allclose(found, np.sign(slope), rtol=1e-3)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(UserError, match="one of adam, muon"):
+        dataclasses.replace(SETTINGS, optimizer="sgd")

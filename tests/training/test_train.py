@@ -28,8 +28,9 @@ def tiny() -> dict:
     config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
     config["autoencoder"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
+    config["text_encoder"]["descent"] |= {"batch": 8, "steps": 2}
     config["diffusion"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
-    config["diffusion"]["text_encoder"] |= {
+    config["text_encoder"]["model"] |= {
         "hidden_size": 8,
         "intermediate_size": 8,
         "num_hidden_layers": 1,

@@ -20,10 +20,12 @@ class World:
     galaxy_angle: float
     galaxy_tilt: float  # cosine of the inclination: 1 is face-on
     arms: int
+    barred: bool  # of a spiral: its arms begin at the ends of a bar
     pitch: float  # winding of the arms; its sign is their sense
     nebula: str
     nebula_second: str
-    nebula_density: float  # -1 (a star field with thin clouds) .. 1
+    cloudy: bool  # the star hangs in a nebula, else in a star field
+    nebula_density: float  # of what clouds there are, -1 .. 1
     sun: str
     planet: str
     ringed: bool
@@ -57,15 +59,17 @@ def imagine(seed: int) -> World:
     return World(
         seed=seed,
         light=rng.uniform(0, 2 * np.pi),
-        galaxy_kind=among(["spiral", "spiral", "spiral", *palettes.GALAXY_KINDS]),
+        galaxy_kind=among(["spiral", *palettes.GALAXY_KINDS]),
         galaxy=among(palettes.GALAXY),
         galaxy_radius=rng.uniform(0.62, 0.95),
         galaxy_angle=rng.uniform(0, 2 * np.pi),
         galaxy_tilt=rng.uniform(0.42, 1.0),
         arms=among([2, 2, 3, 4]),
+        barred=bool(rng.random() < 0.25),
         pitch=among([-1, 1]) * rng.uniform(0.75, 1.25),
         nebula=nebula,
         nebula_second=among([name for name in palettes.NEBULA if name != nebula]),
+        cloudy=bool(rng.random() < 0.8),
         nebula_density=rng.uniform(-1, 1),
         sun=among(palettes.SUN),
         planet=planet,

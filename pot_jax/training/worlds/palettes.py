@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 Colour = tuple[float, float, float]
 
-GALAXY_KINDS = ("spiral", "barred spiral", "ring", "elliptical")
+GALAXY_KINDS = ("spiral", "ring", "elliptical")
 GALAXY: dict[str, tuple[Colour, Colour]] = {  # disc, core
     "golden": ((1.0, 0.62, 0.16), (1.0, 0.92, 0.68)),
     "blue": ((0.30, 0.55, 1.0), (0.95, 0.95, 0.90)),
@@ -28,9 +28,9 @@ NEBULA: dict[str, tuple[Colour, Colour]] = {  # clouds, their bright edges
 }
 SUN: dict[str, Colour] = {
     "white": (1.0, 0.98, 0.94),
-    "yellow": (1.0, 0.86, 0.45),
-    "orange": (1.0, 0.62, 0.28),
-    "blue": (0.62, 0.80, 1.0),
+    "yellow": (1.0, 0.84, 0.25),
+    "orange": (1.0, 0.50, 0.14),
+    "blue": (0.40, 0.66, 1.0),
 }
 
 
@@ -149,4 +149,4 @@ BEETLES: dict[str, tuple[Colour, Colour]] = {  # wing cases, spots
     "yellow": ((0.98, 0.82, 0.08), (0.03, 0.02, 0.02)),
     "black": ((0.07, 0.07, 0.09), (0.90, 0.10, 0.06)),
 }
-SPOTS = {"two": 2, "four": 4, "six": 6, "seven": 7, "ten": 10}
+SPOTS = {"two": 2, "four": 4, "seven": 7}

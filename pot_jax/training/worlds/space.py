@@ -62,11 +62,11 @@ def _arms(world: World, x, y, radius, clumps):
         return ring * 1.4 + 0.22, np.exp(-(((radius - 0.47) / 0.07) ** 2))
     turns = np.log(radius + 0.06) / world.pitch * np.float32(2.6)
     theta = np.arctan2(y, x)
-    arms = 2 if world.galaxy_kind == "barred spiral" else world.arms
+    arms = 2 if world.barred else world.arms
     phase = arms * (theta - turns) + np.float32(0.35) * clumps
     crest = (0.5 + 0.5 * np.cos(phase)) ** 2
     dust = (0.5 + 0.5 * np.cos(phase + np.float32(0.9 * np.sign(world.pitch)))) ** 6
-    if world.galaxy_kind == "barred spiral":
+    if world.barred:
         inner = ramp(0.45, 0.3, radius)
         bar = np.exp(-((y / 0.09) ** 2)) * inner * 1.6
         return crest * (1 - inner) + bar, dust * (1 - inner)
@@ -112,9 +112,11 @@ def _clouds(world: World, patch: Patch):
     if patch.spacing < 1 / 60:
         density += 0.16 * noise.fractal(x * 9, y * 9, patch.spacing * 8)
     other = noise.fractal(x * 0.7 + 5, y * 0.7 + 9, patch.spacing * 0.6)
-    # A star field has thin clouds; a nebula is never thin.
-    thick = 0.3 * world.nebula_density + (0.15 if world.nebula_density >= -0.5 else -0.2)
-    return density + np.float32(thick), other, warp
+    # A nebula has clouds all round its middle, a star field none.
+    near = np.exp((patch.x**2 + patch.y**2) * np.float32(-1 / 0.8**2))
+    middle, elsewhere = (0.8, 0.2) if world.cloudy else (-1.6, -0.5)
+    density += np.float32(middle) * near + np.float32(elsewhere + 0.2 * world.nebula_density)
+    return density, other, warp
 
 
 def paint_nebula(canvas: Canvas, world: World) -> None:
@@ -123,11 +125,12 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     density, other, warp = _clouds(world, patch)
     square = patch.x**2 + patch.y**2
     cloud = ramp(-0.6, 1.9, density)
-    hollow = 1 - 0.8 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
+    hollow = 1 - 0.65 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
     bright = cloud * hollow
     first, first_edge = palettes.NEBULA[world.nebula]
     second, second_edge = palettes.NEBULA[world.nebula_second]
-    blend = ramp(0.1, 1.5, other)
+    # The colour that the nebula is named by is that of its middle, where the star hangs.
+    blend = ramp(0.1, 1.5, other) * ramp(0.25, 0.8, np.sqrt(square))
     body = mix(first, second, blend)
     edge = mix(first_edge, second_edge, blend)
     light = mix(body * 1.2, edge, 0.8 * ramp(0.5, 1.1, bright)) * bright
@@ -139,7 +142,9 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     field = ramp(1.75, 0.6, np.sqrt(square) + 0.22 * warp)
     # From afar the core's countless stars shine between the clouds; inside, they are single stars.
     between = 0.5 + 0.5 * float(ramp(0.0, 4.2, canvas.scale))
-    over(patch.rgb, np.minimum(light, 1), field * (between + (1 - between) * 0.55 * bright))
+    # And it stays in the background of the galaxy, whose colour is its disc's.
+    shown = 0.45 + 0.55 * float(ramp(-0.5, 3.0, canvas.scale))
+    over(patch.rgb, np.minimum(light, 1), shown * field * (between + (1 - between) * 0.55 * bright))
 
 
 def paint_sun(canvas: Canvas, world: World) -> None:
