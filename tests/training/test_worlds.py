@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from pot_jax.training.worlds import DEEPEST, imagine, noise, picture
+from pot_jax.training.worlds import DEEPEST, imagine, noise, palettes, picture
 
 
 def _agreement(seed, scale):
@@ -55,10 +55,21 @@ def test_a_seed_fixes_the_picture_in_every_process():
     assert other.stdout.strip() == hashlib.sha256(picture(7, 5.3).tobytes()).hexdigest()
 
 
-def test_seeds_differ():
-    worlds = [imagine(seed) for seed in range(200)]
-    for name in ("galaxy", "nebula", "sun", "planet", "forest", "tree", "leaf", "beetle", "spots"):
-        assert len({getattr(w, name) for w in worlds}) >= 4
+def test_seeds_draw_everything_there_is():
+    drawn = [imagine(seed) for seed in range(300)]
+    for name, choices in {
+        "galaxy_kind": palettes.GALAXY_KINDS,
+        "galaxy": palettes.GALAXY,
+        "nebula": palettes.NEBULA,
+        "sun": palettes.SUN,
+        "planet": palettes.PLANETS,
+        "forest": palettes.FORESTS,
+        "tree": palettes.TREES,
+        "leaf": palettes.LEAVES,
+        "beetle": palettes.BEETLES,
+        "spots": palettes.SPOTS,
+    }.items():
+        assert {getattr(world, name) for world in drawn} == set(choices)
     assert not np.allclose(picture(0, 5.0), picture(1, 5.0))
 
 
