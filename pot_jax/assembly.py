@@ -67,7 +67,9 @@ def assemble(recipe: Recipe) -> Program:
     shared = functools.partial(operators.shared_noise, **alone.keywords, kernel=s.kernel)
     shared = alone if s.blend == "none" else shared
     parts = Parts(
-        denoise=denoiser(recipe.unet, s.guidance_scale, recipe.mesh, recipe.network_rows),
+        denoise=denoiser(
+            recipe.unet, s.guidance_scale, recipe.mesh, recipe.network_rows, s.guidance_rescale
+        ),
         to_clean=guidance.estimator(recipe.schedule),
         agree=_agreement(recipe, decode, encode),
         first_noise=alone if s.initial_noise == "per_level" else shared,

@@ -80,7 +80,11 @@ def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
 
 
 def denoiser(
-    unet: nn.Module, guidance_scale: float, mesh: jax.sharding.Mesh, rows_at_once: int | None = None
+    unet: nn.Module,
+    guidance_scale: float,
+    mesh: jax.sharding.Mesh,
+    rows_at_once: int | None = None,
+    guidance_rescale: float = 0.0,
 ) -> Callable:
     """One network call for all levels and, with guidance, both halves: rows [uncond; cond].
 
@@ -89,6 +93,7 @@ def denoiser(
       guidance_scale: s, for conditions of two halves.
       mesh: the devices that the rows are split over.
       rows_at_once: the most rows computed at a time on each device; None means all.
+      guidance_rescale: see `guidance.guide`.
 
     Returns:
       denoise(weights, z [N, h, w, c], timestep []) -> guided prediction [N, h, w, c] float32, where
@@ -111,6 +116,6 @@ def denoiser(
         prediction = network(weights, rows, timesteps, conditions).astype(jnp.float32)
         if halves == 1:
             return prediction
-        return guidance.guide(*jnp.split(prediction, 2), guidance_scale)
+        return guidance.guide(*jnp.split(prediction, 2), guidance_scale, guidance_rescale)
 
     return denoise

@@ -32,6 +32,8 @@ class SamplerSettings:
     solver: Literal[tuple(SOLVERS)] = "ddim"
     steps: int = 50
     guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
+    # How far guidance's gain in contrast is taken back, 0 to 1 (arXiv 2305.08891; 0.7 there).
+    guidance_rescale: float = 0.0
     eta: float = 0.0  # DDIM's noise: 0 none, 1 as much as DDPM
     # Where blend and render happen; `delivery`: nowhere but in the delivered pictures.
     space: Literal["latent", "pixel", "delivery"] = "pixel"
@@ -47,6 +49,8 @@ class SamplerSettings:
         _check_fields(self, "sampler")
         _require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
         _require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
+        rescale = self.guidance_rescale
+        _require(0 <= rescale <= 1, "sampler.guidance_rescale", "0 to 1", rescale)
         _require(self.eta >= 0, "sampler.eta", ">= 0", self.eta)
         _require(self.pixel_every >= 1, "sampler.pixel_every", "at least 1", self.pixel_every)
         _require(0 <= self.blend_weight <= 1, "sampler.blend_weight", "0 to 1", self.blend_weight)

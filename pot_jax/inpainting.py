@@ -73,7 +73,8 @@ def inpaint(
       ValueError: one line naming what does not fit.
     """
     require_task(model, "inpainting", "inpainting")
-    settings = SamplerSettings(solver, steps, guidance_scale, eta)  # checks them
+    # Checks them.
+    settings = SamplerSettings(solver, steps, guidance_scale, eta=eta)
     images, masks = _checked_pictures(model, image, mask)
     prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
     if len(prompts) != len(images):

@@ -41,6 +41,7 @@ SHORT_FLAGS = {
     "steps": ("sampler.steps", "denoising steps"),
     "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
     "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
+    "guidance_rescale": ("sampler.guidance_rescale", "0 to 1: takes guidance's contrast back"),
     "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
     "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),

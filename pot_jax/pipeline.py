@@ -112,8 +112,9 @@ def sample(
       latents: unit noise [N, h, w, c] to begin from instead of drawn noise.
       devices: to split the levels over; default all.
       progress: called with (steps done, steps in all), first with 0 before compilation.
-      **sampler: fields of `config.SamplerSettings`: solver, steps, guidance_scale, eta, space
-        ("pixel" or "latent"), pixel_every, blend, blend_weight, kernel, initial_noise, ...
+      **sampler: fields of `config.SamplerSettings`: solver, steps, guidance_scale,
+        guidance_rescale, eta, space ("pixel" or "latent"), pixel_every, blend, blend_weight,
+        kernel, initial_noise, ...
 
     Returns:
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].

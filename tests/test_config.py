@@ -42,6 +42,7 @@ def test_whole_numbers_serve_as_numbers():
         ({"sampler": {"steps": 2.5}}, "sampler.steps: expected a whole number, got 2.5"),
         ({"sampler": {"steps": True}}, "sampler.steps: expected a whole number, got True"),
         ({"sampler": {"guidance_scale": float("nan")}}, "guidance_scale"),
+        ({"sampler": {"guidance_rescale": 1.5}}, "guidance_rescale"),
         ({"sampler": {"guidance_scale": "high"}}, "guidance_scale"),
         ({"sampler": {"guidence": 3}}, "unknown setting 'sampler.guidence'; known: solver, steps"),
         ({"sampler": 3}, "sampler must be a group of settings"),

@@ -10,7 +10,6 @@ Symbols: ids [B, T] token ids, states [B, T, D] the text encoder's, k answers of
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 

@@ -1,8 +1,8 @@
 """Trains the embedded model from nothing: `pot-jax train --config=... --workdir=...`.
 
 The walk: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
-[n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a folder
-in diffusers' layout with its card.
+[n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
+folder in diffusers' layout with its card.
 
   config.json           the settings; a workdir belongs to one run
   renders/              rendered views, made once
@@ -322,7 +322,7 @@ def _train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str,
 
     def load_batch(step):
         chosen, ids = _captions(run, tokenizer, "text_encoder", step, descent.batch)
-        return {"ids": ids, "numbers": {k: numbers[chosen] for k, numbers in labels.numbers.items()}}
+        return {"ids": ids, "numbers": {head: n[chosen] for head, n in labels.numbers.items()}}
 
     phase = run.phase(
         "text_encoder",

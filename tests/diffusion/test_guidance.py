@@ -25,6 +25,18 @@ def test_guide():
     np.testing.assert_allclose(guide(u, c, 7.5), -6.5 * u + 7.5 * c, atol=1e-5)
 
 
+@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
+def test_rescaling_brings_the_deviation_back(rescale):
+    u, c = draw(0), draw(1)
+    guided, found = guide(u, c, 7.5), guide(u, c, 7.5, rescale)
+    over = (-3, -2, -1)
+    wanted = rescale * np.std(c, over) + (1 - rescale) * np.std(guided, over)
+    np.testing.assert_allclose(np.std(found, over), wanted, rtol=1e-5)
+    # Each picture by one factor.
+    factors = np.asarray(found / guided).reshape(2, -1)
+    np.testing.assert_allclose(factors, factors[:, :1].repeat(factors.shape[1], 1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("angle", [0.1, 0.8, 1.5])
 def test_clean_estimate_of_a_perfect_prediction(prediction_type, angle):

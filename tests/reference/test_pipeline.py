@@ -29,19 +29,25 @@ def psnr(a, b):
 
 
 @pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
-@pytest.mark.parametrize("seed", [0, 1])
-def test_pictures_are_equal_to_60_db(tmp_path, seed):
+@pytest.mark.parametrize(("seed", "rescale"), [(0, 0.0), (1, 0.0), (1, 0.7)])
+def test_pictures_are_equal_to_60_db(tmp_path, seed, rescale):
     model = tiny_model(tmp_path / "tokenizer", seed)
     export(model, tmp_path / "model")
     noise = np.asarray(jax.random.normal(jax.random.key(seed), (8, 8, 4)))
     theirs = their_picture(
-        tmp_path / "model", PROMPT, noise, num_inference_steps=20, guidance_scale=7.5
+        tmp_path / "model",
+        PROMPT,
+        noise,
+        num_inference_steps=20,
+        guidance_scale=7.5,
+        guidance_rescale=rescale,
     )
     zoom = pot_jax.sample(
         pot_jax.load(tmp_path / "model"),
         [PROMPT],
         steps=20,
         guidance_scale=7.5,
+        guidance_rescale=rescale,
         solver="ddim",
         space="latent",
         latents=noise[None],
