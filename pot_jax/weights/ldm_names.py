@@ -14,6 +14,20 @@ from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
 
+
+def respelled(key: str, table: Mapping[str, str]) -> str:
+    """The file's name of what diffusers calls `key`, by a table of beginnings.
+
+    Of the beginnings that the table has, the longest is replaced; "" begins every name.
+    """
+    parts = key.split(".")
+    for i in range(len(parts), -1, -1):
+        found = table.get(".".join(parts[:i]))
+        if found is not None:
+            return ".".join([found, *parts[i:]])
+    return key
+
+
 _UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",

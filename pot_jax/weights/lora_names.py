@@ -18,8 +18,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pot_jax.models.unet import UP_BLOCKS, UNetConfig
+from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.keys import Entry, key_table
+from pot_jax.weights.ldm_names import respelled, unet_names
 
 
 class Target(NamedTuple):
@@ -69,17 +70,18 @@ def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Targ
       config: the UNet's.
       shapes: of the parameters of "unet" and "text_encoder", nested dicts.
     """
-    table = {}
+    table, ldm = {}, unet_names(config)
     for component in ("unet", "text_encoder"):
         for path, entry in key_table(shapes[component]).items():
             if path[-1] != "kernel":  # dense layers and convolutions only
                 continue
             target = Target((component, *path), entry)
-            for key in (entry.key, *entry.aliases):
+            keys = [entry.key, *entry.aliases]
+            if component == "unet":
+                keys += [respelled(key, ldm) for key in keys]
+            for key in keys:
                 name = key.removesuffix(".weight").replace(".", "_")
                 table |= dict.fromkeys(_spellings(name), target)
-                if component == "unet":
-                    table[ldm_name(name, config)] = target
     return table
 
 
@@ -88,51 +90,3 @@ def _spellings(name: str) -> Iterator[str]:
     for new, old in _OLD.items():
         if name.endswith(f"_{new}"):
             yield name.removesuffix(new) + old
-
-
-# LDM's names ------------------------------------------------------------------------------------
-
-_PLACE = re.compile(
-    r"(?:(down|up)_blocks_(\d+)|mid_block)_(resnets|attentions|downsamplers|upsamplers)_(\d+)_(.+)"
-)
-_LDM_RESNET = {
-    "conv1": "in_layers_2",
-    "time_emb_proj": "emb_layers_1",
-    "conv2": "out_layers_3",
-    "conv_shortcut": "skip_connection",
-}
-_LDM_OUTSIDE = {
-    "time_embedding_linear_1": "time_embed_0",
-    "time_embedding_linear_2": "time_embed_2",
-    "conv_in": "input_blocks_0_0",
-    "conv_out": "out_2",
-}
-
-
-def ldm_name(name: str, config: UNetConfig) -> str:
-    """What LDM calls a layer of the UNet, underscores for points.
-
-    LDM counts its blocks through: conv_in, then each layer and each downsampler of the way down is
-    an input block; each layer of the way up is an output block, the upsampler part of the last.
-    """
-    match = _PLACE.fullmatch(name)
-    if match is None:
-        return _LDM_OUTSIDE.get(name, name)
-    side, block, kind, index, rest = match.groups()
-    rest = _LDM_RESNET[rest] if kind == "resnets" else rest
-    slot = int(kind == "attentions")
-    if side is None:
-        return f"middle_block_{2 * int(index) + slot}_{rest}"
-    block, index = int(block), int(index)
-    layers = config.per_block("layers_per_block")
-    if side == "down":
-        first = 1 + sum(n + 1 for n in layers[:block])
-        if kind == "downsamplers":
-            return f"input_blocks_{first + layers[block]}_0_op"
-        return f"input_blocks_{first + index}_{slot}_{rest}"
-    layers = [n + 1 for n in reversed(layers)]
-    first = sum(layers[:block])
-    if kind == "upsamplers":
-        slot = 1 + UP_BLOCKS[config.up_block_types[block]]
-        return f"output_blocks_{first + layers[block] - 1}_{slot}_{rest}"
-    return f"output_blocks_{first + index}_{slot}_{rest}"

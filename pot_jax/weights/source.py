@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pot_jax.weights import read
 from pot_jax.weights.keys import ignorable
+from pot_jax.weights.ldm_names import respelled
 from pot_jax.weights.model import COMPONENTS, Parts
 
 
@@ -25,17 +26,8 @@ class Source:
     others: dict[str, read.Tensor] = field(default_factory=dict)  # of no component
 
     def spelling(self, component: str, key: str) -> str:
-        """The name in the files of the tensor that diffusers calls `key`.
-
-        Of the beginnings that the table has, the longest is replaced; "" begins every name.
-        """
-        table = self.names.get(component, {})
-        parts = key.split(".")
-        for i in range(len(parts), -1, -1):
-            found = table.get(".".join(parts[:i]))
-            if found is not None:
-                return ".".join([found, *parts[i:]])
-        return key
+        """The name in the files of the tensor that diffusers calls `key`."""
+        return respelled(key, self.names.get(component, {}))
 
     def place(self, component: str) -> Path:
         """Where a component's tensors are."""

@@ -33,8 +33,9 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.weights.export import export
 from pot_jax.weights.keys import abstract_params
+from pot_jax.weights.ldm_names import respelled, unet_names
 from pot_jax.weights.load import load
-from pot_jax.weights.lora_names import layer_and_part, layer_table, ldm_name, plain
+from pot_jax.weights.lora_names import layer_and_part, layer_table, plain
 from pot_jax.weights.tokenization import tokenize
 
 STRENGTH = 0.8
@@ -89,7 +90,7 @@ def kohya(component, name):
 def kohya_ldm(component, name):
     if component == "unet":
         # LDM's names of all layers are compared below.
-        name = ldm_name(name.replace(".", "_"), UNetConfig(**LDM_BLOCKS))
+        name = respelled(name, unet_names(UNetConfig(**LDM_BLOCKS)))
     return kohya(component, name)
 
 
@@ -296,10 +297,9 @@ def test_names_of_all_layers_are_those_of_diffusers(version):
     assert len(layers) == 354  # 72 of them the text encoder's: 12 times 6
     differing = []
     for layer in layers:
-        underscored = layer.replace(".", "_")
         owner = "te" if layer.startswith("text_model") else "unet"
-        for name in {underscored, ldm_name(underscored, config)}:
-            key = f"lora_{owner}_{name}.lora_down.weight"
+        for name in {layer, respelled(layer, unet_names(config))}:
+            key = f"lora_{owner}_{name.replace('.', '_')}.lora_down.weight"
             up = key.replace("down.weight", "up.weight")
             mapped = _maybe_map_sgm_blocks_to_diffusers(
                 {key: 0, up: 0}, SimpleNamespace(layers_per_block=2)

@@ -19,7 +19,8 @@ from lora_files import (
 from tiny_models import UNET
 
 from pot_jax.models.unet import UNetConfig
-from pot_jax.weights.lora_names import layer_and_part, layer_table, ldm_name, plain
+from pot_jax.weights.ldm_names import respelled, unet_names
+from pot_jax.weights.lora_names import layer_and_part, layer_table, plain
 
 LDM = {
     DENSE: "input_blocks_3_1_transformer_blocks_0_attn1_to_q",
@@ -91,18 +92,18 @@ def test_every_layer_has_its_own_names(model):
 
 def test_ldm_names_of_stable_diffusion_1():
     names = {
-        "conv_in": "input_blocks_0_0",
-        "down_blocks_0_resnets_0_conv1": "input_blocks_1_0_in_layers_2",
-        "down_blocks_0_downsamplers_0_conv": "input_blocks_3_0_op",
-        "down_blocks_1_attentions_0_proj_in": "input_blocks_4_1_proj_in",
-        "down_blocks_1_resnets_0_conv_shortcut": "input_blocks_4_0_skip_connection",
-        "down_blocks_3_resnets_1_conv2": "input_blocks_11_0_out_layers_3",
-        "mid_block_resnets_1_time_emb_proj": "middle_block_2_emb_layers_1",
-        "up_blocks_0_upsamplers_0_conv": "output_blocks_2_1_conv",
-        "up_blocks_1_upsamplers_0_conv": "output_blocks_5_2_conv",
-        "up_blocks_3_attentions_2_proj_out": "output_blocks_11_1_proj_out",
-        "time_embedding_linear_2": "time_embed_2",
-        "conv_out": "out_2",
+        "conv_in": "input_blocks.0.0",
+        "down_blocks.0.resnets.0.conv1": "input_blocks.1.0.in_layers.2",
+        "down_blocks.0.downsamplers.0.conv": "input_blocks.3.0.op",
+        "down_blocks.1.attentions.0.proj_in": "input_blocks.4.1.proj_in",
+        "down_blocks.1.resnets.0.conv_shortcut": "input_blocks.4.0.skip_connection",
+        "down_blocks.3.resnets.1.conv2": "input_blocks.11.0.out_layers.3",
+        "mid_block.resnets.1.time_emb_proj": "middle_block.2.emb_layers.1",
+        "up_blocks.0.upsamplers.0.conv": "output_blocks.2.1.conv",
+        "up_blocks.1.upsamplers.0.conv": "output_blocks.5.2.conv",
+        "up_blocks.3.attentions.2.proj_out": "output_blocks.11.1.proj_out",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_out": "out.2",
     }
-    config = UNetConfig(cross_attention_dim=768)
-    assert {name: ldm_name(name, config) for name in names} == names
+    table = unet_names(UNetConfig(cross_attention_dim=768))
+    assert {name: respelled(name, table) for name in names} == names
