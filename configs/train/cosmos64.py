@@ -3,7 +3,7 @@
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 
 2 CPU cores, 8 GiB of memory, about two hours: rendering 4, autoencoder 18, text encoder 2, denoiser
-84. The long phases end by the clock, with the learning rate decayed; on a faster machine the
+80. The long phases end by the clock, with the learning rate decayed; on a faster machine the
 `steps` end them.
 On a CPU, one device a core (XLA_FLAGS=--xla_force_host_platform_device_count=2) is 5 to 25 % faster
 than one device on both.
@@ -80,7 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
                     "batch": 64,
                     "learning_rate": 3e-3,
                     "steps": 60_000,
-                    "minutes": 84.0,
+                    "minutes": 80.0,
                     "average": 0.999,
                 },
                 "caption_dropout": 0.1,

@@ -112,10 +112,12 @@ def _clouds(world: World, patch: Patch):
     if patch.spacing < 1 / 60:
         density += 0.16 * noise.fractal(x * 9, y * 9, patch.spacing * 8)
     other = noise.fractal(x * 0.7 + 5, y * 0.7 + 9, patch.spacing * 0.6)
-    # A nebula has clouds all round its middle, a star field none.
     near = np.exp((patch.x**2 + patch.y**2) * np.float32(-1 / 0.8**2))
-    middle, elsewhere = (0.8, 0.2) if world.cloudy else (-1.6, -0.5)
-    density += np.float32(middle) * near + np.float32(elsewhere + 0.2 * world.nebula_density)
+    density += np.float32(0.2 * world.nebula_density)
+    if world.cloudy:  # all round the middle, so that the star and its planets hang in its colour
+        density = np.maximum(density + 0.2 + 0.6 * near, 0.9 * near)
+    else:  # a star field, whatever there is of clouds in the distance
+        density -= 1.7 + 1.5 * near
     return density, other, warp
 
 
