@@ -46,7 +46,7 @@ class SamplerSettings:
     gradient_rate: float = 0.05
 
     def __post_init__(self):
-        _check_fields(self, "sampler")
+        check_fields(self, "sampler")
         _require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
         _require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
         rescale = self.guidance_rescale
@@ -70,7 +70,7 @@ class ZoomSettings:
     placement: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self):
-        _check_fields(self, "zoom")
+        check_fields(self, "zoom")
         _require(self.zoom_factor >= 2, "zoom.zoom_factor", "a whole number >= 2", self.zoom_factor)
         _require(self.height >= 0, "zoom.height", ">= 0", self.height)
         _require(self.width >= 0, "zoom.width", ">= 0", self.width)
@@ -85,7 +85,7 @@ class PhotographSettings:
     method: Literal[tuple(PHOTOGRAPH_METHODS)] = "project"
 
     def __post_init__(self):
-        _check_fields(self, "photograph")
+        check_fields(self, "photograph")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ class LoraSettings:
     sha256: str = ""  # of the file: checked where it is given, and always recorded
 
     def __post_init__(self):
-        _check_fields(self, "loras")
+        check_fields(self, "loras")
         _require(bool(self.path), "loras.path", "a file", self.path)
 
 
@@ -110,7 +110,7 @@ class EmbeddingSettings:
     sha256: str = ""  # as above
 
     def __post_init__(self):
-        _check_fields(self, "embeddings")
+        check_fields(self, "embeddings")
         _require(bool(self.path), "embeddings.path", "a file", self.path)
 
 
@@ -126,7 +126,7 @@ class UpscalerSettings:
     rows: int = 2  # of its network at a time on each device, which bounds memory
 
     def __post_init__(self):
-        _check_fields(self, "upscaler")
+        check_fields(self, "upscaler")
         _require(self.steps >= 1, "upscaler.steps", "at least 1", self.steps)
         _require(self.guidance_scale >= 0, "upscaler.guidance_scale", ">= 0", self.guidance_scale)
         _require(self.noise_level >= 0, "upscaler.noise_level", ">= 0", self.noise_level)
@@ -143,7 +143,7 @@ class MovieSettings:
     direction: Literal["in", "out", "both"] = "in"
 
     def __post_init__(self):
-        _check_fields(self, "movie")
+        check_fields(self, "movie")
         seconds = self.seconds_per_level
         _require(seconds > 0, "movie.seconds_per_level", "> 0", seconds)
         _require(1 <= self.fps <= 240, "movie.fps", "1 to 240", self.fps)
@@ -177,7 +177,7 @@ class RunSettings:
     movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
 
     def __post_init__(self):
-        _check_fields(self, "")
+        check_fields(self, "")
         _require(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
         _require(self.stacks >= 1, "stacks", "at least 1", self.stacks)
         _require(self.save_every >= 0, "save_every", ">= 0", self.save_every)
@@ -252,7 +252,7 @@ def _require(ok: bool, name: str, expected: str, came):
         raise UserError(f"{name}: expected {expected}, got {came!r}")
 
 
-def _check_fields(settings, group: str):
+def check_fields(settings, group: str):
     """Brings every field to its declared type, or raises; lists become tuples."""
     for name, hint in typing.get_type_hints(type(settings)).items():
         label = f"{group}.{name}" if group else name

@@ -113,6 +113,7 @@ def prepare(
             solver=chosen.solver,
             steps=chosen.steps,
             guidance_scale=chosen.guidance_scale,
+            guidance_rescale=0.0,
             eta=0.0,
             space="delivery",
             initial_noise="shared",

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from pot_jax.config import check_fields
 from pot_jax.errors import UserError
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.training.steps import Loss
@@ -30,6 +31,7 @@ class AutoencoderLoss:
     zoom: float = 0.25
 
     def __post_init__(self):
+        check_fields(self, "autoencoder.loss")
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 0:
                 raise UserError(

@@ -24,7 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pot_jax.config import check_fields
 from pot_jax.errors import UserError
+from pot_jax.training.worlds import DEEPEST
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 PROBED = 16  # pictures rendered anew to see whether the shards on disk are still of this world
@@ -44,6 +46,7 @@ class DataConfig:
     phrasings: int  # different captions per view
 
     def __post_init__(self):
+        check_fields(self, "data")
         if not 0 < self.held_out < self.pictures:
             raise UserError(
                 f"data.held_out must lie between 1 and data.pictures - 1 ({self.pictures - 1}), "
@@ -51,8 +54,11 @@ class DataConfig:
             )
         if self.size < 8:
             raise UserError(f"data.size must be at least 8 pixels, got {self.size}")
-        if self.deepest <= 0:
-            raise UserError(f"data.deepest must be positive, got {self.deepest}")
+        if not 0 < self.deepest <= DEEPEST:
+            raise UserError(
+                f"data.deepest must be above 0 and at most {DEEPEST:g}, where the world ends, got "
+                f"{self.deepest}"
+            )
         if self.workers < 1 or self.phrasings < 1:
             raise UserError(
                 "data.workers and data.phrasings must be at least 1, got "

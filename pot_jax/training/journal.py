@@ -57,10 +57,10 @@ class Journal:
         if len(self._rows) % 10 == 0:
             self.draw()
 
-    def recent(self, name: str) -> float:
-        """The mean of a value over the last tenth of the entries; nan before the first."""
+    def recent(self, name: str) -> dict[str, float]:
+        """{name: the mean of a value over the last tenth of the entries}; {} before the first."""
         last = self._rows[-max(len(self._rows) // 10, 1) :]
-        return float(np.mean([float(row[name]) for row in last])) if last else float("nan")
+        return {name: float(np.mean([float(row[name]) for row in last]))} if last else {}
 
     def draw(self) -> None:
         """Write the curve: loss, on a logarithmic axis, over steps."""

@@ -6,6 +6,7 @@ A head is a question with a fixed set of answers: "concept", or an attribute of 
 
 import numpy as np
 
+from pot_jax.errors import UserError
 from pot_jax.training import captions
 from pot_jax.training.data import Views
 
@@ -43,14 +44,14 @@ class Labels:
     def like(self, views: Views) -> dict[str, np.ndarray]:
         """Numbers of other views, {head: int32 [m]}, in these classes.
 
-        Raises ValueError where a view shows something that no view here does.
+        Raises UserError where a view shows something that no view here does.
         """
         other = Labels(views)
         translated = {}
         for head, names in other.classes.items():
             unknown = set(names) - set(self.classes.get(head, ()))
             if unknown:
-                raise ValueError(
+                raise UserError(
                     f"{head} {', '.join(sorted(unknown))} is in none of the views that the "
                     "classes were made from: make them from more views"
                 )

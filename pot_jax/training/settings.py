@@ -6,11 +6,12 @@ from typing import Any
 
 import ml_collections
 
-from pot_jax.config import from_dict
+from pot_jax.config import check_fields, from_dict
 from pot_jax.errors import UserError
 from pot_jax.training.autoencoder import AutoencoderLoss
 from pot_jax.training.data import DataConfig
 from pot_jax.training.steps import Optimisation
+from pot_jax.training.tokenizer import LEAST_VOCABULARY
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -22,6 +23,19 @@ class TokenizerSettings:
     vocabulary: int  # tokens at most
     length: int  # tokens in a prompt
     captions: int = 4096  # views whose captions it is learnt from
+
+    def __post_init__(self):
+        check_fields(self, "tokenizer")
+        if self.vocabulary < LEAST_VOCABULARY:
+            raise UserError(
+                f"tokenizer.vocabulary must be at least {LEAST_VOCABULARY} (all bytes, all bytes "
+                f"ending a word, two specials), got {self.vocabulary}"
+            )
+        if self.length < 3 or self.captions < 1:
+            raise UserError(
+                "tokenizer.length must be at least 3 (start, a word, end) and captions at least "
+                f"1, got {self.length} and {self.captions}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +82,9 @@ def _check_model(name: str, model: Any, needed: tuple[str, ...] = ("block_out_ch
         raise UserError(
             f"{name} must be a group of settings with {', '.join(needed)} among them, got {model!r}"
         )
+    for key in model.keys() & {"block_out_channels", "down_block_types", "up_block_types"}:
+        if not isinstance(model[key], list | tuple) or not model[key]:
+            raise UserError(f"{name}.{key} must be a list, one entry a block, got {model[key]!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +96,7 @@ class VisitSettings:
     show_minutes: float = 8.0  # sample grids and an export of the model as it is
 
     def __post_init__(self):
+        check_fields(self, "visits")
         if self.log_steps < 1 or self.save_minutes <= 0 or self.show_minutes <= 0:
             raise UserError(f"visits must be positive, got {dataclasses.asdict(self)}")
 

@@ -1,4 +1,4 @@
-"""One training step, and a phase of many: what the autoencoder's and the denoiser's training share.
+"""One training step, and a phase of many: what all phases of a training share.
 
 A phase ends after `steps` steps or `minutes` minutes, whichever comes first, and the learning rate
 follows the progress towards that end, so that a run on a slow machine still ends with the rate
@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pot_jax.checkpoints import Checkpoints
+from pot_jax.config import check_fields
 from pot_jax.errors import UserError
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
@@ -44,6 +45,7 @@ class Optimisation:
     optimizer: str = "adam"  # a name in OPTIMIZERS
 
     def __post_init__(self):
+        check_fields(self, "descent")
         if self.optimizer not in OPTIMIZERS:
             raise UserError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}"
@@ -78,7 +80,7 @@ def _adam(settings: Optimisation) -> optax.GradientTransformation:
 
 
 def _muon(settings: Optimisation) -> optax.GradientTransformation:
-    """Muon on what maps features to features, Adam on the rest.
+    """Muon on what maps features to features, Adam with Nesterov's momentum on the rest.
 
     With updates as large as Adam's (`consistent_rms`, arXiv 2502.16982), so that one learning rate
     serves both.

@@ -18,6 +18,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # Every byte, and every byte ending a word, is a token, so that no text is unknown.
 BASE_TOKENS = 2 * 256
+LEAST_VOCABULARY = BASE_TOKENS + 2
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) -> CLIPTokenizer:
@@ -36,9 +37,9 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) 
       ValueError: the vocabulary has no room for all bytes and the specials, or a prompt has none
         for a single word.
     """
-    if vocabulary_size < BASE_TOKENS + 2:
+    if vocabulary_size < LEAST_VOCABULARY:
         raise ValueError(
-            f"a byte-level vocabulary needs at least {BASE_TOKENS + 2} tokens (all bytes, all "
+            f"a byte-level vocabulary needs at least {LEAST_VOCABULARY} tokens (all bytes, all "
             f"bytes ending a word, two specials), got {vocabulary_size}"
         )
     if length < 3:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pot_jax.errors import UserError
 from pot_jax.training import captions
 from pot_jax.training.data import Views
 from pot_jax.training.labels import Labels
@@ -36,5 +37,5 @@ def test_labels_of_other_views_use_the_same_classes():
 
 def test_what_no_view_shows_has_no_number():
     labels = Labels(views([1, 2], [0.5, 0.5]))
-    with pytest.raises(ValueError, match="make them from more views"):
+    with pytest.raises(UserError, match="make them from more views"):
         labels.like(views([3], [19.0]))

@@ -67,7 +67,7 @@ def test_the_model_it_leaves_can_be_loaded(finished):
 
 def test_the_card_says_what_was_done(finished):
     card = (finished / "model" / "README.md").read_text()
-    for words in ("license: apache-2.0", "16 rendered views", "2 steps (autoencoder)", "ladybug"):
+    for words in ("license: apache-2.0", "16 rendered views", "2 steps.\nText encoder on labels: Adam", "ladybug"):
         assert words in card
     settings = card.split("```json\n")[1].split("```")[0]
     assert read_settings(json.loads(settings)) == read_settings(tiny())
@@ -80,7 +80,9 @@ def test_curves_pictures_and_scores_are_files(finished):
     for name in ("autoencoder_loss.png", "reconstructions_000002.png", "samples_000002.png"):
         assert np.asarray(Image.open(finished / name)).ndim == 3
     scores = json.loads((finished / "scores.json").read_text())
-    assert scores["autoencoder_steps"] == scores["diffusion_steps"] == 2
+    for phase in ("autoencoder", "text_encoder", "diffusion"):
+        assert scores[f"{phase}_steps"] == 2
+        assert len((finished / f"{phase}.csv").read_text().splitlines()) == 1 + 2
     assert scores["autoencoder_held_out_psnr"] > 0
 
 
@@ -125,7 +127,7 @@ def module_inputs(module):
 def test_a_workdir_of_another_run_is_refused(finished):
     other = tiny()
     other["autoencoder"]["descent"]["learning_rate"] = 0.5
-    with pytest.raises(UserError, match="autoencoder.descent.learning_rate: 0.0015 there, 0.5"):
+    with pytest.raises(UserError, match="autoencoder.descent.learning_rate: 0.003 there, 0.5"):
         train(other, str(finished))
 
 
@@ -142,11 +144,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ("data.size", 18, "data.size must be a multiple of 4"),
         ("data.held_out", 24, "data.held_out"),
         ("diffusion.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
+        ("text_encoder.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
+        ("text_encoder.descent.optimizer", "sgd", "optimizer must be one of adam, muon"),
+        ("text_encoder.model", {}, "text_encoder.model must be a group"),
         ("autoencoder.model.norm_num_groups", 3, "norm_num_groups"),
         ("diffusion.caption_dropout", 1.0, "caption_dropout"),
         ("diffusion.unet", None, "diffusion.unet must be a group"),
-        ("diffusion.text_encoder.num_attention_heads", 3, "num_attention_heads"),
-        ("diffusion.text_encoder.max_position_embeddings", 8, "160 tokens do not fit"),
+        ("text_encoder.model.num_attention_heads", 3, "num_attention_heads"),
+        ("text_encoder.model.max_position_embeddings", 8, "160 tokens do not fit"),
         ("autoencoder.descent.batch", "many", "of another kind"),
         ("seed", -1, "seed"),
         ("precision", "float8", "precision must be one of auto, float32, bfloat16, got 'float8'"),
