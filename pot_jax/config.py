@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import ml_collections
 
+from pot_jax.checks import check_fields, require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
@@ -47,15 +48,15 @@ class SamplerSettings:
 
     def __post_init__(self):
         check_fields(self, "sampler")
-        _require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
-        _require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
+        require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
+        require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
         rescale = self.guidance_rescale
-        _require(0 <= rescale <= 1, "sampler.guidance_rescale", "0 to 1", rescale)
-        _require(self.eta >= 0, "sampler.eta", ">= 0", self.eta)
-        _require(self.pixel_every >= 1, "sampler.pixel_every", "at least 1", self.pixel_every)
-        _require(0 <= self.blend_weight <= 1, "sampler.blend_weight", "0 to 1", self.blend_weight)
-        _require(self.gradient_steps >= 1, "sampler.gradient_steps", ">= 1", self.gradient_steps)
-        _require(self.gradient_rate > 0, "sampler.gradient_rate", "> 0", self.gradient_rate)
+        require(0 <= rescale <= 1, "sampler.guidance_rescale", "0 to 1", rescale)
+        require(self.eta >= 0, "sampler.eta", ">= 0", self.eta)
+        require(self.pixel_every >= 1, "sampler.pixel_every", "at least 1", self.pixel_every)
+        require(0 <= self.blend_weight <= 1, "sampler.blend_weight", "0 to 1", self.blend_weight)
+        require(self.gradient_steps >= 1, "sampler.gradient_steps", ">= 1", self.gradient_steps)
+        require(self.gradient_rate > 0, "sampler.gradient_rate", "> 0", self.gradient_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +72,9 @@ class ZoomSettings:
 
     def __post_init__(self):
         check_fields(self, "zoom")
-        _require(self.zoom_factor >= 2, "zoom.zoom_factor", "a whole number >= 2", self.zoom_factor)
-        _require(self.height >= 0, "zoom.height", ">= 0", self.height)
-        _require(self.width >= 0, "zoom.width", ">= 0", self.width)
+        require(self.zoom_factor >= 2, "zoom.zoom_factor", "a whole number >= 2", self.zoom_factor)
+        require(self.height >= 0, "zoom.height", ">= 0", self.height)
+        require(self.width >= 0, "zoom.width", ">= 0", self.width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ class LoraSettings:
 
     def __post_init__(self):
         check_fields(self, "loras")
-        _require(bool(self.path), "loras.path", "a file", self.path)
+        require(bool(self.path), "loras.path", "a file", self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +112,7 @@ class EmbeddingSettings:
 
     def __post_init__(self):
         check_fields(self, "embeddings")
-        _require(bool(self.path), "embeddings.path", "a file", self.path)
+        require(bool(self.path), "embeddings.path", "a file", self.path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +128,10 @@ class UpscalerSettings:
 
     def __post_init__(self):
         check_fields(self, "upscaler")
-        _require(self.steps >= 1, "upscaler.steps", "at least 1", self.steps)
-        _require(self.guidance_scale >= 0, "upscaler.guidance_scale", ">= 0", self.guidance_scale)
-        _require(self.noise_level >= 0, "upscaler.noise_level", ">= 0", self.noise_level)
-        _require(self.rows >= 1, "upscaler.rows", "at least 1", self.rows)
+        require(self.steps >= 1, "upscaler.steps", "at least 1", self.steps)
+        require(self.guidance_scale >= 0, "upscaler.guidance_scale", ">= 0", self.guidance_scale)
+        require(self.noise_level >= 0, "upscaler.noise_level", ">= 0", self.noise_level)
+        require(self.rows >= 1, "upscaler.rows", "at least 1", self.rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +146,9 @@ class MovieSettings:
     def __post_init__(self):
         check_fields(self, "movie")
         seconds = self.seconds_per_level
-        _require(seconds > 0, "movie.seconds_per_level", "> 0", seconds)
-        _require(1 <= self.fps <= 240, "movie.fps", "1 to 240", self.fps)
-        _require(16 <= self.size <= 4096, "movie.size", "16 to 4096", self.size)
+        require(seconds > 0, "movie.seconds_per_level", "> 0", seconds)
+        require(1 <= self.fps <= 240, "movie.fps", "1 to 240", self.fps)
+        require(16 <= self.size <= 4096, "movie.size", "16 to 4096", self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,10 +179,10 @@ class RunSettings:
 
     def __post_init__(self):
         check_fields(self, "")
-        _require(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
-        _require(self.stacks >= 1, "stacks", "at least 1", self.stacks)
-        _require(self.save_every >= 0, "save_every", ">= 0", self.save_every)
-        _require(self.decode_rows >= 1, "decode_rows", "at least 1", self.decode_rows)
+        require(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
+        require(self.stacks >= 1, "stacks", "at least 1", self.stacks)
+        require(self.save_every >= 0, "save_every", ">= 0", self.save_every)
+        require(self.decode_rows >= 1, "decode_rows", "at least 1", self.decode_rows)
 
 
 def from_dict(data: dict, cls: type = RunSettings, path: str = "") -> Any:
@@ -245,41 +246,3 @@ def read(path: str) -> dict:
     if not isinstance(data, dict):
         raise UserError(f"--config: {path} holds {type(data).__name__}, expected settings by name")
     return data
-
-
-def _require(ok: bool, name: str, expected: str, came):
-    if not ok:
-        raise UserError(f"{name}: expected {expected}, got {came!r}")
-
-
-def check_fields(settings, group: str):
-    """Brings every field to its declared type, or raises; lists become tuples."""
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        label = f"{group}.{name}" if group else name
-        value = _checked(getattr(settings, name), hint, label)
-        object.__setattr__(settings, name, value)
-
-
-def _checked(value, hint, name: str):
-    if dataclasses.is_dataclass(hint):
-        _require(isinstance(value, hint), name, hint.__name__, value)
-        return value
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        _require(value in arguments, name, "one of " + ", ".join(map(str, arguments)), value)
-        return value
-    if origin is tuple:
-        _require(isinstance(value, list | tuple), name, "a list", value)
-        if arguments[-1] is Ellipsis:
-            hints = [arguments[0]] * len(value)
-        else:
-            hints = arguments
-            _require(len(value) == len(hints), name, f"{len(hints)} values", value)
-        return tuple(_checked(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, hints)))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    exact = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    _require(exact, name, {int: "a whole number", str: "a text"}.get(hint, hint.__name__), value)
-    if hint is float:
-        _require(value == value and abs(value) != float("inf"), name, "a finite number", value)
-    return value

@@ -56,7 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
                     "num_hidden_layers": 2,
                     "num_attention_heads": 4,
                 },
-                "descent": {"batch": 128, "learning_rate": 2e-3, "steps": 2000, "average": 0.99},
+                "descent": {"batch": 128, "learning_rate": 2e-3, "steps": 600, "average": 0.99},
             },
             "diffusion": {
                 # Attention at 8 x 8 and below: at 16 x 16 it costs more than a ResNet block.

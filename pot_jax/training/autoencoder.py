@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from pot_jax.config import check_fields
+from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
 from pot_jax.models.vae import AutoencoderKL
+from pot_jax.training.data import from_bytes
 from pot_jax.training.steps import Loss
 from pot_jax.zoom.operators import downsample
 
@@ -61,7 +62,7 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
     """The loss over a batch {"pictures": uint8 [B, S, S, 3]}."""
 
     def loss(params, batch, key):
-        images = batch["pictures"].astype(jnp.float32) / 127.5 - 1.0
+        images = from_bytes(batch["pictures"])
         mean, logvar = module.apply({"params": params}, images, method="encode")
         latents = mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
         decoded = module.apply({"params": params}, latents, method="decode")
@@ -180,7 +181,7 @@ def standardise(
     encode = jax.jit(lambda x: module.apply({"params": params}, x, method="encode").mean)
     latents = np.concatenate(
         [
-            np.asarray(encode(part.astype(np.float32) / np.float32(127.5) - np.float32(1)))
+            np.asarray(encode(from_bytes(part)))
             for part in np.split(pictures, range(32, len(pictures), 32))
         ]
     )

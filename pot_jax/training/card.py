@@ -53,6 +53,13 @@ examples for guidance. The exact settings are at the end of this card.
 """
 
 
+_PHASES = {
+    "autoencoder": "Autoencoder",
+    "text_encoder": "Text encoder on labels",
+    "diffusion": "Text encoder and UNet",
+}
+
+
 def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict[str, Any]) -> None:
     """Write `README.md` into an exported model folder.
 
@@ -67,18 +74,13 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
     for name in COMPONENTS:
         count = sum(x.size for x in jax.tree.leaves(model.params[name]))
         parts.append(f"{name.replace('_', ' ')} {count / 1e6:.2f} M parameters")
-    phases = (
-        ("autoencoder", "autoencoder", settings.autoencoder.descent),
-        ("text_encoder", "text encoder on labels", settings.text_encoder.descent),
-        ("diffusion", "text encoder and UNet", settings.diffusion.descent),
-    )
     steps = [
-        f"{words[0].upper()}{words[1:]}: {descent.optimizer.capitalize()}, cosine decay from "
+        f"{_PHASES[phase]}: {descent.optimizer.capitalize()}, cosine decay from "
         f"{descent.learning_rate:g}, batches of {descent.batch}, running mean of the weights "
         f"{descent.average:g}, {scores.get(f'{phase}_steps', 'so far unfinished')} steps."
-        for phase, words, descent in phases
+        for phase, descent in settings.descents().items()
     ]
-    known = ("minutes", "hardware", *(f"{phase}_steps" for phase, _, _ in phases))
+    known = ("minutes", "hardware", *(f"{phase}_steps" for phase in _PHASES))
     figures = {name: value for name, value in scores.items() if name not in known}
     text = _CARD.format(
         name=settings.name,

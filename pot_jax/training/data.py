@@ -24,11 +24,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pot_jax.config import check_fields
+from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
 from pot_jax.training.worlds import DEEPEST
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
+# Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
+STREAMS = {"views": 1, "shuffle": 2, "dropout": 3, "diffusion": 4, "text_encoder": 5}
 PROBED = 16  # pictures rendered anew to see whether the shards on disk are still of this world
 
 Picture = Callable[[int, float, int], np.ndarray]
@@ -76,7 +78,7 @@ class Views(NamedTuple):
 def draw_views(config: DataConfig, seed: int) -> Views:
     """The views of a data set: n different worlds, scales spread evenly over [0, deepest]."""
     n = config.pictures
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, STREAMS["views"]])
     # Jittered cells, shuffled: even coverage of the scales in every part of the set.
     scales = rng.permutation((np.arange(n) + rng.random(n)) / n * config.deepest)
     seeds = rng.permutation(n).astype(np.int64) + seed * 1_000_003
@@ -138,7 +140,7 @@ def render_views(
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """[-1, 1] -> uint8, rounded."""
+    """[-1, 1] -> uint8, rounded; as `media.images.to_bytes`, without JAX in a render worker."""
     return np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
@@ -169,7 +171,7 @@ def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]
 
 @functools.lru_cache(maxsize=4)
 def _shuffle(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, 2, epoch]).permutation(count)
+    return np.random.default_rng([seed, STREAMS["shuffle"], epoch]).permutation(count)
 
 
 def _render_shard(job) -> int:

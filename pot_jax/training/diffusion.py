@@ -18,6 +18,7 @@ from pot_jax.errors import UserError
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL, encode_latents
+from pot_jax.training.data import STREAMS, from_bytes
 from pot_jax.training.steps import Loss
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
@@ -89,9 +90,7 @@ class LatentStore:
         self._latents = np.zeros(shape, np.float32)
         self._known = np.zeros(len(pictures), bool)
         self._params = params
-        self._encode = jax.jit(
-            lambda params, x: encode_latents(module, params, x.astype(jnp.float32) / 127.5 - 1.0)
-        )
+        self._encode = jax.jit(lambda params, x: encode_latents(module, params, from_bytes(x)))
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Latents of pictures [B]: float32 [B, h, w, c]."""
@@ -108,13 +107,23 @@ def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, st
 
     Guidance needs the network's answer to no prompt at all (arXiv 2207.12598).
     """
-    dropped = np.random.default_rng([seed, 3, step]).random(len(ids)) < part
+    dropped = np.random.default_rng([seed, STREAMS["dropout"], step]).random(len(ids)) < part
     return np.where(dropped[:, None], empty[None], ids).astype(np.int32)
 
 
-def check_sizes(networks: Networks, latent_side: int, length: int) -> None:
-    """Raises UserError where UNet, text encoder and latents do not fit together."""
+def check_sizes(networks: Networks, latent_side: int, channels: int, length: int) -> None:
+    """Raises UserError where UNet, text encoder, prompts and latents do not fit together."""
     unet, text = networks.unet.config, networks.text_encoder.config
+    for name, came, wanted in (
+        ("in_channels", unet.in_channels, channels),
+        ("out_channels", unet.out_channels, channels),
+        ("cross_attention_dim", unet.cross_attention_dim, text.hidden_size),
+    ):
+        if came != wanted:
+            raise UserError(
+                f"diffusion.unet.{name} is {came}, where the other networks have {wanted}: leave "
+                "it out"
+            )
     smallest = 2 ** (len(unet.block_out_channels) - 1)
     if latent_side % smallest:
         raise UserError(

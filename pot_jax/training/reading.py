@@ -10,6 +10,7 @@ Symbols: ids [B, T] token ids, states [B, T, D] the text encoder's, k answers of
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -23,6 +24,13 @@ def start_heads(width: int, classes: dict[str, list[str]]) -> dict[str, Any]:
         head: {"kernel": jnp.zeros((width, len(names))), "bias": jnp.zeros(len(names))}
         for head, names in classes.items()
     }
+
+
+def log_likelihood(logits: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Log-probability of the right answers: [..., k] and [...] -> [...]; 0 where a number is -1."""
+    answers = jnp.maximum(numbers, 0)[..., None]
+    chosen = jnp.take_along_axis(nn.log_softmax(logits), answers, axis=-1)[..., 0]
+    return chosen * (numbers >= 0)
 
 
 def make_loss(module: CLIPTextModel) -> Loss:
@@ -41,13 +49,11 @@ def make_loss(module: CLIPTextModel) -> Loss:
         total, right, asked = 0.0, 0.0, 0.0
         for head, numbers in batch["numbers"].items():
             logits = states @ params["heads"][head]["kernel"] + params["heads"][head]["bias"]
-            applies = numbers >= 0
-            answers = jnp.maximum(numbers, 0)[:, None, None]
-            chosen = jnp.take_along_axis(nn.log_softmax(logits), answers, axis=-1)[..., 0]
-            total -= jnp.mean(jnp.sum(chosen * ended, axis=1) * applies)
-            # At the last place, which is padding or the end itself.
-            right += jnp.sum((jnp.argmax(logits[:, -1], axis=-1) == numbers) & applies)
-            asked += jnp.sum(applies)
+            everywhere = jnp.broadcast_to(numbers[:, None], ended.shape)
+            total -= jnp.mean(jnp.sum(log_likelihood(logits, everywhere) * ended, axis=1))
+            # At the last place, which is padding or the end itself; -1 is nobody's answer.
+            right += jnp.sum(jnp.argmax(logits[:, -1], axis=-1) == numbers)
+            asked += jnp.sum(numbers >= 0)
         return total, {"accuracy": right / jnp.maximum(asked, 1)}
 
     return loss

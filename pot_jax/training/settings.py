@@ -6,7 +6,8 @@ from typing import Any
 
 import ml_collections
 
-from pot_jax.config import check_fields, from_dict
+from pot_jax.checks import check_fields
+from pot_jax.config import from_dict
 from pot_jax.errors import UserError
 from pot_jax.training.autoencoder import AutoencoderLoss
 from pot_jax.training.data import DataConfig
@@ -125,16 +126,20 @@ class TrainSettings:
             raise UserError(
                 f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
             )
-        for phase, trained_on in (
-            ("autoencoder", self.autoencoder.descent.batch),
-            ("text_encoder", self.text_encoder.descent.batch),
-            ("diffusion", self.diffusion.descent.batch),
-        ):
-            if trained_on > self.data.pictures - self.data.held_out:
+        for phase, descent in self.descents().items():
+            if descent.batch > self.data.pictures - self.data.held_out:
                 raise UserError(
-                    f"{phase}: a batch of {trained_on} is more than the "
+                    f"{phase}: a batch of {descent.batch} is more than the "
                     f"{self.data.pictures - self.data.held_out} pictures to train on"
                 )
+
+    def descents(self) -> dict[str, Optimisation]:
+        """How each phase descends, in their order."""
+        return {
+            "autoencoder": self.autoencoder.descent,
+            "text_encoder": self.text_encoder.descent,
+            "diffusion": self.diffusion.descent,
+        }
 
 
 def read_settings(config: ml_collections.ConfigDict | dict) -> TrainSettings:

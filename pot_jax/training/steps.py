@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pot_jax.checkpoints import Checkpoints
-from pot_jax.config import check_fields
+from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
@@ -184,6 +184,14 @@ class Phase:
     stopping: Callable[[], bool] = lambda: False  # whether the machine is about to be taken away
 
 
+def check_batch(name: str, settings: Optimisation, mesh: Mesh) -> None:
+    """Raises UserError where the batch of phase `name` cannot be split over the devices."""
+    if settings.batch % mesh.size:
+        raise UserError(
+            f"{name}: a batch of {settings.batch} does not divide over {mesh.size} devices"
+        )
+
+
 def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
     """Train from `params`, or from where the saved state of this phase stands.
 
@@ -195,10 +203,7 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
       KeyboardInterrupt: `phase.stopping`; the state is saved.
     """
     settings = phase.settings
-    if settings.batch % mesh.size:
-        raise UserError(
-            f"{phase.name}: a batch of {settings.batch} does not divide over {mesh.size} devices"
-        )
+    check_batch(phase.name, settings, mesh)
     state, number, before = start_state(params, settings, mesh), 0, 0.0
     if (found := phase.checkpoints.restore(state)) is not None:
         number, state, facts = found

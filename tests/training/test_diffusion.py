@@ -136,8 +136,8 @@ def networks(blocks=2, positions=8):
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    diffusion.check_sizes(networks(), 4, 8)
+    diffusion.check_sizes(networks(), 4, 4, 8)
     with pytest.raises(UserError, match="latents of 6 x 6 do not halve 2 times"):
-        diffusion.check_sizes(networks(blocks=3), 6, 8)
+        diffusion.check_sizes(networks(blocks=3), 6, 4, 8)
     with pytest.raises(UserError, match="9 tokens do not fit a text encoder of 8"):
-        diffusion.check_sizes(networks(), 4, 9)
+        diffusion.check_sizes(networks(), 4, 4, 9)

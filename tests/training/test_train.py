@@ -14,7 +14,7 @@ from PIL import Image
 import pot_jax.weights.load
 from configs.train import cosmos64, cosmos64_gpu
 from pot_jax.errors import UserError
-from pot_jax.training import diffusion
+from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
 from pot_jax.training.settings import read_settings
 from pot_jax.training.train import train
@@ -51,7 +51,7 @@ def tiny() -> dict:
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("training") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SHOWN_STEPS", 2)
+        patch.setattr(phases, "SHOWN_STEPS", 2)
         train(tiny(), str(workdir))
     return workdir
 
@@ -67,7 +67,12 @@ def test_the_model_it_leaves_can_be_loaded(finished):
 
 def test_the_card_says_what_was_done(finished):
     card = (finished / "model" / "README.md").read_text()
-    for words in ("license: apache-2.0", "16 rendered views", "2 steps.\nText encoder on labels: Adam", "ladybug"):
+    for words in (
+        "license: apache-2.0",
+        "16 rendered views",
+        "2 steps.\nText encoder on labels: Adam",
+        "ladybug",
+    ):
         assert words in card
     settings = card.split("```json\n")[1].split("```")[0]
     assert read_settings(json.loads(settings)) == read_settings(tiny())
@@ -89,7 +94,7 @@ def test_curves_pictures_and_scores_are_files(finished):
 def test_a_finished_run_is_left_as_it_is(finished):
     weights = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "SHOWN_STEPS", 2)
+        patch.setattr(phases, "SHOWN_STEPS", 2)
         train(tiny(), str(finished))
     again = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert again == weights
@@ -106,7 +111,7 @@ def test_sigterm_is_told_once_training_is_under_way_and_not_after():
 
 def test_bfloat16_is_of_the_arithmetic_not_of_the_weights():
     settings = read_settings(tiny() | {"precision": "bfloat16"})
-    run = training.Run(settings, None, None, None, {}, lambda: False)
+    run = phases.Run(settings, None, None, None, {}, lambda: False)
     module = run.in_precision(training._autoencoder_module(settings))
     params = module.init(jax.random.key(0), **jax.tree.map(jnp.zeros_like, module_inputs(module)))
     assert {x.dtype.name for x in jax.tree.leaves(params)} == {"float32"}
@@ -177,7 +182,7 @@ def test_the_recipes_are_valid_and_their_models_small(recipe):
     autoencoder = training._autoencoder_module(settings)
     assert autoencoder.config.downsample_factor == 4
     networks = training._networks(settings, vocab_size=settings.tokenizer.vocabulary)
-    diffusion.check_sizes(networks, 16, settings.tokenizer.length)
+    diffusion.check_sizes(networks, 16, 4, settings.tokenizer.length)
     count = sum(
         math.prod(x.shape)
         for module in (autoencoder, *networks)
