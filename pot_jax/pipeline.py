@@ -171,6 +171,11 @@ def prepare(
     prompts = checked_prompts(settings.prompts)
     geometry = latent_geometry(model, len(prompts), settings.zoom)
     scale = settings.sampler.guidance_scale
+    if settings.sampler.guidance_rescale and model.unet.config.time_cond_proj_dim is not None:
+        raise UserError(
+            f"sampler.guidance_rescale: {model.name} has its guidance built in "
+            "(time_cond_proj_dim), of which there is nothing to take back; leave it 0"
+        )
     conditions = text_conditions(model, prompts, settings.negative_prompt, scale)
     grounded = photograph is not None or settings.photograph.path
     recipe = Recipe(

@@ -8,6 +8,7 @@ from tiny_models import tiny_consistency_model, tiny_model
 
 import pot_jax
 from pot_jax import conditions
+from pot_jax.diffusion.guidance import guide
 from pot_jax.errors import UserError
 from pot_jax.evaluation.consistency import overlap_psnr
 from pot_jax.parallel.mesh import device_mesh
@@ -62,8 +63,8 @@ class Toy:
         )
 
 
-@pytest.mark.parametrize("rows_at_once", [None, 1])
-def test_every_condition_reaches_its_row(rows_at_once):
+@pytest.mark.parametrize(("rows_at_once", "rescale"), [(None, 0.0), (1, 0.0), (None, 0.6)])
+def test_every_condition_reaches_its_row(rows_at_once, rescale):
     z = jnp.arange(8.0).reshape(2, 2, 2, 1)
     told = {
         "text_states": jnp.array([1.0, 2.0, 3.0, 4.0]),
@@ -71,14 +72,19 @@ def test_every_condition_reaches_its_row(rows_at_once):
         "beside": jnp.tile(10 * z, (2, 1, 1, 1)),
     }
     mesh = device_mesh(devices=jax.devices()[:2])
-    denoise = conditions.denoiser(Toy(), 3.0, mesh, rows_at_once)
+    denoise = conditions.denoiser(Toy(), 3.0, mesh, rows_at_once, rescale)
     out = jax.jit(denoise)({"unet": 2.0, "conditions": told}, z, jnp.float32(5))
     for level, label in enumerate((1, 10)):
         unconditional, conditional = (
             5 * label * told["text_states"][level + half] for half in (0, 2)
         )
-        expected = 22 * z[level] + unconditional + 3 * (conditional - unconditional)
-        np.testing.assert_allclose(out[level], expected)
+        halves = (22 * z[level] + half for half in (unconditional, conditional))
+        np.testing.assert_allclose(out[level], guide(*halves, 3.0, rescale), rtol=1e-6)
+
+
+def test_there_is_nothing_to_rescale_in_guidance_built_in(consistency_model):
+    with pytest.raises(UserError, match="guidance_rescale: .* has its guidance built in"):
+        pot_jax.sample(consistency_model, PROMPTS, solver="lcm", steps=4, guidance_rescale=0.7)
 
 
 def test_a_consistency_model_zooms_in_four_steps(consistency_model):

@@ -61,6 +61,15 @@ def test_enlarged_levels_agree(small, large):
     assert overlap_psnr(rounded, large.geometry).min() >= 55
 
 
+def test_the_small_zooms_rescaled_guidance_is_not_the_upscalers(small, large, upscaler):
+    sampler = dataclasses.replace(small.settings.sampler, guidance_rescale=0.7)
+    rescaled = dataclasses.replace(
+        small, settings=dataclasses.replace(small.settings, sampler=sampler)
+    )
+    again = pot_jax.enlarge(rescaled, upscaler, devices=one_device(), **STEPS)
+    np.testing.assert_array_equal(again.images, large.images)
+
+
 def test_what_the_enlarged_zoom_says_of_itself(small, large, upscaler):
     assert large.latents is small.latents
     assert large.settings.upscaler == UpscalerSettings("tiny_upscaler", **STEPS)

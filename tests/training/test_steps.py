@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
@@ -15,6 +16,7 @@ from pot_jax.training import steps as steps_module
 from pot_jax.training.journal import Journal
 from pot_jax.training.steps import (
     AXIS,
+    OPTIMIZERS,
     Optimisation,
     Phase,
     learning_rate,
@@ -35,7 +37,7 @@ def load_batch(step):
 
 def loss(params, batch, key):
     del key
-    error = batch["x"] @ params["w"] - batch["y"]
+    error = batch["x"] @ params["w"]["kernel"] - batch["y"]
     return jnp.mean(error**2), {"largest": jnp.max(jnp.abs(error))}
 
 
@@ -51,7 +53,7 @@ def mesh():
 
 @pytest.fixture
 def start():
-    return {"w": jnp.zeros((3, 2))}
+    return {"w": {"kernel": jnp.zeros((3, 2))}}  # a kernel, so that Muon takes it
 
 
 def phase(folder, settings=SETTINGS, visited=None, **changes):
@@ -75,11 +77,17 @@ def test_it_finds_the_answer(tmp_path, start, mesh):
     steps, seconds, params = run_phase(phase(tmp_path), start, mesh)
     assert steps == SETTINGS.steps
     assert seconds > 0
-    np.testing.assert_allclose(params["w"], TRUTH, atol=1e-3)
+    np.testing.assert_allclose(params["w"]["kernel"], TRUTH, atol=1e-3)
 
 
-def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh):
-    parts = {"settings": SHORT, "loss": noisy_loss, "save_every": 0.0}  # a state after every step
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
+    settings = dataclasses.replace(SHORT, optimizer=optimizer)
+    parts = {
+        "settings": settings,
+        "loss": noisy_loss,
+        "save_every": 0.0,
+    }  # a state after every step
     _, _, whole = run_phase(phase(tmp_path / "a", **parts), start, mesh)
 
     def stopping(step):
@@ -92,7 +100,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh):
     resumed = phase(tmp_path / "b", **parts)
     assert 0 < resumed.checkpoints.latest_step() < SHORT.steps
     _, _, params = run_phase(resumed, start, mesh)
-    np.testing.assert_array_equal(params["w"], whole["w"])
+    np.testing.assert_array_equal(params["w"]["kernel"], whole["w"]["kernel"])
 
 
 def test_a_finished_phase_is_not_run_again(tmp_path, start, mesh):
@@ -100,15 +108,16 @@ def test_a_finished_phase_is_not_run_again(tmp_path, start, mesh):
     again = phase(tmp_path, SHORT, load_batch=None)  # would fail if it were asked
     steps, _, params = run_phase(again, start, mesh)
     assert steps == SHORT.steps
-    np.testing.assert_array_equal(params["w"], first["w"])
+    np.testing.assert_array_equal(params["w"]["kernel"], first["w"]["kernel"])
 
 
-def test_eight_devices_agree_with_one(start):
-    states = []
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_eight_devices_agree_with_one(start, optimizer):
+    states, settings = [], dataclasses.replace(SETTINGS, optimizer=optimizer)
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(AXIS, devices)
-        state = start_state(start, SETTINGS, mesh)
-        step = make_step(noisy_loss, SETTINGS, mesh)
+        state = start_state(start, settings, mesh)
+        step = make_step(noisy_loss, settings, mesh)
         for number in range(5):
             state, _ = step(state, load_batch(number), number, 0.1, jax.random.key(3))
         states.append(jax.device_get(state))
@@ -164,7 +173,7 @@ def test_a_machine_to_be_taken_away_costs_nothing(tmp_path, start, mesh):
         run_phase(told, start, mesh)
     assert told.checkpoints.latest_step() == 3
     _, _, resumed = run_phase(phase(tmp_path / "told", SHORT), start, mesh)
-    np.testing.assert_array_equal(resumed["w"], whole["w"])
+    np.testing.assert_array_equal(resumed["w"]["kernel"], whole["w"]["kernel"])
 
 
 def test_a_loss_gone_wrong_stops_the_run(tmp_path, start, mesh):
@@ -195,6 +204,7 @@ def test_muon_takes_features_and_leaves_the_rest_to_adam(mesh):
     settings = dataclasses.replace(SETTINGS, optimizer="muon", clip=1e6)
     params = {
         "conv_in": {"kernel": jnp.ones((3, 3, 2, 4))},
+        "heads": {"colour": {"kernel": jnp.ones((4, 3))}},
         "conv1": {"kernel": jnp.ones((3, 3, 4, 6)), "bias": jnp.ones(6)},
         "to_q": {"kernel": jnp.ones((4, 6))},
         "token_embedding": {"embedding": jnp.ones((10, 4))},
@@ -212,8 +222,14 @@ def test_muon_takes_features_and_leaves_the_rest_to_adam(mesh):
     # Adam's first step is the gradient's sign; with Nesterov's momentum, b1 = 0.9, times
     # b1 (1 - b1) / (1 - b1^2) + 1, as optax corrects the bias of the next step's momentum.
     first = 0.9 * 0.1 / 0.19 + 1
-    for path in (("conv_in", "kernel"), ("conv1", "bias"), ("token_embedding", "embedding")):
-        found, slope = direction[path[0]][path[1]], slopes[path[0]][path[1]]
+    flat, slopes = flatten_dict(direction), flatten_dict(slopes)
+    for path in (
+        ("conv_in", "kernel"),
+        ("heads", "colour", "kernel"),
+        ("conv1", "bias"),
+        ("token_embedding", "embedding"),
+    ):
+        found, slope = flat[path], slopes[path]
         np.testing.assert_allclose(found, first * np.sign(slope), rtol=1e-3)
 
 

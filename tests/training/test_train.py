@@ -13,10 +13,16 @@ from PIL import Image
 
 import pot_jax.weights.load
 from configs.train import cosmos64, cosmos64_gpu
+from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
+from pot_jax.parallel.mesh import device_mesh
 from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
+from pot_jax.training.data import Views, draw_views
+from pot_jax.training.labels import Labels
+from pot_jax.training.reading import start_heads
 from pot_jax.training.settings import read_settings
+from pot_jax.training.steps import start_state
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
 
@@ -29,7 +35,13 @@ def tiny() -> dict:
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
     config["autoencoder"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
     config["text_encoder"]["descent"] |= {"batch": 8, "steps": 2}
-    config["diffusion"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
+    # A rate of nearly nothing, to see what the phase began with.
+    config["diffusion"]["descent"] |= {
+        "batch": 8,
+        "steps": 2,
+        "minutes": 0.0,
+        "learning_rate": 1e-9,
+    }
     config["text_encoder"]["model"] |= {
         "hidden_size": 8,
         "intermediate_size": 8,
@@ -91,6 +103,25 @@ def test_curves_pictures_and_scores_are_files(finished):
     assert scores["autoencoder_held_out_psnr"] > 0
 
 
+def test_the_denoiser_begins_with_the_text_encoder_that_has_learnt_to_read(finished):
+    model = pot_jax.weights.load.load(finished / "model")
+    phase = Checkpoints(finished / "checkpoints" / "text_encoder")
+    settings = read_settings(tiny())
+    views = draw_views(settings.data, settings.seed)
+    labels = Labels(Views(*(x[:16] for x in views)))
+    start = {
+        "text_encoder": model.params["text_encoder"],
+        "heads": start_heads(8, labels.classes),
+    }
+    _, state, _ = phase.restore(start_state(start, settings.text_encoder.descent, device_mesh()))
+    # The shipped weights are float16.
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6),
+        model.params["text_encoder"],
+        jax.device_get(state.average["text_encoder"]),
+    )
+
+
 def test_a_finished_run_is_left_as_it_is(finished):
     weights = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
@@ -148,6 +179,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     [
         ("data.size", 18, "data.size must be a multiple of 4"),
         ("data.held_out", 24, "data.held_out"),
+        ("data.deepest", 30.0, "at most 20, where the world ends, got 30"),
+        ("tokenizer.vocabulary", 500, "tokenizer.vocabulary must be at least 514"),
+        ("tokenizer.length", 2, "tokenizer.length must be at least 3"),
+        ("autoencoder.model.block_out_channels", 64, "block_out_channels must be a list"),
+        ("autoencoder.descent.batch", 8.0, "batch: expected a whole number, got 8.0"),
+        ("text_encoder.descent.batch", 12, "text_encoder: a batch of 12 does not divide over 8"),
+        ("diffusion.unet.cross_attention_dim", 5, "cross_attention_dim is 5, where .* have 8"),
+        ("diffusion.unet.in_channels", 3, "in_channels is 3, where the other networks have 4"),
         ("diffusion.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
         ("text_encoder.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
         ("text_encoder.descent.optimizer", "sgd", "optimizer must be one of adam, muon"),
@@ -157,7 +196,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ("diffusion.unet", None, "diffusion.unet must be a group"),
         ("text_encoder.model.num_attention_heads", 3, "num_attention_heads"),
         ("text_encoder.model.max_position_embeddings", 8, "160 tokens do not fit"),
-        ("autoencoder.descent.batch", "many", "of another kind"),
+        ("autoencoder.descent.batch", "many", "batch: expected a whole number, got 'many'"),
         ("seed", -1, "seed"),
         ("precision", "float8", "precision must be one of auto, float32, bfloat16, got 'float8'"),
         ("colour", "red", "unknown setting 'colour'"),
