@@ -83,11 +83,8 @@ def test_it_finds_the_answer(tmp_path, start, mesh):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
     settings = dataclasses.replace(SHORT, optimizer=optimizer)
-    parts = {
-        "settings": settings,
-        "loss": noisy_loss,
-        "save_every": 0.0,
-    }  # a state after every step
+    # A state after every step.
+    parts = {"settings": settings, "loss": noisy_loss, "save_every": 0.0}
     _, _, whole = run_phase(phase(tmp_path / "a", **parts), start, mesh)
 
     def stopping(step):
