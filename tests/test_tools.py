@@ -4,10 +4,15 @@ import importlib.machinery
 import importlib.util
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from absl.testing.flagsaver import flagsaver
 
+from pot_jax.errors import UserError
 from pot_jax.training import captions
+from pot_jax.training.data import Views
+from pot_jax.training.labels import Labels
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +48,43 @@ def test_scored_views_keep_from_the_borders(score_model):
     for shift in (-0.24, 0.24):
         assert [captions.concept(scale + shift) for scale in views.scales] == concepts
     assert {concepts.count(name) for name in set(concepts)} == {10}
+
+
+def test_variation_moves_pixels_and_tints_them(score_model):
+    images = np.random.default_rng(0).uniform(-1, 1, (64, 4, 4, 3)).astype(np.float32)
+    found = np.asarray(score_model.varied(images, jax.random.key(0)))
+
+    def values(x):
+        """Of each channel, sorted, about their mean."""
+        return np.sort((x - x.mean((1, 2), keepdims=True)).reshape(len(x), -1, 3), axis=1)
+
+    np.testing.assert_allclose(values(found), values(images), atol=1e-6)
+    assert np.abs(found.mean((1, 2)) - images.mean((1, 2))).max() <= 0.06
+    # Where the first pixel goes: to each of the four corners, by eight ways.
+    first = images[:, 0, 0] - images.mean((1, 2))
+    centred = found - found.mean((1, 2), keepdims=True)
+    at = [np.abs(centred[i] - first[i]).sum(-1).argmin() for i in range(len(images))]
+    assert set(at) == {0, 3, 12, 15}
+
+
+def test_a_classifier_of_other_settings_is_refused(score_model, tmp_path):
+    score_model.FLAGS(["score_model"])
+    labels = Labels(Views(np.arange(20), np.linspace(0.5, 19.5, 20)))
+    path = tmp_path / "classifier.json"
+    score_model.claim(path, labels)
+    score_model.claim(path, labels)
+    with flagsaver(epochs=1), pytest.raises(UserError, match="a classifier of other epochs: 5"):
+        score_model.claim(path, labels)
+    fewer = Labels(Views(np.arange(3), np.full(3, 0.5)))
+    with pytest.raises(UserError, match="a classifier of other classes; give another --workdir"):
+        score_model.claim(path, fewer)
+
+
+def test_a_mistake_is_one_line(score_model, capsys):
+    score_model.FLAGS(["score_model"])
+    with flagsaver(model="nowhere/"), pytest.raises(SystemExit) as stopped:
+        score_model.main([])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("score_model: ")
+    assert said.count("\n") == 1
