@@ -128,6 +128,7 @@ def networks(blocks=2, positions=8):
         down_block_types=("DownBlock2D",) * blocks,
         up_block_types=("UpBlock2D",) * blocks,
         block_out_channels=(32,) * blocks,
+        cross_attention_dim=768,  # of the text encoder
     )
     return Networks(
         CLIPTextModel(CLIPTextConfig(max_position_embeddings=positions)),
