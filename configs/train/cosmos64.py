@@ -2,9 +2,9 @@
 
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 
-2 CPU cores, 8 GiB of memory, about two hours: rendering 4, autoencoder 18, text encoder 2, denoiser
-80. The long phases end by the clock, with the learning rate decayed; on a faster machine the
-`steps` end them.
+2 CPU cores, 8 GiB of memory, an hour and three quarters: rendering 4, autoencoder 18, text encoder
+2, denoiser 80. The long phases end by the clock, with the learning rate decayed; on a faster
+machine the `steps` end them.
 On a CPU, one device a core (XLA_FLAGS=--xla_force_host_platform_device_count=2) is 5 to 25 % faster
 than one device on both.
 Result: `runs/cosmos64/model`, diffusers' layout with its card.
