@@ -148,7 +148,6 @@ def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, 
         descent,
         loss=reading.make_loss(run.in_precision(module)),
         load_batch=load_batch,
-        visit=lambda step, params: None,
     )
     start = {
         "text_encoder": _initial(module, jax.random.key(settings.seed + 2)),

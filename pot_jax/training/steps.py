@@ -176,8 +176,9 @@ class Phase:
     settings: Optimisation
     checkpoints: Checkpoints
     journal: Journal
-    visit: Callable[[int, Any], None]  # (step, averaged params): pictures, scores, exports
     seed: int
+    # (step, averaged params): pictures, scores, exports
+    visit: Callable[[int, Any], None] = lambda step, params: None
     log_every: int = 20  # steps
     save_every: float = 300.0  # seconds
     visit_every: float = 600.0  # seconds

@@ -295,10 +295,10 @@ def test_names_of_all_layers_are_those_of_diffusers(version):
     table = layer_table(config, shapes)
     layers = {target.entry.key.removesuffix(".weight") for target in table.values()}
     assert len(layers) == 354  # 72 of them the text encoder's: 12 times 6
-    differing = []
+    differing, ldm = [], unet_names(config)
     for layer in layers:
         owner = "te" if layer.startswith("text_model") else "unet"
-        for name in {layer, respelled(layer, unet_names(config))}:
+        for name in {layer, respelled(layer, ldm)}:
             key = f"lora_{owner}_{name.replace('.', '_')}.lora_down.weight"
             up = key.replace("down.weight", "up.weight")
             mapped = _maybe_map_sgm_blocks_to_diffusers(
