@@ -9,10 +9,10 @@ import ml_collections
 from pot_jax.checks import check_fields
 from pot_jax.config import from_dict
 from pot_jax.errors import UserError
+from pot_jax.training import tokenizer
 from pot_jax.training.autoencoder import AutoencoderLoss
 from pot_jax.training.data import DataConfig
 from pot_jax.training.steps import Optimisation
-from pot_jax.training.tokenizer import LEAST_VOCABULARY
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -27,16 +27,9 @@ class TokenizerSettings:
 
     def __post_init__(self):
         check_fields(self, "tokenizer")
-        if self.vocabulary < LEAST_VOCABULARY:
-            raise UserError(
-                f"tokenizer.vocabulary must be at least {LEAST_VOCABULARY} (all bytes, all bytes "
-                f"ending a word, two specials), got {self.vocabulary}"
-            )
-        if self.length < 3 or self.captions < 1:
-            raise UserError(
-                "tokenizer.length must be at least 3 (start, a word, end) and captions at least "
-                f"1, got {self.length} and {self.captions}"
-            )
+        tokenizer.check_sizes(self.vocabulary, self.length)
+        if self.captions < 1:
+            raise UserError(f"tokenizer.captions must be at least 1, got {self.captions}")
 
 
 @dataclasses.dataclass(frozen=True)

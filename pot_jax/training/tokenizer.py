@@ -14,11 +14,24 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from pot_jax.errors import UserError
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # Every byte, and every byte ending a word, is a token, so that no text is unknown.
 BASE_TOKENS = 2 * 256
-LEAST_VOCABULARY = BASE_TOKENS + 2
+
+
+def check_sizes(vocabulary: int, length: int) -> None:
+    """Raises UserError where the vocabulary or a prompt has no room for what must be in it."""
+    least = BASE_TOKENS + 2
+    if vocabulary < least:
+        raise UserError(
+            f"tokenizer.vocabulary must be at least {least} (all bytes, all bytes ending a word, "
+            f"two specials), got {vocabulary}"
+        )
+    if length < 3:
+        raise UserError(f"tokenizer.length must be at least 3 (start, one word, end), got {length}")
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) -> CLIPTokenizer:
@@ -34,16 +47,9 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) 
       A `CLIPTokenizer`.
 
     Raises:
-      ValueError: the vocabulary has no room for all bytes and the specials, or a prompt has none
-        for a single word.
+      UserError: as `check_sizes`.
     """
-    if vocabulary_size < LEAST_VOCABULARY:
-        raise ValueError(
-            f"a byte-level vocabulary needs at least {LEAST_VOCABULARY} tokens (all bytes, all "
-            f"bytes ending a word, two specials), got {vocabulary_size}"
-        )
-    if length < 3:
-        raise ValueError(f"a prompt needs at least 3 tokens (start, one word, end), got {length}")
+    check_sizes(vocabulary_size, length)
     rules = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
     learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
