@@ -12,11 +12,11 @@ from pot_jax.errors import UserError
 # Imported when first used: `pot-jax --help` and a render worker need no networks.
 _LAZY = {
     "Model": "pot_jax.weights.model",
-    "Zoom": "pot_jax.pipeline",
-    "enlarge": "pot_jax.upscaling",
-    "inpaint": "pot_jax.inpainting",
+    "Zoom": "pot_jax.pipelines.zoom",
+    "enlarge": "pot_jax.pipelines.upscale",
+    "inpaint": "pot_jax.pipelines.inpaint",
     "load": "pot_jax.weights.load",
-    "sample": "pot_jax.pipeline",
+    "sample": "pot_jax.pipelines.zoom",
 }
 
 __all__ = ["Model", "UserError", "Zoom", "enlarge", "inpaint", "load", "sample"]

@@ -88,14 +88,17 @@ def sample(arguments: Sequence[str]) -> None:
     settings = configs.from_dict(values.config.to_dict())
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax import runtime
+    from pot_jax.parallel import devices as runtime
 
     runtime.set_up(values.devices, values.distributed)
     _sample(settings, folder)
 
 
 def _sample(settings, folder: str) -> None:
-    from pot_jax import pipeline, runtime, upscaling, workdir
+    from pot_jax.parallel import devices as runtime
+    from pot_jax.pipelines import upscale as upscaling
+    from pot_jax.pipelines import zoom as pipeline
+    from pot_jax.runs import folder as workdir
     from pot_jax.weights.load import load
 
     pipeline.checked_prompts(settings.prompts)
@@ -157,8 +160,8 @@ def render(arguments: Sequence[str]) -> None:
     )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax import workdir
-    from pot_jax.evaluation.run import read_run
+    from pot_jax.runs import folder as workdir
+    from pot_jax.runs.reading import read_run
 
     output = values.output or os.path.join(folder, "zoom.mp4")
     run = read_run(folder)
@@ -186,7 +189,7 @@ def convert(arguments: Sequence[str]) -> None:
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
-    from pot_jax.weights import store
+    from pot_jax.weights import convert as store
 
     how = {"dtype": values.dtype, "variant": values.variant, **_loading(values)}
     store.convert(source, target, **how)

@@ -12,8 +12,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 from tiny_models import tiny_model
 
-from pot_jax import main, pipeline
-from pot_jax.evaluation.run import read_record
+from pot_jax import main
+from pot_jax.pipelines import zoom as pipeline
+from pot_jax.runs.reading import read_record
 from pot_jax.weights.export import export
 
 FLAGS = ["--steps=7", "--space=latent", "--config.save_every=5", "--config.movie.fps=4"]

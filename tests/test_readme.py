@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from pot_jax.evaluation.consistency import overlap_psnr
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import from_bytes, read_picture
 from pot_jax.weights.load import EMBEDDED
 

@@ -10,9 +10,9 @@ import pytest
 from absl.testing.flagsaver import flagsaver
 
 from pot_jax.errors import UserError
-from pot_jax.training import captions
 from pot_jax.training.data import Views
-from pot_jax.training.labels import Labels
+from pot_jax.world import captions
+from pot_jax.world.labels import Labels
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.digests import array_digests, combined_digest
-from pot_jax.weights.families import LowRes
 from pot_jax.weights.keys import abstract_params
+from pot_jax.weights.layouts.families import LowRes
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import read_tokenizer
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.evaluation import consistency
-from pot_jax.evaluation.run import read_levels, read_run
+from pot_jax.evaluation.metrics import overlap as consistency
 from pot_jax.media.files import write_json
 from pot_jax.media.images import from_bytes
+from pot_jax.runs.reading import read_levels, read_run
 from pot_jax.zoom.geometry import Geometry
 
 # JSON has no infinity, and float32 pictures cannot agree much better than this unless they are

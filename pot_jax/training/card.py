@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from pot_jax.training.settings import TrainSettings, as_json
-from pot_jax.training.worlds import CONCEPTS
 from pot_jax.weights.model import COMPONENTS, Model
+from pot_jax.world import CONCEPTS
 
 _CARD = """\
 ---

@@ -26,7 +26,7 @@ import numpy as np
 
 from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
-from pot_jax.training.worlds import DEEPEST
+from pot_jax.world import DEEPEST
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).

@@ -17,17 +17,19 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from pot_jax.checkpoints import Checkpoints
+from pot_jax import world as worlds
 from pot_jax.media.images import contact_sheet, save_png, to_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.vae import AutoencoderKL, decode_latents
-from pot_jax.training import autoencoder, captions, diffusion, reading, worlds
+from pot_jax.runs.checkpoints import Checkpoints
+from pot_jax.training import autoencoder, diffusion, reading
 from pot_jax.training.data import STREAMS, Views, batch_indices, from_bytes
 from pot_jax.training.journal import Journal
-from pot_jax.training.labels import Labels
 from pot_jax.training.settings import TrainSettings
 from pot_jax.training.steps import Optimisation, Phase, run_phase
 from pot_jax.weights.tokenization import tokenize
+from pot_jax.world import captions
+from pot_jax.world.labels import Labels
 
 SHOWN_STEPS, SHOWN_GUIDANCE = 20, 4.0  # of the sample grids
 SCORED = 256  # pictures over which the autoencoder is scored, and its latents standardised

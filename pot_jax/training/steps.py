@@ -20,9 +20,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from pot_jax.checkpoints import Checkpoints
 from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
+from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 

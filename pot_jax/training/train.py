@@ -31,13 +31,14 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from pot_jax import world as worlds
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.training import diffusion, phases, worlds
+from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
 from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings

@@ -21,10 +21,10 @@ from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError
-from pot_jax.weights.families import FAMILIES
+from pot_jax.weights.formats.safetensors import FLOATS, shown
 from pot_jax.weights.keys import key_table
+from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
-from pot_jax.weights.read import FLOATS, shown
 from pot_jax.weights.tokenization import write_tokenizer
 
 _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> safetensors' name

@@ -26,14 +26,17 @@ from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError
-from pot_jax.weights import hub, kept, lora, read, textual_inversion
+from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import array_digest, combined_digest
-from pot_jax.weights.families import FAMILIES
+from pot_jax.weights.formats import kept
+from pot_jax.weights.formats import safetensors as read
+from pot_jax.weights.formats.safetensors import listed, shown
 from pot_jax.weights.keys import Entry, abstract_params, key_table
+from pot_jax.weights.layouts import hub
+from pot_jax.weights.layouts.families import FAMILIES
+from pot_jax.weights.layouts.single_file import file_source
+from pot_jax.weights.layouts.source import Source, folder_source
 from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype, read_parts
-from pot_jax.weights.read import listed, shown
-from pot_jax.weights.single_file import file_source
-from pot_jax.weights.source import Source, folder_source
 
 # The models that ship with the package, by name.
 EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}

@@ -21,9 +21,9 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
-from pot_jax.weights.adapters import EmbeddingFile, LoraFile
-from pot_jax.weights.families import FAMILIES, Family, LowRes
-from pot_jax.weights.read import json_object, shown
+from pot_jax.weights.adapters.files import EmbeddingFile, LoraFile
+from pot_jax.weights.formats.safetensors import json_object, shown
+from pot_jax.weights.layouts.families import FAMILIES, Family, LowRes
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
 

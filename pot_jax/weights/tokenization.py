@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pot_jax.errors import UserError
-from pot_jax.weights.read import json_object, plain_file, shown
+from pot_jax.weights.formats.safetensors import json_object, plain_file, shown
 
 # transformers says at import that there is no torch, and does not need it for a tokenizer.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pot_jax.diffusion import agreement, guidance
+from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import (
     Parts,
     chunks,
@@ -18,7 +18,7 @@ from pot_jax.diffusion.sampler import (
 )
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS
-from pot_jax.zoom import blending, operators
+from pot_jax.zoom import agreement, blending, operators
 from pot_jax.zoom.geometry import Geometry
 
 LEVELS, SIZE, CHANNELS = 5, 16, 3

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pot_jax.errors import UserError
 from pot_jax.evaluation import report
-from pot_jax.evaluation.run import read_levels, read_run
 from pot_jax.media.images import save_png, stack_to_bytes
+from pot_jax.runs.reading import read_levels, read_run
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 

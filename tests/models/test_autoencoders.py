@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from initial_params import initial_params
 
 from pot_jax.errors import UserError
-from pot_jax.models.initial import initial_params
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents, encode_latents
 from pot_jax.weights.keys import abstract_params

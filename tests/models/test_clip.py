@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from initial_params import initial_params
 
 from pot_jax.errors import UserError
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.initial import initial_params
 from pot_jax.models.layers import quick_gelu
 from pot_jax.weights.keys import abstract_params
 

@@ -1,9 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from initial_params import initial_params
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.initial import initial_params
 from pot_jax.weights.keys import abstract_params
 
 SHAPES = abstract_params(

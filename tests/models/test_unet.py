@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from initial_params import initial_params
 
 from pot_jax.errors import UserError
-from pot_jax.models.initial import initial_params
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.weights.keys import abstract_params
 

@@ -31,11 +31,11 @@ from torch.nn import functional
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
+from pot_jax.weights.adapters.lora_names import layer_and_part, layer_table, plain
 from pot_jax.weights.export import export
 from pot_jax.weights.keys import abstract_params
-from pot_jax.weights.ldm_names import respelled, unet_names
+from pot_jax.weights.layouts.original_names import respelled, unet_names
 from pot_jax.weights.load import load
-from pot_jax.weights.lora_names import layer_and_part, layer_table, plain
 from pot_jax.weights.tokenization import tokenize
 
 STRENGTH = 0.8

@@ -9,9 +9,9 @@ from pairs import to_torch
 from tiny_models import tiny_consistency_model
 
 import pot_jax
-from pot_jax import pipeline
-from pot_jax.conditions import guidance_embedding
 from pot_jax.config import RunSettings, SamplerSettings
+from pot_jax.pipelines import zoom as pipeline
+from pot_jax.pipelines.conditions import guidance_embedding
 from pot_jax.weights.export import export
 
 PROMPT = "star a"

@@ -16,10 +16,11 @@ from single_files import SD15, SD21, TINY_1, TINY_2, UPSCALER, tensors, weights
 from test_model_keys import SD15_UNET, SD21_UNET, SD_VAE, UPSCALER_UNET, shapes_of
 from tiny_models import write_tiny_tokenizer
 
-from pot_jax.weights import pickled, read
 from pot_jax.weights.export import export
+from pot_jax.weights.formats import pickled
+from pot_jax.weights.formats import safetensors as read
 from pot_jax.weights.keys import key_table
-from pot_jax.weights.ldm import Shapes, describe
+from pot_jax.weights.layouts.original import Shapes, describe
 from pot_jax.weights.load import load
 
 TINY = {

@@ -9,11 +9,11 @@ from pairs import to_torch
 from tiny_models import tiny_model, tiny_upscaler
 
 import pot_jax
-from pot_jax import upscaling
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.models.vae import decode_latents
-from pot_jax.pipeline import Zoom
+from pot_jax.pipelines import upscale as upscaling
+from pot_jax.pipelines.zoom import Zoom
 from pot_jax.weights.export import export
 from pot_jax.weights.load import load
 from pot_jax.zoom.geometry import Geometry

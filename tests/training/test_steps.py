@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
+from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import steps as steps_module
 from pot_jax.training.journal import Journal
 from pot_jax.training.steps import (

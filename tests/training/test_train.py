@@ -13,18 +13,18 @@ from PIL import Image
 
 import pot_jax.weights.load
 from configs.train import cosmos64, cosmos64_gpu
-from pot_jax.checkpoints import Checkpoints
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
+from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
 from pot_jax.training.data import Views, draw_views
-from pot_jax.training.labels import Labels
 from pot_jax.training.reading import start_heads
 from pot_jax.training.settings import read_settings
 from pot_jax.training.steps import start_state
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
+from pot_jax.world.labels import Labels
 
 
 def tiny() -> dict:

@@ -1,0 +1,181 @@
+"""Painting anew what a mask covers, with Stable Diffusion's inpainting models.
+
+    pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, and beside them the
+    mask and the encoded picture without what it covers -> decode [B, H, W, 3]
+
+The sampler's levels are the B pictures here, each with noise of its own; nothing passes between
+them.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pot_jax.config import SamplerSettings
+from pot_jax.diffusion import guidance
+from pot_jax.diffusion.sampler import Parts, chunks, make_chunk, start
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.errors import UserError
+from pot_jax.parallel import mesh as meshes
+from pot_jax.pipelines.conditions import denoiser, text_conditions
+from pot_jax.pipelines.program import autoencoder as autoencoder_calls
+from pot_jax.pipelines.zoom import CHUNK, checked_prompts
+from pot_jax.weights.layouts.families import require_task
+from pot_jax.weights.model import Model
+from pot_jax.zoom import agreement
+
+_DECODE_ROWS = 8  # pictures decoded at a time on each device
+
+
+def inpaint(
+    model: Model,
+    prompt: str | Sequence[str],
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    negative_prompt: str = "",
+    steps: int = 50,
+    guidance_scale: float = 7.5,
+    solver: str = "ddim",
+    eta: float = 0.0,
+    seed: int = 0,
+    latents: np.ndarray | None = None,
+    devices: list[jax.Device] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Paints anew what a mask covers, in one picture or several.
+
+    Args:
+      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline.
+      prompt: what to paint; one text for all pictures, or one for each.
+      image: [H, W, 3] or [B, H, W, 3] in [-1, 1].
+      mask: [H, W] or [B, H, W], from 0.5 on where to paint; one for all pictures, or one for each.
+      negative_prompt: what guidance leads away from.
+      steps: denoising steps.
+      guidance_scale: s in u + s (c - u); 1 is no guidance.
+      solver: a name in `SOLVERS`.
+      eta: DDIM's noise.
+      seed: of all noise.
+      latents: unit noise [B, h, w, c] to begin from instead of drawn noise.
+      devices: to split the pictures over; default all.
+      progress: called with (steps done, steps in all), first with 0 before compilation.
+
+    Returns:
+      Pictures of the shape of `image`, in [-1, 1]. What the mask leaves is the autoencoder's
+      rendering of the picture; take it from `image` where it has to be the same to the last bit.
+
+    Raises:
+      ValueError: one line naming what does not fit.
+    """
+    require_task(model, "inpainting", "inpainting")
+    # Checks them.
+    settings = SamplerSettings(solver, steps, guidance_scale, eta=eta)
+    images, masks = _checked_pictures(model, image, mask)
+    prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
+    if len(prompts) != len(images):
+        raise UserError(f"prompt: expected one text, or {len(images)}, got {len(prompts)}")
+    mesh = meshes.device_mesh(devices=devices)
+    networks = model.unet, model.autoencoder, model.schedule
+    program = _assemble(*networks, solver, settings.guidance_scale, mesh, images.shape[:3])
+    weights = meshes.replicate(
+        {name: model.params[name] for name in ("unet", "autoencoder")}
+        | {"conditions": text_conditions(model, prompts, negative_prompt, guidance_scale)},
+        mesh,
+    )
+    beside = program.beside(weights, images, masks)
+    halves = len(weights["conditions"]["text_states"]) // len(images)
+    weights["conditions"]["beside"] = jnp.concatenate([beside] * halves)
+
+    plan = program.parts.solver.plan(model.schedule, steps, eta=settings.eta)
+    _check_latents(latents, (*beside.shape[:3], model.unet.config.out_channels))
+    state = start(program.parts, plan, jax.random.key(seed), latents)
+    if progress:
+        progress(0, steps)
+    for rows, active, done in chunks(plan, CHUNK):
+        state = program.advance(weights, state, rows, active)
+        if progress:
+            progress(done, len(plan.timesteps))
+    painted = np.asarray(program.decode(weights, state.latents))
+    if not np.isfinite(painted).all():
+        raise UserError("the pictures hold NaN or infinity; try dtype=float32 or another solver")
+    return np.clip(painted, -1, 1).reshape(np.shape(image))
+
+
+class _Program(NamedTuple):
+    """The compiled functions for pictures of one shape."""
+
+    parts: Parts
+    beside: Callable  # (weights, images, masks) -> what goes beside the latents, [B, h, w, 1 + c]
+    advance: Callable  # one chunk of steps
+    decode: Callable  # (weights, latents) -> images
+
+
+@functools.lru_cache(maxsize=16)
+def _assemble(
+    unet: nn.Module,
+    autoencoder: nn.Module,
+    schedule: ScheduleConfig,
+    solver: str,
+    guidance_scale: float,
+    mesh: jax.sharding.Mesh,
+    shape: tuple[int, int, int],
+) -> _Program:
+    decode, encode = autoencoder_calls(autoencoder, mesh, _DECODE_ROWS)
+    factor = autoencoder.config.downsample_factor
+    count, height, width = shape
+    grid = (height // factor, width // factor, unet.config.out_channels)
+
+    def draw(key):
+        """Picture i draws from fold_in(key, i), so that another picture changes nothing."""
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+        return jax.vmap(lambda key: jax.random.normal(key, grid))(keys)
+
+    def beside(weights, images, masks):
+        kept = encode(weights, images * (1 - masks))
+        # A cell of the latents is painted if its first pixel is, as in training.
+        return jnp.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)
+
+    parts = Parts(
+        denoise=denoiser(unet, guidance_scale, mesh),
+        to_clean=guidance.estimator(schedule),
+        agree=agreement.none,
+        first_noise=draw,
+        step_noise=draw,
+        solver=SOLVERS[solver],
+    )
+    return _Program(parts, jax.jit(beside), jax.jit(make_chunk(parts)), jax.jit(decode))
+
+
+def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images [B, H, W, 3] and masks [B, H, W, 1] of 0 and 1, float32."""
+    images, masks = np.asarray(image, np.float32), np.asarray(mask, np.float32)
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise UserError(f"image: expected [H, W, 3] or [B, H, W, 3], got {np.shape(image)}")
+    if not np.abs(images).max() <= 1:
+        raise UserError(f"image: expected values in [-1, 1], got up to {np.abs(images).max()}")
+    factor = model.autoencoder.config.downsample_factor
+    if images.shape[1] % factor or images.shape[2] % factor:
+        raise UserError(
+            f"image: expected a height and a width that are multiples of {factor}, got "
+            f"{images.shape[1]} x {images.shape[2]}"
+        )
+    masks = masks[None] if masks.ndim == 2 else masks
+    if masks.shape not in (images.shape[:3], (1, *images.shape[1:3])):
+        raise UserError(
+            f"mask: expected {images.shape[1:3]}, or one for each of {len(images)} pictures, got "
+            f"{np.shape(mask)}"
+        )
+    masks = np.broadcast_to(masks >= 0.5, images.shape[:3])
+    return images, masks[..., None].astype(np.float32)
+
+
+def _check_latents(latents: Any, expected: tuple[int, ...]) -> None:
+    if latents is not None and np.shape(latents) != expected:
+        raise UserError(f"latents: expected unit noise of {expected}, got {np.shape(latents)}")

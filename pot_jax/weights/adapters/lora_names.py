@@ -1,0 +1,92 @@
+"""How LoRA files name the layers of a Stable Diffusion, and which parameter each name means.
+
+One layer, as it is met:
+
+    lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight   kohya
+    lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight           kohya, LDM
+    unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight           PEFT
+    unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight        diffusers
+    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   and before
+
+LDM is the code that Stable Diffusion came with. Points and underscores are taken for the same, so
+that all these are one name with a beginning and an end that are cut off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pot_jax.models.unet import UNetConfig
+from pot_jax.weights.keys import Entry, key_table
+from pot_jax.weights.layouts.original_names import respelled, unet_names
+
+
+class Target(NamedTuple):
+    """The weight that a LoRA's layer is added to."""
+
+    path: tuple[str, ...]  # component first
+    entry: Entry
+
+
+# What follows a layer's name: "_lora.down" belongs to the attention processors of old diffusers.
+_END = re.compile(
+    r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|mid|A|B)(?:\.default)?\.weight|(.+)\.(alpha)"
+)
+_PARTS = {"A": "down", "B": "up"}
+_BEGINNING = re.compile(
+    r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
+)
+# Attention's layers as old diffusers called them, in both networks.
+_OLD = {
+    "to_out_0": "to_out",
+    "q_proj": "to_q",
+    "k_proj": "to_k",
+    "v_proj": "to_v",
+    "out_proj": "to_out",
+}
+
+
+def layer_and_part(key: str) -> tuple[str, str] | None:
+    """The layer's name as it is spelled, and "down", "up", "mid" or "alpha"; None if neither."""
+    match = _END.fullmatch(key)
+    if match is None:
+        return None
+    name, part, scaled, alpha = match.groups()
+    return (scaled, alpha) if alpha else (name, _PARTS.get(part, part))
+
+
+def plain(name: str) -> str:
+    """A layer's name in the one spelling that `layer_table` uses."""
+    name = name.replace(".", "_")
+    return name[_BEGINNING.match(name).end() :].replace("_processor_", "_")
+
+
+def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Target]:
+    """Every layer that a LoRA can be for, under each of its names.
+
+    Args:
+      config: the UNet's.
+      shapes: of the parameters of "unet" and "text_encoder", nested dicts.
+    """
+    table, ldm = {}, unet_names(config)
+    for component in ("unet", "text_encoder"):
+        for path, entry in key_table(shapes[component]).items():
+            if path[-1] != "kernel":  # dense layers and convolutions only
+                continue
+            target = Target((component, *path), entry)
+            keys = [entry.key, *entry.aliases]
+            if component == "unet":
+                keys += [respelled(key, ldm) for key in keys]
+            for key in keys:
+                name = key.removesuffix(".weight").replace(".", "_")
+                table |= dict.fromkeys(_spellings(name), target)
+    return table
+
+
+def _spellings(name: str) -> Iterator[str]:
+    yield name
+    for new, old in _OLD.items():
+        if name.endswith(f"_{new}"):
+            yield name.removesuffix(new) + old

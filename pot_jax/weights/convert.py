@@ -1,0 +1,38 @@
+"""`pot-jax convert`: a model kept with Orbax, so that the next start skips the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from pot_jax.weights.export import check_vacant, new_folder, write_settings
+from pot_jax.weights.formats.kept import keep_arrays
+from pot_jax.weights.load import load
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    **how: Any,
+) -> None:
+    """Loads a model and keeps it in `target`, a folder that `load` then reads without the work.
+
+    Args:
+      source: what `load` takes: a name, a folder, or a single-file checkpoint.
+      target: a new folder.
+      dtype: of the arrays kept: float32, bfloat16 or float16.
+      **how: the other arguments of `load`: variant, tokenizer, prediction_type, allow_pickle.
+
+    Raises:
+      UserError: the source cannot be loaded, or the target exists or cannot be written.
+    """
+    check_vacant(target)  # before minutes of work
+    model = load(source, dtype=dtype, **how)
+    with new_folder(target) as place:
+        write_settings(model, place)
+        keep_arrays(model.params, place)

@@ -1,0 +1,146 @@
+"""Parameters kept with Orbax, and read back only if every array is what was kept.
+
+A kept copy is a folder in the diffusers layout for its settings and tokenizer, with the arrays in
+`arrays/` (Orbax, as the models take them: no key table, no transposing) and `pot_jax.json`, the
+marker, which holds each array's SHA-256. Orbax does not notice a flipped bit in array data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+from flax.traverse_util import flatten_dict
+
+from pot_jax.errors import UserError
+from pot_jax.weights.digests import array_digest, array_digests
+from pot_jax.weights.formats.safetensors import json_object, shown
+
+MARKER = "pot_jax.json"
+_ARRAYS = "arrays"
+_VERSION = 1  # of this layout
+_THREADS = 2  # arrays in flight: two cores are busy with two
+
+T = TypeVar("T")
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a folder is a kept copy; a diffusers folder has no marker."""
+    return (folder / MARKER).is_file()
+
+
+def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
+    """Writes parameters and, last, the marker that makes the folder a kept copy.
+
+    Raises:
+      OSError: the disk is full or not writable.
+    """
+    # Weights hardly compress, and zstd would cost more than reading the difference.
+    # The layout is said in full, because `_reader` knows it.
+    layout = {"use_compression": False, "use_ocdbt": True, "use_zarr3": False}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**layout)) as writer:
+        writer.save(folder.absolute() / _ARRAYS, args=ocp.args.PyTreeSave(dict(params)))
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)}
+    marker = {
+        "what": "a model kept by pot_jax, as `pot-jax convert` makes them",
+        "version": _VERSION,
+        "dtype": dtypes.pop() if len(dtypes) == 1 else sorted(dtypes),
+        "sha256": array_digests(params),
+    }
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+
+
+def restore_arrays(
+    folder: Path,
+    expected: Mapping[str, Any],
+    take: Callable[[str, np.ndarray, str], T],
+) -> dict[str, T]:
+    """Reads the parameters of a kept copy, each checked to be what was kept.
+
+    Args:
+      folder: the kept copy.
+      expected: nested dict of `jax.ShapeDtypeStruct`: names and shapes as the models need them;
+        the dtype is the copy's own.
+      take: called in several threads with each array's path ("unet/conv_in/kernel"), the array and
+        its digest. Two arrays are in memory besides what it returns.
+
+    Returns:
+      What `take` returned, by path, in the order of `expected`.
+
+    Raises:
+      UserError: the copy is of another layout, incomplete or damaged, or of other models.
+    """
+    where, again = shown(str(folder)), "make it again with `pot-jax convert`"
+    marker = json_object(folder / MARKER)
+    kept = marker.get("sha256")
+    if marker.get("version") != _VERSION or not isinstance(kept, dict):
+        raise UserError(
+            f"{where} was kept in layout {shown(str(marker.get('version')))}, this is "
+            f"{_VERSION}; {again}"
+        )
+    wanted = flatten_dict(dict(expected), sep="/")
+    if kept.keys() != wanted.keys():
+        differing = sorted(kept.keys() ^ wanted.keys())
+        raise UserError(
+            f"{where} was kept for other models: {len(differing)} arrays differ "
+            f"({', '.join(map(shown, differing[:3]))}); {again}"
+        )
+    damaged: list[str] = []
+    read = _reader(folder)
+
+    def check(path: str) -> T | None:
+        values = read(path)
+        digest = array_digest(values)
+        if digest != kept[path]:
+            damaged.append(path)
+        if damaged:  # read on only to find what else is damaged
+            return None
+        if values.shape != wanted[path].shape:
+            raise UserError(
+                f"{where} was kept for other models: {shown(path)} is {values.shape}, expected "
+                f"{wanted[path].shape}; {again}"
+            )
+        return take(path, values, digest)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        taken = list(threads.map(check, wanted))
+    if damaged:
+        raise UserError(
+            f"{where} is damaged: {len(damaged)} of {len(kept)} arrays are not what was kept "
+            f"({', '.join(sorted(damaged)[:3])}); {again}"
+        )
+    return dict(zip(wanted, taken))
+
+
+def _reader(folder: Path) -> Callable[[str], np.ndarray]:
+    """A function of an array's path that reads it.
+
+    Orbax keeps each array as a zarr in one OCDBT store, by its path with dots, and reads it through
+    TensorStore, as is done here. Orbax itself would read all arrays before the first can be hashed,
+    cast and placed; and to have it read some of a thousand takes it a quarter of a second.
+    """
+    base = (folder / _ARRAYS).absolute().as_uri()
+    # What is kept in memory is the tree of names, not the arrays.
+    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": 10_000_000}})
+
+    def read(path: str) -> np.ndarray:
+        store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
+        spec = {"driver": "zarr", "kvstore": store}
+        try:
+            return tensorstore.open(spec, open=True, context=context).result().read().result()
+        # TensorStore tells of missing and damaged files in several classes.
+        except Exception as error:
+            line = shown(next(iter(str(error).splitlines()), type(error).__name__))
+            raise UserError(
+                f"{shown(str(folder))} is incomplete or damaged ({line}); make it again with "
+                "`pot-jax convert`"
+            ) from None
+
+    return read

@@ -1,0 +1,340 @@
+"""Pickled torch checkpoints (`.ckpt`, `.pt`), read without torch and without running anything.
+
+What `torch.save` writes (since torch 1.6) is a zip without compression:
+
+    archive/data.pkl        a pickle of everything but numbers; a tensor in it is
+                            (storage, offset, shape, strides)
+    archive/data/0, 1, ...  the storages: plain little-endian arrays
+
+A pickle is a program that may call whatever it names. Here it finds nothing to call but the few
+names of the table below, which build plain records; any other name ends the reading. What comes out
+is what `read.header` gives for a safetensors file: where each tensor lies, checked against the
+storage it says it is in, so that tensors are then read one by one, straight from the file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+import reprlib
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pot_jax.errors import UserError
+from pot_jax.weights.formats.safetensors import ITEM_BYTES, Tensor, impostor, plain_file, shown
+
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+_MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optimizer has under 3 MB
+_LOCAL_HEADER = 30  # bytes before the name in a zip's local file header
+
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+}
+
+
+class _Storage(NamedTuple):
+    """One array of the file, as the pickle speaks of it."""
+
+    dtype: str
+    key: str
+    size: int  # elements
+
+
+class _View(NamedTuple):
+    """A tensor, as the pickle speaks of it: not checked yet."""
+
+    storage: Any
+    offset: Any  # elements
+    shape: Any
+    strides: Any  # elements
+
+
+class _Record(NamedTuple):
+    """Where one of the zip's files lies."""
+
+    start: int  # first byte of its content, from the beginning of the zip
+    nbytes: int
+
+
+class _Inert:
+    """Stands for an object that is of no use here: whatever is done with it gives it again.
+
+    Callables are instances of such classes, without attributes, and not functions or classes, so
+    that a pickle that sets attributes (its BUILD) changes nothing that outlives it.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        return self
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _RebuildTensor(_Inert):
+    __slots__ = ()
+
+    def __call__(self, storage, offset, shape, strides, requires_grad, hooks, metadata=None):
+        return _View(storage, offset, shape, strides)
+
+
+class _RebuildParameter(_Inert):
+    __slots__ = ()
+
+    def __call__(self, data, requires_grad, hooks):
+        return data
+
+
+_INERT = _Inert()
+# All that a checkpoint can name.
+_KNOWN: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+    **{("torch", name): dtype for name, dtype in _STORAGES.items()},
+    # What trainers keep beside the weights: a best score, sets of names.
+    ("builtins", "set"): _INERT,
+    ("__builtin__", "set"): _INERT,
+    ("numpy", "dtype"): _INERT,
+    ("numpy.core.multiarray", "scalar"): _INERT,
+    ("numpy._core.multiarray", "scalar"): _INERT,
+    ("_codecs", "encode"): _INERT,
+}
+# The states of pytorch_lightning's callbacks are kept by the callbacks' classes.
+_CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
+
+
+class _Reader(pickle.Unpickler):
+    """An unpickler that knows the names above and no other."""
+
+    def __init__(self, text: bytes, where: str):
+        super().__init__(io.BytesIO(text))
+        self._where = where
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        if f"{module}.".startswith(_CALLBACKS):
+            return _INERT
+        raise UserError(
+            f"{self._where} asks for {shown(f'{module}.{name}')}, which no weights need: nothing "
+            "was run; get the model as safetensors"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        match pid:
+            case ("storage", str(dtype), str(key), str(), int(size)) if dtype in ITEM_BYTES:
+                return _Storage(dtype, key, size)
+        raise ValueError(f"no storage is called {_brief(pid)}")
+
+
+def is_pickled(start: bytes) -> bool:
+    """Whether a file that begins so is a pickle or a zip, as torch's checkpoints are."""
+    return start.startswith((ZIP, PICKLE))
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a pickled checkpoint by name: those of its `state_dict`, if it has one.
+
+    Optimizer states, callbacks, counters and whatever else is no tensor is left out.
+
+    Raises:
+      UserError: the file is not torch's zip, is truncated or damaged, names something that is not
+        in the table above, or has tensors that do not lie in their storages, all of them named.
+    """
+    path = plain_file(Path(path), "checkpoint")
+    where = shown(str(path))
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(ZIP):
+        raise UserError(f"{where} {_instead(start)}")
+    text, records = _archive(path, where)
+    state = _unpickled(text, where)
+    found, problems = {}, []
+    for name, view in dict.items(state):
+        if isinstance(view, _View) and isinstance(name, str):
+            try:
+                found[name] = _placed(path, name, view, records)
+            except ValueError as error:
+                problems.append(f"{shown(name)} {error}")
+    if problems:
+        few = "; ".join(problems[:3]) + "; ..." * (len(problems) > 3)
+        raise UserError(f"{where} has {len(problems)} tensors that cannot be ({few}); get it again")
+    if not found:
+        raise UserError(f"{where} holds no tensors by name; a model's weights were expected")
+    return found
+
+
+def _instead(start: bytes) -> str:
+    if start.startswith(PICKLE):
+        return (
+            "is in the format that torch wrote before version 1.6, which is not read; load and "
+            "save it with a newer torch, or get the model as safetensors"
+        )
+    return impostor(start) or "is no torch checkpoint; get it again"
+
+
+# The zip -----------------------------------------------------------------------------------------
+
+
+def _archive(path: Path, where: str) -> tuple[bytes, dict[str, _Record]]:
+    """The pickle of an archive, and where its storages lie, by key."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            names = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
+            if len(names) != 1 or len(entries) != len(archive.infolist()):
+                raise UserError(f"{where} is a zip, but not one of torch's; get it again")
+            root = names[0].removesuffix("data.pkl")
+            if f"{root}constants.pkl" in entries:
+                raise UserError(f"{where} is a TorchScript program, not weights")
+            stored = [
+                entry
+                for name, entry in entries.items()
+                if name.startswith(f"{root}data/") or name in (names[0], f"{root}byteorder")
+            ]
+            records = _records(path, where, stored)
+            if records[names[0]].nbytes > _MAX_PICKLE:
+                raise UserError(
+                    f"{where}: its data.pkl has {records[names[0]].nbytes} bytes; that of a model "
+                    f"is under {_MAX_PICKLE}"
+                )
+            if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+                raise UserError(f"{where} is of a big-endian machine, which is not read")
+            text = archive.read(names[0])
+    except UserError:
+        raise
+    except Exception as error:  # zipfile tells of damage in many classes
+        raise UserError(
+            f"{where} is truncated or damaged ({shown(str(error))}); get it again"
+        ) from None
+    prefix = f"{root}data/"
+    return text, {n.removeprefix(prefix): r for n, r in records.items() if n.startswith(prefix)}
+
+
+def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, _Record]:
+    """Where the content of each entry lies, checked to be inside the file and of no other entry."""
+    records = {}
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                raise UserError(
+                    f"{where}: {shown(entry.filename)} is compressed or encrypted, as torch never "
+                    "writes it; get the original file"
+                )
+            file.seek(entry.header_offset)
+            head = file.read(_LOCAL_HEADER)
+            if not head.startswith(ZIP) or len(head) < _LOCAL_HEADER:
+                raise ValueError(f"{shown(entry.filename)} is not where it should be")
+            lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+            start = entry.header_offset + _LOCAL_HEADER + lengths
+            records[entry.filename] = _Record(start, entry.file_size)
+    end = 0
+    for name, record in sorted(records.items(), key=lambda item: item[1]):
+        if record.start < end or record.start + record.nbytes > size:
+            raise ValueError(f"{shown(name)} overlaps another or lies outside the file")
+        end = record.start + record.nbytes
+    return records
+
+
+# The pickle --------------------------------------------------------------------------------------
+
+
+def _unpickled(text: bytes, where: str) -> dict:
+    """The dict that holds the tensors."""
+    try:
+        for operation, argument, _ in pickletools.genops(text):
+            # Python makes room for as many objects as the number that one is to be known by.
+            if "PUT" in operation.name and argument > len(text):
+                raise ValueError(f"object number {argument}")
+        content = _Reader(text, where).load()
+    except UserError:
+        raise
+    except Exception as error:  # a damaged pickle raises almost anything
+        line = shown(next(iter(str(error).splitlines()), type(error).__name__))
+        raise UserError(f"{where} has a damaged data.pkl ({line}); get it again") from None
+    if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
+        content = dict.get(content, "state_dict")
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{where} holds one {type(content).__name__.strip('_')}; tensors by name were expected"
+        )
+    return content
+
+
+def _brief(value: Any) -> str:
+    """A foreign value in a few words: written out, nested tuples can fill any memory."""
+    return shown(reprlib.repr(value))
+
+
+def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) -> Tensor:
+    """Where a tensor lies in the file. Raises ValueError saying why it cannot be."""
+    storage, offset, shape, strides = view
+    if (
+        not isinstance(storage, _Storage)
+        or not isinstance(shape, tuple)
+        or not isinstance(strides, tuple)
+        or len(shape) != len(strides)
+        or len(shape) > 32
+        or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
+    ):
+        raise ValueError(
+            f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
+        )
+    record = records.get(storage.key)
+    item = ITEM_BYTES[storage.dtype]
+    if record is None:
+        raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
+    if record.nbytes != storage.size * item:
+        raise ValueError(
+            f"is in a storage of {_brief(storage.size)} {storage.dtype}, for which the file "
+            f"has {record.nbytes} bytes"
+        )
+    axes = _axes(shape, strides)
+    elements = math.prod(shape)
+    if offset + elements > storage.size:
+        raise ValueError(
+            f"of shape {_brief(shape)} begins at element {offset} of a storage of {storage.size}"
+        )
+    start = record.start + offset * item
+    return Tensor(path, name, storage.dtype, shape, start, elements * item, axes)
+
+
+def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The axes from the slowest to the fastest; None if that is their order.
+
+    Raises ValueError where they do not fill one piece of the storage without gap or overlap.
+    """
+    if 0 in shape:
+        return None
+    # Where a tensor was kept with its channels last, or transposed, its axes have another order.
+    # The stride of an axis of length 1 means nothing.
+    short = [axis for axis, length in enumerate(shape) if length == 1]
+    long = [axis for axis, length in enumerate(shape) if length > 1]
+    slowest_first = sorted(long, key=lambda axis: -strides[axis])
+    step = 1
+    for axis in reversed(slowest_first):
+        if strides[axis] != step:
+            raise ValueError(
+                f"of shape {_brief(shape)} has strides {_brief(strides)}, which leave gaps "
+                "or overlap; save it again from contiguous tensors"
+            )
+        step *= shape[axis]
+    return None if slowest_first == long else (*short, *slowest_first)

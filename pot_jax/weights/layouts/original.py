@@ -1,0 +1,320 @@
+"""The original layout of Stable Diffusion (CompVis, Stability AI): one file, one list of tensors.
+
+    model.diffusion_model.*    the UNet, its blocks numbered through
+    first_stage_model.*        the autoencoder
+    cond_stage_model.*         the text encoder: CLIP's own names (SD 1.x) or OpenCLIP's (SD 2.x)
+
+The file says nothing of the networks but by its tensors' names and shapes. From these come here the
+configs that a diffusers folder would hold. What names and shapes cannot tell is the same in all
+these models and stands here beside its origin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.errors import UserError
+from pot_jax.models.clip import CLIPTextConfig
+from pot_jax.models.unet import UNetConfig
+from pot_jax.models.vae import AutoencoderKLConfig
+from pot_jax.weights.formats.safetensors import shown
+
+UNET = "model.diffusion_model."
+AUTOENCODER = "first_stage_model."
+TEXT = "cond_stage_model."
+CLIP = TEXT + "transformer."
+OPEN_CLIP = TEXT + "model."
+
+# What training left in a file and no picture needs.
+LEFT_OUT = re.compile(
+    # Running averages of the weights; diffusers reads the weights beside them, too.
+    r"(model_ema|first_stage_model\.model_ema)\..*"
+    # The schedule's tables, which follow from the few numbers in `schedule_json`.
+    r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
+    r"alphas_cumprod|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped"
+    r"|mean_coef[12]))"
+    r"|lvlb_weights|logvar|global_step|v_pred|ztsnr"
+    r"|first_stage_model\.loss\..*"
+    # Constants of the text encoder, and the parts of a whole CLIP that make no picture.
+    r"|cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids"
+    r"|cond_stage_model\.((transformer|model)\.)?(text_projection(\.weight)?|logit_scale|attn_mask)"
+)
+# Tensors by whose mere presence trainers say what the weights predict (ComfyUI's convention).
+PREDICTS_V = "v_pred"
+ZERO_SNR = "ztsnr"
+
+_GROUPS = 32  # of every normalisation (LDM: GroupNorm32 in openaimodel.py, Normalize in model.py)
+_HEADS = 8  # SD 1.x and the upscaler: num_heads in their yaml files
+_HEAD_CHANNELS = 64  # SD 2.x: num_head_channels in v2-inference.yaml; both kinds of CLIP
+_OPEN_CLIP_LAYERS = 24  # of ViT-H/14, of which SD 2.x takes the state before the last
+
+
+class Shapes:
+    """The shapes of a file's tensors, with errors that name file and tensor."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str):
+        self.where = where
+        self._shapes = shapes
+        parts = (name.split(".") for name in shapes)
+        self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of this name, or a module that holds tensors."""
+        return name in self._modules
+
+    def size(self, name: str, axis: int, rank: int | None = None) -> int:
+        """The length of one axis of a tensor, which must have `rank` axes if that is given."""
+        shape = self.shape(name)
+        if axis >= len(shape) or rank not in (None, len(shape)):
+            raise UserError(
+                f"{self.where}: {shown(name)} has shape {shown(str(shape))}; {rank or axis + 1} "
+                "axes were expected; get the file again"
+            )
+        return shape[axis]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor."""
+        if name not in self._shapes:
+            raise UserError(
+                f"{self.where} lacks {shown(name)}, without which the model's sizes are not known; "
+                "get the file again"
+            )
+        return self._shapes[name]
+
+    def count(self, module: str) -> int:
+        """How many of module.0, module.1, ... there are without a gap."""
+        number = 0
+        while f"{module}.{number}" in self:
+            number += 1
+        return number
+
+    @property
+    def is_open_clip(self) -> bool:
+        """Whether the text encoder is OpenCLIP, and the model so of the second generation."""
+        return OPEN_CLIP[:-1] in self
+
+    @property
+    def is_upscaler(self) -> bool:
+        """Whether the model is told the noise of a small picture that it enlarges."""
+        return f"{UNET}label_emb.weight" in self
+
+    @property
+    def predicts_v(self) -> bool:
+        """Whether the model predicts v, as far as the file can tell.
+
+        SD 2.0 and 2.1 come as two models of the same names and shapes, `v2-inference-v.yaml` (768
+        pixels, v) and `v2-inference.yaml` ("base", 512 pixels, eps). diffusers' from_single_file
+        takes both for the first, and so does this. Their relatives for inpainting and depth predict
+        eps, the upscaler v.
+        """
+        if PREDICTS_V in self or self.is_upscaler:
+            return True
+        return self.is_open_clip and self.size(f"{UNET}input_blocks.0.0.weight", 1, 4) == 4
+
+    @property
+    def dropped_layers(self) -> int:
+        """How many of the text encoder's last layers are not used: 1 in OpenCLIP, else 0.
+
+        A file written from a diffusers folder holds OpenCLIP without it: 23 layers.
+        """
+        layers = self.count(f"{OPEN_CLIP}transformer.resblocks")
+        return 1 if self.is_open_clip and layers != _OPEN_CLIP_LAYERS - 1 else 0
+
+
+class Description(NamedTuple):
+    """What a diffusers folder would say of a model: the configs of its networks, its schedule."""
+
+    text_encoder: CLIPTextConfig
+    unet: UNetConfig
+    autoencoder: AutoencoderKLConfig
+    schedule: ScheduleConfig
+
+
+def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
+    """What the names and shapes of a file tell of its model.
+
+    Args:
+      shapes: of all its tensors.
+      prediction_type: what the weights predict, as diffusers names it; by default what
+        `Shapes.predicts_v` says. SD 2.x with "epsilon" is taken for the model of 512 pixels.
+
+    Raises:
+      UserError: a tensor that tells a size is missing or has another rank, or the sizes make no
+        model.
+    """
+    predicts_v = shapes.predicts_v
+    if prediction_type is not None:
+        predicts_v = prediction_type == "v_prediction"
+    stated = {} if prediction_type is None else {"prediction_type": prediction_type}
+    try:
+        unet = unet_config(shapes, predicts_v)
+        return Description(
+            text_config(shapes),
+            unet,
+            autoencoder_config(shapes, unet.sample_size),
+            ScheduleConfig.from_json(schedule_json(shapes, predicts_v) | stated),
+        )
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        if not message.startswith(shapes.where):
+            message = f"{shapes.where}: {message}"
+        raise UserError(message) from None
+
+
+# Configs -----------------------------------------------------------------------------------------
+
+
+def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
+    """The UNet's config.
+
+    Raises:
+      UserError: a tensor that tells it is missing or has another rank, or no UNet is like this.
+    """
+    levels = _unet_levels(shapes)
+    channels = [
+        shapes.size(f"{UNET}input_blocks.{level[0]}.0.in_layers.2.weight", 0, 4) for level in levels
+    ]
+    # A level's transformer, and the innermost level's where only the middle block has one.
+    middle = f"{UNET}middle_block.1"
+    transformers = [f"{UNET}input_blocks.{level[0]}.1" for level in levels]
+    attends = [f"{name}.transformer_blocks" in shapes for name in transformers]
+    if not attends[-1]:
+        transformers[-1] = middle
+    context = shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 1, 2)
+    generation_2 = shapes.is_open_clip
+    by_width = generation_2 and not shapes.is_upscaler
+    heads = [_heads(width) if by_width else _HEADS for width in channels]
+    depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
+    crossing = [
+        attending and _only_crosses(shapes, name, width, context)
+        for name, attending, width in zip(transformers, attends, channels)
+    ]
+    classes = None
+    if shapes.is_upscaler:
+        classes = shapes.size(f"{UNET}label_emb.weight", 0, 2)
+    return UNetConfig(
+        sample_size=128 if shapes.is_upscaler else 96 if generation_2 and predicts_v else 64,
+        in_channels=shapes.size(f"{UNET}input_blocks.0.0.weight", 1, 4),
+        out_channels=shapes.size(f"{UNET}out.2.weight", 0, 4),
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
+        block_out_channels=tuple(channels),
+        layers_per_block=_one_or_all([len(level) for level in levels]),
+        norm_num_groups=_GROUPS,
+        cross_attention_dim=context,
+        transformer_layers_per_block=_one_or_all(depths),
+        attention_head_dim=_one_or_all(heads),
+        only_cross_attention=_one_or_all(crossing),
+        use_linear_projection=len(shapes.shape(f"{middle}.proj_in.weight")) == 2,
+        upcast_attention=by_width and predicts_v,  # as in diffusers' SD 2.1
+        num_class_embeds=classes,
+    )
+
+
+def _unet_levels(shapes: Shapes) -> list[list[int]]:
+    """The numbers of the input blocks of each level; each but the last ends in a downsampling."""
+    levels: list[list[int]] = [[]]
+    for number in range(1, shapes.count(f"{UNET}input_blocks")):
+        if f"{UNET}input_blocks.{number}.0.op" in shapes:
+            levels.append([])
+        else:
+            levels[-1].append(number)
+    if not all(levels):
+        raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
+    return levels
+
+
+def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
+    """Whether the first attention is on the text, too.
+
+    Equal widths cannot tell; then it is not, as in the upscaler's innermost level.
+    """
+    key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
+    return width != context and shapes.size(key, 1, 2) == context
+
+
+def _heads(width: int) -> int:
+    return max(1, width // _HEAD_CHANNELS)
+
+
+def _one_or_all(values: list) -> Any:
+    return values[0] if len(set(values)) == 1 else tuple(values)
+
+
+def autoencoder_config(shapes: Shapes, latent_size: int) -> AutoencoderKLConfig:
+    """The autoencoder's config; `latent_size` is the height and width of the UNet's latents.
+
+    Raises:
+      UserError: a tensor that tells it is missing or has another rank, or none is like this.
+    """
+    encoder = f"{AUTOENCODER}encoder."
+    levels = max(1, shapes.count(f"{encoder}down"))
+    channels = [
+        shapes.size(f"{encoder}down.{level}.block.0.conv1.weight", 0, 4) for level in range(levels)
+    ]
+    return AutoencoderKLConfig(
+        sample_size=latent_size * 2 ** (levels - 1),
+        in_channels=shapes.size(f"{encoder}conv_in.weight", 1, 4),
+        out_channels=shapes.size(f"{AUTOENCODER}decoder.conv_out.weight", 0, 4),
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(channels),
+        layers_per_block=shapes.count(f"{encoder}down.0.block"),
+        latent_channels=shapes.size(f"{AUTOENCODER}post_quant_conv.weight", 1),
+        norm_num_groups=_GROUPS,
+        # scale_factor in v1-inference.yaml, v2-inference.yaml; in x4-upscaling.yaml
+        scaling_factor=0.08333 if shapes.is_upscaler else 0.18215,
+    )
+
+
+def text_config(shapes: Shapes) -> CLIPTextConfig:
+    """The text encoder's config.
+
+    Raises:
+      UserError: a tensor that tells it is missing or has another rank, or none is like this.
+    """
+    if shapes.is_open_clip:
+        tokens, positions = "token_embedding.weight", "positional_embedding"
+        layer, mlp, prefix = "transformer.resblocks", "mlp.c_fc.weight", OPEN_CLIP
+    else:
+        tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
+        layer, mlp, prefix = "encoder.layers", "mlp.fc1.weight", CLIP
+        if f"{CLIP}text_model.final_layer_norm" in shapes:
+            prefix += "text_model."
+    vocabulary, width = (shapes.size(prefix + tokens, axis, 2) for axis in (0, 1))
+    layers = shapes.count(prefix + layer)
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=shapes.size(f"{prefix}{layer}.0.{mlp}", 0, 2),
+        projection_dim=width,
+        num_hidden_layers=layers - shapes.dropped_layers,
+        num_attention_heads=_heads(width),
+        max_position_embeddings=shapes.size(prefix + positions, 0, 2),
+        hidden_act="gelu" if shapes.is_open_clip else "quick_gelu",
+        # The last two of CLIP's vocabulary; those that a user has added come after them.
+        bos_token_id=min(49406, vocabulary - 2),
+        eos_token_id=min(49407, vocabulary - 1),
+    )
+
+
+def schedule_json(shapes: Shapes, predicts_v: bool) -> dict[str, Any]:
+    """The content of the `scheduler_config.json` that diffusers has for such a model."""
+    first, last = (1e-4, 0.02) if shapes.is_upscaler else (0.00085, 0.012)
+    return {
+        # Only names the defaults that the other entries leave open.
+        "_class_name": "DDIMScheduler" if predicts_v else "PNDMScheduler",
+        "beta_start": first,
+        "beta_end": last,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction" if predicts_v else "epsilon",
+        "rescale_betas_zero_snr": ZERO_SNR in shapes,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+    }

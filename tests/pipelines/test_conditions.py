@@ -1,0 +1,104 @@
+"""What the networks are told: rows in their order, and calls that hand them over."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_models import tiny_consistency_model, tiny_model
+
+import pot_jax
+from pot_jax.diffusion.guidance import guide
+from pot_jax.errors import UserError
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
+from pot_jax.parallel.mesh import device_mesh
+from pot_jax.pipelines import conditions
+
+PROMPTS = ["a", "star"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def consistency_model(tmp_path_factory):
+    return tiny_consistency_model(tmp_path_factory.mktemp("tokenizer"))
+
+
+def test_text_rows_are_unconditional_then_conditional(model):
+    def rows(scale, negative=""):
+        return conditions.text_conditions(model, PROMPTS, negative, scale)["text_states"]
+
+    whole, alone = rows(4.0, "st"), rows(1.0, "st")
+    assert whole.shape == (4, 8, 16)
+    np.testing.assert_array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(whole[2:], alone)
+    assert np.abs(whole[0] - rows(4.0)[0]).max() > 1e-3
+
+
+def test_a_network_with_guidance_built_in_has_one_row_a_level(consistency_model):
+    told = conditions.text_conditions(consistency_model, PROMPTS, "", 8.0)
+    assert told["text_states"].shape == (2, 8, 16)
+    assert told["timestep_cond"].shape == (2, 16)
+    with pytest.raises(UserError, match="takes no negative prompt"):
+        conditions.text_conditions(consistency_model, PROMPTS, "a", 8.0)
+
+
+def test_the_guidance_embedding_holds_waves_of_1000_w():
+    embedding = np.asarray(conditions.guidance_embedding(jnp.array([1.0, 1.002]), 9))
+    np.testing.assert_array_equal(embedding[0], [0] * 4 + [1] * 4 + [0])
+    frequencies = 10_000.0 ** -(np.arange(4) / 3)
+    np.testing.assert_allclose(embedding[1, :4], np.sin(2 * frequencies), atol=1e-3)
+    np.testing.assert_allclose(embedding[1, 4:8], np.cos(2 * frequencies), atol=1e-3)
+
+
+class Toy:
+    """A "UNet" that answers with what it is told."""
+
+    def apply(self, variables, z, timesteps, *, text_states, class_labels=0.0):
+        return (
+            variables["params"] * z.sum(-1, keepdims=True)
+            + text_states[..., None, None, None] * (class_labels * timesteps)[:, None, None, None]
+        )
+
+
+@pytest.mark.parametrize(("rows_at_once", "rescale"), [(None, 0.0), (1, 0.0), (None, 0.6)])
+def test_every_condition_reaches_its_row(rows_at_once, rescale):
+    z = jnp.arange(8.0).reshape(2, 2, 2, 1)
+    told = {
+        "text_states": jnp.array([1.0, 2.0, 3.0, 4.0]),
+        "class_labels": jnp.array([1.0, 10.0, 1.0, 10.0]),
+        "beside": jnp.tile(10 * z, (2, 1, 1, 1)),
+    }
+    mesh = device_mesh(devices=jax.devices()[:2])
+    denoise = conditions.denoiser(Toy(), 3.0, mesh, rows_at_once, rescale)
+    out = jax.jit(denoise)({"unet": 2.0, "conditions": told}, z, jnp.float32(5))
+    for level, label in enumerate((1, 10)):
+        unconditional, conditional = (
+            5 * label * told["text_states"][level + half] for half in (0, 2)
+        )
+        halves = (22 * z[level] + half for half in (unconditional, conditional))
+        np.testing.assert_allclose(out[level], guide(*halves, 3.0, rescale), rtol=1e-6)
+
+
+def test_there_is_nothing_to_rescale_in_guidance_built_in(consistency_model):
+    with pytest.raises(UserError, match="guidance_rescale: .* has its guidance built in"):
+        pot_jax.sample(consistency_model, PROMPTS, solver="lcm", steps=4, guidance_rescale=0.7)
+
+
+def test_a_consistency_model_zooms_in_four_steps(consistency_model):
+    def zoom(scale):
+        return pot_jax.sample(
+            consistency_model,
+            PROMPTS,
+            solver="lcm",
+            steps=4,
+            guidance_scale=scale,
+            space="latent",
+            devices=jax.devices()[:1],
+        )
+
+    mild, strong = zoom(1.5), zoom(9.0)
+    assert overlap_psnr(mild.images, mild.geometry).min() > 100
+    assert np.abs(mild.images - strong.images).max() > 1e-3, "guidance reaches the network"

@@ -1,0 +1,96 @@
+"""Kinds of models: read, written, and told apart in one line."""
+
+import json
+
+import pytest
+from tiny_models import tiny_consistency_model, tiny_inpainting_model, tiny_model, tiny_upscaler
+
+from pot_jax.weights.convert import convert
+from pot_jax.weights.export import export
+from pot_jax.weights.layouts.families import FAMILIES, USES, require_task
+from pot_jax.weights.load import load
+
+MODELS = {
+    "StableDiffusionPipeline": tiny_model,
+    "LatentConsistencyModelPipeline": tiny_consistency_model,
+    "StableDiffusionInpaintPipeline": tiny_inpainting_model,
+    "StableDiffusionUpscalePipeline": tiny_upscaler,
+}
+
+
+def change(path, **entries):
+    """Changes entries of a JSON file; None removes one."""
+    content = {**json.loads(path.read_text()), **entries}
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_every_family_is_tested_and_of_some_use():
+    assert MODELS.keys() == FAMILIES.keys()
+    assert {family.task for family in FAMILIES.values()} == USES.keys()
+
+
+@pytest.mark.parametrize("pipeline", MODELS)
+def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
+    model = MODELS[pipeline](tmp_path / "tokenizer")
+    export(model, tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "kept")
+    for folder in ("model", "kept"):
+        again = load(tmp_path / folder)
+        assert again.pipeline == pipeline
+        for name in ("digest", "schedule", "low_res", "unet", "autoencoder", "text_encoder"):
+            assert getattr(again, name) == getattr(model, name)
+    require_task(model, FAMILIES[pipeline].task, "this test")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "file", "entries", "words"),
+    [
+        (
+            "StableDiffusionPipeline",
+            "model_index.json",
+            {"_class_name": "IFPipeline"},
+            "IFPipeline",
+        ),
+        ("StableDiffusionPipeline", "model_index.json", {"_class_name": ["x"]}, "not supported"),
+        (
+            "StableDiffusionUpscalePipeline",
+            "model_index.json",
+            {"low_res_scheduler": None},
+            "names no low_res_scheduler",
+        ),
+        (
+            "StableDiffusionUpscalePipeline",
+            "model_index.json",
+            {"_class_name": "StableDiffusionPipeline"},
+            "low_res_scheduler",
+        ),
+        (
+            "StableDiffusionUpscalePipeline",
+            "unet/config.json",
+            {"in_channels": 4},
+            "vae with 3 channels beside the latents gives 7",
+        ),
+        (
+            "StableDiffusionInpaintPipeline",
+            "model_index.json",
+            {"_class_name": "StableDiffusionPipeline"},
+            "in_channels is 9, but its vae gives 4",
+        ),
+        (
+            "StableDiffusionPipeline",
+            "model_index.json",
+            {"_class_name": "StableDiffusionInpaintPipeline"},
+            "in_channels is 4, but its vae with 5 channels beside the latents gives 9",
+        ),
+        (
+            "LatentConsistencyModelPipeline",
+            "scheduler/scheduler_config.json",
+            {"original_inference_steps": 0},
+            "original_inference_steps must be at least 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(pipeline, file, entries, words, tmp_path, one_line):
+    export(MODELS[pipeline](tmp_path / "tokenizer"), tmp_path / "model")
+    change(tmp_path / "model" / file, **entries)
+    one_line(lambda: load(tmp_path / "model"), words)

@@ -1,0 +1,64 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pot_jax.world import CONCEPTS, DEEPEST, captions
+
+SCALES = np.linspace(0, DEEPEST, 41)
+
+
+def test_every_concept_has_two_scales():
+    assert [captions.concept(s) for s in range(20)] == [c for c in CONCEPTS for _ in range(2)]
+    assert captions.concept(DEEPEST) == CONCEPTS[-1]
+
+
+def test_captions_are_short_tidy_and_of_their_concept():
+    words_of = {
+        "galaxy": "galaxy",
+        "forest": ("forest", "tree"),
+        "nebula": ("nebula", "star"),
+        "continent": ("continent", "planet"),
+    }
+    for seed in range(40):
+        for scale in SCALES:
+            for variant in range(6):
+                words = captions.caption(seed, float(scale), variant)
+                assert len(words.split()) <= captions.MOST_WORDS
+                assert words == words.strip(" ,")
+                for slip in ("  ", " ,", ",,", "a a ", " a i", " a o", " a e"):
+                    assert slip not in words
+                name = captions.concept(scale)
+                kinds = words_of.get(name, name)
+                assert any(k in words for k in ((kinds,) if isinstance(kinds, str) else kinds))
+
+
+def test_plain_captions_name_the_attributes():
+    said_otherwise = {"none": "star field", "no rings": "planet"}
+    for seed in range(40):
+        for scale in (1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0, 19.0):
+            found = captions.attributes(seed, scale)
+            words = captions.caption(seed, scale)
+            assert found.pop("concept") == captions.concept(scale)
+            named = " ".join(said_otherwise.get(value, value) for value in found.values())
+            assert not Counter(named.split()) - Counter(words.replace(",", "").split())
+
+
+def test_captions_repeat_and_vary():
+    assert captions.caption(3, 7.2, 5) == captions.caption(3, 7.2, 5)
+    assert len({captions.caption(3, 7.2, v) for v in range(12)}) >= 5
+    assert captions.caption(1, 18.1) != captions.caption(1, 19.9)  # far and near
+
+
+def test_scene_prompts_follow_one_world():
+    prompts = captions.scene_prompts(20, seed=5)
+    assert len(prompts) == 20
+    assert prompts[19] == captions.caption(5, 19.0)
+    assert captions.scene_prompts(4, 5, start=2, zoom_factor=4)[3] == captions.caption(5, 8.0)
+
+
+def test_impossible_requests_are_refused():
+    with pytest.raises(ValueError, match="between 0 and 20"):
+        captions.concept(21)
+    with pytest.raises(ValueError, match="start higher or ask for fewer"):
+        captions.scene_prompts(40)
