@@ -1,49 +1,278 @@
-"""Checks of settings: frozen dataclasses whose fields come from files and flags.
+"""Settings: frozen dataclasses whose fields come from files, flags and Python, checked in one way.
 
-Without JAX, so that a render worker starts at once.
+    build(cls, data, path)   plain data -> cls: unknown names, old names, missing values
+    Settings.__post_init__   every field brought to its declared type, then `check_ranges`
+
+Every message names the setting by its whole path ("loras[1].strength"). Without JAX, so that a
+mistake costs no import of it and a render worker starts at once.
 """
 
+import contextlib
+import contextvars
+import copy
 import dataclasses
+import json
+import math
+import numbers
+import operator
+import reprlib
+import types
 import typing
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pot_jax.errors import UserError
 
+T = TypeVar("T")
+# Where the settings being built stand in the whole; None: they are built on their own, from Python.
+_path: contextvars.ContextVar[str | None] = contextvars.ContextVar("path", default=None)
 
-def require(ok: bool, name: str, expected: str, came):
+_WORDS = {
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    dict: "a group of settings",
+    type(None): "null",
+}
+
+
+class Unfit(Exception):
+    """A value is not of the kind that it has to be; `place` says where in it ("[1]")."""
+
+    def __init__(self, expected: str, came: Any, place: str = ""):
+        super().__init__(expected)
+        self.expected, self.came, self.place = expected, came, place
+
+
+def require(ok: bool, name: str, expected: str, came: Any) -> None:
     """Raises UserError naming the setting, what was expected and what came, unless `ok`."""
     if not ok:
-        raise UserError(f"{name}: expected {expected}, got {came!r}")
+        raise UserError(f"{name}: expected {expected}, got {reprlib.repr(came)}")
 
 
-def check_fields(settings, group: str):
-    """Brings every field to its declared type, or raises; lists become tuples."""
-    for name, hint in typing.get_type_hints(type(settings)).items():
-        label = f"{group}.{name}" if group else name
-        value = _checked(getattr(settings, name), hint, label)
-        object.__setattr__(settings, name, value)
+def fitted(value: Any, kind: Any) -> Any:
+    """Returns `value` in the declared type `kind`: a number as float, a list as tuple.
 
+    Kinds: bool, int, float (finite), str, dict, Any, None, dataclasses, Literal, unions, tuples,
+    and Annotated[int, range] or Annotated[float, "above 0"].
 
-def _checked(value, hint, name: str):
-    if dataclasses.is_dataclass(hint):
-        require(isinstance(value, hint), name, hint.__name__, value)
-        return value
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    Raises:
+      Unfit: it is of another kind.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        for one in args:
+            with contextlib.suppress(Unfit):
+                return fitted(value, one)
+        raise Unfit(described(kind), value)
+    if origin is Annotated:
+        base, bound = args
+        found = fitted(value, base)
+        if not (found > 0 if base is float else found in bound):
+            raise Unfit(described(kind), value)
+        return found
     if origin is Literal:
-        require(value in arguments, name, "one of " + ", ".join(map(str, arguments)), value)
+        if not any(type(value) is type(known) and value == known for known in args):
+            raise Unfit(described(kind), value)
         return value
     if origin is tuple:
-        require(isinstance(value, list | tuple), name, "a list", value)
-        if arguments[-1] is Ellipsis:
-            hints = [arguments[0]] * len(value)
-        else:
-            hints = arguments
-            require(len(value) == len(hints), name, f"{len(hints)} values", value)
-        return tuple(_checked(v, h, f"{name}[{i}]") for i, (v, h) in enumerate(zip(value, hints)))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    exact = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    require(exact, name, {int: "a whole number", str: "a text"}.get(hint, hint.__name__), value)
-    if hint is float:
-        require(value == value and abs(value) != float("inf"), name, "a finite number", value)
+        return _fitted_tuple(value, args)
+    if kind is Any:
+        return value
+    plain = origin or kind
+    if plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise Unfit("a finite number", value)
+        return float(value)
+    if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
+        return operator.index(value)
+    right = isinstance(value, plain) if plain not in (int, float) else False
+    if not right:
+        raise Unfit(described(kind), value)
     return value
+
+
+def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
+    if not isinstance(value, list | tuple):
+        raise Unfit("a list", value)
+    if kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    elif len(value) != len(kinds):
+        raise Unfit(f"{len(kinds)} values", value)
+    found = []
+    for i, (item, kind) in enumerate(zip(value, kinds)):
+        try:
+            found.append(fitted(item, kind))
+        except Unfit as unfit:
+            raise Unfit(unfit.expected, unfit.came, f"[{i}]{unfit.place}") from None
+    return tuple(found)
+
+
+def described(kind: Any) -> str:
+    """The kind in words, for "expected ..."."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(described(one) for one in args)
+    if origin is Annotated:
+        base, bound = args
+        words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
+        return f"{described(base)} {words}"
+    if origin is Literal:
+        return "one of " + ", ".join(str(one) or "'' (unset)" for one in args)
+    if origin is tuple:
+        return f"a list, each {described(args[0])}"
+    plain = origin or kind
+    return _WORDS.get(plain) or f"a {plain.__name__}"
+
+
+class Settings:
+    """Base of the frozen dataclasses that a user fills in."""
+
+    GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
+    # Names of earlier versions -> today's; they go on working.
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self):
+        kinds = typing.get_type_hints(type(self), include_extras=True)
+        for field in dataclasses.fields(self):
+            try:
+                value = fitted(getattr(self, field.name), kinds[field.name])
+            except Unfit as unfit:
+                require(False, self._named(field.name) + unfit.place, unfit.expected, unfit.came)
+            object.__setattr__(self, field.name, value)
+        self.check_ranges()
+
+    def check_ranges(self) -> None:
+        """Raises UserError where a value, of the right type, is out of its range."""
+
+    def require(self, name: str, ok: bool, expected: str) -> None:
+        """Raises UserError for field `name`, by its whole path, unless `ok`."""
+        require(ok, self._named(name), expected, getattr(self, name))
+
+    def _named(self, name: str) -> str:
+        path = _path.get()
+        return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
+
+
+@contextlib.contextmanager
+def _at(path: str) -> Iterator[None]:
+    token = _path.set(path)
+    try:
+        yield
+    finally:
+        _path.reset(token)
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The plain data of `cls` with nothing set; fields that must be given are left out."""
+    data = {}
+    kinds = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            data[field.name] = plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            data[field.name] = plain(field.default_factory())
+        elif dataclasses.is_dataclass(kinds[field.name]):
+            data[field.name] = defaults(kinds[field.name])
+    return data
+
+
+def plain(settings: Any) -> Any:
+    """Settings as plain data: groups as dicts, tuples as they are."""
+    if dataclasses.is_dataclass(settings):
+        return {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    if isinstance(settings, tuple):
+        return tuple(plain(item) for item in settings)
+    return copy.deepcopy(settings)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The inverse of `build`, ready for JSON."""
+    return json.loads(json.dumps(plain(settings)))
+
+
+def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
+    """Lays `data` over `base`, both plain data of the settings `cls`; old names become today's.
+
+    The one check of unknown names, for files, flags, records and Python.
+
+    Raises:
+      UserError: a name is unknown (the known ones are listed), given twice under two names, or a
+        group is given something else.
+    """
+    if not isinstance(data, Mapping):
+        raise UserError(
+            f"{path.rstrip('.') or 'the configuration'} must be a group of settings, got "
+            f"{reprlib.repr(data)}"
+        )
+    kinds = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    out, given = dict(base), {}
+    for key, value in data.items():
+        name = getattr(cls, "OLD_NAMES", {}).get(key, key)
+        if name not in known:
+            raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
+        if name in given:
+            raise UserError(
+                f"{path}{given[name]} and {path}{key} are one setting; give one of them"
+            )
+        given[name] = key
+        kind = kinds[name]
+        if dataclasses.is_dataclass(kind):
+            value = overlay(kind, base.get(name, {}), value, f"{path}{name}.")
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(base.get(name), float) and type(value) is int:
+            value = float(value)
+        out[name] = value
+    return out
+
+
+def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
+    """Builds settings from plain data; what is left out has its default.
+
+    Raises:
+      UserError: an unknown name, a missing value, or one of another kind or out of its range.
+    """
+    data = overlay(cls, defaults(cls), data, path)
+    kinds = typing.get_type_hints(cls)
+    values = {}
+    for field in dataclasses.fields(cls):
+        name, kind = field.name, kinds[field.name]
+        if name not in data:
+            raise UserError(f"setting {path}{name} is missing; give it")
+        value = data[name]
+        item = next(iter(typing.get_args(kind)), None)
+        if dataclasses.is_dataclass(kind):
+            value = build(kind, value, f"{path}{name}.")
+        elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
+            value = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
+        values[name] = value
+    with _at(path):
+        return cls(**values)
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The leaves in which two pieces of plain data differ: (path, ours, theirs), None for none."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for key in sorted(ours.keys() | theirs.keys()):
+            name = f"{path}.{key}" if path else key
+            yield from differences(ours.get(key), theirs.get(key), name)
+    elif ours != theirs:
+        yield path, ours, theirs
+
+
+def check_fields(settings: Any, group: str) -> None:
+    """Brings every field of a dataclass that is no `Settings` yet to its declared type."""
+    for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
+        try:
+            value = fitted(getattr(settings, name), kind)
+        except Unfit as unfit:
+            require(
+                False,
+                f"{group}.{name}{unfit.place}" if group else name + unfit.place,
+                unfit.expected,
+                unfit.came,
+            )
+        object.__setattr__(settings, name, value)

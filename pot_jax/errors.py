@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The one exception that means "the user can correct this", and how messages quote what came."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,21 @@ class UserError(ValueError):
     Its message is one line that says what was expected, what came, and what to do. The command line
     prints that line and exits with code 2; from Python it is a `ValueError`.
     """
+
+
+_LONGEST = 200  # characters of a foreign text that a message quotes
+
+
+def shown(text: object) -> str:
+    """A foreign text, safe to print inside a one-line message: escaped where needed, cut short."""
+    text = str(text)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what another library says in `error`, or the name of its class."""
+    return (
+        shown(next((line for line in str(error).splitlines() if line.strip()), ""))
+        or type(error).__name__
+    )
