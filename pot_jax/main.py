@@ -104,7 +104,7 @@ def sample(arguments: Sequence[str]) -> None:
 
 
 def _sample(settings: config.RunSettings, folder: str) -> None:
-    from pot_jax.pipelines.zoom import sample_run
+    from pot_jax.pipelines.zoom import prepare, sample_run
     from pot_jax.runs.folder import sample_folder
     from pot_jax.runs.progress import ProgressBar
     from pot_jax.weights.load import load
@@ -122,15 +122,9 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     upscaler = None
     if settings.upscaler.path:
         upscaler = load(settings.upscaler.path, dtype=settings.dtype)
+    prepared = prepare(model, settings, upscaler=upscaler)
     with ProgressBar() as progress:
-        zooms = sample_run(
-            model,
-            settings,
-            upscaler=upscaler,
-            workdir=folder,
-            progress=progress,
-            say=progress.say,
-        )
+        zooms = sample_run(prepared, folder, progress=progress, say=progress.say)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for index in range(settings.num_samples):
         for name in ("contact_sheet.png", "zoom.mp4"):

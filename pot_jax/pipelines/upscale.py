@@ -85,10 +85,8 @@ def upscale(
     Raises:
       UserError: one line naming what does not fit; it is a `ValueError`.
     """
-    known = [field.name for field in dataclasses.fields(UpscalerSettings) if field.name != "path"]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"unknown setting {name!r}; upscaler settings: {', '.join(known)}")
+    if "path" in settings:
+        raise UserError("unknown setting 'path'; the upscaler is the model that is given")
     if zoom.settings.upscaler.path:
         raise UserError("this zoom is upscaled already; start from the one that sample returned")
     chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")

@@ -22,7 +22,7 @@ from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines import upscale
@@ -66,6 +66,7 @@ class PreparedZoom:
     identity: dict[str, str]  # of the sampled zoom
     weights_digest: str
     upscaler: upscale.PreparedUpscaler | None
+    latents: np.ndarray | None  # unit noise to begin from, [B, N, h, w, c]
 
     @property
     def record(self) -> Record:
@@ -137,17 +138,14 @@ def sample(
     Raises:
       UserError: one line naming what does not fit; it is a `ValueError`.
     """
-    known = [field.name for field in dataclasses.fields(SamplerSettings)]
-    for name in sampler:
-        if name not in known:
-            raise UserError(f"unknown setting {name!r}; sampler settings: {', '.join(known)}")
-    named = {"solver": solver, "blend": blend}
     own = OwnParts(
-        **{part: value for part, value in named.items() if not isinstance(value, str)},
+        solver=None if isinstance(solver, str) else solver,
+        blend=None if isinstance(blend, str) else blend,
         agreement=agreement,
         guidance=guidance,
     )
-    sampler |= {part: value for part, value in named.items() if isinstance(value, str)}
+    named = {"solver": solver, "blend": blend}
+    sampler |= {part: name for part, name in named.items() if isinstance(name, str)}
     path = os.fspath(photograph) if isinstance(photograph, str | os.PathLike) else ""
     settings = build(
         RunSettings,
@@ -157,103 +155,21 @@ def sample(
             "negative_prompt": negative_prompt,
             "seed": seed,
             "sampler": sampler,
-            "zoom": {
-                "zoom_factor": zoom_factor,
-                "height": height,
-                "width": width,
-                "placement": tuple(map(tuple, placement)),
-            },
-            "photograph": {
-                "path": path,
-                "level": photograph_level,
-                "method": photograph_method,
-            },
+            "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
+            | {"placement": tuple(map(tuple, placement))},
+            "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
         },
     )
-    zooms = sample_run(
+    prepared = prepare(
         model,
         settings,
-        workdir=workdir,
         photograph=None if path else photograph,
         latents=None if latents is None else np.asarray(latents)[None],
         own_parts=own,
         devices=devices,
-        progress=progress,
-        callback=callback,
     )
+    zooms = sample_run(prepared, workdir, progress=progress, callback=callback)
     return zooms[0] if zooms is not None else read_zoom(workdir)
-
-
-def sample_run(
-    model: Model,
-    settings: RunSettings,
-    *,
-    upscaler: Model | None = None,
-    workdir: str | os.PathLike | None = None,
-    photograph: np.ndarray | None = None,
-    latents: np.ndarray | None = None,
-    own_parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
-    devices: list[jax.Device] | None = None,
-    progress: Progress | None = None,
-    callback: Callable[[Watched], None] | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> list[Zoom] | None:
-    """Walks a whole run: prepares it, resumes it or begins, samples, delivers and writes.
-
-    Args:
-      model: whose networks run.
-      settings: what to sample.
-      upscaler: the model of `settings.upscaler.path`, where that is given.
-      workdir: a folder for the run's files; None keeps nothing on disk.
-      photograph: pixels [H, W, 3] in [-1, 1], where they do not come from a path.
-      latents: unit noise [B, N, h, w, c] to begin from.
-      own_parts: functions that take the place of parts by name.
-      devices: default all.
-      progress: called with (steps done, steps in all), first before compilation.
-      callback: called with what each chunk's steps show.
-      say: called with what goes on after the last step, in words.
-
-    Returns:
-      One `Zoom` a sample; None where the folder already holds the complete run.
-
-    Raises:
-      UserError: one line naming what does not fit.
-    """
-    prepared = prepare(
-        model,
-        settings,
-        upscaler=upscaler,
-        photograph=photograph,
-        latents=latents,
-        own_parts=own_parts,
-        devices=devices,
-    )
-    if workdir is not None and claim_run(workdir, prepared.record):
-        return None
-    job, settings = prepared.job, prepared.settings
-    states = begin(job, keys_of(np.uint32(sample_seeds(settings))), latents)
-    saved = None
-    if workdir is not None:
-        saved = SavedStates(workdir, settings.save_every)
-        states = meshes.replicate(saved.restore(states), job.mesh)
-    states, timings = run(
-        job, states, progress=progress, save=saved and saved.save, callback=callback
-    )
-    say("decoding and writing" if workdir is not None else "decoding")
-    zooms = []
-    for index, seed in enumerate(sample_seeds(settings)):
-        zoom = _finished(prepared, states.latents[index], seed, timings)
-        if prepared.upscaler is not None:
-            zoom = upscale.upscale_prepared(
-                prepared.upscaler, zoom, lambda done, of: say(f"upscaling, {done} of {of} steps")
-            )
-        if workdir is not None:
-            write_zoom(zoom, sample_folder(workdir, settings, index))
-        zooms.append(zoom)
-    if workdir is not None:
-        complete_run(workdir, settings, timings)
-        saved.remove()
-    return zooms
 
 
 def prepare(
@@ -268,9 +184,20 @@ def prepare(
 ) -> PreparedZoom:
     """Checks everything that can be checked before the long work, and assembles the program.
 
-    Args and raises: as `sample_run`. What the settings say of LoRAs and embeddings gives way to
-    what the model was loaded with, digests included.
+    Args:
+      model: whose networks run.
+      settings: what to sample; what they say of LoRAs and embeddings gives way to what the model
+        was loaded with, digests included.
+      upscaler: the model of `settings.upscaler.path`, where that is given.
+      photograph: pixels [H, W, 3] in [-1, 1], where they do not come from a path.
+      latents: unit noise [B, N, h, w, c] to begin from.
+      own_parts: functions that take the place of parts by name.
+      devices: default all.
+
+    Raises:
+      UserError: one line naming what does not fit.
     """
+    _check_own_parts(own_parts)
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
@@ -285,7 +212,7 @@ def prepare(
     )
     s = settings.sampler
     prompts = checked_prompts(settings.prompts)
-    geometry = latent_geometry(model, len(prompts), settings.zoom)
+    on_latents = latent_geometry(model, len(prompts), settings.zoom)
     if s.guidance_rescale and model.unet.config.time_cond_proj_dim is not None:
         raise UserError(
             f"sampler.guidance_rescale: {model.name} has its guidance built in "
@@ -299,7 +226,7 @@ def prepare(
         unet=model.unet,
         autoencoder=model.autoencoder,
         schedule=model.schedule,
-        geometry=geometry,
+        geometry=on_latents,
         mesh=meshes.device_mesh(devices=devices),
         guided=conditions.guided,
         solver=solver,
@@ -331,7 +258,7 @@ def prepare(
     identity = {
         **model_identity(model),
         "prompts": digest([conditions.token_ids.tolist(), conditions.guided]),
-        "geometry": digest(geometry.to_json()),
+        "geometry": digest(on_latents.to_json()),
         "sampler": digest(plain(s)),
         "own parts": digest([plain(own) for own in settings.own_parts]),
         "seeds": digest(sample_seeds(settings)),
@@ -342,7 +269,68 @@ def prepare(
     if latents is not None:
         identity["given latents"] = digest(np.asarray(latents, np.float32))
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
-    return PreparedZoom(settings, job, recipe.pixel_geometry, identity, model.digest, upscaling)
+    return PreparedZoom(
+        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
+    )
+
+
+def sample_run(
+    prepared: PreparedZoom,
+    workdir: str | os.PathLike | None = None,
+    *,
+    progress: Progress | None = None,
+    callback: Callable[[Watched], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Zoom] | None:
+    """Walks the rest of a run: resumes it or begins, samples, delivers and writes.
+
+    Args:
+      prepared: from `prepare`.
+      workdir: a folder for the run's files; None keeps nothing on disk.
+      progress: called with (steps done, steps in all), first before compilation.
+      callback: called with what each chunk's steps show.
+      say: called with what goes on after the last step, in words.
+
+    Returns:
+      One `Zoom` a sample; None where the folder already holds the complete run.
+
+    Raises:
+      UserError: the folder holds another run or cannot be written, or pictures are not finite.
+    """
+    job, settings, keeps = prepared.job, prepared.settings, workdir is not None
+    if keeps and claim_run(workdir, prepared.record):
+        return None
+    states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
+    saved = SavedStates(workdir, settings.save_every) if keeps else None
+    if keeps:
+        states = meshes.replicate(saved.restore(states), job.mesh)
+    states, timings = run(
+        job, states, progress=progress, save=saved and saved.save, callback=callback
+    )
+    say("decoding and writing" if keeps else "decoding")
+    zooms = []
+    for index, seed in enumerate(sample_seeds(settings)):
+        zoom = _finished(prepared, states.latents[index], seed, timings)
+        if prepared.upscaler is not None:
+            zoom = upscale.upscale_prepared(
+                prepared.upscaler, zoom, lambda done, of: say(f"upscaling, {done} of {of} steps")
+            )
+        if keeps:
+            write_zoom(zoom, sample_folder(workdir, settings, index))
+        zooms.append(zoom)
+    if keeps:
+        complete_run(workdir, settings, timings)
+        saved.remove()
+    return zooms
+
+
+def _check_own_parts(own: OwnParts) -> None:
+    kinds = {"solver": Solver, "guidance": Guidance}
+    for part, value in own._asdict().items():
+        kind = kinds.get(part)
+        if value is not None and not (isinstance(value, kind) if kind else callable(value)):
+            expected = f"a {kind.__name__}" if kind else "a function"
+            raise UserError(f"{part}: expected {expected}, got {shown(repr(value))}")
 
 
 def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:

@@ -117,7 +117,7 @@ def test_given_latents_are_the_initial_noise(model, zoom):
 
 def test_samples_are_those_of_their_seeds(model, zoom):
     settings = RunSettings(prompts=PROMPTS, num_samples=2, sampler=SamplerSettings(steps=7))
-    zooms = pipeline.sample_run(model, settings, devices=one_device())
+    zooms = pipeline.sample_run(pipeline.prepare(model, settings, devices=one_device()))
     assert [z.settings.seed for z in zooms] == [0, 1]
     np.testing.assert_allclose(zooms[0].images, zoom.images, atol=1e-4)
     assert np.abs(zooms[1].images - zoom.images).max() > 0.1
@@ -181,7 +181,9 @@ def test_one_prompt_is_text_to_image(model):
         (["a"], {"solver": "heun"}, "one of ddpm, ddim"),
         (["a"], {"blend": "mean"}, "one of laplacian"),
         (["a"], {"space": "fourier"}, "one of latent, pixel"),
-        (["a"], {"guidance": 3}, "unknown setting 'guidance'"),
+        (["a"], {"guidence_scale": 3}, "unknown setting 'sampler.guidence_scale'; known: solver"),
+        (["a"], {"blend": 3}, "blend: expected a function, got 3"),
+        (["a"], {"guidance": 3}, "guidance: expected a Guidance, got 3"),
         (["a", "b"], {"zoom_factor": 3}, "zoom_factor 3 must divide the height"),
         (["a", "b"], {"height": 18}, "zoom.height: expected a multiple of 4"),
         (["a", "b"], {"placement": [(2, 2), (2, 2)]}, "expected 1 pairs"),
