@@ -20,8 +20,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import FLOATS, shown
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import json_object, plain_file, shown
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import regular_file
 
 # transformers says at import that there is no torch, and does not need it for a tokenizer.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -85,7 +86,7 @@ def read_tokenizer(
     where = shown(str(folder))
     whole = folder / "tokenizer.json"
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
-        plain_file(path, "tokenizer file")
+        regular_file(path, "tokenizer file")
         if path.suffix == ".json":
             json_object(path)
     if (folder / "tokenizer_config.json").exists():

@@ -13,7 +13,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from pot_jax.weights import load as loading
+from pot_jax.weights import parameters
 from pot_jax.weights.export import write_weights
 from pot_jax.weights.load import load
 
@@ -190,9 +190,9 @@ def test_only_the_first_few_of_many_are_named(folder, one_line):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 def test_one_value_that_is_not_finite(value, dtype):
     values = np.linspace(-60000, 60000, 24).reshape(2, 3, 4).astype(dtype)
-    assert loading._finite(values)
+    assert parameters._finite(values)
     values[1, 2, 3] = value
-    assert not loading._finite(values)
+    assert not parameters._finite(values)
 
 
 def test_values_beyond_float16(folder, one_line):

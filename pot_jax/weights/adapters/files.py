@@ -12,9 +12,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import shown
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import Tensor
 
 
 class LoraFile(NamedTuple):
@@ -82,7 +82,7 @@ def _items(given: Any, name: str, expected: str) -> list[tuple[Any, ...]]:
     return [tuple(item) for item in items]
 
 
-def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, read.Tensor], str]:
+def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of an adapter's file by name, and the SHA-256 of all its bytes.
 
     Args:
@@ -96,7 +96,7 @@ def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, read.Tensor]
     file = Path(path).expanduser()
     if "\0" in path or not file.is_file():
         raise UserError(f"there is no {what} file {shown(path)}")
-    tensors = read.header(file)
+    tensors = read_header(file)
     with file.open("rb") as bytes_:
         digest = hashlib.file_digest(bytes_, "sha256").hexdigest()
     if sha256 not in ("", digest):

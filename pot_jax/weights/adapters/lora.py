@@ -27,16 +27,16 @@ import jax
 import numpy as np
 from safetensors import safe_open
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import LoraFile, lora_files, read_file
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
 from pot_jax.weights.digests import array_digest
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import Tensor, listed, shown
+from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.problems import listed
 
 # kohya's trainer keeps alpha as the integer it was given.
-_NUMBERS = read.FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
+_NUMBERS = FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
 # Relatives that are no sum of a weight and a product, by what is in their keys.
 _OTHERS = {
     "dora_scale|lora_magnitude_vector": "a DoRA (weights rescaled after the sum)",
@@ -146,8 +146,8 @@ def _grouped(
         name, part = layer_and_part(key) or (None, None)
         if part is None:
             problems["keys of no known spelling"].append(f"{shown(key)} {list(tensor.shape)}")
-        elif tensor.dtype not in (_NUMBERS if part == "alpha" else read.FLOATS):
-            kind = f"tensors of a dtype not in {list(read.FLOATS)}"
+        elif tensor.dtype not in (_NUMBERS if part == "alpha" else FLOATS):
+            kind = f"tensors of a dtype not in {list(FLOATS)}"
             problems[kind].append(f"{shown(key)} {shown(tensor.dtype)}")
         elif part in layers[name]:
             problems["keys given twice"].append(shown(key))
@@ -213,7 +213,7 @@ def _alpha_over_rank(
     """The tensor alpha over the rank; else what PEFT's settings say; else 1. NaN if unusable."""
     rank = parts["down"].shape[0]
     if "alpha" in parts:
-        return float(read.array(parts["alpha"], _NUMBERS).reshape(())) / rank
+        return float(read_tensor(parts["alpha"], _NUMBERS).reshape(())) / rank
     alpha = settings.get(f"{component}.lora_alpha")
     if alpha is None:
         return 1.0
@@ -292,4 +292,4 @@ def product(layer: Layer) -> np.ndarray:
 
 
 def _float32(tensor: Tensor) -> np.ndarray:
-    return read.array(tensor).astype(np.float32)
+    return read_tensor(tensor).astype(np.float32)

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.files import EmbeddingFile, embedding_files, read_file
 from pot_jax.weights.digests import array_digest
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import Tensor, shown
+from pot_jax.weights.formats.tensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
 
 _TABLE = ("text_encoder", "text_model", "embeddings", "token_embedding", "embedding")
@@ -153,7 +152,7 @@ def add_embeddings(
 
 def _values(embedding: Embedding, dtype: np.dtype) -> np.ndarray:
     """The vectors, [n, D]."""
-    values = read.array(embedding.tensor)
+    values = read_tensor(embedding.tensor)
     with np.errstate(all="ignore"):
         values = values.astype(dtype).reshape(-1, values.shape[-1])
     if not np.isfinite(values).all():

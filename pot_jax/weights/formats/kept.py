@@ -19,9 +19,9 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax.traverse_util import flatten_dict
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.weights.digests import array_digest, array_digests
-from pot_jax.weights.formats.safetensors import json_object, shown
+from pot_jax.weights.formats.json import json_object
 
 MARKER = "pot_jax.json"
 _ARRAYS = "arrays"

@@ -25,11 +25,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import ITEM_BYTES, Tensor, impostor, plain_file, shown
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.kinds import ZIP, not_torch, regular_file
+from pot_jax.weights.formats.tensors import ITEM_BYTES, Tensor
 
-ZIP = b"PK\x03\x04"
-PICKLE = b"\x80"
 _MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optimizer has under 3 MB
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header
 
@@ -144,12 +143,7 @@ class _Reader(pickle.Unpickler):
         raise ValueError(f"no storage is called {_brief(pid)}")
 
 
-def is_pickled(start: bytes) -> bool:
-    """Whether a file that begins so is a pickle or a zip, as torch's checkpoints are."""
-    return start.startswith((ZIP, PICKLE))
-
-
-def tensors(path: Path) -> dict[str, Tensor]:
+def read_pickled(path: Path) -> dict[str, Tensor]:
     """The tensors of a pickled checkpoint by name: those of its `state_dict`, if it has one.
 
     Optimizer states, callbacks, counters and whatever else is no tensor is left out.
@@ -158,12 +152,12 @@ def tensors(path: Path) -> dict[str, Tensor]:
       UserError: the file is not torch's zip, is truncated or damaged, names something that is not
         in the table above, or has tensors that do not lie in their storages, all of them named.
     """
-    path = plain_file(Path(path), "checkpoint")
+    path = regular_file(Path(path), "checkpoint")
     where = shown(str(path))
     with path.open("rb") as file:
         start = file.read(64)
     if not start.startswith(ZIP):
-        raise UserError(f"{where} {_instead(start)}")
+        raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
     state = _unpickled(text, where)
     found, problems = {}, []
@@ -179,15 +173,6 @@ def tensors(path: Path) -> dict[str, Tensor]:
     if not found:
         raise UserError(f"{where} holds no tensors by name; a model's weights were expected")
     return found
-
-
-def _instead(start: bytes) -> str:
-    if start.startswith(PICKLE):
-        return (
-            "is in the format that torch wrote before version 1.6, which is not read; load and "
-            "save it with a newer torch, or get the model as safetensors"
-        )
-    return impostor(start) or "is no torch checkpoint; get it again"
 
 
 # The zip -----------------------------------------------------------------------------------------

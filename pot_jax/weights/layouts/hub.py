@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import shown
-from pot_jax.weights.model import component_folders
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.layouts.component import choose_weights, shard_of_each
+from pot_jax.weights.layouts.index import component_folders
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
@@ -89,7 +89,7 @@ def fetch_settings(name: str) -> Snapshot:
 
 
 def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
-    """Fetches the weights of every component: those that `read.tensors` would choose.
+    """Fetches the weights of every component: those that `component_tensors` would choose.
 
     Raises:
       UserError: the repository has no such weights, or they cannot be fetched.
@@ -99,10 +99,10 @@ def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
             continue
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
-        chosen = read.choose(names, _STEMS[library], variant, f"{snapshot.source} ({folder})")
+        chosen = choose_weights(names, _STEMS[library], variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):
-            for shard in sorted(set(read.weight_map(path).values())):
+            for shard in sorted(set(shard_of_each(path).values())):
                 _fetch(snapshot.repository, snapshot.commit, place + shard)
 
 
@@ -111,7 +111,7 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
     # Beside huggingface_hub's own `snapshots`, so that it goes when the repository goes.
     kept = folder.parents[1] / "pot_jax" / f"{commit}.json"
     try:
-        names = read.json_object(kept)["files"]
+        names = json_object(kept)["files"]
         return tuple(name for name in names if isinstance(name, str))
     except (UserError, KeyError, TypeError):
         pass  # not there yet, or damaged: ask again

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
-from pot_jax.weights.formats.safetensors import shown
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."

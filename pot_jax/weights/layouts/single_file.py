@@ -1,7 +1,7 @@
 """A whole model in one file in the original layout: recognised, described, its tensors sorted.
 
-`.safetensors`, or a pickled `.ckpt` where that is allowed. The layout is in `ldm` and `ldm_names`;
-what a file cannot hold, the tokenizer's vocabulary, comes from a folder.
+`.safetensors`, or a pickled `.ckpt` where that is allowed. The layout is in `original` and
+`original_names`; what a file cannot hold, the tokenizer's vocabulary, comes from a folder.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
-from pot_jax.weights.formats import pickled
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import Tensor, shown
-from pot_jax.weights.layouts import original as ldm
-from pot_jax.weights.layouts import original_names as ldm_names
+from pot_jax.weights.formats.kinds import is_pickled, is_safetensors, regular_file
+from pot_jax.weights.formats.pickled import read_pickled
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
 from pot_jax.weights.layouts.source import Source
@@ -27,7 +27,11 @@ from pot_jax.weights.model import Parts
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 MAX_NOISE_LEVEL = 350  # low_scale_config in x4-upscaling.yaml
-_PREFIXES = {"text_encoder": ldm.TEXT, "unet": ldm.UNET, "autoencoder": ldm.AUTOENCODER}
+_PREFIXES = {
+    "text_encoder": original.TEXT,
+    "unet": original.UNET,
+    "autoencoder": original.AUTOENCODER,
+}
 # Beginnings of names in files that people take for a whole model, and what these are.
 _OTHERS = {
     "lora_": "a LoRA, which changes a model and is none",
@@ -62,7 +66,7 @@ def file_source(
       tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` beside the file, or
         what is in the Hugging Face cache. Nothing is fetched.
       prediction_type: "epsilon" or "v_prediction", which a file of SD 2.x does not tell (see
-        `ldm.Shapes.predicts_v`); by default the likely one.
+        `original.Shapes.predicts_v`); by default the likely one.
       allow_pickle: whether to read a pickled file, with the reader of `pickled`.
 
     Raises:
@@ -72,7 +76,7 @@ def file_source(
     found = _read(path, allow_pickle)
     _check_whole(found, shown(str(path)))
     shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(str(path)))
-    facts = ldm.describe(shapes, prediction_type)
+    facts = original.describe(shapes, prediction_type)
     modules = {
         "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
         "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
@@ -100,21 +104,21 @@ def file_source(
 
 def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     """The tensors of the file, of whichever kind it is by its content."""
-    read.plain_file(path, "checkpoint")
+    regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
-    if read.begins_well(start, path.stat().st_size) or not pickled.is_pickled(start):
-        return read.header(path)
+    if is_safetensors(start, path.stat().st_size) or not is_pickled(start):
+        return read_header(path)
     if not allow_pickle:
         raise UserError(
             f"{shown(str(path))} is a pickle, a format that can hold programs; get the model as "
             "safetensors, or allow this one (--allow_pickle, in Python allow_pickle=True): it is "
             "then read without running anything"
         )
-    return pickled.tensors(path)
+    return read_pickled(path)
 
 
-def _pipeline(shapes: Shapes, facts: ldm.Description) -> str:
+def _pipeline(shapes: Shapes, facts: original.Description) -> str:
     """The kind of model, a key of `FAMILIES`."""
     if shapes.is_upscaler:
         return "StableDiffusionUpscalePipeline"
@@ -147,11 +151,11 @@ def _sorted(
     """The tensors of each network, and those of none; without what is known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
     others: dict[str, Tensor] = {}
-    blocks = f"{ldm.OPEN_CLIP}transformer.resblocks"
+    blocks = f"{original.OPEN_CLIP}transformer.resblocks"
     layers = shapes.count(blocks)
     unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
     for name, tensor in found.items():
-        if ldm.LEFT_OUT.fullmatch(name) or name.startswith(unused):
+        if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
         component = next((c for c, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
         (others if component is None else tensors[component]).update(_thirds(name, tensor))
@@ -169,21 +173,21 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
         f"{name}.{part}": tensor._replace(
             shape=(rows // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
         )
-        for i, part in enumerate(ldm_names.QKV)
+        for i, part in enumerate(original_names.QKV)
     }
 
 
-def _names(shapes: Shapes, facts: ldm.Description) -> dict[str, dict[str, str]]:
+def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
     text: dict[str, str] = {}
     if shapes.is_open_clip:
-        text = ldm_names.open_clip_names(facts.text_encoder)
+        text = original_names.open_clip_names(facts.text_encoder)
     tables = {
-        "text_encoder": (ldm.OPEN_CLIP if shapes.is_open_clip else ldm.CLIP, text),
-        "unet": (ldm.UNET, ldm_names.unet_names(facts.unet)),
-        "autoencoder": (ldm.AUTOENCODER, ldm_names.autoencoder_names(facts.autoencoder)),
+        "text_encoder": (original.OPEN_CLIP if shapes.is_open_clip else original.CLIP, text),
+        "unet": (original.UNET, original_names.unet_names(facts.unet)),
+        "autoencoder": (original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
     }
     return {
-        component: ldm_names.under(prefix.removesuffix("."), table)
+        component: original_names.under(prefix.removesuffix("."), table)
         for component, (prefix, table) in tables.items()
     }
 
