@@ -1,36 +1,35 @@
-"""Everything that does not fit, for one message."""
+"""Everything that does not fit, in one message."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pot_jax.errors import UserError, shown
 
 
-def listed(problems: Mapping[str, list[str]]) -> str:
-    """How many problems there are of each kind, with the first few by name."""
-    few = 3
-    return ", ".join(
-        f"{len(names)} {kind} ({'; '.join(names[:few])}{'; ...' * (len(names) > few)})"
-        for kind, names in problems.items()
-    )
+def few(names: Iterable[str], separator: str = ", ") -> str:
+    """Lists the first three names, and says whether there are more."""
+    names = list(names)
+    return separator.join(names[:3]) + f"{separator}..." * (len(names) > 3)
 
 
-def few(names: list[str], count: int = 3) -> str:
-    return ", ".join(shown(name) for name in names[:count]) + ", ..." * (len(names) > count)
+def listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """Lists how many problems there are of each kind, and the first few by name."""
+    return ", ".join(f"{len(n)} {kind} ({few(n, '; ')})" for kind, n in problems.items())
 
 
 class Problems:
-    """Everything found wrong with the weights, by kind, for one message."""
+    """What does not fit in a model's weights, by kind."""
 
     def __init__(self, path: Path):
         self._path = path  # of the model's folder or file
         self._kinds: dict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, file: Path, name: str, detail: str = "") -> None:
-        place = "" if file == self._path else f" in {shown(str(file.relative_to(self._path)))}"
+        """Adds a tensor that does not fit; `file` is where it is, or should be."""
+        place = "" if file == self._path else f" in {shown(file.relative_to(self._path))}"
         self._kinds[kind].append(f"{shown(name)}{place}{detail}")
 
     def __bool__(self) -> bool:
@@ -40,14 +39,11 @@ class Problems:
         """Raises UserError with the count and the first few of every kind, if there are any."""
         if not self._kinds:
             return
-        kinds = listed(self._kinds)
-        where = shown(str(self._path))
-        if self._path.is_file():
-            raise UserError(
-                f"the weights in {where} are not those of a whole Stable Diffusion: "
-                f"{kinds}; get the file again"
-            )
+        what, remedy = (
+            ("are not those of a whole Stable Diffusion", "get the file again")
+            if self._path.is_file()
+            else ("do not fit its config files", "get both from the same place again")
+        )
         raise UserError(
-            f"the weights in {where} do not fit its config files: {kinds}; get both "
-            "from the same place again"
+            f"the weights in {shown(self._path)} {what}: {listed(self._kinds)}; {remedy}"
         )

@@ -1,4 +1,4 @@
-"""Settings files: JSON objects, read strictly."""
+"""JSON settings files, read strictly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _constant(text: str) -> float:
 
 
 def parse(text: bytes) -> dict[str, Any]:
-    """One JSON object, strictly: no name twice, no NaN. Raises ValueError."""
+    """Parses one JSON object; raises ValueError for a name given twice, and for NaN."""
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except RecursionError:
@@ -38,21 +38,19 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a settings file of a model folder.
+    """Reads the JSON object in a model folder's settings file.
 
     Raises:
       UserError: the file is missing, too large, a git-lfs pointer, not JSON or not an object.
     """
     regular_file(path)
-    where = shown(str(path))
+    where = shown(path)
     if (size := path.stat().st_size) > _MAX_JSON:
-        raise UserError(
-            f"{where} has {size} bytes; those of a model are under {_MAX_JSON}; get it again"
-        )
+        raise UserError(f"{where} has {size} bytes; a model's has under {_MAX_JSON}; get it again")
     text = path.read_bytes()
     if text.startswith(GIT_LFS):
         raise UserError(f"{where} is a git-lfs pointer, not the settings; run `git lfs pull`")
     try:
         return parse(text)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise UserError(f"{where} is not usable JSON ({shown(str(error))}); get it again") from None
+        raise UserError(f"{where} is not usable JSON ({shown(error)}); get it again") from None

@@ -26,24 +26,24 @@ FLOATS = {
 
 
 class Tensor(NamedTuple):
-    """Where one tensor lies, and what it is."""
+    """A tensor in a file: its name, dtype and shape, and where its bytes lie."""
 
     file: Path
     name: str
-    dtype: str  # safetensors' spelling: "F32", "BF16", ...
+    dtype: str  # as safetensors names it: "F32", "BF16", ...
     shape: tuple[int, ...]
     start: int  # first byte, from the beginning of the file
     nbytes: int
-    axes: tuple[int, ...] | None = None  # as they lie in the file, slowest first; None: in order
+    axes: tuple[int, ...] | None = None  # their order in the file, slowest first; None: row-major
 
 
 def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
-    """The tensor's values in the file's own dtype, in a fresh buffer that nothing else holds.
+    """Reads a tensor's values, in the file's own dtype, into a new array.
 
     Raises:
       UserError: the dtype is none of `dtypes`, or the file has shrunk since its header was read.
     """
-    where = f"{shown(str(tensor.file))}: tensor {shown(tensor.name)}"
+    where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:
         raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(dtypes)}")
     axes = range(len(tensor.shape)) if tensor.axes is None else tensor.axes

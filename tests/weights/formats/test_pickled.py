@@ -272,10 +272,10 @@ def test_pickles_that_are_no_checkpoint(tmp_path, case, one_line):
 
 BAD_FILES = {
     "torch before 1.6": (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + bytes(50), ["before version"]),
-    "empty": (b"", ["no torch checkpoint"]),
+    "empty": (b"", ["not a torch checkpoint"]),
     "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
     "web page": (b"<!DOCTYPE html><html><body>404</body></html>", ["web page"]),
-    "noise": (bytes(range(100, 200)), ["no torch checkpoint"]),
+    "noise": (bytes(range(100, 200)), ["not a torch checkpoint"]),
     "the beginning of a zip": (b"PK\x03\x04" + bytes(100), ["truncated or damaged"]),
 }
 
