@@ -10,7 +10,7 @@ from typing import Any
 from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, one_line, shown
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.keys import ignorable
 from pot_jax.weights.layouts.component import component_tensors
@@ -30,27 +30,26 @@ def read_parts(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
 ) -> Parts:
-    """Reads everything in a model folder but its weights.
+    """Reads everything in a model folder except its weights.
 
     Args:
       folder: of the model.
       dtype: of the networks' arithmetic.
       tokenizer: another folder to take the tokenizer from.
-      prediction_type: instead of what the folder says that the weights predict.
+      prediction_type: what the weights predict, if not what the folder says.
 
     Raises:
-      UserError: the folder is no model folder, or a model of an unsupported kind; a setting is
-        missing, damaged or unsupported, the tokenizer does not fit the text encoder.
+      UserError: the folder is not a model folder, or its model is of an unsupported kind; a setting
+        is missing, damaged or unsupported; or the components do not fit each other.
     """
     index = read_index(folder)
     family = FAMILIES[index["_class_name"]]
     modules = {}
     for name, component in COMPONENTS.items():
         config_class, module_class = component.classes[index[component.folder][1]]
-        path = folder / component.folder / "config.json"
-        config = _understood(
-            path,
-            config_class.from_json,
+        config = _read_config(
+            folder / component.folder / "config.json",
+            config_class,
             index[component.folder][1],
             family.defaults.get(name, {}),
         )
@@ -59,10 +58,7 @@ def read_parts(
     check_fit(folder, modules, family)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
     schedule, *low_res = (
-        _understood(
-            folder / name / "scheduler_config.json",
-            ScheduleConfig.from_json,
-        )
+        _read_config(folder / name / "scheduler_config.json", ScheduleConfig)
         for name in family.schedules
     )
     return Parts(
@@ -83,51 +79,45 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
     highest = index.get("max_noise_level", usual)
     if type(highest) is not int or not 0 <= highest < schedule.num_train_timesteps:
         raise UserError(
-            f"{shown(str(folder / 'model_index.json'))}: max_noise_level is "
-            f"{shown(str(highest))}, expected 0 to {schedule.num_train_timesteps - 1}, the last "
+            f"{shown(folder / 'model_index.json')}: max_noise_level is "
+            f"{shown(highest)}, expected 0 to {schedule.num_train_timesteps - 1}, the last "
             "timestep of low_res_scheduler"
         )
     return LowRes(schedule, highest)
 
 
-def _understood(
-    path: Path, from_json: Any, class_name: str | None = None, defaults: Mapping[str, Any] = {}
+def _read_config(
+    path: Path, kind: Any, class_name: str | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Any:
-    """What a settings file says, over `defaults`; it may name no other class.
-
-    Errors name the file.
-    """
+    """Reads a config of class `kind` over `defaults`; the file may name only `class_name`."""
     settings = json_object(path)
     stated = settings.get("_class_name", class_name)
     if class_name is not None and stated != class_name:
         raise UserError(
-            f"{shown(str(path))} is of a {shown(str(stated))}, model_index.json says {class_name}; "
+            f"{shown(path)} is of a {shown(stated)}, model_index.json says {class_name}; "
             "get both from the same place again"
         )
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             raise UserError(
-                f"{shown(str(path))}: {shown(key)} has {len(value)} entries, which no model has; "
+                f"{shown(path)}: {shown(key)} has {len(value)} entries, which no model has; "
                 "get it again"
             )
     if "auto_map" in settings:
         raise UserError(
-            f"{shown(str(path))} asks to run code (auto_map), which pot_jax never does; models "
-            "that need it are not supported"
+            f"{shown(path)} asks to run code (auto_map), which pot_jax never does; models that "
+            "need it are not supported"
         )
     try:
-        return from_json({**defaults, **settings})
+        return kind.from_json({**(defaults or {}), **settings})
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{shown(str(path))}: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 500 else text[:500] + "..."
+        raise UserError(f"{shown(path)}: {one_line(error)}") from None
 
 
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
-    """A diffusers folder with the parts that have been read from it.
+    """Finds the tensors of a diffusers folder whose `parts` have been read.
 
     Raises:
       UserError: weights are missing, or a file is damaged.

@@ -10,9 +10,9 @@ from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.model import COMPONENTS
 
-_LIBRARIES = ("diffusers", "transformers")  # whose layout is read; neither is imported for it
+_LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
-# Entries of model_index.json that are no component, or one that makes no picture.
+# Entries of model_index.json that are not components, or have no effect on the pictures.
 _IGNORED = (
     "safety_checker",
     "feature_extractor",
@@ -23,10 +23,10 @@ _IGNORED = (
 
 
 def component_folders(folder: Path) -> dict[str, str]:
-    """The components of a model folder that are read, by their folders' names: whose library's.
+    """Returns the library of each component that is read, by the name of its folder.
 
     Raises:
-      UserError: the folder is no model folder, or a model of an unsupported kind.
+      UserError: the folder is not a model folder, or its model is of an unsupported kind.
     """
     index = read_index(folder)
     return {
@@ -38,19 +38,23 @@ def component_folders(folder: Path) -> dict[str, str]:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """`model_index.json`, checked: every component named there is one that is understood."""
+    """Reads `model_index.json` and checks that it names every component, each of a known class.
+
+    Raises:
+      UserError: the folder is not a model folder, or its model is of an unsupported kind.
+    """
     path = folder / "model_index.json"
-    where = shown(str(path))
+    where = shown(path)
     if not path.exists():
         raise UserError(
-            f"{shown(str(folder))} is not a model folder: it has no model_index.json (expected the "
-            "layout that diffusers saves)"
+            f"{shown(folder)} is not a model folder: it has no model_index.json (the layout "
+            "that diffusers saves was expected)"
         )
     index = json_object(path)
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in FAMILIES:
         raise UserError(
-            f"{where}: models of {shown(str(pipeline))} are not supported; supported: "
+            f"{where}: models of {shown(pipeline)} are not supported; supported: "
             f"{', '.join(FAMILIES)}"
         )
     family = FAMILIES[pipeline]
@@ -67,21 +71,19 @@ def read_index(folder: Path) -> dict[str, Any]:
             continue
         if name not in known:
             raise UserError(
-                f"{where}: the component {shown(name)} ({shown(str(entry))}) is not supported; "
+                f"{where}: the component {shown(name)} ({shown(entry)}) is not supported; "
                 f"supported: {', '.join(known)}"
             )
         if not isinstance(entry, list) or len(entry) != 2:
-            raise UserError(
-                f"{where}: {name} is {shown(str(entry))}; [library, class] was expected"
-            )
+            raise UserError(f"{where}: {name} is {shown(entry)}; [library, class] was expected")
         if entry[0] not in _LIBRARIES:
             raise UserError(
-                f"{where}: the {name} is of the library {shown(str(entry[0]))}, which is not "
+                f"{where}: the {name} is of the library {shown(entry[0])}, which is not "
                 f"supported; supported: {', '.join(_LIBRARIES)}"
             )
         if known[name] is not None and entry[1] not in known[name]:
             raise UserError(
-                f"{where}: the {name} is of class {shown(str(entry[1]))}, which is not supported; "
+                f"{where}: the {name} is of class {shown(entry[1])}, which is not supported; "
                 f"supported: {', '.join(known[name])}"
             )
     return index

@@ -1,7 +1,7 @@
-"""A whole model in one file in the original layout: recognised, described, its tensors sorted.
+"""A whole model in one file in the original layout, `.safetensors` or a pickled `.ckpt`.
 
-`.safetensors`, or a pickled `.ckpt` where that is allowed. The layout is in `original` and
-`original_names`; what a file cannot hold, the tokenizer's vocabulary, comes from a folder.
+The layout is in `original` and `original_names`. The tokenizer comes from a folder, because a file
+cannot hold its vocabulary.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _PREFIXES = {
     "unet": original.UNET,
     "autoencoder": original.AUTOENCODER,
 }
-# Beginnings of names in files that people take for a whole model, and what these are.
+# Prefixes of names in files that users take for a whole model -> what these files are.
 _OTHERS = {
-    "lora_": "a LoRA, which changes a model and is none",
+    "lora_": "a LoRA, which changes a model but is not one",
     "control_model.": "a ControlNet",
     "conditioner.": "Stable Diffusion XL, which is not supported",
     "text_encoders.": "Stable Diffusion 3 or a later model, which is not supported",
@@ -58,24 +58,24 @@ def file_source(
     prediction_type: str | None = None,
     allow_pickle: bool = False,
 ) -> Source:
-    """A checkpoint in one file.
+    """Reads everything in a single-file checkpoint except its weights.
 
     Args:
       path: of the file.
       dtype: of the networks' arithmetic.
-      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` beside the file, or
-        what is in the Hugging Face cache. Nothing is fetched.
-      prediction_type: "epsilon" or "v_prediction", which a file of SD 2.x does not tell (see
-        `original.Shapes.predicts_v`); by default the likely one.
-      allow_pickle: whether to read a pickled file, with the reader of `pickled`.
+      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` next to the file, or
+        the one in the Hugging Face cache. Nothing is fetched.
+      prediction_type: "epsilon" or "v_prediction"; a file of SD 2.x does not say which. The default
+        is the likely one (`original.Shapes.predicts_v`).
+      allow_pickle: whether to read a pickled file; nothing in it is run.
 
     Raises:
-      UserError: the file is damaged, pickled and that is not allowed, or no such model; or there is
+      UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
         no tokenizer.
     """
     found = _read(path, allow_pickle)
-    _check_whole(found, shown(str(path)))
-    shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(str(path)))
+    _check_whole(found, shown(path))
+    shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
     facts = original.describe(shapes, prediction_type)
     modules = {
         "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
@@ -83,19 +83,19 @@ def file_source(
         "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
     }
     folder = _tokenizer_folder(path, tokenizer)
-    positions, vocabulary = (
-        facts.text_encoder.max_position_embeddings,
-        facts.text_encoder.vocab_size,
-    )
+    text = facts.text_encoder
     parts = Parts(
         modules,
-        # The same vocabulary serves both generations, which pad with different tokens of it.
         read_tokenizer(
-            folder, positions, vocabulary, "!" if shapes.is_open_clip else "<|endoftext|>"
+            folder,
+            text.max_position_embeddings,
+            text.vocab_size,
+            # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
+            "!" if shapes.is_open_clip else "<|endoftext|>",
         ),
         facts.schedule,
         _pipeline(shapes, facts),
-        # Its yaml noises the small pictures on the schedule of the latents.
+        # In its yaml, the small pictures have the schedule of the latents.
         LowRes(facts.schedule, MAX_NOISE_LEVEL) if shapes.is_upscaler else None,
     )
     tensors, others = _sorted(found, shapes)
@@ -103,7 +103,7 @@ def file_source(
 
 
 def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
-    """The tensors of the file, of whichever kind it is by its content."""
+    """Reads where the tensors of a file lie; its content says which kind of file it is."""
     regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
@@ -111,15 +111,15 @@ def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
         return read_header(path)
     if not allow_pickle:
         raise UserError(
-            f"{shown(str(path))} is a pickle, a format that can hold programs; get the model as "
-            "safetensors, or allow this one (--allow_pickle, in Python allow_pickle=True): it is "
-            "then read without running anything"
+            f"{shown(path)} is a pickle, a format that can hold programs; get the model as "
+            "safetensors, or allow pickles (--allow_pickle, in Python allow_pickle=True); they are "
+            "read without running anything"
         )
     return read_pickled(path)
 
 
 def _pipeline(shapes: Shapes, facts: original.Description) -> str:
-    """The kind of model, a key of `FAMILIES`."""
+    """Returns the kind of model, a key of `FAMILIES`."""
     if shapes.is_upscaler:
         return "StableDiffusionUpscalePipeline"
     inpainting = "StableDiffusionInpaintPipeline"
@@ -148,7 +148,7 @@ def _check_whole(names: Iterable[str], where: str) -> None:
 def _sorted(
     found: Mapping[str, Tensor], shapes: Shapes
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """The tensors of each network, and those of none; without what is known to be of no use."""
+    """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
     others: dict[str, Tensor] = {}
     blocks = f"{original.OPEN_CLIP}transformer.resblocks"
@@ -163,15 +163,15 @@ def _sorted(
 
 
 def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """OpenCLIP's queries, keys and values, each a third of one tensor; any other is itself."""
+    """Splits OpenCLIP's queries, keys and values, each a third of one tensor."""
     leaf = name.rpartition(".")[2]
-    rows = tensor.shape[0] if tensor.shape else 0
-    if leaf not in ("in_proj_weight", "in_proj_bias") or rows % 3 or tensor.axes is not None:
+    length = tensor.shape[0] if tensor.shape else 0
+    if leaf not in ("in_proj_weight", "in_proj_bias") or length % 3 or tensor.axes is not None:
         return {name: tensor}
     size = tensor.nbytes // 3
     return {
         f"{name}.{part}": tensor._replace(
-            shape=(rows // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
+            shape=(length // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
         )
         for i, part in enumerate(original_names.QKV)
     }
@@ -201,9 +201,9 @@ def _tokenizer_folder(path: Path, given: str | Path | None) -> Path:
     folder = cached_tokenizer()
     if folder is None:
         raise UserError(
-            f"{shown(str(path))} holds no tokenizer, and there is none in the folder 'tokenizer' "
-            "beside it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
-            "merges.txt, that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in Python "
-            "tokenizer=FOLDER)"
+            f"{shown(path)} holds no tokenizer, and there is none in the folder 'tokenizer' next "
+            "to it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
+            "merges.txt, such as that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in "
+            "Python tokenizer=FOLDER)"
         )
     return folder

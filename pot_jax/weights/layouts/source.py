@@ -1,7 +1,4 @@
-"""A model's files, whatever their layout: all that loading needs to know of them.
-
-A diffusers folder is read here, a single file in `single_file`; `load` sees no difference.
-"""
+"""A model's files in any layout: everything that loading needs to know about them."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ from pot_jax.weights.model import COMPONENTS, Parts
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What the files describe, and where each tensor lies; nothing of their data is read yet."""
+    """What the files describe, and where each tensor lies; none of their data is read yet."""
 
     path: Path  # the folder or the file
     parts: Parts
     tensors: dict[str, dict[str, Tensor]]  # component -> name in the files -> tensor
-    # Component -> beginnings of diffusers' names -> what stands for them in the files.
+    # Component -> prefix of diffusers' names -> its replacement in the files.
     names: dict[str, dict[str, str]] = field(default_factory=dict)
     others: dict[str, Tensor] = field(default_factory=dict)  # of no component
 
     def spelling(self, component: str, key: str) -> str:
-        """The name in the files of the tensor that diffusers calls `key`."""
+        """Returns the name in the files of the tensor that diffusers calls `key`."""
         return respelled(key, self.names.get(component, {}))
 
     def place(self, component: str) -> Path:
-        """Where a component's tensors are."""
+        """Returns the folder or file of a component's tensors."""
         return self.path if self.path.is_file() else self.path / COMPONENTS[component].folder
