@@ -18,8 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.config import (
-    EmbeddingSettings,
-    LoraSettings,
     PhotographSettings,
     RunSettings,
     SamplerSettings,
@@ -165,8 +163,8 @@ def prepare(
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
-        loras=tuple(LoraSettings(*file) for file in model.loras),
-        embeddings=tuple(EmbeddingSettings(*file) for file in model.embeddings),
+        loras=model.loras,
+        embeddings=model.embeddings,
     )
     prompts = checked_prompts(settings.prompts)
     geometry = latent_geometry(model, len(prompts), settings.zoom)

@@ -1,13 +1,11 @@
-"""A model from its folder or file: files -> checked tensors -> parameters, tensor by tensor.
+"""The way in: a model from a folder, a file, the hub, or the package.
 
-Settings and all headers are read first, so that everything that does not fit is known, over all
-components, before gigabytes are read. Then each tensor is read, cast and laid out as its parameter
-wants it and given to JAX, and its buffers are freed: a host holds one model and two tensors.
+All settings and headers are read first, so that everything that does not fit, in all components, is
+known before gigabytes are read. `parameters` then reads the weights one by one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters import lora, textual_inversion
@@ -52,40 +51,42 @@ def load(
     embeddings: Sequence[Any] = (),
     sharding: Placement = None,
 ) -> Model:
-    """Loads a model: a folder, a single-file checkpoint, one that ships, or one of the hub.
+    """Loads a model.
 
     Args:
-      path_or_name: a folder in the diffusers layout (with a `model_index.json`), a folder made by
-        `pot-jax convert`, a file in the original layout of Stable Diffusion, a name of `EMBEDDED`,
-        or a repository of the Hugging Face hub as `owner/name` or `owner/name@revision`. What is
-        there on disk is taken as a path; "./" before it says so.
+      path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
+        `pot-jax convert`, a file in Stable Diffusion's original layout, a name of `EMBEDDED`, or a
+        repository of the Hugging Face hub as `owner/name` or `owner/name@revision`. A path that
+        exists takes precedence; "./" at its beginning rules out the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
-      variant: which of several copies of the weights to read ("fp16"); by default the one without
-        a variant, or the only one there is.
-      tokenizer: folder to take the tokenizer from instead; a file holds none, and takes that of the
-        folder `tokenizer` beside it or of the Hugging Face cache.
-      prediction_type: "epsilon", "v_prediction" or "sample", instead of what the files say or, for
-        a single file of SD 2.x, leave open ("v_prediction" is taken then).
-      allow_pickle: read a pickled file (`.ckpt`) too; nothing in it is run.
-      loras: LoRA files to merge into the weights, as {path: strength} or a list of paths or
-        (path, strength).
-      embeddings: textual inversions to join, as a list of paths or (token, path).
+      variant: which of several copies of the weights to read, such as "fp16"; by default the one
+        without a variant, or the only one.
+      tokenizer: another folder to take the tokenizer from. A single file has none: its default is
+        the folder `tokenizer` next to it, or CLIP's in the Hugging Face cache.
+      prediction_type: "epsilon", "v_prediction" or "sample", if not what the files say. A single
+        file of SD 2.x does not say; its default is "v_prediction".
+      allow_pickle: also reads a pickled file (`.ckpt`); nothing in it is run.
+      loras: LoRA files to merge into the weights: {path: strength}, or a list of paths,
+        (path, strength) or `LoraSettings`.
+      embeddings: textual inversions to add: a list of paths, (token, path) or `EmbeddingSettings`.
       sharding: where the parameters go, by default the first device: one sharding for all, such as
         `parallel.mesh.replicated(mesh)`, or a function of a parameter's path
-        ("unet/conv_in/kernel") and shape. A device gets its part of an array and nothing else.
+        ("unet/conv_in/kernel") and shape. Each device receives only its part of an array.
 
     Raises:
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
-        damaged, or do not fit it: everything that does not fit is in the one message.
+        damaged, or do not fit it: one message names everything that does not fit.
     """
     dtype = checked_dtype(dtype)
+    known = prediction_type in (None, *PREDICTION_TYPES)
+    require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
     snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
     path = snapshot.folder if snapshot else _find(path_or_name)
-    wishes = {"tokenizer": tokenizer, "prediction_type": _checked_prediction(prediction_type)}
+    wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
     put = partial(put_on, sharding)
     if variant is not None and (path.is_file() or kept.is_kept(path)):
         kind = "one file" if path.is_file() else "a kept copy"
-        raise UserError(f"{shown(str(path))} is {kind}, which has no variants")
+        raise UserError(f"{shown(path)} is {kind}, which has no variants")
     if path.is_file():
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         parts = source.parts
@@ -94,7 +95,7 @@ def load(
     else:
         parts = read_parts(path, dtype, **wishes)
         read = partial(_read_folder, path, parts, snapshot, variant, dtype, put)
-    # Before gigabytes are read: everything that does not fit.
+    # Everything that does not fit is found before gigabytes are read.
     shapes = {name: param_shapes(module) for name, module in parts.modules.items()}
     merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, parts)
@@ -102,24 +103,23 @@ def load(
     lora.merge(merges, params, digests)
     parts = textual_inversion.add_embeddings(words, parts, params, digests)
     name = snapshot.source if snapshot else str(path_or_name)
-    return dataclasses.replace(
-        parts.model(params, combined_digest(digests), name),
+    return Model(
+        name=Path(name).name,
+        source=name,
+        **parts.modules,
+        tokenizer=parts.tokenizer,
+        schedule=parts.schedule,
+        pipeline=parts.pipeline,
+        low_res=parts.low_res,
+        params=params,
+        digest=combined_digest(digests),
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
     )
 
 
-def _checked_prediction(prediction_type: str | None) -> str | None:
-    if prediction_type not in (None, *PREDICTION_TYPES):
-        raise UserError(
-            f"prediction_type is {shown(str(prediction_type))}, expected one of "
-            f"{', '.join(PREDICTION_TYPES)}"
-        )
-    return prediction_type
-
-
 def _on_hub(path_or_name: str | Path) -> bool:
-    """Whether it names a repository of the hub: written as one, and nothing like it on disk."""
+    """Returns whether this is an id of the hub, and not a path that exists."""
     return (
         isinstance(path_or_name, str)
         and hub.is_id(path_or_name)
@@ -130,16 +130,15 @@ def _on_hub(path_or_name: str | Path) -> bool:
 def _find(path_or_name: str | Path) -> Path:
     name = str(path_or_name)
     if "\0" in name:
-        raise UserError(f"no model is called {shown(name)}")
+        raise UserError(f"no model has the name {shown(name)}")
     path = Path(name).expanduser()
     if name in EMBEDDED and not path.is_dir():
         return EMBEDDED[name]
     if path.is_dir() or path.is_file():
         return path
     raise UserError(
-        f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(EMBEDDED)}); models of the hub are written "
-        "owner/name@revision"
+        f"there is no model folder or file {shown(name)}, and the package has no model of that "
+        f"name (it has: {', '.join(EMBEDDED)}); write a model of the hub as owner/name@revision"
     )
 
 
@@ -151,7 +150,7 @@ def _read_folder(
     dtype: jnp.dtype,
     put: Put,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    if snapshot:  # whatever its settings say that is not supported has been said by now
+    if snapshot:  # only now, because by now its settings are known to be supported
         hub.fetch_weights(snapshot, variant)
     if kept.is_kept(path):
         return restored_params(path, parts, dtype, put)

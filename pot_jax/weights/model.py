@@ -1,8 +1,4 @@
-"""What a model folder describes, and the model that is made of it.
-
-The folder is in diffusers' layout: `model_index.json` names the class of each component; each has a
-folder with its `config.json`, its `scheduler_config.json`, or the tokenizer's files.
-"""
+"""A model, and the components that it is made of."""
 
 from __future__ import annotations
 
@@ -10,22 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from pot_jax.checks import require
+from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
-from pot_jax.weights.adapters.files import EmbeddingFile, LoraFile
 from pot_jax.weights.layouts.families import Family, LowRes
 
 
 class Component(NamedTuple):
-    """One network of a model: where its files are and which classes it may be of."""
+    """One network of a model: where its files are, and the classes that it may have."""
 
     folder: str
     stem: str  # of its weight files
@@ -33,7 +31,7 @@ class Component(NamedTuple):
     classes: dict[str, tuple[type, type[nn.Module]]]  # diffusers' name -> (config, module)
 
 
-# Our name -> what is read. A new kind of network is one more class here.
+# Our name -> the component. A new kind of network is one more class here.
 COMPONENTS = {
     "text_encoder": Component(
         "text_encoder",
@@ -62,7 +60,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model ready to sample with: pure networks, their parameters, and what goes with them."""
+    """A model ready to sample with: the networks, their parameters, and what goes with them."""
 
     name: str
     text_encoder: CLIPTextModel
@@ -71,67 +69,66 @@ class Model:
     tokenizer: Any  # transformers' CLIPTokenizer
     schedule: ScheduleConfig
     params: dict[str, Any]  # {"text_encoder", "unet", "autoencoder"}: nested dicts of arrays
-    digest: str  # SHA-256 over all parameters as they are here
+    digest: str  # SHA-256 of all parameters as they are here
     source: str  # where it was loaded from
-    loras: tuple[LoraFile, ...] = ()  # merged into the params
-    embeddings: tuple[EmbeddingFile, ...] = ()  # joined to the tokenizer and the text encoder
+    loras: tuple[LoraSettings, ...] = ()  # merged into the params
+    embeddings: tuple[EmbeddingSettings, ...] = ()  # in the tokenizer and the text encoder
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
+
+    def __repr__(self) -> str:
+        leaves = jax.tree.leaves(self.params)
+        dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
+        return (
+            f"Model({self.name!r}, source={self.source!r}, {self.pipeline}, "
+            f"{sum(leaf.size for leaf in leaves):,} parameters of {dtypes}, "
+            f"digest {self.digest[:12]}...)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A model folder without its weights."""
+    """A model without its weights."""
 
     modules: dict[str, nn.Module]  # by the names of COMPONENTS
     tokenizer: Any
     schedule: ScheduleConfig
-    pipeline: str = "StableDiffusionPipeline"
+    pipeline: str
     low_res: LowRes | None = None
-
-    def model(self, params: dict[str, Any], digest: str, source: str) -> Model:
-        """The model with these parameters."""
-        return Model(
-            name=Path(source).name,
-            **self.modules,
-            tokenizer=self.tokenizer,
-            schedule=self.schedule,
-            params=params,
-            digest=digest,
-            source=source,
-            pipeline=self.pipeline,
-            low_res=self.low_res,
-        )
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype of parameters and of the networks' arithmetic. Raises UserError for others."""
+    """Returns the dtype of the parameters and the networks' arithmetic.
+
+    Raises:
+      UserError: it is none of DTYPES.
+    """
     try:
         found = jnp.dtype(dtype)
     except TypeError:
         found = None
-    if found is None or found.name not in DTYPES:
-        raise UserError(f"dtype is {shown(str(dtype))}, expected one of {', '.join(DTYPES)}")
+    known = found is not None and found.name in DTYPES
+    require(known, "dtype", f"one of {', '.join(DTYPES)}", dtype)
     return found
 
 
-def check_fit(folder: Path, modules: dict[str, nn.Module], family: Family) -> None:
-    """The components must fit each other; JAX would find out only inside the first step.
+def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
+    """Checks that the components fit each other; JAX would fail only in the first step.
 
     Raises:
-      UserError: they do not; the message names the folder, or the file, that they are from.
+      UserError: they do not fit; the message names `path`, the folder or file they come from.
     """
     text, unet, vae = (modules[name].config for name in COMPONENTS)
     latents = vae.latent_channels
     extra = family.extra_channels(latents)
-    beside = f" with {extra} channels beside the latents" if extra else ""
+    besides = f" with {extra} channels besides the latents" if extra else ""
     for what, needed, giver, given in (
         ("cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
-        ("in_channels", unet.in_channels, "vae" + beside, latents + extra),
+        ("in_channels", unet.in_channels, "vae" + besides, latents + extra),
         ("out_channels", unet.out_channels, "vae", latents),
     ):
         if needed != given:
             raise UserError(
-                f"{shown(str(folder))}: the unet's {what} is {needed}, but its {giver} gives "
-                f"{given}; the components do not belong together"
+                f"{shown(path)}: the unet's {what} is {needed}, but its {giver} gives {given}; the "
+                "components do not belong together"
             )

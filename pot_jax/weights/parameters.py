@@ -1,11 +1,15 @@
-"""Tensors and kept arrays -> parameters, one by one."""
+"""Tensors and kept arrays -> parameters, one by one.
+
+Each is read, cast, laid out as its parameter needs it and given to JAX, and its buffers are freed:
+a host holds one model and two tensors.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +28,10 @@ from pot_jax.weights.layouts.source import Source
 from pot_jax.weights.model import Parts
 from pot_jax.weights.problems import Problems
 
-# Tensors in flight: one thread transposes while the other reads or hashes. Each holds up to two
-# copies of its tensor, so more threads would cost memory, and two cores are busy with two.
+# Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
+# busy. Each holds up to two copies of its tensor, so more threads would cost memory.
 _THREADS = 2
-# Where parameters go: all by one sharding, each by its path and shape, or (None) the first device.
+# Where parameters go: by one sharding, by a function of path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
 
@@ -41,24 +45,31 @@ class Slot(NamedTuple):
 
 
 def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
+    """Gives a parameter's values to JAX, on the devices that `sharding` says."""
     if sharding is None:
         return jax.device_put(values)
     if not isinstance(sharding, jax.sharding.Sharding):
         sharding = sharding(path, values.shape)
-    # Each device takes its slice from the host, where device_put would go by way of one device; and
-    # of several processes each serves its own devices, with nothing sent between them.
+    # Each device takes its slice from the host; device_put would copy by way of one device. Each of
+    # several processes serves its own devices, and nothing is sent between them.
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
 def restored_params(
     folder: Path, parts: Parts, dtype: jnp.dtype, put: Put
 ) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the parameters of a kept copy, and the digest of each by its path.
+
+    Raises:
+      UserError: the copy is damaged, is of other models, or has values beyond the range of `dtype`.
+    """
+
     def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
         if values.dtype != dtype:
             values = _cast(values, dtype)
             if not _finite(values):
                 raise UserError(
-                    f"{shown(path)} of {shown(str(folder))} has values beyond {dtype.name}; choose "
+                    f"{shown(path)} of {shown(folder)} has values beyond {dtype.name}; choose "
                     "a wider dtype"
                 )
             digest = array_digest(values)
@@ -71,15 +82,21 @@ def restored_params(
     return unflatten_dict(params, sep="/"), digests
 
 
-@lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)
 def param_shapes(module: nn.Module) -> dict[str, Any]:
-    """The module's parameters as shapes; tracing a UNet takes a second."""
+    """Returns the shapes of a module's parameters; tracing a UNet takes a second."""
     return abstract_params(module)
 
 
 def read_params(
     source: Source, dtype: jnp.dtype, put: Put
 ) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
+
+    Raises:
+      UserError: tensors are missing, unexpected or misshapen, of another dtype, or not finite in
+        `dtype`: all of them, in one message.
+    """
     problems = Problems(source.path)
     slots = []
     for name, module in source.parts.modules.items():
@@ -91,11 +108,11 @@ def read_params(
     def fill(slot: Slot) -> tuple[jax.Array, str] | None:
         values = read_tensor(slot.tensor)
         stored = slot.entry.read(values)
-        param = _cast(stored, dtype)  # a value out of its range is found below
+        param = _cast(stored, dtype)  # values out of range are found below
         if not _finite(param):
             kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
             problems.add(kind, slot.tensor.file, slot.tensor.name)
-        if broken or problems:  # read on only to find what else is wrong
+        if broken or problems:  # the rest is read only to find what else is wrong
             return None
         del values, stored
         return put("/".join(slot.path), param), array_digest(param)
@@ -108,8 +125,25 @@ def read_params(
     return unflatten_dict(params), digests
 
 
+def change_param(
+    params: dict[str, Any],
+    digests: dict[str, str],
+    path: tuple[str, ...],
+    change: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Replaces one parameter, and its digest, in place and on the same devices.
+
+    A new tree would hold each old parameter until the last is changed.
+    """
+    *parents, leaf = path
+    owner = functools.reduce(dict.__getitem__, parents, params)
+    values = change(np.asarray(owner[leaf]))
+    owner[leaf] = jax.device_put(values, owner[leaf].sharding)
+    digests["/".join(path)] = array_digest(values)
+
+
 def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> list[Slot]:
-    """Pairs a component's parameters with its tensors; what does not pair is a problem."""
+    """Pairs a component's parameters with its tensors; whatever does not pair is a problem."""
     slots = []
     left = dict(source.tensors[name])
     for path, entry in key_table(param_shapes(module)).items():
@@ -134,7 +168,7 @@ def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> 
 
 
 def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
-    """A copy of the values in another dtype, row-major; beyond its range they become infinite."""
+    """Copies values to another dtype, row-major; values beyond its range become infinite."""
     copy = _empty(values.shape, dtype)
     with np.errstate(all="ignore"):
         np.copyto(copy, values, casting="unsafe")
@@ -142,9 +176,9 @@ def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
-    """An array that begins at a multiple of 64 bytes: on a CPU, JAX takes its buffer as it is.
+    """Returns an array that starts at a multiple of 64 bytes; on a CPU, JAX uses its buffer as is.
 
-    Other arrays JAX copies, which for a large convolution took a third of the time of loading it.
+    JAX copies other arrays, which took a third of the time of loading a large convolution.
     """
     size = math.prod(shape) * dtype.itemsize
     buffer = np.empty(size + 64, np.uint8)
@@ -153,9 +187,9 @@ def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
 
 
 def _finite(values: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite."""
+    """Returns whether no value is NaN or infinite."""
     if values.dtype.itemsize > 2:
         return bool(np.isfinite(values).all())
-    # NumPy converts 16-bit floats one by one; all exponent bits set means the same, faster.
+    # NumPy converts 16-bit floats one by one; testing for all exponent bits is faster.
     exponent = np.uint16(0x7C00 if values.dtype == np.float16 else 0x7F80)
     return not bool(((values.view(np.uint16) & exponent) == exponent).any())

@@ -65,6 +65,27 @@ def test_the_folder_gives_the_model_back(exported, model):
     assert (loaded.name, loaded.source) == ("tiny", str(exported))
 
 
+# Runs record these digests and refuse to resume with others: they change only with the files.
+@pytest.mark.parametrize(
+    ("dtype", "digest"),
+    [
+        ("float32", "38a20ed4c37161b809b1f61549a5dc78899e72c6f02b0c8aae5e336082e45b16"),
+        ("bfloat16", "91b62507e3a577a83846799459a982dd9c3f9f571691760a298e3d46ef3d8b70"),
+    ],
+)
+def test_the_digest_of_the_shipped_model(dtype, digest):
+    assert load("cosmos64", dtype=dtype).digest == digest
+
+
+def test_a_model_is_shown_in_one_line(exported, model):
+    text = repr(load(exported))
+    assert text.startswith(f"Model('tiny', source='{exported}', StableDiffusionPipeline, ")
+    assert f"{sum(leaf.size for leaf in jax.tree.leaves(model.params)):,} parameters" in text
+    assert "float32" in text
+    assert model.digest[:12] in text
+    assert len(text) < 200 + len(str(exported))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, "float16"])
 def test_parameters_are_cast_while_loading(exported, model, dtype):
     loaded = load(exported, dtype=dtype)
