@@ -25,10 +25,9 @@ from pot_jax.weights.layouts import hub
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
-from pot_jax.weights.model import Model, Parts, check_fit, checked_dtype
+from pot_jax.weights.model import Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import (
     Placement,
-    Put,
     param_shapes,
     put_on,
     read_params,
@@ -83,23 +82,26 @@ def load(
     snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
-    put = partial(put_on, sharding)
     if variant is not None and (path.is_file() or kept.is_kept(path)):
         kind = "one file" if path.is_file() else "a kept copy"
         raise UserError(f"{shown(path)} is {kind}, which has no variants")
+    source = None
     if path.is_file():
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
-        parts = source.parts
-        check_fit(path, parts.modules, FAMILIES[parts.pipeline])
-        read = partial(read_params, source, dtype, put)
-    else:
-        parts = read_parts(path, dtype, **wishes)
-        read = partial(_read_folder, path, parts, snapshot, variant, dtype, put)
+        check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
+    parts = source.parts if source else read_parts(path, dtype, **wishes)
     # Everything that does not fit is found before gigabytes are read.
     shapes = {name: param_shapes(module) for name, module in parts.modules.items()}
     merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, parts)
-    params, digests = read()
+    put = partial(put_on, sharding)
+    if snapshot:
+        hub.fetch_weights(snapshot, variant)
+    if kept.is_kept(path):
+        params, digests = restored_params(path, shapes, dtype, put)
+    else:
+        source = source or folder_source(path, parts, variant)
+        params, digests = read_params(source, dtype, put)
     lora.merge(merges, params, digests)
     parts = textual_inversion.add_embeddings(words, parts, params, digests)
     name = snapshot.source if snapshot else str(path_or_name)
@@ -137,21 +139,7 @@ def _find(path_or_name: str | Path) -> Path:
     if path.is_dir() or path.is_file():
         return path
     raise UserError(
-        f"there is no model folder or file {shown(name)}, and the package has no model of that "
-        f"name (it has: {', '.join(EMBEDDED)}); write a model of the hub as owner/name@revision"
+        f"there is no model folder {shown(name)} and no such file, and the package has no model of "
+        f"that name (it has: {', '.join(EMBEDDED)}); write a model of the hub as "
+        "owner/name@revision"
     )
-
-
-def _read_folder(
-    path: Path,
-    parts: Parts,
-    snapshot: hub.Snapshot | None,
-    variant: str | None,
-    dtype: jnp.dtype,
-    put: Put,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    if snapshot:  # only now, because by now its settings are known to be supported
-        hub.fetch_weights(snapshot, variant)
-    if kept.is_kept(path):
-        return restored_params(path, parts, dtype, put)
-    return read_params(folder_source(path, parts, variant), dtype, put)

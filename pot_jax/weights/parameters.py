@@ -25,7 +25,6 @@ from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.layouts.source import Source
-from pot_jax.weights.model import Parts
 from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
@@ -56,7 +55,7 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
 
 
 def restored_params(
-    folder: Path, parts: Parts, dtype: jnp.dtype, put: Put
+    folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
@@ -75,8 +74,7 @@ def restored_params(
             digest = array_digest(values)
         return put(path, values), digest
 
-    expected = {name: param_shapes(module) for name, module in parts.modules.items()}
-    taken = kept.restore_arrays(folder, expected, take)
+    taken = kept.restore_arrays(folder, shapes, take)
     params = {path: array for path, (array, _) in taken.items()}
     digests = {path: digest for path, (_, digest) in taken.items()}
     return unflatten_dict(params, sep="/"), digests

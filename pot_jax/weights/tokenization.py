@@ -160,18 +160,18 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
     length = tokenizer.model_max_length
     ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
-    rows = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
+    encoded = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
     several = _words_of_several_tokens(tokenizer)
-    for number, (prompt, row) in enumerate(zip(prompts, rows)):
-        row = [part for token in row for part in several.get(token, (token,))]
-        if len(row) > length:
+    for number, (prompt, tokens) in enumerate(zip(prompts, encoded)):
+        tokens = [part for token in tokens for part in several.get(token, (token,))]
+        if len(tokens) > length:
             # The end token stays, so what would be cut lies before it.
-            cut = " ".join(tokenizer.decode(row[length - 1 : -1]).split())
+            cut = " ".join(tokenizer.decode(tokens[length - 1 : -1]).split())
             raise UserError(
-                f"prompt {number} ({shown(prompt[:60])}...) has {len(row) - 2} tokens, the model "
-                f"takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
+                f"prompt {number} ({shown(prompt[:60])}...) has {len(tokens) - 2} tokens, the "
+                f"model takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
             )
-        ids[number, : len(row)] = row
+        ids[number, : len(tokens)] = tokens
     return ids
 
 

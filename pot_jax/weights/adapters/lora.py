@@ -125,7 +125,7 @@ def _layers(
         kind = _misfit(parts, target)
         if not kind:
             scale = _alpha_over_rank(name, parts, target.path[0], settings)
-            kind = None if math.isfinite(scale) else "layers whose alpha is no usable number"
+            kind = None if math.isfinite(scale) else "layers with an unusable alpha"
         if not kind and target.path in layers:
             kind = "layers given twice"
         if kind:

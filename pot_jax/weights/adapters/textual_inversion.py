@@ -129,16 +129,16 @@ def add_embeddings(
     parts.tokenizer.add_tokens(tokens)
     ids = parts.tokenizer.convert_tokens_to_ids(tokens)
     encoder = parts.modules["text_encoder"]
-    rows = max(encoder.config.vocab_size, max(ids) + 1)
+    size = max(encoder.config.vocab_size, max(ids) + 1)
 
     def lengthened(old: np.ndarray) -> np.ndarray:
-        table = np.zeros((rows, old.shape[1]), old.dtype)
+        table = np.zeros((size, old.shape[1]), old.dtype)
         table[: len(old)] = old
         table[ids] = np.concatenate([_values(embedding, old.dtype) for embedding in embeddings])
         return table
 
     change_param(params, digests, _TABLE, lengthened)
-    config = dataclasses.replace(encoder.config, vocab_size=rows)
+    config = dataclasses.replace(encoder.config, vocab_size=size)
     return dataclasses.replace(
         parts, modules={**parts.modules, "text_encoder": encoder.clone(config=config)}
     )

@@ -122,7 +122,7 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         "tensors that its shards lack": [
             n for n, place in places.items() if n not in headers[place]
         ],
-        "tensors of its shards left out": [name for name in count if name not in places],
+        "tensors that it leaves out": [name for name in count if name not in places],
     }
     wrong = {kind: list(map(shown, sorted(names))) for kind, names in wrong.items() if names}
     if wrong:

@@ -37,7 +37,7 @@ class LowRes(NamedTuple):
 _SAFETY = {"safety_checker": [None, None], "feature_extractor": [None, None]}
 _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker": False}
 
-# diffusers' class -> its models. Another class with the same components is one more row.
+# diffusers' class -> its models. Another class with the same components is one more entry.
 FAMILIES = {
     "StableDiffusionPipeline": Family("text-to-image", others=_ENCODER),
     "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),

@@ -218,7 +218,7 @@ def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
         "for a weight [16, 16, 3, 3]",
         "1 layers given twice",
         "1 keys given twice",
-        "1 layers whose alpha is no usable number",
+        "1 layers with an unusable alpha",
         "1 tensors of a dtype not in",
         "b.safetensors does not fit the model: 2 keys of no known spelling",
     )
@@ -304,10 +304,10 @@ def test_a_file_that_is_another_than_it_was(exported, tmp_path, one_line):
     [
         ("{", ["not a JSON object"]),
         ("[1]", ["not a JSON object"]),
-        ('{"unet.lora_alpha": "8"}', ["no usable number"]),
-        ('{"unet.lora_alpha": true}', ["no usable number"]),
-        ('{"unet.lora_alpha": NaN}', ["no usable number"]),
-        (f'{{"unet.lora_alpha": {10**400}}}', ["no usable number"]),
+        ('{"unet.lora_alpha": "8"}', ["unusable alpha"]),
+        ('{"unet.lora_alpha": true}', ["unusable alpha"]),
+        ('{"unet.lora_alpha": NaN}', ["unusable alpha"]),
+        (f'{{"unet.lora_alpha": {10**400}}}', ["unusable alpha"]),
     ],
 )
 def test_peft_settings_that_are_damaged(exported, tmp_path, metadata, words, one_line):

@@ -121,4 +121,4 @@ def test_an_index_that_leaves_tensors_out(tmp_path, one_line):
     path, index = sharded(tmp_path, {"a": 1, "b": 1})
     del index["weight_map"]["b"]
     path.write_text(json.dumps(index))
-    one_line(lambda: component_tensors(tmp_path, "model"), "1 tensors of its shards left out (b)")
+    one_line(lambda: component_tensors(tmp_path, "model"), "1 tensors that it leaves out (b)")
