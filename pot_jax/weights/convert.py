@@ -1,4 +1,4 @@
-"""`pot-jax convert`: a model kept with Orbax, so that the next start skips the work."""
+"""`pot-jax convert`: a kept copy of a model, which loads faster."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def convert(
     dtype: DTypeLike = jnp.float32,
     **how: Any,
 ) -> None:
-    """Loads a model and keeps it in `target`, a folder that `load` then reads without the work.
+    """Loads a model and writes a kept copy of it, a folder that `load` then reads faster.
 
     Args:
-      source: what `load` takes: a name, a folder, or a single-file checkpoint.
+      source: a folder, a single-file checkpoint or a name, as for `load`.
       target: a new folder.
-      dtype: of the arrays kept: float32, bfloat16 or float16.
+      dtype: of the kept arrays: float32, bfloat16 or float16.
       **how: the other arguments of `load`: variant, tokenizer, prediction_type, allow_pickle.
 
     Raises:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-# hashlib lets go of the interpreter lock, so hashing gains from threads up to the memory's speed.
+# hashlib releases the interpreter lock, so threads hash faster, up to the speed of memory.
 _THREADS = 4
 
 
 def array_digest(array: Any) -> str:
-    """The digest of an array's dtype, shape and values (row-major, little-endian), in hex."""
+    """Returns the hex digest of an array's dtype, shape and values (row-major, little-endian)."""
     values = np.asarray(array)
     digest = hashlib.sha256(f"{values.dtype.name} {values.shape}\n".encode())
     digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
@@ -23,13 +23,13 @@ def array_digest(array: Any) -> str:
 
 
 def array_digests(params: Mapping[str, Any]) -> dict[str, str]:
-    """The digest of every array of a nested dict, by its path ("unet/conv_in/kernel")."""
+    """Returns the digest of every array of a nested dict, by its path ("unet/conv_in/kernel")."""
     flat = flatten_dict(params, sep="/")
     with ThreadPoolExecutor(_THREADS) as threads:
         return dict(zip(flat, threads.map(array_digest, flat.values())))
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
-    """One digest for all arrays, from their paths and digests, in whatever order they come."""
+    """Returns one digest for all arrays, from their paths and digests in any order."""
     lines = "".join(f"{path} {digest}\n" for path, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

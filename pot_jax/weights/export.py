@@ -1,7 +1,7 @@
-"""A model as a folder that diffusers loads, and that `load` reads back to the same bytes.
+"""Writes a model as a folder that diffusers loads, and that `load` reads back to the same bytes.
 
-Everything is written under a temporary name beside the target and moved into place at the end, so
-that a folder is either whole or not there.
+Everything is written under a temporary name next to the target and moved into place at the end: a
+folder is either complete or absent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import FLOATS, shown
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
@@ -34,13 +34,12 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
     """Writes a model in diffusers' layout.
 
     Args:
-      model: what to write.
-      folder: a new folder; its parents are made where they are missing.
+      model: the model to write.
+      folder: a new folder; missing parents are made.
       dtype: of the weights in the files; by default each parameter's own.
 
     Raises:
-      UserError: there is something at `folder` already, it cannot be written, or a value is beyond
-        the range of `dtype`.
+      UserError: `folder` exists, it cannot be written, or a value is beyond the range of `dtype`.
     """
     dtype = None if dtype is None else checked_dtype(dtype)
     with new_folder(folder) as place:
@@ -52,7 +51,7 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """A folder under a temporary name, moved to `target` if the block succeeds, else removed.
+    """Makes a folder under a temporary name; moves it to `target` if the block succeeds.
 
     Raises:
       UserError: `target` exists and is not an empty folder, or writing fails.
@@ -63,25 +62,23 @@ def new_folder(target: str | Path) -> Iterator[Path]:
         place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield place
-            place.chmod(0o777 & ~_umask())  # mkdtemp makes it for this user alone
+            place.chmod(0o777 & ~_umask())  # mkdtemp lets only this user read it
             os.replace(place, target)
         finally:
             shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
-        raise UserError(
-            f"{shown(str(target))} cannot be written: {error.strerror or error}"
-        ) from None
+        raise UserError(f"{shown(target)} cannot be written: {error.strerror or error}") from None
 
 
 def check_vacant(target: str | Path) -> Path:
-    """`target` as an absolute path; raises UserError if more than an empty folder is there."""
+    """Returns `target` as an absolute path; raises UserError unless it is absent or empty."""
     target = Path(target).expanduser().absolute()
     try:
         vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
     except OSError as error:
-        raise UserError(f"{shown(str(target))} cannot be written: {error.strerror}") from None
+        raise UserError(f"{shown(target)} cannot be written: {error.strerror}") from None
     if not vacant:
-        raise UserError(f"{shown(str(target))} exists already; remove it or name another folder")
+        raise UserError(f"{shown(target)} exists already; remove it or name another folder")
     return target
 
 
@@ -91,7 +88,7 @@ def _umask() -> int:
 
 
 def write_settings(model: Model, folder: Path) -> None:
-    """Writes all of a model folder but the weights."""
+    """Writes a model folder except its weights."""
     modules = {name: getattr(model, name) for name in COMPONENTS}
     family = FAMILIES[model.pipeline]
     index = {
@@ -123,17 +120,17 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None = None) -> None:
-    """Writes a network's parameters as one safetensors file under its checkpoint's own names.
+    """Writes a network's parameters as one safetensors file, under its checkpoint's own names.
 
-    One tensor is in memory at a time; the library's writer would need all of them transposed.
+    One tensor is in memory at a time; the library's writer would need all of them, transposed.
 
     Args:
-      params: nested dict of arrays, of one network.
+      params: the arrays of one network, a nested dict.
       path: of the new file.
-      dtype: to cast to; None keeps each parameter's own.
+      dtype: of the tensors; None keeps each parameter's own.
 
     Raises:
-      UserError: a value is beyond the range of `dtype`; the file is then incomplete.
+      UserError: a value is beyond the range of `dtype`; the file is incomplete.
     """
     leaves = flatten_dict(dict(params))
     entries = sorted(key_table(params).items(), key=lambda item: item[1].key)

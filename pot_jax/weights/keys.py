@@ -1,13 +1,13 @@
-"""Which tensor of a checkpoint is which parameter, and how the one becomes the other.
+"""Which tensor of a checkpoint is which parameter, and how each becomes the other.
 
-The table is not written down: parameters carry the names of their checkpoint, so it follows by rule
-from the model's own parameter tree.
+Parameters have their checkpoint's names, so the table follows by rule from the model's own
+parameter tree:
 
     down_blocks_0/resnets_1/conv1/kernel  <->  down_blocks.0.resnets.1.conv1.weight
 
-A number at the end of a name is a place in a torch list; `kernel`, `scale` and `embedding` are
-torch's `weight`; convolutions are stored out, in, height, width (here height, width, in, out) and
-dense layers out, in (here in, out).
+A number at the end of a name is a position in a torch list; `kernel`, `scale` and `embedding` are
+torch's `weight`. Checkpoints store convolutions as [out, in, height, width], here they are
+[height, width, in, out]; dense layers as [out, in], here [in, out].
 """
 
 import dataclasses
@@ -24,49 +24,49 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One parameter and the tensor that it is read from and written to."""
+    """The tensor that a parameter is read from and written to."""
 
     key: str  # as diffusers writes it, and transformers before version 5; all versions read it
     aliases: tuple[str, ...]  # other spellings found in checkpoints
     stored_shape: tuple[int, ...]  # of the tensor, as it is written
-    old_shape: (
-        tuple[int, ...] | None
-    )  # another shape it may have: dense as 1x1 convolution, or back
+    # Another shape it may have: that of a dense layer stored as a 1x1 convolution, or the reverse.
+    old_shape: tuple[int, ...] | None
     to_param: Callable[[np.ndarray], np.ndarray]  # tensor of `stored_shape` -> parameter, a view
-    to_tensor: Callable[[np.ndarray], np.ndarray]  # and back
+    to_tensor: Callable[[np.ndarray], np.ndarray]  # the reverse
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape can be read."""
+        """Returns whether a tensor of this shape can be read."""
         return tuple(shape) in (self.stored_shape, self.old_shape)
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
-        """The parameter that a tensor of an accepted shape holds; a view, nothing is copied."""
+        """Returns the parameter in a tensor of an accepted shape: a view, nothing is copied."""
         return self.to_param(tensor.reshape(self.stored_shape))
 
     def write(self, param: np.ndarray) -> np.ndarray:
-        """The tensor that holds a parameter; a view, nothing is copied."""
+        """Returns the tensor for a parameter: a view, nothing is copied."""
         return self.to_tensor(param)
 
 
 def abstract_params(module: Any) -> dict[str, Any]:
-    """The parameters of a model as a nested dict of shapes and dtypes, without computing any.
+    """Returns the shapes and dtypes of a model's parameters, as a nested dict; computes none.
 
-    The module says by its `example_inputs()` what it is called with.
+    The module's `example_inputs()` says what it is called with.
     """
     variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
     return variables["params"]
 
 
 def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
-    """For each parameter (or shape) of a nested dict, the tensor that it is read from."""
+    """Returns the tensor of each parameter (or shape) in a nested dict, by its path."""
     flat = flax.traverse_util.flatten_dict(params)
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
 def ignorable(key: str) -> bool:
-    """Whether a tensor of a checkpoint may be left over: it holds nothing that the models use.
+    """Returns whether the models have no use for a tensor of a checkpoint.
 
-    These are the text encoder's constants, and the parts of a whole CLIP that make no picture.
+    These are the text encoder's constants, and the parts of a whole CLIP that have no effect on
+    the pictures.
     """
     return IGNORED.fullmatch(key) is not None
 
@@ -76,10 +76,10 @@ IGNORED = re.compile(
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"
 )
 
-# The last number of linear_1 and linear_2 is no place in a list (diffusers' TimestepEmbedding).
+# The number of linear_1 and linear_2 is not a position in a list (diffusers' TimestepEmbedding).
 _LISTED = re.compile(r"(?<!^linear)_(\d+)$")
 
-# The attention of autoencoders saved before diffusers 0.15 (its pull request 1989).
+# Attention in autoencoders saved before diffusers 0.15 (its pull request 1989).
 _OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out_0": "proj_attn"}
 
 
@@ -101,7 +101,7 @@ def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
 
 
 def _layout(leaf: str, shape: tuple[int, ...]):
-    """Shape of the tensor, the other shape it may have, and the ways there and back."""
+    """Returns the tensor's shape, the other shape it may have, and both conversions."""
     if leaf == "kernel" and len(shape) == 4:
         height, width, inputs, outputs = shape
         flat = (outputs, inputs) if height == width == 1 else None

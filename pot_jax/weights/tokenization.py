@@ -1,6 +1,6 @@
-"""Prompts to token ids, by the tokenizer in the model's own folder or one like it.
+"""Prompts -> token ids, with the tokenizer of the model's folder or another one.
 
-n prompts, T tokens each: the text encoder's positions, 77 for Stable Diffusion.
+Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable Diffusion).
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import json_object, plain_file, shown
+from pot_jax.errors import UserError, one_line, shown
+from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import regular_file
 
-# transformers says at import that there is no torch, and does not need it for a tokenizer.
+# transformers warns at import that torch is missing; a tokenizer does not need it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-# What transformers writes into tokenizer_config.json about where the tokenizer came from.
+# Where a tokenizer came from, which transformers writes into tokenizer_config.json.
 _NOT_SETTINGS = ("local_files_only", "is_local")
-# Fewer embeddings than this without a token: a table lengthened to suit hardware.
-_SPARE = 128
-
-
-# Where CLIP's vocabulary is in the caches of those who have used it; all of these are the same.
+_SPARE = 128  # up to so many embeddings without a token: a table lengthened to suit hardware
+# Where a user's cache may hold CLIP's vocabulary; all of these are the same.
 _CACHED = (
     ("openai/clip-vit-large-patch14", ""),
     ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
@@ -40,19 +38,19 @@ _CACHED = (
 
 
 def given_tokenizer(folder: str | Path) -> Path:
-    """The tokenizer's folder that a user names, who may name a whole model's folder instead.
+    """Returns the tokenizer's folder that a user gives, as itself or as a whole model's folder.
 
     Raises:
       UserError: there is no such folder.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise UserError(f"there is no tokenizer folder {shown(str(folder))}")
+        raise UserError(f"there is no tokenizer folder {shown(folder)}")
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
 
 
 def cached_tokenizer() -> Path | None:
-    """The folder of CLIP's own tokenizer in the local Hugging Face cache, if it is there."""
+    """Returns the folder of CLIP's tokenizer in the local Hugging Face cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
 
     for repository, folder in _CACHED:
@@ -60,7 +58,7 @@ def cached_tokenizer() -> Path | None:
             try_to_load_from_cache(repository, f"{folder}{name}")
             for name in ("vocab.json", "merges.txt")
         ]
-        if all(isinstance(file, str) for file in files):  # else absent, or known not to exist
+        if all(isinstance(file, str) for file in files):  # others are absent, or known not to exist
             return Path(files[0]).parent
     return None
 
@@ -68,24 +66,25 @@ def cached_tokenizer() -> Path | None:
 def read_tokenizer(
     folder: Path, positions: int, vocabulary: int, pad_token: str | None = None
 ) -> Any:
-    """The `CLIPTokenizer` in a folder; nothing is fetched, and no code in the folder is run.
+    """Reads the `CLIPTokenizer` in a folder; fetches nothing, and runs no code in the folder.
 
     Args:
       folder: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
       positions: how many tokens the text encoder takes; limits `model_max_length`.
       vocabulary: how many tokens the text encoder has an embedding for.
-      pad_token: what prompts are filled up with; by default what the folder says.
+      pad_token: the token that prompts are padded with; by default the folder's own.
 
     Raises:
-      UserError: files are missing or damaged, a token has no embedding, or an embedding no token.
+      UserError: files are missing or damaged, a token has no embedding, or too many embeddings have
+        no token.
     """
-    # transformers takes two seconds to import; only what needs tokens waits for it.
+    # Importing transformers takes two seconds, so only those who need tokens wait for it.
     from transformers import CLIPTokenizer
 
-    where = shown(str(folder))
+    where = shown(folder)
     whole = folder / "tokenizer.json"
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
-        plain_file(path, "tokenizer file")
+        regular_file(path, "tokenizer file")
         if path.suffix == ".json":
             json_object(path)
     if (folder / "tokenizer_config.json").exists():
@@ -97,12 +96,12 @@ def read_tokenizer(
             **({} if pad_token is None else {"pad_token": pad_token}),
         )
         highest = max(tokenizer.get_vocab().values())
-    # tokenizers raises plain Exception for most of what can be wrong in its files.
+    # tokenizers raises plain Exception for most faults in its files.
     except Exception as error:
         raise UserError(
-            f"the tokenizer in {where} cannot be read ({_first_line(error)}); get it again"
+            f"the tokenizer in {where} cannot be read ({one_line(error)}); get it again"
         ) from None
-    # Then ids would mean other words than in training.
+    # Otherwise ids would stand for other words than in training.
     if len(tokenizer.get_vocab()) + _SPARE <= vocabulary:
         raise UserError(
             f"the tokenizer in {where} has {len(tokenizer.get_vocab())} tokens, the text encoder "
@@ -122,22 +121,18 @@ def read_tokenizer(
 def _check_settings(path: Path) -> None:
     settings = json_object(path)
     if "auto_map" in settings:
-        raise UserError(f"{shown(str(path))} asks to run code (auto_map); remove that entry")
+        raise UserError(f"{shown(path)} asks to run code (auto_map); remove that entry")
     for key in ("vocab_file", "merges_file", "tokenizer_file"):
         place = settings.get(key)
         if place is not None and (not isinstance(place, str) or Path(place).name != place):
             raise UserError(
-                f"{shown(str(path))}: {key} is {shown(str(place))!r}; a file name in the "
-                "tokenizer's own folder was expected"
+                f"{shown(path)}: {key} is {shown(place)!r}; expected a file name "
+                "in the tokenizer's own folder"
             )
 
 
-def _first_line(error: Exception) -> str:
-    return shown(next(iter(str(error).splitlines()), type(error).__name__))
-
-
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Writes a `CLIPTokenizer`'s files: those of transformers 5 and the two older readers need."""
+    """Writes a `CLIPTokenizer`'s files: those of transformers 5, and two for older readers."""
     tokenizer.save_pretrained(str(folder))
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
@@ -147,9 +142,9 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Token ids of the prompts, each begun, ended and padded to T as its model expects.
+    """Returns the token ids of prompts, each with start and end tokens and padded to T.
 
-    A learned word of several vectors becomes all its tokens (`textual_inversion`).
+    A learned word of several vectors becomes all its tokens (`adapters/textual_inversion.py`).
 
     Args:
       tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
@@ -159,29 +154,29 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
       int32 [n, T].
 
     Raises:
-      UserError: a prompt is too long; it and what would be cut are named.
+      UserError: a prompt is too long; the message names it and what would be cut.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
     length = tokenizer.model_max_length
     ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
-    rows = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
+    encoded = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
     several = _words_of_several_tokens(tokenizer)
-    for number, (prompt, row) in enumerate(zip(prompts, rows)):
-        row = [part for token in row for part in several.get(token, (token,))]
-        if len(row) > length:
-            # The end token stays, so what is cut lies before it.
-            cut = " ".join(tokenizer.decode(row[length - 1 : -1]).split())
+    for number, (prompt, tokens) in enumerate(zip(prompts, encoded)):
+        tokens = [part for token in tokens for part in several.get(token, (token,))]
+        if len(tokens) > length:
+            # The end token stays, so what would be cut lies before it.
+            cut = " ".join(tokenizer.decode(tokens[length - 1 : -1]).split())
             raise UserError(
-                f"prompt {number} ({shown(prompt[:60])}...) has {len(row) - 2} tokens, the model "
-                f"takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
+                f"prompt {number} ({shown(prompt[:60])}...) has {len(tokens) - 2} tokens, the "
+                f"model takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
             )
-        ids[number, : len(row)] = row
+        ids[number, : len(tokens)] = tokens
     return ids
 
 
 def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
-    """The ids of `word`, `word_1`, `word_2`, ... by the first, for every word added with such."""
+    """Returns the ids of `word`, `word_1`, `word_2`, ... by the first, for every added word."""
     added = tokenizer.added_tokens_encoder
     words = {}
     for word, first in added.items():

@@ -138,6 +138,8 @@ def test_wrong_inputs_are_refused_with_the_shapes(variables):
         ({"block_out_channels": [8, 16, 16]}, "expected 3 of"),
         ({"block_out_channels": 8}, "block_out_channels is 8, expected a list"),
         ({"block_out_channels": [8, 10**9]}, "whole number from 1 to"),
+        ({"block_out_channels": []}, r"block_out_channels is \(\), expected a list"),
+        ({"norm_eps": 10**400}, "norm_eps is 1000+.*, expected a number"),
         ({"layers_per_block": 0}, "layers_per_block is 0"),
         ({"layers_per_block": [1, 1, 1]}, "one value or 2"),
         ({"norm_eps": "1e-5"}, "norm_eps is '1e-5', expected a number"),
@@ -152,6 +154,12 @@ def test_configs_that_do_not_fit_are_refused(change, message):
     with pytest.raises(UserError, match=message) as refusal:
         UNetConfig.from_json(TINY.to_json() | change)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_whole_number_serves_where_a_number_is_expected():
+    config = UNetConfig.from_json(TINY.to_json() | {"freq_shift": 1})
+    assert type(config.freq_shift) is float
+    assert config == dataclasses.replace(TINY, freq_shift=1.0)
 
 
 def test_private_unused_and_empty_keys_are_ignored():

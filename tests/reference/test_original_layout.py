@@ -17,8 +17,8 @@ from test_model_keys import SD15_UNET, SD21_UNET, SD_VAE, UPSCALER_UNET, shapes_
 from tiny_models import write_tiny_tokenizer
 
 from pot_jax.weights.export import export
-from pot_jax.weights.formats import pickled
-from pot_jax.weights.formats import safetensors as read
+from pot_jax.weights.formats.pickled import read_pickled
+from pot_jax.weights.formats.tensors import read_tensor
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.original import Shapes, describe
 from pot_jax.weights.load import load
@@ -215,18 +215,18 @@ def test_tensors_that_torch_saves(tmp_path):
         "parameter": torch.nn.Parameter(whole.clone()),
     }
     path = saved(tmp_path / "x.ckpt", {"state_dict": content, "ids": torch.arange(7)})
-    found = pickled.tensors(path)
+    found = read_pickled(path)
     assert found.keys() == content.keys()
     for name, tensor in content.items():
         expected = tensor.detach().to(torch.float64).numpy()
-        np.testing.assert_array_equal(read.array(found[name]).astype(np.float64), expected)
+        np.testing.assert_array_equal(read_tensor(found[name]).astype(np.float64), expected)
 
 
 def test_a_modules_state_dict(tmp_path):
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3))
     for protocol in (2, 4):
         path = saved(tmp_path / "x.pt", module.state_dict(), pickle_protocol=protocol)
-        assert pickled.tensors(path).keys() == module.state_dict().keys()
+        assert read_pickled(path).keys() == module.state_dict().keys()
 
 
 def test_training_state_is_passed_over(tmp_path):
@@ -240,19 +240,19 @@ def test_training_state_is_passed_over(tmp_path):
         "epoch": 3,
         "pytorch-lightning_version": "1.4.2",
     }
-    found = pickled.tensors(saved(tmp_path / "x.ckpt", content))
+    found = read_pickled(saved(tmp_path / "x.ckpt", content))
     assert found.keys() == {"weight", "bias"}
-    np.testing.assert_array_equal(read.array(found["bias"]), module.bias.detach().numpy())
+    np.testing.assert_array_equal(read_tensor(found["bias"]), module.bias.detach().numpy())
 
 
 def test_what_is_no_dict_of_tensors(tmp_path):
     with pytest.raises(ValueError, match="torch.nn.modules.linear.Linear"):
-        pickled.tensors(saved(tmp_path / "x.pt", torch.nn.Linear(2, 2)))
+        read_pickled(saved(tmp_path / "x.pt", torch.nn.Linear(2, 2)))
     old = saved(tmp_path / "x.pt", {"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match="before version 1.6"):
-        pickled.tensors(old)
+        read_pickled(old)
     with pytest.raises(ValueError, match="gaps or overlap"):
-        pickled.tensors(saved(tmp_path / "x.pt", {"a": torch.ones(3, 1).expand(3, 4)}))
+        read_pickled(saved(tmp_path / "x.pt", {"a": torch.ones(3, 1).expand(3, 4)}))
 
 
 def test_a_checkpoint_that_torch_saves_is_the_model(tmp_path):

@@ -308,7 +308,7 @@ KINDS = {
     ),
     "tensor that the index leaves out": (
         sharded(lambda places, _: dict(list(places.items())[1:])),
-        [INDEX, "leaves out 1 tensors"],
+        [INDEX, "1 tensors that it leaves out"],
     ),
     "index that is a list": (sharded(lambda places, _: list(places)), [INDEX, "weight_map"]),
     "index that is a web page": (

@@ -13,7 +13,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from pot_jax.weights import load as loading
+from pot_jax.weights import parameters
 from pot_jax.weights.export import write_weights
 from pot_jax.weights.load import load
 
@@ -63,6 +63,27 @@ def test_the_folder_gives_the_model_back(exported, model):
     for name in ("text_encoder", "unet", "autoencoder"):
         assert getattr(loaded, name) == getattr(model, name)
     assert (loaded.name, loaded.source) == ("tiny", str(exported))
+
+
+# Runs record these digests and refuse to resume with others: they change only with the files.
+@pytest.mark.parametrize(
+    ("dtype", "digest"),
+    [
+        ("float32", "38a20ed4c37161b809b1f61549a5dc78899e72c6f02b0c8aae5e336082e45b16"),
+        ("bfloat16", "91b62507e3a577a83846799459a982dd9c3f9f571691760a298e3d46ef3d8b70"),
+    ],
+)
+def test_the_digest_of_the_shipped_model(dtype, digest):
+    assert load("cosmos64", dtype=dtype).digest == digest
+
+
+def test_a_model_is_shown_in_one_line(exported, model):
+    text = repr(load(exported))
+    assert text.startswith(f"Model('tiny', source='{exported}', StableDiffusionPipeline, ")
+    assert f"{sum(leaf.size for leaf in jax.tree.leaves(model.params)):,} parameters" in text
+    assert "float32" in text
+    assert model.digest[:12] in text
+    assert len(text) < 200 + len(str(exported))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, "float16"])
@@ -190,9 +211,9 @@ def test_only_the_first_few_of_many_are_named(folder, one_line):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 def test_one_value_that_is_not_finite(value, dtype):
     values = np.linspace(-60000, 60000, 24).reshape(2, 3, 4).astype(dtype)
-    assert loading._finite(values)
+    assert parameters._finite(values)
     values[1, 2, 3] = value
-    assert not loading._finite(values)
+    assert not parameters._finite(values)
 
 
 def test_values_beyond_float16(folder, one_line):

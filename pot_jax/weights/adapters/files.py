@@ -1,107 +1,90 @@
-"""What is added to a model as it is loaded: LoRA files and embeddings, as given and as read.
-
-The two records are what `load` hands to the model, and what a run's config.json says of it.
-"""
+"""What is added to a model as it is loaded: the user's list of files, and one file of it."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import shown
+from pot_jax.checks import build
+from pot_jax.config import EmbeddingSettings, LoraSettings
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import Tensor
 
-
-class LoraFile(NamedTuple):
-    """One LoRA, and how much of it."""
-
-    path: str
-    strength: float = 1.0
-    sha256: str = ""  # of the whole file; "" before it is read
+T = TypeVar("T")
 
 
-class EmbeddingFile(NamedTuple):
-    """One textual inversion, and the word that stands for it in a prompt."""
+def lora_settings(loras: Mapping[Any, float] | Sequence[Any]) -> list[LoraSettings]:
+    """Returns what a user gives as `loras`: {path: strength}, or a list.
 
-    token: str  # "" before the file is read: its own
-    path: str
-    sha256: str = ""
-
-
-def lora_files(loras: Mapping[Any, float] | Sequence[Any]) -> list[LoraFile]:
-    """What a user gives as `loras`: {path: strength}, or a list of paths or (path, strength).
+    Each item of a list is a path, (path, strength), (path, strength, sha256) or the settings.
 
     Raises:
-      UserError: it is something else, or a strength is no finite number.
+      UserError: it is something else, or a strength is not a finite number.
     """
-    files = []
-    for item in _items(loras, "loras", 'a dict {"file.safetensors": 0.8} or a list of pairs'):
-        path, strength, sha256 = (*item, *LoraFile("")[len(item) :])
-        if not isinstance(strength, Real) or isinstance(strength, bool):
-            raise UserError(
-                f"loras: the strength of {shown(str(path))} is {shown(repr(strength))}; a number "
-                "was expected"
-            )
-        if not math.isfinite(strength):
-            raise UserError(f"loras: the strength of {shown(str(path))} is {strength}")
-        files.append(LoraFile(str(path), float(strength), sha256))
-    return files
+    if isinstance(loras, Mapping):
+        loras = list(loras.items())
+    names = ("path", "strength", "sha256")
+    expected = 'a dict {"file.safetensors": 0.8} or a list of pairs'
+    return _settings(loras, LoraSettings, "loras", [names[:1], names[:2], names], expected)
 
 
-def embedding_files(embeddings: Sequence[Any]) -> list[EmbeddingFile]:
-    """What a user gives as `embeddings`: a list of paths or (token, path).
+def embedding_settings(embeddings: Sequence[Any]) -> list[EmbeddingSettings]:
+    """Returns what a user gives as `embeddings`: a list.
+
+    Each item is a path, (token, path), (token, path, sha256) or the settings.
 
     Raises:
       UserError: it is something else.
     """
+    names = ("token", "path", "sha256")
     expected = 'a list of paths or pairs ("<token>", path)'
-    if isinstance(embeddings, Mapping):
-        raise UserError(f"embeddings: expected {expected}, got a dict")
-    files = []
-    for item in _items(embeddings, "embeddings", expected):
-        token, path, sha256 = {1: ("", *item, ""), 2: (*item, "")}.get(len(item), item)
-        files.append(EmbeddingFile(str(token), str(path), sha256))
-    return files
+    return _settings(
+        embeddings, EmbeddingSettings, "embeddings", [("path",), names[:2], names], expected
+    )
 
 
-def _items(given: Any, name: str, expected: str) -> list[tuple[Any, ...]]:
-    """One tuple of 1 to 3 values for each file."""
-    if isinstance(given, Mapping):
-        given = list(given.items())
+def _settings(
+    given: Any, cls: type[T], group: str, names: Sequence[tuple[str, ...]], expected: str
+) -> list[T]:
+    """Builds one `cls` for each item; an item of n values has the fields `names[n - 1]`."""
     if not isinstance(given, list | tuple):
-        raise UserError(f"{name}: expected {expected}, got {shown(repr(given))}")
-    items = [(item,) if isinstance(item, str | Path) else item for item in given]
-    for item in items:
-        if not isinstance(item, list | tuple) or not 1 <= len(item) <= 3:
-            raise UserError(f"{name}: expected {expected}, got the entry {shown(repr(item))}")
-    return [tuple(item) for item in items]
+        raise UserError(f"{group}: expected {expected}, got {shown(repr(given))}")
+    found = []
+    for number, item in enumerate(given):
+        if not isinstance(item, cls):
+            values = [item] if isinstance(item, str | Path) else item
+            if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
+                raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
+            fields = dict(zip(names[len(values) - 1], values))
+            fields["path"] = str(fields["path"])
+            item = build(cls, fields, f"{group}[{number}].")
+        found.append(item)
+    return found
 
 
-def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, read.Tensor], str]:
-    """The tensors of an adapter's file by name, and the SHA-256 of all its bytes.
+def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str]:
+    """Reads where the tensors in an adapter's file lie, and the SHA-256 of all its bytes.
 
     Args:
       path: of a safetensors file.
       what: "LoRA" or "embedding", for messages.
-      sha256: what the file has to have; "" for any.
+      sha256: the digest that the file must have; "" for any.
 
     Raises:
-      UserError: the file is missing, damaged, of another kind or of another digest.
+      UserError: the file is missing, damaged, of another kind or has another digest.
     """
     file = Path(path).expanduser()
     if "\0" in path or not file.is_file():
         raise UserError(f"there is no {what} file {shown(path)}")
-    tensors = read.header(file)
-    with file.open("rb") as bytes_:
-        digest = hashlib.file_digest(bytes_, "sha256").hexdigest()
+    tensors = read_header(file)
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 not in ("", digest):
         raise UserError(
-            f"the {what} file {shown(path)} has SHA-256 {digest}, expected {shown(str(sha256))}; "
-            "it is another file than it was"
+            f"the {what} file {shown(path)} has SHA-256 {digest}, expected {shown(sha256)}; "
+            "the file has changed"
         )
     return tensors, digest

@@ -4,13 +4,13 @@ A LoRA adds to a layer's weight W a product of low rank (arXiv 2106.09685):
 
     W' = W + strength * alpha / rank * up @ down
 
-W is [out, in], or [out, in, h, w] for a convolution; down [rank, in] or [rank, in, h, w]; up
-[out, rank] or [out, rank, 1, 1]; alpha [], the rank where a file has none. Where there is a `mid`
-[rank, rank, h, w], down is [rank, in, 1, 1] and the product up @ mid @ down (LyCORIS calls it CP
-decomposition).
+W is [out, in], or [out, in, h, w] for a convolution; down is [rank, in] or [rank, in, h, w]; up is
+[out, rank] or [out, rank, 1, 1]; alpha is [], and equals the rank if a file has none. If there is a
+`mid` [rank, rank, h, w], down is [rank, in, 1, 1] and the product is up @ mid @ down (LyCORIS calls
+this CP decomposition).
 
-Headers are checked before the model is read, every file's, so that all that does not fit is known
-at once. Merging goes weight by weight, in float32, and rounds once however many LoRAs there are.
+The headers of all files are checked before the model is read, so that everything that does not fit
+is known at once. Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from safetensors import safe_open
 
-from pot_jax.errors import UserError
+from pot_jax.config import LoraSettings
+from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
-from pot_jax.weights.adapters.files import LoraFile, lora_files, read_file
+from pot_jax.weights.adapters.files import lora_settings, read_file
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.digests import array_digest
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import Tensor, listed, shown
+from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.parameters import change_param
+from pot_jax.weights.problems import listed
 
-# kohya's trainer keeps alpha as the integer it was given.
-_NUMBERS = read.FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
-# Relatives that are no sum of a weight and a product, by what is in their keys.
+# kohya's trainer saves alpha as the integer it was given.
+_NUMBERS = FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
+# Patterns in the keys of adapters that are not the sum of a weight and a product -> what they are.
 _OTHERS = {
     "dora_scale|lora_magnitude_vector": "a DoRA (weights rescaled after the sum)",
     "hada_w": "a LoHa (Hadamard product)",
@@ -59,9 +61,9 @@ class Layer(NamedTuple):
 
 
 class Lora(NamedTuple):
-    """One LoRA file, its headers read and checked."""
+    """One LoRA file whose header has been read and checked."""
 
-    file: LoraFile
+    file: LoraSettings
     layers: list[Layer]
 
 
@@ -74,15 +76,15 @@ def read_loras(
     """Reads the headers of LoRA files and finds the weight of each layer.
 
     Args:
-      loras: {path: strength}, or a list of paths or (path, strength).
+      loras: as for `lora_settings`.
       config: the UNet's.
-      shapes: of the parameters of "unet" and "text_encoder", nested dicts.
+      shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
 
     Raises:
       UserError: a file is missing, damaged or of another kind, or has keys, layers or shapes that
-        do not fit the model: all of them, of all files, in one message.
+        do not fit the model: one message names those of all files.
     """
-    files = lora_files(loras)
+    files = lora_settings(loras)
     table = layer_table(config, shapes) if files else {}
     found, wrong = [], []
     for file in files:
@@ -94,13 +96,13 @@ def read_loras(
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
         elif not layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        found.append(Lora(file._replace(sha256=sha256), layers))
+        found.append(Lora(replace(file, sha256=sha256), layers))
     if wrong:
         raise UserError("; ".join(wrong))
     return found
 
 
-def _refuse_others(file: LoraFile, tensors: Mapping[str, Tensor]) -> None:
+def _refuse_others(file: LoraSettings, tensors: Mapping[str, Tensor]) -> None:
     for pattern, what in _OTHERS.items():
         if key := next((key for key in tensors if re.search(pattern, key)), None):
             raise UserError(
@@ -110,12 +112,12 @@ def _refuse_others(file: LoraFile, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _layers(
-    file: LoraFile,
+    file: LoraSettings,
     tensors: Mapping[str, Tensor],
     table: Mapping[str, Target],
     problems: dict[str, list[str]],
 ) -> list[Layer]:
-    """The layers of one file; what is wrong with the others is added to the problems."""
+    """Returns the layers of one file that fit; adds the others to `problems`."""
     settings = _adapter_settings(file)
     layers = {}
     for name, parts in _grouped(tensors, problems).items():
@@ -123,7 +125,7 @@ def _layers(
         kind = _misfit(parts, target)
         if not kind:
             scale = _alpha_over_rank(name, parts, target.path[0], settings)
-            kind = None if math.isfinite(scale) else "layers whose alpha is no usable number"
+            kind = None if math.isfinite(scale) else "layers with an unusable alpha"
         if not kind and target.path in layers:
             kind = "layers given twice"
         if kind:
@@ -140,14 +142,14 @@ def _layers(
 def _grouped(
     tensors: Mapping[str, Tensor], problems: dict[str, list[str]]
 ) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each layer by part; layers by their names as spelled in the file."""
+    """Groups the tensors by layer, as the file spells its name, and by part."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         name, part = layer_and_part(key) or (None, None)
         if part is None:
             problems["keys of no known spelling"].append(f"{shown(key)} {list(tensor.shape)}")
-        elif tensor.dtype not in (_NUMBERS if part == "alpha" else read.FLOATS):
-            kind = f"tensors of a dtype not in {list(read.FLOATS)}"
+        elif tensor.dtype not in (_NUMBERS if part == "alpha" else FLOATS):
+            kind = f"tensors of a dtype not in {list(FLOATS)}"
             problems[kind].append(f"{shown(key)} {shown(tensor.dtype)}")
         elif part in layers[name]:
             problems["keys given twice"].append(shown(key))
@@ -157,7 +159,7 @@ def _grouped(
 
 
 def _misfit(parts: Mapping[str, Tensor], target: Target | None) -> str | None:
-    """What kind of problem a layer is, if it is one."""
+    """Returns how a layer does not fit its weight; None if it fits."""
     if target is None:
         return "layers that the model lacks"
     if not {"down", "up"} <= parts.keys():
@@ -169,7 +171,7 @@ def _misfit(parts: Mapping[str, Tensor], target: Target | None) -> str | None:
 
 
 def _product_shape(parts: Mapping[str, Tensor]) -> tuple[int, ...] | None:
-    """The shape of up @ mid @ down; None where they do not fit each other."""
+    """Returns the shape of up @ mid @ down; None if they do not fit each other."""
     down, up = parts["down"].shape, parts["up"].shape
     alpha, mid = parts.get("alpha"), parts.get("mid")
     if len(down) < 2 or len(up) < 2 or down[0] != up[1] or not down[0] or not _point(up):
@@ -184,17 +186,17 @@ def _product_shape(parts: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 
 
 def _point(shape: tuple[int, ...]) -> bool:
-    """Whether a shape is that of a dense layer or of a convolution of one pixel."""
+    """Returns whether a shape is that of a dense layer or a 1x1 convolution."""
     return set(shape[2:]) <= {1}
 
 
 # alpha / rank -----------------------------------------------------------------------------------
 
 
-def _adapter_settings(file: LoraFile) -> dict[str, Any]:
-    """PEFT's settings as diffusers 0.34 and later keep them in the file's metadata.
+def _adapter_settings(file: LoraSettings) -> dict[str, Any]:
+    """Reads PEFT's settings, which diffusers 0.34 and later save in the file's metadata.
 
-    Names begin with their component: "unet.lora_alpha". Empty where a file has none.
+    Names start with their component: "unet.lora_alpha". Empty if a file has none.
     """
     with safe_open(Path(file.path).expanduser(), framework="np") as opened:
         text = (opened.metadata() or {}).get("lora_adapter_metadata")
@@ -203,17 +205,17 @@ def _adapter_settings(file: LoraFile) -> dict[str, Any]:
     except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
-        raise UserError(f"{shown(file.path)}: its lora_adapter_metadata is no JSON object")
+        raise UserError(f"{shown(file.path)}: its lora_adapter_metadata is not a JSON object")
     return settings
 
 
 def _alpha_over_rank(
     name: str, parts: Mapping[str, Tensor], component: str, settings: Mapping[str, Any]
 ) -> float:
-    """The tensor alpha over the rank; else what PEFT's settings say; else 1. NaN if unusable."""
+    """Returns alpha / rank, from the tensor, else from PEFT's settings, else 1; NaN if unusable."""
     rank = parts["down"].shape[0]
     if "alpha" in parts:
-        return float(read.array(parts["alpha"], _NUMBERS).reshape(())) / rank
+        return float(read_tensor(parts["alpha"], _NUMBERS).reshape(())) / rank
     alpha = settings.get(f"{component}.lora_alpha")
     if alpha is None:
         return 1.0
@@ -232,14 +234,14 @@ def _alpha_over_rank(
 
 
 def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:
-    """Adds LoRAs to the weights they are for; a strength of 0 leaves every bit as it is.
+    """Adds LoRAs to their weights; a strength of 0 changes no bit.
 
-    Both dicts are changed in place: a new tree would hold each old weight until the last is merged.
+    Both dicts are changed in place.
 
     Args:
       loras: from `read_loras` with the shapes of `params`.
-      params: nested dict of arrays, component first.
-      digests: of each array of `params`, by its path joined by "/".
+      params: the model's arrays, a nested dict, component first.
+      digests: the digest of each array, by its path ("unet/conv_in/kernel").
 
     Raises:
       UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.
@@ -250,36 +252,30 @@ def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]
             if layer.scale:
                 by_path[layer.target.path].append(layer)
     for path, layers in by_path.items():
-        *parents, leaf = path
-        owner = params
-        for name in parents:
-            owner = owner[name]
-        merged = _merged(np.asarray(owner[leaf]), layers)
-        owner[leaf] = jax.device_put(merged, owner[leaf].sharding)
-        digests["/".join(path)] = array_digest(merged)
+        change_param(params, digests, path, partial(_merged, layers=layers))
 
 
 def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
-    """A weight with all that is added to it, in its own dtype."""
+    """Returns a weight plus all its layers, in its own dtype."""
     total = np.array(weight, np.float32)
-    with np.errstate(all="ignore"):  # what is not finite is found below
+    with np.errstate(all="ignore"):  # values that are not finite are found below
         for layer in layers:
             total += product(layer)
         merged = total.astype(weight.dtype, copy=False)
     if not np.isfinite(merged).all():
-        files = sorted({shown(str(layer.down.file)) for layer in layers})
+        files = sorted({shown(layer.down.file) for layer in layers})
         raise UserError(
             f"the weight of {shown(layers[0].down.name)} is not finite in {weight.dtype.name} with "
-            f"{', '.join(files)}; get the file again, or take a smaller strength or a wider dtype"
+            f"{', '.join(files)}; get the file again, or use a smaller strength or a wider dtype"
         )
     return merged
 
 
 def product(layer: Layer) -> np.ndarray:
-    """What a layer adds to its weight, laid out as the parameter is: [in, out] or [h, w, in, out].
+    """Returns what a layer adds to its weight, as the parameter: [in, out] or [h, w, in, out].
 
-    `down` is itself a weight, of `rank` outputs: laid out as one, it leaves the product in order.
-    Adding [out, in, h, w] to the parameter instead takes six times as long.
+    `down` is itself a weight, with `rank` outputs. Laid out like a parameter, it gives the product
+    in the parameter's order; adding [out, in, h, w] to the parameter takes six times as long.
     """
     entry, rank = layer.target.entry, layer.down.shape[0]
     up = _float32(layer.up).reshape(-1, rank)
@@ -292,4 +288,4 @@ def product(layer: Layer) -> np.ndarray:
 
 
 def _float32(tensor: Tensor) -> np.ndarray:
-    return read.array(tensor).astype(np.float32)
+    return read_tensor(tensor).astype(np.float32)

@@ -1,6 +1,6 @@
 """How LoRA files name the layers of a Stable Diffusion, and which parameter each name means.
 
-One layer, as it is met:
+The spellings of one layer:
 
     lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight   kohya
     lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight           kohya, LDM
@@ -8,8 +8,8 @@ One layer, as it is met:
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight        diffusers
     mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   and before
 
-LDM is the code that Stable Diffusion came with. Points and underscores are taken for the same, so
-that all these are one name with a beginning and an end that are cut off.
+LDM is the original code of Stable Diffusion. Dots and underscores count as the same, so that after
+a prefix and a suffix are cut off, all of these are one name.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from pot_jax.weights.layouts.original_names import respelled, unet_names
 
 
 class Target(NamedTuple):
-    """The weight that a LoRA's layer is added to."""
+    """The weight that a layer is added to."""
 
     path: tuple[str, ...]  # component first
     entry: Entry
 
 
-# What follows a layer's name: "_lora.down" belongs to the attention processors of old diffusers.
-_END = re.compile(
+# The suffix after a layer's name; "_lora.down" is that of old diffusers' attention processors.
+_SUFFIX = re.compile(
     r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|mid|A|B)(?:\.default)?\.weight|(.+)\.(alpha)"
 )
 _PARTS = {"A": "down", "B": "up"}
-_BEGINNING = re.compile(
+_PREFIX = re.compile(
     r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
 )
-# Attention's layers as old diffusers called them, in both networks.
+# The names of attention's layers in old diffusers, in both networks.
 _OLD = {
     "to_out_0": "to_out",
     "q_proj": "to_q",
@@ -49,8 +49,8 @@ _OLD = {
 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:
-    """The layer's name as it is spelled, and "down", "up", "mid" or "alpha"; None if neither."""
-    match = _END.fullmatch(key)
+    """Splits a key into the layer's name and "down", "up", "mid" or "alpha"; None for others."""
+    match = _SUFFIX.fullmatch(key)
     if match is None:
         return None
     name, part, scaled, alpha = match.groups()
@@ -58,17 +58,17 @@ def layer_and_part(key: str) -> tuple[str, str] | None:
 
 
 def plain(name: str) -> str:
-    """A layer's name in the one spelling that `layer_table` uses."""
+    """Returns a layer's name in the one spelling that `layer_table` uses."""
     name = name.replace(".", "_")
-    return name[_BEGINNING.match(name).end() :].replace("_processor_", "_")
+    return name[_PREFIX.match(name).end() :].replace("_processor_", "_")
 
 
 def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Target]:
-    """Every layer that a LoRA can be for, under each of its names.
+    """Returns every layer that a LoRA can change, under each of its names.
 
     Args:
       config: the UNet's.
-      shapes: of the parameters of "unet" and "text_encoder", nested dicts.
+      shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
     """
     table, ldm = {}, unet_names(config)
     for component in ("unet", "text_encoder"):

@@ -1,8 +1,8 @@
-"""Parameters kept with Orbax, and read back only if every array is what was kept.
+"""Kept copies: parameters saved with Orbax, and read back only if every array is unchanged.
 
-A kept copy is a folder in the diffusers layout for its settings and tokenizer, with the arrays in
-`arrays/` (Orbax, as the models take them: no key table, no transposing) and `pot_jax.json`, the
-marker, which holds each array's SHA-256. Orbax does not notice a flipped bit in array data.
+A kept copy is a model folder: settings and tokenizer in diffusers' layout, the arrays in `arrays/`
+(Orbax, as the models take them: no key table, no transposing). Its marker, `pot_jax.json`, holds
+each array's SHA-256, because Orbax does not notice a flipped bit in array data.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax.traverse_util import flatten_dict
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, one_line, shown
 from pot_jax.weights.digests import array_digest, array_digests
-from pot_jax.weights.formats.safetensors import json_object, shown
+from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.problems import few
 
 MARKER = "pot_jax.json"
 _ARRAYS = "arrays"
 _VERSION = 1  # of this layout
-_THREADS = 2  # arrays in flight: two cores are busy with two
+_THREADS = 2  # arrays in flight: two keep two cores busy
 
 T = TypeVar("T")
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a folder is a kept copy; a diffusers folder has no marker."""
+    """Returns whether a folder is a kept copy: whether it has a marker."""
     return (folder / MARKER).is_file()
 
 
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
-    """Writes parameters and, last, the marker that makes the folder a kept copy.
+    """Writes the parameters and then the marker, which makes the folder a kept copy.
 
     Raises:
       OSError: the disk is full or not writable.
     """
-    # Weights hardly compress, and zstd would cost more than reading the difference.
-    # The layout is said in full, because `_reader` knows it.
+    # Weights hardly compress: zstd would cost more time than reading the difference.
+    # The layout is stated in full because `_reader` relies on it.
     layout = {"use_compression": False, "use_ocdbt": True, "use_zarr3": False}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**layout)) as writer:
         writer.save(folder.absolute() / _ARRAYS, args=ocp.args.PyTreeSave(dict(params)))
@@ -62,35 +63,35 @@ def restore_arrays(
     expected: Mapping[str, Any],
     take: Callable[[str, np.ndarray, str], T],
 ) -> dict[str, T]:
-    """Reads the parameters of a kept copy, each checked to be what was kept.
+    """Reads the parameters of a kept copy and checks each against its digest.
 
     Args:
       folder: the kept copy.
-      expected: nested dict of `jax.ShapeDtypeStruct`: names and shapes as the models need them;
-        the dtype is the copy's own.
-      take: called in several threads with each array's path ("unet/conv_in/kernel"), the array and
-        its digest. Two arrays are in memory besides what it returns.
+      expected: the names and shapes that the models need, a nested dict of
+        `jax.ShapeDtypeStruct`; the dtype is the copy's own.
+      take: is called in several threads with each array's path ("unet/conv_in/kernel"), the array
+        and its digest. Two arrays are in memory besides what it returns.
 
     Returns:
       What `take` returned, by path, in the order of `expected`.
 
     Raises:
-      UserError: the copy is of another layout, incomplete or damaged, or of other models.
+      UserError: the copy has another layout, is incomplete or damaged, or is of other models.
     """
-    where, again = shown(str(folder)), "make it again with `pot-jax convert`"
+    where, again = shown(folder), "make it again with `pot-jax convert`"
     marker = json_object(folder / MARKER)
     kept = marker.get("sha256")
     if marker.get("version") != _VERSION or not isinstance(kept, dict):
         raise UserError(
-            f"{where} was kept in layout {shown(str(marker.get('version')))}, this is "
-            f"{_VERSION}; {again}"
+            f"{where} was kept in layout {shown(marker.get('version'))}, and this version reads "
+            f"layout {_VERSION}; {again}"
         )
     wanted = flatten_dict(dict(expected), sep="/")
     if kept.keys() != wanted.keys():
         differing = sorted(kept.keys() ^ wanted.keys())
         raise UserError(
             f"{where} was kept for other models: {len(differing)} arrays differ "
-            f"({', '.join(map(shown, differing[:3]))}); {again}"
+            f"({few(map(shown, differing))}); {again}"
         )
     damaged: list[str] = []
     read = _reader(folder)
@@ -100,7 +101,7 @@ def restore_arrays(
         digest = array_digest(values)
         if digest != kept[path]:
             damaged.append(path)
-        if damaged:  # read on only to find what else is damaged
+        if damaged:  # the rest is read only to find what else is damaged
             return None
         if values.shape != wanted[path].shape:
             raise UserError(
@@ -114,20 +115,20 @@ def restore_arrays(
     if damaged:
         raise UserError(
             f"{where} is damaged: {len(damaged)} of {len(kept)} arrays are not what was kept "
-            f"({', '.join(sorted(damaged)[:3])}); {again}"
+            f"({few(sorted(damaged))}); {again}"
         )
     return dict(zip(wanted, taken))
 
 
 def _reader(folder: Path) -> Callable[[str], np.ndarray]:
-    """A function of an array's path that reads it.
+    """Returns a function that reads one array by its path.
 
-    Orbax keeps each array as a zarr in one OCDBT store, by its path with dots, and reads it through
-    TensorStore, as is done here. Orbax itself would read all arrays before the first can be hashed,
-    cast and placed; and to have it read some of a thousand takes it a quarter of a second.
+    Orbax saves each array as a zarr in one OCDBT store, under its path with dots, and reads it with
+    TensorStore, as this does. Orbax itself would read all arrays before the first can be hashed,
+    cast and placed; asking it for a few of a thousand arrays takes a quarter of a second.
     """
     base = (folder / _ARRAYS).absolute().as_uri()
-    # What is kept in memory is the tree of names, not the arrays.
+    # The cache is for the tree of names, not for the arrays.
     context = tensorstore.Context({"cache_pool": {"total_bytes_limit": 10_000_000}})
 
     def read(path: str) -> np.ndarray:
@@ -135,11 +136,10 @@ def _reader(folder: Path) -> Callable[[str], np.ndarray]:
         spec = {"driver": "zarr", "kvstore": store}
         try:
             return tensorstore.open(spec, open=True, context=context).result().read().result()
-        # TensorStore tells of missing and damaged files in several classes.
+        # TensorStore raises several classes for missing and damaged files.
         except Exception as error:
-            line = shown(next(iter(str(error).splitlines()), type(error).__name__))
             raise UserError(
-                f"{shown(str(folder))} is incomplete or damaged ({line}); make it again with "
+                f"{shown(folder)} is incomplete or damaged ({one_line(error)}); make it again with "
                 "`pot-jax convert`"
             ) from None
 

@@ -1,15 +1,15 @@
 """Pickled torch checkpoints (`.ckpt`, `.pt`), read without torch and without running anything.
 
-What `torch.save` writes (since torch 1.6) is a zip without compression:
+Since version 1.6, `torch.save` writes a zip without compression:
 
     archive/data.pkl        a pickle of everything but numbers; a tensor in it is
                             (storage, offset, shape, strides)
     archive/data/0, 1, ...  the storages: plain little-endian arrays
 
-A pickle is a program that may call whatever it names. Here it finds nothing to call but the few
-names of the table below, which build plain records; any other name ends the reading. What comes out
-is what `read.header` gives for a safetensors file: where each tensor lies, checked against the
-storage it says it is in, so that tensors are then read one by one, straight from the file.
+A pickle is a program that may call whatever it names. This reader knows only the few names in the
+table below, which build plain records, and stops at any other. The result is that of `read_header`
+for a safetensors file: where each tensor lies, checked against its storage. Tensors are then read
+one by one, straight from the file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import ITEM_BYTES, Tensor, impostor, plain_file, shown
+from pot_jax.errors import UserError, one_line, shown
+from pot_jax.weights.formats.kinds import ZIP, not_torch, regular_file
+from pot_jax.weights.formats.tensors import ITEM_BYTES, Tensor
+from pot_jax.weights.problems import few
 
-ZIP = b"PK\x03\x04"
-PICKLE = b"\x80"
 _MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optimizer has under 3 MB
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header
 
@@ -48,7 +48,7 @@ _STORAGES = {
 
 
 class _Storage(NamedTuple):
-    """One array of the file, as the pickle speaks of it."""
+    """An array of the file, as the pickle describes it."""
 
     dtype: str
     key: str
@@ -56,7 +56,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor, as the pickle speaks of it: not checked yet."""
+    """A tensor as the pickle describes it, not checked yet."""
 
     storage: Any
     offset: Any  # elements
@@ -65,17 +65,17 @@ class _View(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """Where one of the zip's files lies."""
+    """Where one of the files in the zip lies."""
 
     start: int  # first byte of its content, from the beginning of the zip
     nbytes: int
 
 
 class _Inert:
-    """Stands for an object that is of no use here: whatever is done with it gives it again.
+    """Stands for an object that is of no use here; calling it returns it.
 
-    Callables are instances of such classes, without attributes, and not functions or classes, so
-    that a pickle that sets attributes (its BUILD) changes nothing that outlives it.
+    What a pickle can call is an instance of such a class, without attributes: a pickle that sets
+    attributes (its BUILD) must change nothing that outlives it, as it could in a function or class.
     """
 
     __slots__ = ()
@@ -102,13 +102,13 @@ class _RebuildParameter(_Inert):
 
 
 _INERT = _Inert()
-# All that a checkpoint can name.
+# Everything that a checkpoint can name.
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
-    # What trainers keep beside the weights: a best score, sets of names.
+    # What trainers save besides the weights: a best score, sets of names.
     ("builtins", "set"): _INERT,
     ("__builtin__", "set"): _INERT,
     ("numpy", "dtype"): _INERT,
@@ -116,12 +116,12 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "scalar"): _INERT,
     ("_codecs", "encode"): _INERT,
 }
-# The states of pytorch_lightning's callbacks are kept by the callbacks' classes.
+# pytorch_lightning saves the states of its callbacks under the callbacks' classes.
 _CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that knows the names above and no other."""
+    """An unpickler that knows the names above and no others."""
 
     def __init__(self, text: bytes, where: str):
         super().__init__(io.BytesIO(text))
@@ -144,26 +144,22 @@ class _Reader(pickle.Unpickler):
         raise ValueError(f"no storage is called {_brief(pid)}")
 
 
-def is_pickled(start: bytes) -> bool:
-    """Whether a file that begins so is a pickle or a zip, as torch's checkpoints are."""
-    return start.startswith((ZIP, PICKLE))
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """Reads where the tensors of a pickled checkpoint lie, by name.
 
-
-def tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickled checkpoint by name: those of its `state_dict`, if it has one.
-
-    Optimizer states, callbacks, counters and whatever else is no tensor is left out.
+    If it has a `state_dict`, that is read. Optimizer states, callbacks, counters and everything
+    else that is not a tensor are left out.
 
     Raises:
-      UserError: the file is not torch's zip, is truncated or damaged, names something that is not
-        in the table above, or has tensors that do not lie in their storages, all of them named.
+      UserError: the file is not a zip of torch's, is truncated or damaged, names something that is
+        not in the table above, or has tensors that lie outside their storages (all are named).
     """
-    path = plain_file(Path(path), "checkpoint")
-    where = shown(str(path))
+    path = regular_file(Path(path), "checkpoint")
+    where = shown(path)
     with path.open("rb") as file:
         start = file.read(64)
     if not start.startswith(ZIP):
-        raise UserError(f"{where} {_instead(start)}")
+        raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
     state = _unpickled(text, where)
     found, problems = {}, []
@@ -174,27 +170,20 @@ def tensors(path: Path) -> dict[str, Tensor]:
             except ValueError as error:
                 problems.append(f"{shown(name)} {error}")
     if problems:
-        few = "; ".join(problems[:3]) + "; ..." * (len(problems) > 3)
-        raise UserError(f"{where} has {len(problems)} tensors that cannot be ({few}); get it again")
+        raise UserError(
+            f"{where} has {len(problems)} tensors that cannot be ({few(problems, '; ')}); "
+            "get it again"
+        )
     if not found:
         raise UserError(f"{where} holds no tensors by name; a model's weights were expected")
     return found
-
-
-def _instead(start: bytes) -> str:
-    if start.startswith(PICKLE):
-        return (
-            "is in the format that torch wrote before version 1.6, which is not read; load and "
-            "save it with a newer torch, or get the model as safetensors"
-        )
-    return impostor(start) or "is no torch checkpoint; get it again"
 
 
 # The zip -----------------------------------------------------------------------------------------
 
 
 def _archive(path: Path, where: str) -> tuple[bytes, dict[str, _Record]]:
-    """The pickle of an archive, and where its storages lie, by key."""
+    """Returns the pickle of an archive, and where its storages lie, by key."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
@@ -216,28 +205,28 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, _Record]]:
                     f"is under {_MAX_PICKLE}"
                 )
             if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-                raise UserError(f"{where} is of a big-endian machine, which is not read")
+                raise UserError(f"{where} is from a big-endian machine, which is not supported")
             text = archive.read(names[0])
     except UserError:
         raise
-    except Exception as error:  # zipfile tells of damage in many classes
+    except Exception as error:  # zipfile raises many classes for damage
         raise UserError(
-            f"{where} is truncated or damaged ({shown(str(error))}); get it again"
+            f"{where} is truncated or damaged ({one_line(error)}); get it again"
         ) from None
     prefix = f"{root}data/"
     return text, {n.removeprefix(prefix): r for n, r in records.items() if n.startswith(prefix)}
 
 
 def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, _Record]:
-    """Where the content of each entry lies, checked to be inside the file and of no other entry."""
+    """Returns where each entry lies; raises ValueError if it overlaps one or leaves the file."""
     records = {}
     size = path.stat().st_size
     with path.open("rb") as file:
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
                 raise UserError(
-                    f"{where}: {shown(entry.filename)} is compressed or encrypted, as torch never "
-                    "writes it; get the original file"
+                    f"{where}: {shown(entry.filename)} is compressed or encrypted, which torch "
+                    "never does; get the original file"
                 )
             file.seek(entry.header_offset)
             head = file.read(_LOCAL_HEADER)
@@ -258,17 +247,17 @@ def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str
 
 
 def _unpickled(text: bytes, where: str) -> dict:
-    """The dict that holds the tensors."""
+    """Returns the dict that holds the tensors."""
     try:
         for operation, argument, _ in pickletools.genops(text):
-            # Python makes room for as many objects as the number that one is to be known by.
+            # Python allocates as many slots as the largest number that names an object.
             if "PUT" in operation.name and argument > len(text):
                 raise ValueError(f"object number {argument}")
         content = _Reader(text, where).load()
     except UserError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        line = shown(next(iter(str(error).splitlines()), type(error).__name__))
+        line = one_line(error)
         raise UserError(f"{where} has a damaged data.pkl ({line}); get it again") from None
     if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
         content = dict.get(content, "state_dict")
@@ -280,12 +269,12 @@ def _unpickled(text: bytes, where: str) -> dict:
 
 
 def _brief(value: Any) -> str:
-    """A foreign value in a few words: written out, nested tuples can fill any memory."""
+    """Returns a foreign value in short; written out, nested tuples can fill any memory."""
     return shown(reprlib.repr(value))
 
 
 def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) -> Tensor:
-    """Where a tensor lies in the file. Raises ValueError saying why it cannot be."""
+    """Returns where a tensor lies in the file; raises ValueError saying why it cannot."""
     storage, offset, shape, strides = view
     if (
         not isinstance(storage, _Storage)
@@ -318,14 +307,14 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) 
 
 
 def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The axes from the slowest to the fastest; None if that is their order.
+    """Returns the axes from the slowest to the fastest; None if that is their order.
 
-    Raises ValueError where they do not fill one piece of the storage without gap or overlap.
+    Raises ValueError if they do not fill one piece of the storage without gaps or overlap.
     """
     if 0 in shape:
         return None
-    # Where a tensor was kept with its channels last, or transposed, its axes have another order.
-    # The stride of an axis of length 1 means nothing.
+    # A tensor saved with its channels last, or transposed, has its axes in another order.
+    # The stride of an axis of length 1 has no meaning.
     short = [axis for axis, length in enumerate(shape) if length == 1]
     long = [axis for axis, length in enumerate(shape) if length > 1]
     slowest_first = sorted(long, key=lambda axis: -strides[axis])

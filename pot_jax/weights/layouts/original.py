@@ -4,9 +4,9 @@
     first_stage_model.*        the autoencoder
     cond_stage_model.*         the text encoder: CLIP's own names (SD 1.x) or OpenCLIP's (SD 2.x)
 
-The file says nothing of the networks but by its tensors' names and shapes. From these come here the
-configs that a diffusers folder would hold. What names and shapes cannot tell is the same in all
-these models and stands here beside its origin.
+The file describes its networks only by the names and shapes of its tensors. This module derives
+from them the configs that a diffusers folder would hold. What they cannot tell is the same in all
+of these models, and is a constant here with its origin.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
-from pot_jax.weights.formats.safetensors import shown
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
@@ -28,21 +27,21 @@ TEXT = "cond_stage_model."
 CLIP = TEXT + "transformer."
 OPEN_CLIP = TEXT + "model."
 
-# What training left in a file and no picture needs.
+# What training leaves in a file without any effect on the pictures.
 LEFT_OUT = re.compile(
-    # Running averages of the weights; diffusers reads the weights beside them, too.
+    # Running averages of the weights; like this, diffusers reads the weights themselves.
     r"(model_ema|first_stage_model\.model_ema)\..*"
-    # The schedule's tables, which follow from the few numbers in `schedule_json`.
+    # The schedule's tables, which follow from the numbers in `schedule_json`.
     r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
     r"alphas_cumprod|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped"
     r"|mean_coef[12]))"
     r"|lvlb_weights|logvar|global_step|v_pred|ztsnr"
     r"|first_stage_model\.loss\..*"
-    # Constants of the text encoder, and the parts of a whole CLIP that make no picture.
+    # Constants of the text encoder, and parts of a whole CLIP that have no effect on the pictures.
     r"|cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids"
     r"|cond_stage_model\.((transformer|model)\.)?(text_projection(\.weight)?|logit_scale|attn_mask)"
 )
-# Tensors by whose mere presence trainers say what the weights predict (ComfyUI's convention).
+# Tensors whose presence says what the weights predict (ComfyUI's convention).
 PREDICTS_V = "v_pred"
 ZERO_SNR = "ztsnr"
 
@@ -53,7 +52,7 @@ _OPEN_CLIP_LAYERS = 24  # of ViT-H/14, of which SD 2.x takes the state before th
 
 
 class Shapes:
-    """The shapes of a file's tensors, with errors that name file and tensor."""
+    """The shapes of a file's tensors; errors name the file and the tensor."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str):
         self.where = where
@@ -62,21 +61,21 @@ class Shapes:
         self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a tensor of this name, or a module that holds tensors."""
+        """Returns whether there is a tensor of this name, or a module with tensors."""
         return name in self._modules
 
     def size(self, name: str, axis: int, rank: int | None = None) -> int:
-        """The length of one axis of a tensor, which must have `rank` axes if that is given."""
+        """Returns the length of one axis of a tensor, which must have `rank` axes if given."""
         shape = self.shape(name)
         if axis >= len(shape) or rank not in (None, len(shape)):
             raise UserError(
-                f"{self.where}: {shown(name)} has shape {shown(str(shape))}; {rank or axis + 1} "
+                f"{self.where}: {shown(name)} has shape {shown(shape)}; {rank or axis + 1} "
                 "axes were expected; get the file again"
             )
         return shape[axis]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
+        """Returns the shape of a tensor."""
         if name not in self._shapes:
             raise UserError(
                 f"{self.where} lacks {shown(name)}, without which the model's sizes are not known; "
@@ -85,7 +84,7 @@ class Shapes:
         return self._shapes[name]
 
     def count(self, module: str) -> int:
-        """How many of module.0, module.1, ... there are without a gap."""
+        """Counts module.0, module.1, ... up to the first that is missing."""
         number = 0
         while f"{module}.{number}" in self:
             number += 1
@@ -93,22 +92,22 @@ class Shapes:
 
     @property
     def is_open_clip(self) -> bool:
-        """Whether the text encoder is OpenCLIP, and the model so of the second generation."""
+        """Whether the text encoder is OpenCLIP, which makes this a model of SD 2.x."""
         return OPEN_CLIP[:-1] in self
 
     @property
     def is_upscaler(self) -> bool:
-        """Whether the model is told the noise of a small picture that it enlarges."""
+        """Whether the model is an upscaler, which has an embedding of noise levels."""
         return f"{UNET}label_emb.weight" in self
 
     @property
     def predicts_v(self) -> bool:
         """Whether the model predicts v, as far as the file can tell.
 
-        SD 2.0 and 2.1 come as two models of the same names and shapes, `v2-inference-v.yaml` (768
-        pixels, v) and `v2-inference.yaml` ("base", 512 pixels, eps). diffusers' from_single_file
-        takes both for the first, and so does this. Their relatives for inpainting and depth predict
-        eps, the upscaler v.
+        SD 2.0 and 2.1 each come as two models with the same names and shapes: `v2-inference-v.yaml`
+        (768 pixels, v) and `v2-inference.yaml` ("base", 512 pixels, eps). Like diffusers'
+        from_single_file, this takes both for the first. The models for inpainting and depth predict
+        eps, the upscaler predicts v.
         """
         if PREDICTS_V in self or self.is_upscaler:
             return True
@@ -118,14 +117,14 @@ class Shapes:
     def dropped_layers(self) -> int:
         """How many of the text encoder's last layers are not used: 1 in OpenCLIP, else 0.
 
-        A file written from a diffusers folder holds OpenCLIP without it: 23 layers.
+        A file written from a diffusers folder holds OpenCLIP without that layer: 23 layers.
         """
         layers = self.count(f"{OPEN_CLIP}transformer.resblocks")
         return 1 if self.is_open_clip and layers != _OPEN_CLIP_LAYERS - 1 else 0
 
 
 class Description(NamedTuple):
-    """What a diffusers folder would say of a model: the configs of its networks, its schedule."""
+    """What a diffusers folder would say: the configs of the networks, and the schedule."""
 
     text_encoder: CLIPTextConfig
     unet: UNetConfig
@@ -134,16 +133,16 @@ class Description(NamedTuple):
 
 
 def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
-    """What the names and shapes of a file tell of its model.
+    """Derives a model's configs from the names and shapes of a file.
 
     Args:
-      shapes: of all its tensors.
+      shapes: those of all tensors in the file.
       prediction_type: what the weights predict, as diffusers names it; by default what
-        `Shapes.predicts_v` says. SD 2.x with "epsilon" is taken for the model of 512 pixels.
+        `Shapes.predicts_v` says. SD 2.x with "epsilon" counts as the model of 512 pixels.
 
     Raises:
-      UserError: a tensor that tells a size is missing or has another rank, or the sizes make no
-        model.
+      UserError: a tensor that gives a size is missing or has another rank, or no model has these
+        sizes.
     """
     predicts_v = shapes.predicts_v
     if prediction_type is not None:
@@ -158,26 +157,20 @@ def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
             ScheduleConfig.from_json(schedule_json(shapes, predicts_v) | stated),
         )
     except ValueError as error:
-        message = " ".join(str(error).split())
-        if not message.startswith(shapes.where):
-            message = f"{shapes.where}: {message}"
-        raise UserError(message) from None
+        prefix = "" if str(error).startswith(shapes.where) else f"{shapes.where}: "
+        raise UserError(f"{prefix}{error}") from None
 
 
 # Configs -----------------------------------------------------------------------------------------
 
 
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
-    """The UNet's config.
-
-    Raises:
-      UserError: a tensor that tells it is missing or has another rank, or no UNet is like this.
-    """
+    """Derives the UNet's config; raises as `describe` does."""
     levels = _unet_levels(shapes)
     channels = [
         shapes.size(f"{UNET}input_blocks.{level[0]}.0.in_layers.2.weight", 0, 4) for level in levels
     ]
-    # A level's transformer, and the innermost level's where only the middle block has one.
+    # The transformer of each level; the innermost level may have one only in the middle block.
     middle = f"{UNET}middle_block.1"
     transformers = [f"{UNET}input_blocks.{level[0]}.1" for level in levels]
     attends = [f"{name}.transformer_blocks" in shapes for name in transformers]
@@ -215,7 +208,7 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
 
 
 def _unet_levels(shapes: Shapes) -> list[list[int]]:
-    """The numbers of the input blocks of each level; each but the last ends in a downsampling."""
+    """Returns the numbers of each level's input blocks; a downsampling separates two levels."""
     levels: list[list[int]] = [[]]
     for number in range(1, shapes.count(f"{UNET}input_blocks")):
         if f"{UNET}input_blocks.{number}.0.op" in shapes:
@@ -228,9 +221,9 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
 
 
 def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
-    """Whether the first attention is on the text, too.
+    """Returns whether the first attention, too, is on the text.
 
-    Equal widths cannot tell; then it is not, as in the upscaler's innermost level.
+    If both widths are equal, it is not, as in the upscaler's innermost level.
     """
     key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
     return width != context and shapes.size(key, 1, 2) == context
@@ -245,11 +238,7 @@ def _one_or_all(values: list) -> Any:
 
 
 def autoencoder_config(shapes: Shapes, latent_size: int) -> AutoencoderKLConfig:
-    """The autoencoder's config; `latent_size` is the height and width of the UNet's latents.
-
-    Raises:
-      UserError: a tensor that tells it is missing or has another rank, or none is like this.
-    """
+    """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
     channels = [
@@ -271,11 +260,7 @@ def autoencoder_config(shapes: Shapes, latent_size: int) -> AutoencoderKLConfig:
 
 
 def text_config(shapes: Shapes) -> CLIPTextConfig:
-    """The text encoder's config.
-
-    Raises:
-      UserError: a tensor that tells it is missing or has another rank, or none is like this.
-    """
+    """Derives the text encoder's config; raises as `describe` does."""
     if shapes.is_open_clip:
         tokens, positions = "token_embedding.weight", "positional_embedding"
         layer, mlp, prefix = "transformer.resblocks", "mlp.c_fc.weight", OPEN_CLIP
@@ -295,17 +280,17 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
         num_attention_heads=_heads(width),
         max_position_embeddings=shapes.size(prefix + positions, 0, 2),
         hidden_act="gelu" if shapes.is_open_clip else "quick_gelu",
-        # The last two of CLIP's vocabulary; those that a user has added come after them.
+        # The last two of CLIP's vocabulary; words that a user added come after them.
         bos_token_id=min(49406, vocabulary - 2),
         eos_token_id=min(49407, vocabulary - 1),
     )
 
 
 def schedule_json(shapes: Shapes, predicts_v: bool) -> dict[str, Any]:
-    """The content of the `scheduler_config.json` that diffusers has for such a model."""
+    """Returns the content of the `scheduler_config.json` that diffusers has for such a model."""
     first, last = (1e-4, 0.02) if shapes.is_upscaler else (0.00085, 0.012)
     return {
-        # Only names the defaults that the other entries leave open.
+        # Selects only the defaults of what the other entries leave out.
         "_class_name": "DDIMScheduler" if predicts_v else "PNDMScheduler",
         "beta_start": first,
         "beta_end": last,

@@ -1,7 +1,7 @@
-"""Which tensor of a file in the original layout is which of a diffusers folder.
+"""Which tensor of a file in the original layout is which tensor of a diffusers folder.
 
-A table gives for a beginning of diffusers' name (whole components: a module, or a parameter) what
-stands for it in the file; the rest of the name is the same in both.
+A table maps a prefix of diffusers' name (whole components: a module, or a parameter) to its
+replacement in the file; the rest of the name is the same in both.
 
     down_blocks.1.resnets.0.norm1.weight  ->  input_blocks.4.0.in_layers.0.weight
 """
@@ -16,9 +16,9 @@ from pot_jax.models.vae import AutoencoderKLConfig
 
 
 def respelled(key: str, table: Mapping[str, str]) -> str:
-    """The file's name of what diffusers calls `key`, by a table of beginnings.
+    """Returns the file's name of what diffusers calls `key`.
 
-    Of the beginnings that the table has, the longest is replaced; "" begins every name.
+    The longest prefix of `key` in the table is replaced; "" is a prefix of every name.
     """
     parts = key.split(".")
     for i in range(len(parts), -1, -1):
@@ -39,7 +39,7 @@ _UNET_RESNET = {
 
 
 def unet_names(config: UNetConfig) -> dict[str, str]:
-    """The UNet's modules by diffusers' names -> the file's, without `model.diffusion_model.`."""
+    """Returns the UNet's modules: diffusers' names -> the file's without its prefix."""
     table = {
         "conv_in": "input_blocks.0.0",
         "time_embedding.linear_1": "time_embed.0",
@@ -87,7 +87,7 @@ _PIXEL_ATTENTION = {
 
 
 def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
-    """The autoencoder's modules by diffusers' names -> the file's, without `first_stage_model.`."""
+    """Returns the autoencoder's modules: diffusers' names -> the file's without its prefix."""
     table = {}
     for side in ("encoder", "decoder"):
         table[f"{side}.conv_norm_out"] = f"{side}.norm_out"
@@ -97,7 +97,7 @@ def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
             table[f"{side}.mid_block.attentions.0.{ours}"] = f"{side}.mid.attn_1.{theirs}"
     levels = len(config.block_out_channels)
     for level in range(levels):
-        # The file counts the decoder's levels from the outermost inwards, too.
+        # In the file, the decoder's levels, too, are counted from the outermost inwards.
         for ours, theirs, layers, sampler in (
             (f"encoder.down_blocks.{level}", f"encoder.down.{level}", 0, "downsample"),
             (f"decoder.up_blocks.{levels - 1 - level}", f"decoder.up.{level}", 1, "upsample"),
@@ -121,9 +121,9 @@ QKV = ("q", "k", "v")  # in this order in OpenCLIP's `in_proj`, stacked along th
 
 
 def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
-    """The text encoder's modules by transformers' names -> OpenCLIP's, without the prefix.
+    """Returns the text encoder's modules: transformers' names -> OpenCLIP's without its prefix.
 
-    A third of `attn.in_proj_weight` is named `attn.in_proj_weight.q` here, and so on.
+    The thirds of `attn.in_proj_weight` are called `attn.in_proj_weight.q`, `.k` and `.v`.
     """
     table = {
         "text_model.embeddings.token_embedding": "token_embedding",
@@ -141,5 +141,5 @@ def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
 
 
 def under(module: str, table: Mapping[str, str]) -> dict[str, str]:
-    """The table of names that all stand under one module of the file."""
+    """Returns a table whose names in the file are all under `module`."""
     return {"": module, **{ours: f"{module}.{theirs}" for ours, theirs in table.items()}}

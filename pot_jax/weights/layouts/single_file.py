@@ -1,7 +1,7 @@
-"""A whole model in one file in the original layout: recognised, described, its tensors sorted.
+"""A whole model in one file in the original layout, `.safetensors` or a pickled `.ckpt`.
 
-`.safetensors`, or a pickled `.ckpt` where that is allowed. The layout is in `ldm` and `ldm_names`;
-what a file cannot hold, the tokenizer's vocabulary, comes from a folder.
+The layout is in `original` and `original_names`. The tokenizer comes from a folder, because a file
+cannot hold its vocabulary.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
-from pot_jax.weights.formats import pickled
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.safetensors import Tensor, shown
-from pot_jax.weights.layouts import original as ldm
-from pot_jax.weights.layouts import original_names as ldm_names
+from pot_jax.weights.formats.kinds import is_pickled, is_safetensors, regular_file
+from pot_jax.weights.formats.pickled import read_pickled
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
 from pot_jax.weights.layouts.source import Source
@@ -27,10 +27,14 @@ from pot_jax.weights.model import Parts
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 MAX_NOISE_LEVEL = 350  # low_scale_config in x4-upscaling.yaml
-_PREFIXES = {"text_encoder": ldm.TEXT, "unet": ldm.UNET, "autoencoder": ldm.AUTOENCODER}
-# Beginnings of names in files that people take for a whole model, and what these are.
+_PREFIXES = {
+    "text_encoder": original.TEXT,
+    "unet": original.UNET,
+    "autoencoder": original.AUTOENCODER,
+}
+# Prefixes of names in files that users take for a whole model -> what these files are.
 _OTHERS = {
-    "lora_": "a LoRA, which changes a model and is none",
+    "lora_": "a LoRA, which changes a model but is not one",
     "control_model.": "a ControlNet",
     "conditioner.": "Stable Diffusion XL, which is not supported",
     "text_encoders.": "Stable Diffusion 3 or a later model, which is not supported",
@@ -54,44 +58,44 @@ def file_source(
     prediction_type: str | None = None,
     allow_pickle: bool = False,
 ) -> Source:
-    """A checkpoint in one file.
+    """Reads everything in a single-file checkpoint except its weights.
 
     Args:
       path: of the file.
       dtype: of the networks' arithmetic.
-      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` beside the file, or
-        what is in the Hugging Face cache. Nothing is fetched.
-      prediction_type: "epsilon" or "v_prediction", which a file of SD 2.x does not tell (see
-        `ldm.Shapes.predicts_v`); by default the likely one.
-      allow_pickle: whether to read a pickled file, with the reader of `pickled`.
+      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` next to the file, or
+        the one in the Hugging Face cache. Nothing is fetched.
+      prediction_type: "epsilon" or "v_prediction"; a file of SD 2.x does not say which. The default
+        is the likely one (`original.Shapes.predicts_v`).
+      allow_pickle: whether to read a pickled file; nothing in it is run.
 
     Raises:
-      UserError: the file is damaged, pickled and that is not allowed, or no such model; or there is
+      UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
         no tokenizer.
     """
     found = _read(path, allow_pickle)
-    _check_whole(found, shown(str(path)))
-    shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(str(path)))
-    facts = ldm.describe(shapes, prediction_type)
+    _check_whole(found, shown(path))
+    shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
+    facts = original.describe(shapes, prediction_type)
     modules = {
         "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
         "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
         "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
     }
     folder = _tokenizer_folder(path, tokenizer)
-    positions, vocabulary = (
-        facts.text_encoder.max_position_embeddings,
-        facts.text_encoder.vocab_size,
-    )
+    text = facts.text_encoder
     parts = Parts(
         modules,
-        # The same vocabulary serves both generations, which pad with different tokens of it.
         read_tokenizer(
-            folder, positions, vocabulary, "!" if shapes.is_open_clip else "<|endoftext|>"
+            folder,
+            text.max_position_embeddings,
+            text.vocab_size,
+            # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
+            "!" if shapes.is_open_clip else "<|endoftext|>",
         ),
         facts.schedule,
         _pipeline(shapes, facts),
-        # Its yaml noises the small pictures on the schedule of the latents.
+        # In its yaml, the small pictures have the schedule of the latents.
         LowRes(facts.schedule, MAX_NOISE_LEVEL) if shapes.is_upscaler else None,
     )
     tensors, others = _sorted(found, shapes)
@@ -99,23 +103,23 @@ def file_source(
 
 
 def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
-    """The tensors of the file, of whichever kind it is by its content."""
-    read.plain_file(path, "checkpoint")
+    """Reads where the tensors of a file lie; its content says which kind of file it is."""
+    regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
-    if read.begins_well(start, path.stat().st_size) or not pickled.is_pickled(start):
-        return read.header(path)
+    if is_safetensors(start, path.stat().st_size) or not is_pickled(start):
+        return read_header(path)
     if not allow_pickle:
         raise UserError(
-            f"{shown(str(path))} is a pickle, a format that can hold programs; get the model as "
-            "safetensors, or allow this one (--allow_pickle, in Python allow_pickle=True): it is "
-            "then read without running anything"
+            f"{shown(path)} is a pickle, a format that can hold programs; get the model as "
+            "safetensors, or allow pickles (--allow_pickle, in Python allow_pickle=True); they are "
+            "read without running anything"
         )
-    return pickled.tensors(path)
+    return read_pickled(path)
 
 
-def _pipeline(shapes: Shapes, facts: ldm.Description) -> str:
-    """The kind of model, a key of `FAMILIES`."""
+def _pipeline(shapes: Shapes, facts: original.Description) -> str:
+    """Returns the kind of model, a key of `FAMILIES`."""
     if shapes.is_upscaler:
         return "StableDiffusionUpscalePipeline"
     inpainting = "StableDiffusionInpaintPipeline"
@@ -144,14 +148,14 @@ def _check_whole(names: Iterable[str], where: str) -> None:
 def _sorted(
     found: Mapping[str, Tensor], shapes: Shapes
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """The tensors of each network, and those of none; without what is known to be of no use."""
+    """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
     others: dict[str, Tensor] = {}
-    blocks = f"{ldm.OPEN_CLIP}transformer.resblocks"
+    blocks = f"{original.OPEN_CLIP}transformer.resblocks"
     layers = shapes.count(blocks)
     unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
     for name, tensor in found.items():
-        if ldm.LEFT_OUT.fullmatch(name) or name.startswith(unused):
+        if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
         component = next((c for c, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
         (others if component is None else tensors[component]).update(_thirds(name, tensor))
@@ -159,31 +163,31 @@ def _sorted(
 
 
 def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """OpenCLIP's queries, keys and values, each a third of one tensor; any other is itself."""
+    """Splits OpenCLIP's queries, keys and values, each a third of one tensor."""
     leaf = name.rpartition(".")[2]
-    rows = tensor.shape[0] if tensor.shape else 0
-    if leaf not in ("in_proj_weight", "in_proj_bias") or rows % 3 or tensor.axes is not None:
+    length = tensor.shape[0] if tensor.shape else 0
+    if leaf not in ("in_proj_weight", "in_proj_bias") or length % 3 or tensor.axes is not None:
         return {name: tensor}
     size = tensor.nbytes // 3
     return {
         f"{name}.{part}": tensor._replace(
-            shape=(rows // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
+            shape=(length // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
         )
-        for i, part in enumerate(ldm_names.QKV)
+        for i, part in enumerate(original_names.QKV)
     }
 
 
-def _names(shapes: Shapes, facts: ldm.Description) -> dict[str, dict[str, str]]:
+def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
     text: dict[str, str] = {}
     if shapes.is_open_clip:
-        text = ldm_names.open_clip_names(facts.text_encoder)
+        text = original_names.open_clip_names(facts.text_encoder)
     tables = {
-        "text_encoder": (ldm.OPEN_CLIP if shapes.is_open_clip else ldm.CLIP, text),
-        "unet": (ldm.UNET, ldm_names.unet_names(facts.unet)),
-        "autoencoder": (ldm.AUTOENCODER, ldm_names.autoencoder_names(facts.autoencoder)),
+        "text_encoder": (original.OPEN_CLIP if shapes.is_open_clip else original.CLIP, text),
+        "unet": (original.UNET, original_names.unet_names(facts.unet)),
+        "autoencoder": (original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
     }
     return {
-        component: ldm_names.under(prefix.removesuffix("."), table)
+        component: original_names.under(prefix.removesuffix("."), table)
         for component, (prefix, table) in tables.items()
     }
 
@@ -197,9 +201,9 @@ def _tokenizer_folder(path: Path, given: str | Path | None) -> Path:
     folder = cached_tokenizer()
     if folder is None:
         raise UserError(
-            f"{shown(str(path))} holds no tokenizer, and there is none in the folder 'tokenizer' "
-            "beside it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
-            "merges.txt, that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in Python "
-            "tokenizer=FOLDER)"
+            f"{shown(path)} holds no tokenizer, and there is none in the folder 'tokenizer' next "
+            "to it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
+            "merges.txt, such as that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in "
+            "Python tokenizer=FOLDER)"
         )
     return folder

@@ -1,5 +1,6 @@
 """LoRA files against sums written out in float64, and every way to be wrong."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from lora_files import CONV, DENSE, MLP, OUT, PROJECTION, SHAPES, TEXT, kohya, p
 from safetensors.numpy import load_file, save_file
 from tiny_models import UNET
 
+from pot_jax.config import LoraSettings
 from pot_jax.weights.adapters.lora import product, read_loras
 from pot_jax.weights.adapters.lora_names import layer_table
 from pot_jax.weights.convert import convert
@@ -216,7 +218,7 @@ def test_everything_wrong_is_in_one_message(exported, tmp_path, one_line):
         "for a weight [16, 16, 3, 3]",
         "1 layers given twice",
         "1 keys given twice",
-        "1 layers whose alpha is no usable number",
+        "1 layers with an unusable alpha",
         "1 tensors of a dtype not in",
         "b.safetensors does not fit the model: 2 keys of no known spelling",
     )
@@ -290,20 +292,22 @@ def test_sums_beyond_float16(exported, tmp_path, one_line):
 def test_a_file_that_is_another_than_it_was(exported, tmp_path, one_line):
     file = write(tmp_path / "a.safetensors", {DENSE: parts(DENSE)})
     (known,) = load(exported, loras=[file]).loras
-    load(exported, loras=[known])
+    assert known == LoraSettings(path=str(file), strength=1.0, sha256=known.sha256)
+    assert load(exported, loras=[known]).loras == (known,)
+    assert load(exported, loras=[dataclasses.astuple(known)]).loras == (known,)
     write(file, {DENSE: parts(DENSE, seed=1)})
-    one_line(lambda: load(exported, loras=[known]), "another file", known.sha256)
+    one_line(lambda: load(exported, loras=[known]), "the file has changed", known.sha256)
 
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ("{", ["no JSON object"]),
-        ("[1]", ["no JSON object"]),
-        ('{"unet.lora_alpha": "8"}', ["no usable number"]),
-        ('{"unet.lora_alpha": true}', ["no usable number"]),
-        ('{"unet.lora_alpha": NaN}', ["no usable number"]),
-        (f'{{"unet.lora_alpha": {10**400}}}', ["no usable number"]),
+        ("{", ["not a JSON object"]),
+        ("[1]", ["not a JSON object"]),
+        ('{"unet.lora_alpha": "8"}', ["unusable alpha"]),
+        ('{"unet.lora_alpha": true}', ["unusable alpha"]),
+        ('{"unet.lora_alpha": NaN}', ["unusable alpha"]),
+        (f'{{"unet.lora_alpha": {10**400}}}', ["unusable alpha"]),
     ],
 )
 def test_peft_settings_that_are_damaged(exported, tmp_path, metadata, words, one_line):
@@ -317,7 +321,8 @@ def test_files_that_are_none(exported, tmp_path, one_line):
     save_file({}, tmp_path / "empty.safetensors")
     one_line(lambda: load(exported, loras=[tmp_path / "pickle"]), "pickle", "safetensors")
     one_line(lambda: load(exported, loras=[tmp_path / "empty.safetensors"]), "holds no layers")
-    for path in (tmp_path / "nowhere", tmp_path, "", "a\0b"):
+    one_line(lambda: load(exported, loras=[""]), "path: expected a file, got ''")
+    for path in (tmp_path / "nowhere", tmp_path, "a\0b"):
         one_line(lambda path=path: load(exported, loras=[path]), "no LoRA file")
 
 
@@ -329,9 +334,10 @@ def test_files_that_are_none(exported, tmp_path, one_line):
         ([3], ["the entry 3"]),
         ([()], ["the entry ()"]),
         ([("a", 1.0, "", 4)], ["the entry ('a'"]),
-        ({"a": "much"}, ["strength of a", "'much'", "number"]),
-        ({"a": True}, ["strength of a", "True"]),
-        ({"a": float("nan")}, ["strength of a", "nan"]),
+        ({"a": "much"}, ["strength: expected a number, got 'much'"]),
+        ({"a": True}, ["strength: expected a number, got True"]),
+        ({"a": float("nan")}, ["strength: expected a finite number, got nan"]),
+        ([("a", 1.0, 4)], ["sha256: expected a text, got 4"]),
     ],
 )
 def test_what_is_no_list_of_loras(exported, loras, words, one_line):

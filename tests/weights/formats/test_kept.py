@@ -54,6 +54,15 @@ def test_a_kept_model_is_the_model(converted, model):
     assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab()
 
 
+def test_the_marker(converted, model):
+    assert json.loads((converted / "pot_jax.json").read_text()) == {
+        "what": "a model kept by pot_jax, as `pot-jax convert` makes them",
+        "version": 1,
+        "dtype": "float32",
+        "sha256": array_digests(model.params),
+    }
+
+
 def test_a_kept_model_in_bfloat16(exported, converted, tmp_path):
     convert(exported, tmp_path / "half", dtype="bfloat16")
     half = load(tmp_path / "half", dtype="bfloat16")

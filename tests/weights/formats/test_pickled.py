@@ -24,8 +24,8 @@ from torch_files import (
 )
 
 from pot_jax.errors import UserError
-from pot_jax.weights.formats import safetensors as read
-from pot_jax.weights.formats.pickled import tensors
+from pot_jax.weights.formats.pickled import read_pickled
+from pot_jax.weights.formats.tensors import read_tensor
 
 SIX = np.arange(6, dtype=np.float32)
 CHECKPOINT = Global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
@@ -52,24 +52,24 @@ def test_tensors_come_back_exactly(tmp_path):
         "empty": np.zeros((0, 3), np.float32),
     }
     path = save(tmp_path / "x.ckpt", values)
-    found = tensors(path)
+    found = read_pickled(path)
     assert found.keys() == values.keys()
     for name, value in values.items():
-        came = read.array(found[name])
+        came = read_tensor(found[name])
         assert (came.dtype, came.shape) == (value.dtype, value.shape)
         np.testing.assert_array_equal(came, value)
 
 
 def test_integers_are_found_and_say_so(tmp_path):
-    found = tensors(save(tmp_path / "x.ckpt", {"ids": np.arange(7)[None]}))
+    found = read_pickled(save(tmp_path / "x.ckpt", {"ids": np.arange(7)[None]}))
     assert (found["ids"].dtype, found["ids"].shape) == ("I64", (1, 7))
 
 
 def test_a_state_dict_without_its_trainer(tmp_path):
     state = Call(ORDERED, (), {"_metadata": {}})  # as torch.save(model.state_dict()) begins
     code = pickled(state)[2:-1] + b"(" + pickled("a")[2:-1] + pickled(six())[2:-1] + b"u"
-    found = tensors(archive(tmp_path, Raw(code)))
-    np.testing.assert_array_equal(read.array(found["a"]), SIX)
+    found = read_pickled(archive(tmp_path, Raw(code)))
+    np.testing.assert_array_equal(read_tensor(found["a"]), SIX)
 
 
 def test_what_trainers_leave_beside_the_weights_is_passed_over(tmp_path):
@@ -83,13 +83,13 @@ def test_what_trainers_leave_beside_the_weights_is_passed_over(tmp_path):
         "optimizer_states": [{"state": {0: {"exp_avg": six()}}}],
         "state_dict": {"a": six(), "step": 3, "names": Call(Global("builtins", "set"), (["a"],))},
     }
-    assert tensors(archive(tmp_path, content)).keys() == {"a"}
+    assert read_pickled(archive(tmp_path, content)).keys() == {"a"}
 
 
 def test_parameters_are_tensors(tmp_path):
     parameter = Call(Global("torch._utils", "_rebuild_parameter"), (six(), True, Call(ORDERED, ())))
-    found = tensors(archive(tmp_path, {"a": parameter}))
-    np.testing.assert_array_equal(read.array(found["a"]), SIX)
+    found = read_pickled(archive(tmp_path, {"a": parameter}))
+    np.testing.assert_array_equal(read_tensor(found["a"]), SIX)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_parameters_are_tensors(tmp_path):
     ],
 )
 def test_views_of_a_storage(tmp_path, offset, shape, strides, expected):
-    found = tensors(archive(tmp_path, {"a": six(offset, shape, strides)}))
-    came = read.array(found["a"])
+    found = read_pickled(archive(tmp_path, {"a": six(offset, shape, strides)}))
+    came = read_tensor(found["a"])
     assert came.shape == shape
     np.testing.assert_array_equal(came, expected)
 
@@ -119,8 +119,8 @@ def test_every_order_of_axes(tmp_path):
         strides = tuple(stride // 4 for stride in value.strides)
         kept = value.transpose(np.argsort(axes)).tobytes()
         view = six(shape=tuple(map(int, value.shape)), strides=strides, numel=value.size)
-        found = tensors(archive(tmp_path, {"a": view}, {"0": kept}))
-        np.testing.assert_array_equal(read.array(found["a"]), value)
+        found = read_pickled(archive(tmp_path, {"a": view}, {"0": kept}))
+        np.testing.assert_array_equal(read_tensor(found["a"]), value)
 
 
 # Tensors that cannot be ---------------------------------------------------------------------------
@@ -157,12 +157,14 @@ BAD_TENSORS = {
 def test_tensors_that_cannot_be(tmp_path, case, one_line):
     view, words = BAD_TENSORS[case]
     path = archive(tmp_path, {"good": six(), "bad.weight": view})
-    one_line(lambda: tensors(path), str(path), "1 tensors that cannot be", "bad.weight", *words)
+    one_line(
+        lambda: read_pickled(path), str(path), "1 tensors that cannot be", "bad.weight", *words
+    )
 
 
 def test_all_bad_tensors_are_in_one_message(tmp_path, one_line):
     path = archive(tmp_path, {f"bad{i}": six(0, (7 + i,)) for i in range(5)})
-    one_line(lambda: tensors(path), "5 tensors", "bad0", "bad2", "; ...")
+    one_line(lambda: read_pickled(path), "5 tensors", "bad0", "bad2", "; ...")
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -195,21 +197,21 @@ PROGRAMS = {
 def test_nothing_is_run(tmp_path, monkeypatch, name, one_line):
     monkeypatch.chdir(tmp_path)
     path = archive(tmp_path, {"state_dict": {"a": six()}, "hidden": PROGRAMS[name]})
-    one_line(lambda: tensors(path), str(path), name, "nothing was run", "safetensors")
+    one_line(lambda: read_pickled(path), str(path), name, "nothing was run", "safetensors")
     assert not (tmp_path / "boom").exists()
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_pythons_own_pickles_run_nothing_either(tmp_path, protocol, one_line):
     text = pickle.dumps({"a": Bomb(os.mkdir, str(tmp_path / "boom"))}, protocol)
-    one_line(lambda: tensors(archive(tmp_path, text)), "posix.mkdir", "nothing was run")
+    one_line(lambda: read_pickled(archive(tmp_path, text)), "posix.mkdir", "nothing was run")
     assert not (tmp_path / "boom").exists()
 
 
 def outcome(path):
     """The names of the tensors, all of which lie in the file; or "damaged", said in one line."""
     try:
-        found = tensors(path)
+        found = read_pickled(path)
     except UserError as error:
         return "" if "\n" in str(error) else "damaged"
     size = path.stat().st_size
@@ -224,7 +226,7 @@ def test_nothing_of_the_process_is_changed(tmp_path):
             path = archive(tmp_path, {"a": six(), "b": Raw(code)})
             assert outcome(path) in ("damaged", {"a"})
     assert not hasattr(OrderedDict, "evil")
-    assert tensors(archive(tmp_path, {"a": six()})).keys() == {"a"}
+    assert read_pickled(archive(tmp_path, {"a": six()})).keys() == {"a"}
 
 
 BAD_PICKLES = {
@@ -263,17 +265,17 @@ BAD_PICKLES = {
 def test_pickles_that_are_no_checkpoint(tmp_path, case, one_line):
     text, words = BAD_PICKLES[case]
     path = archive(tmp_path, text)
-    one_line(lambda: tensors(path), str(path), *words)
+    one_line(lambda: read_pickled(path), str(path), *words)
 
 
 # Files that are none ------------------------------------------------------------------------------
 
 BAD_FILES = {
     "torch before 1.6": (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + bytes(50), ["before version"]),
-    "empty": (b"", ["no torch checkpoint"]),
+    "empty": (b"", ["not a torch checkpoint"]),
     "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
     "web page": (b"<!DOCTYPE html><html><body>404</body></html>", ["web page"]),
-    "noise": (bytes(range(100, 200)), ["no torch checkpoint"]),
+    "noise": (bytes(range(100, 200)), ["not a torch checkpoint"]),
     "the beginning of a zip": (b"PK\x03\x04" + bytes(100), ["truncated or damaged"]),
 }
 
@@ -282,19 +284,19 @@ BAD_FILES = {
 def test_files_that_are_no_checkpoint(tmp_path, case, one_line):
     content, words = BAD_FILES[case]
     (tmp_path / "x.ckpt").write_bytes(content)
-    one_line(lambda: tensors(tmp_path / "x.ckpt"), "x.ckpt", *words)
+    one_line(lambda: read_pickled(tmp_path / "x.ckpt"), "x.ckpt", *words)
 
 
 def test_a_file_that_is_not_there(tmp_path, one_line):
-    one_line(lambda: tensors(tmp_path / "no.ckpt"), "no.ckpt", "does not exist")
-    one_line(lambda: tensors(tmp_path), "not a regular file")
+    one_line(lambda: read_pickled(tmp_path / "no.ckpt"), "no.ckpt", "does not exist")
+    one_line(lambda: read_pickled(tmp_path), "not a regular file")
 
 
 @pytest.mark.parametrize("cut", [1, 22, 100, 400])
 def test_a_truncated_file(tmp_path, cut, one_line):
     path = save(tmp_path / "x.ckpt", {"a": SIX})
     path.write_bytes(path.read_bytes()[:-cut])
-    one_line(lambda: tensors(path), "truncated or damaged")
+    one_line(lambda: read_pickled(path), "truncated or damaged")
 
 
 def test_every_damaged_byte_is_one_line_or_harmless(tmp_path):
@@ -309,29 +311,29 @@ def test_every_damaged_byte_is_one_line_or_harmless(tmp_path):
 def test_archives_that_torch_never_writes(tmp_path, one_line):
     good = {"a": six()}
     compressed = archive(tmp_path, good, method=zipfile.ZIP_DEFLATED)
-    one_line(lambda: tensors(compressed), "compressed")
+    one_line(lambda: read_pickled(compressed), "compressed")
     bomb = archive(tmp_path, bytes(10**7), method=zipfile.ZIP_DEFLATED)
-    one_line(lambda: tensors(bomb), "compressed")
+    one_line(lambda: read_pickled(bomb), "compressed")
     two = archive(tmp_path, good, extra=[("other/data.pkl", b"")])
-    one_line(lambda: tensors(two), "not one of torch's")
+    one_line(lambda: read_pickled(two), "not one of torch's")
     with pytest.warns(UserWarning, match="Duplicate name"):
         twice = archive(tmp_path, good, extra=[("archive/data/0", b"")])
-    one_line(lambda: tensors(twice), "not one of torch's")
+    one_line(lambda: read_pickled(twice), "not one of torch's")
     script = archive(tmp_path, good, extra=[("archive/constants.pkl", b"")])
-    one_line(lambda: tensors(script), "TorchScript")
+    one_line(lambda: read_pickled(script), "TorchScript")
     with zipfile.ZipFile(tmp_path / "x.ckpt", "w") as other:
         other.writestr("readme.txt", "hello")
-    one_line(lambda: tensors(tmp_path / "x.ckpt"), "not one of torch's")
+    one_line(lambda: read_pickled(tmp_path / "x.ckpt"), "not one of torch's")
 
 
 def test_a_big_endian_machine(tmp_path, one_line):
     path = archive(tmp_path, {"a": six()})
     path.write_bytes(path.read_bytes().replace(b"little", b"litt1e"))
-    one_line(lambda: tensors(path), "damaged")  # the checksum
+    one_line(lambda: read_pickled(path), "damaged")  # the checksum
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", pickled({"a": six()}))
         file.writestr("archive/byteorder", "big")
-    one_line(lambda: tensors(path), "big-endian")
+    one_line(lambda: read_pickled(path), "big-endian")
 
 
 def test_storages_that_lie_on_each_other(tmp_path, one_line):
@@ -342,9 +344,9 @@ def test_storages_that_lie_on_each_other(tmp_path, one_line):
     second = content.rfind(b"archive/data/1") - 46
     content[second + 42 : second + 46] = content[first + 42 : first + 46]
     path.write_bytes(content)
-    one_line(lambda: tensors(path), "overlaps")
+    one_line(lambda: read_pickled(path), "overlaps")
 
 
 def test_a_file_may_be_read_twice(tmp_path):
     path = archive(tmp_path, {"a": contiguous(SIX, "0")})
-    assert tensors(path) == tensors(path)
+    assert read_pickled(path) == read_pickled(path)

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from pot_jax.errors import UserError
-from pot_jax.weights.formats import safetensors as read
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import read_tensor
 
 
 def raw(path, header, data=b""):
@@ -33,11 +34,11 @@ def test_tensors_come_back_exactly(tmp_path):
         "empty": np.zeros((0, 3), np.float32),
     }
     save_file(values, tmp_path / "x.safetensors", {"format": "pt"})
-    tensors = read.header(tmp_path / "x.safetensors")
+    tensors = read_header(tmp_path / "x.safetensors")
     assert tensors.keys() == values.keys()
     for name, value in values.items():
         assert tensors[name].shape == value.shape
-        came = read.array(tensors[name])
+        came = read_tensor(tensors[name])
         assert came.dtype == value.dtype
         np.testing.assert_array_equal(came, value)
 
@@ -45,7 +46,7 @@ def test_tensors_come_back_exactly(tmp_path):
 def test_bfloat16(tmp_path):
     values = np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16)
     path = raw(tmp_path / "x.safetensors", {"a": entry("BF16", [2, 3], 0, 12)}, values.tobytes())
-    came = read.array(read.header(path)["a"])
+    came = read_tensor(read_header(path)["a"])
     assert came.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(came, values)
 
@@ -55,7 +56,7 @@ def test_a_header_that_looks_like_a_pickle_is_read(tmp_path):
     text = json.dumps({"a": entry("F32", [2], 0, 8)}).encode().ljust(128)
     path = raw(tmp_path / "x.safetensors", text, bytes(8))
     assert path.read_bytes()[:1] == b"\x80"
-    assert read.header(path)["a"].shape == (2,)
+    assert read_header(path)["a"].shape == (2,)
 
 
 FLOAT = entry("F32", [2], 0, 8)
@@ -115,14 +116,14 @@ def test_files_that_are_something_else(tmp_path, case, one_line):
     content, words = BAD_FILES[case]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    one_line(lambda: read.header(path), "model.safetensors", *words)
+    one_line(lambda: read_header(path), "model.safetensors", *words)
 
 
 @pytest.mark.parametrize("case", BAD_HEADERS)
 def test_damaged_headers(tmp_path, case, one_line):
     text, nbytes, words = BAD_HEADERS[case]
     path = raw(tmp_path / "model.safetensors", text, bytes(nbytes))
-    one_line(lambda: read.header(path), "model.safetensors", *words)
+    one_line(lambda: read_header(path), "model.safetensors", *words)
 
 
 def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path, one_line):
@@ -132,7 +133,7 @@ def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path, one_
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        one_line(lambda: read.header(path))
+        one_line(lambda: read_header(path))
     expected = {name: value.shape for name, value in values.items()}
     length = 8 + int.from_bytes(whole[:8], "little")
     for position in range(length):
@@ -141,7 +142,7 @@ def test_every_truncation_and_every_flipped_header_bit_is_noticed(tmp_path, one_
             flipped[position] ^= 1 << bit
             path.write_bytes(flipped)
             try:
-                came = read.header(path)
+                came = read_header(path)
             except UserError:
                 continue
             # What passes is another well-formed header: a name or dtype changed, or white space
@@ -161,163 +162,18 @@ def test_paths_that_are_no_files(tmp_path, kind, one_line):
         path.symlink_to(tmp_path / "nowhere")
     elif kind == "pipe":
         os.mkfifo(path)
-    one_line(lambda: read.header(path), "model.safetensors", "incomplete")
+    one_line(lambda: read_header(path), "model.safetensors", "incomplete")
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path, one_line):
     save_file({"a": np.ones(1000, np.float32)}, tmp_path / "x.safetensors")
-    tensor = read.header(tmp_path / "x.safetensors")["a"]
+    tensor = read_header(tmp_path / "x.safetensors")["a"]
     with (tmp_path / "x.safetensors").open("r+b") as file:
         file.truncate(200)
-    one_line(lambda: read.array(tensor), "tensor a", "became shorter")
+    one_line(lambda: read_tensor(tensor), "tensor a", "became shorter")
 
 
 def test_integer_weights_are_refused(tmp_path, one_line):
     save_file({"a": np.ones(3, np.int64)}, tmp_path / "x.safetensors")
-    tensor = read.header(tmp_path / "x.safetensors")["a"]
-    one_line(lambda: read.array(tensor), "tensor a", "I64", "F32")
-
-
-# Settings ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (b"", ["not usable JSON"]),
-        (b"{", ["not usable JSON"]),
-        (b"[1, 2]", ["JSON object was expected, not list"]),
-        (b'{"a": NaN}', ["NaN"]),
-        (b'{"a": 1, "a": 2}', ["'a' is given twice"]),
-        (b"\xff\xfe\x00", ["not usable JSON"]),
-        (b"[" * 200_000, ["not usable JSON"]),
-        (b"<html>404</html>", ["not usable JSON"]),
-        (b"version https://git-lfs.github.com/spec/v1\noid", ["git-lfs pointer"]),
-    ],
-)
-def test_bad_settings(tmp_path, text, words, one_line):
-    path = tmp_path / "config.json"
-    path.write_bytes(text)
-    one_line(lambda: read.json_object(path), "config.json", *words)
-
-
-def test_infinity_is_what_diffusers_writes(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps({"lambda_min_clipped": -np.inf}))
-    assert read.json_object(tmp_path / "a.json") == {"lambda_min_clipped": -np.inf}
-
-
-def test_settings_that_are_not_there(tmp_path, one_line):
-    one_line(lambda: read.json_object(tmp_path / "config.json"), "config.json", "does not exist")
-
-
-# Components --------------------------------------------------------------------------------------
-
-
-def component(folder, names, stem="model"):
-    for name in names:
-        save_file({"a": np.zeros(2, np.float32)}, folder / f"{stem}{name}")
-
-
-def sharded(folder, places, stem="model", variant=""):
-    """Shards and their index; `places` maps a tensor's name to its shard's number."""
-    count = len(set(places.values()))
-    files = {n: f"{stem}{variant}-{n:05}-of-{count:05}.safetensors" for n in set(places.values())}
-    for number, file in files.items():
-        held = {name: np.full(2, number, np.float32) for name in places if places[name] == number}
-        save_file(held, folder / file)
-    index = {"metadata": {}, "weight_map": {name: files[n] for name, n in places.items()}}
-    name = f"{stem}.safetensors.index{variant}.json"
-    (folder / name).write_text(json.dumps(index))
-    return folder / name, index
-
-
-def test_the_copy_without_a_variant_is_preferred(tmp_path):
-    component(tmp_path, [".safetensors", ".fp16.safetensors", ".non_ema.safetensors"])
-    assert read.tensors(tmp_path, "model")["a"].file.name == "model.safetensors"
-    assert read.tensors(tmp_path, "model", "fp16")["a"].file.name == "model.fp16.safetensors"
-
-
-def test_the_only_variant_is_read(tmp_path):
-    component(tmp_path, [".fp16.safetensors"])
-    assert read.tensors(tmp_path, "model")["a"].file.name == "model.fp16.safetensors"
-
-
-def test_several_variants_need_a_choice(tmp_path, one_line):
-    component(tmp_path, [".fp16.safetensors", ".bf16.safetensors"])
-    one_line(lambda: read.tensors(tmp_path, "model"), "variant none", "['bf16', 'fp16']")
-    one_line(lambda: read.tensors(tmp_path, "model", "fp8"), "variant fp8", "fp16")
-
-
-def test_the_whole_and_other_files_in_the_folder(tmp_path):
-    component(tmp_path, [".safetensors", "_other.safetensors"])
-    assert list(read.tensors(tmp_path, "model")) == ["a"]
-
-
-@pytest.mark.parametrize("variant", ["", ".fp16"])
-def test_shards(tmp_path, variant):
-    sharded(tmp_path, {"a": 1, "b": 2, "c": 1}, variant=variant)
-    tensors = read.tensors(tmp_path, "model")
-    assert {name: read.array(t)[0] for name, t in tensors.items()} == {"a": 1, "b": 2, "c": 1}
-
-
-def test_only_pickles(tmp_path, one_line):
-    (tmp_path / "model.bin").write_bytes(b"\x80")
-    one_line(lambda: read.tensors(tmp_path, "model"), "model.bin", "model.safetensors")
-
-
-def test_no_weights_and_no_folder(tmp_path, one_line):
-    one_line(lambda: read.tensors(tmp_path, "model"), "no weights", "model.safetensors")
-    one_line(lambda: read.tensors(tmp_path / "unet", "model"), "unet", "does not exist")
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "../secret.safetensors",
-        "/etc/passwd.safetensors",
-        "a/b.safetensors",
-        "a\\b.safetensors",
-        "..",
-        "",
-        "a\n.safetensors",
-        "model.bin",
-        "\0.safetensors",
-    ],
-)
-def test_shard_names_that_lead_elsewhere(tmp_path, place, one_line):
-    (tmp_path / "a").mkdir()
-    component(tmp_path, ["b.safetensors"], "a/")
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": place}}))
-    one_line(lambda: read.tensors(tmp_path, "model"), "index.json", "plain .safetensors file name")
-
-
-def test_absent_shards(tmp_path, one_line):
-    sharded(tmp_path, {"a": 1, "b": 2, "c": 3})
-    (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    message = one_line(lambda: read.tensors(tmp_path, "model"), "1 of 3 shards", "00002-of-00003")
-    assert "00001-of" not in message
-
-
-def test_an_index_and_shards_that_disagree(tmp_path, one_line):
-    path, index = sharded(tmp_path, {"a": 1, "b": 2})
-    index["weight_map"]["zzz"] = index["weight_map"]["a"]
-    path.write_text(json.dumps(index))
-    one_line(lambda: read.tensors(tmp_path, "model"), "1 tensors that its shards lack", "zzz")
-    del index["weight_map"]["zzz"], index["weight_map"]["b"]
-    index["weight_map"]["a2"] = index["weight_map"].pop("a")
-    path.write_text(json.dumps(index))
-    one_line(lambda: read.tensors(tmp_path, "model"), "a2")
-
-
-@pytest.mark.parametrize("places", [None, [], {"a": 1}, {"a": None}])
-def test_an_index_without_a_map(tmp_path, places, one_line):
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    one_line(lambda: read.tensors(tmp_path, "model"), "index.json", "weight_map")
-
-
-def test_an_index_that_leaves_tensors_out(tmp_path, one_line):
-    path, index = sharded(tmp_path, {"a": 1, "b": 1})
-    del index["weight_map"]["b"]
-    path.write_text(json.dumps(index))
-    one_line(lambda: read.tensors(tmp_path, "model"), "leaves out 1 tensors", "b")
+    tensor = read_header(tmp_path / "x.safetensors")["a"]
+    one_line(lambda: read_tensor(tensor), "tensor a", "I64", "F32")

@@ -68,7 +68,7 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             "StableDiffusionUpscalePipeline",
             "unet/config.json",
             {"in_channels": 4},
-            "vae with 3 channels beside the latents gives 7",
+            "vae with 3 channels besides the latents gives 7",
         ),
         (
             "StableDiffusionInpaintPipeline",
@@ -80,7 +80,7 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             "StableDiffusionPipeline",
             "model_index.json",
             {"_class_name": "StableDiffusionInpaintPipeline"},
-            "in_channels is 4, but its vae with 5 channels beside the latents gives 9",
+            "in_channels is 4, but its vae with 5 channels besides the latents gives 9",
         ),
         (
             "LatentConsistencyModelPipeline",

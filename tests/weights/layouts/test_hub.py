@@ -209,15 +209,15 @@ def test_repositories_and_revisions_that_are_not_there(repository, one_line):
     "revision", ["", "..", "../../x", "/etc", "a//b", "a/../b", "-x", "a b", "a\n", ".x"]
 )
 def test_revisions_that_are_none(repository, server, revision, one_line):
-    one_line(lambda: load(f"owner/tiny@{revision}"), "is no revision")
+    one_line(lambda: load(f"owner/tiny@{revision}"), "is not a revision")
     assert server.requests == []
 
 
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (401, "GatedRepo", ["accepts its terms", "/owner/tiny", "hf auth login"]),
-        (403, "GatedRepo", ["accepts its terms", "/owner/tiny", "hf auth login"]),
+        (401, "GatedRepo", ["accept its terms", "/owner/tiny", "hf auth login"]),
+        (403, "GatedRepo", ["accept its terms", "/owner/tiny", "hf auth login"]),
         (401, "", ["no such repository", "private", "hf auth login", "HF_TOKEN"]),
         (403, "", ["refuses", "403", "hf auth login"]),
         (418, "", ["HTTP 418", "again later"]),

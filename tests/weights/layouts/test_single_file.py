@@ -197,7 +197,12 @@ def test_what_is_predicted_can_be_said(original_2, exported, one_line):
     folder = load(exported, prediction_type="v_prediction")
     assert folder.schedule.prediction_type == "v_prediction"
     assert folder.digest == load(exported).digest
-    one_line(lambda: load(original_2, prediction_type="x0"), "prediction_type is x0", "epsilon")
+    one_line(
+        lambda: load(original_2, prediction_type="x0"),
+        "prediction_type: expected one of",
+        "'x0'",
+        "epsilon",
+    )
 
 
 # Tokenizers ---------------------------------------------------------------------------------------
@@ -379,7 +384,7 @@ def test_convert_and_export_take_files(pickled, original, loaded, tmp_path, caps
     assert run("export", original, tmp_path / "folder", *flags) == 0
     assert load(tmp_path / "folder").schedule.prediction_type == "v_prediction"
     assert run("export", original, tmp_path / "other", "--prediction_type=x0") == 2
-    assert "prediction_type is x0" in capsys.readouterr().err
+    assert "prediction_type: expected one of epsilon" in capsys.readouterr().err
 
 
 def test_sample_hands_the_flags_on(pickled, tmp_path, monkeypatch):

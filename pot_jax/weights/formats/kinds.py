@@ -1,0 +1,70 @@
+"""Which kind of file this is, by its first bytes, and what to do about one that is not weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pot_jax.errors import UserError, shown
+
+ZIP = b"PK\x03\x04"
+PICKLE = b"\x80"
+GIT_LFS = b"version https://git-lfs"
+MAX_HEADER = 20_000_000  # bytes; the header of SDXL's UNet has 0.2 MB, the library allows 100 MB
+# Common mistakes, by their first bytes.
+_MISTAKES = (
+    (GIT_LFS, "is a git-lfs pointer, not the weights; run `git lfs pull`"),
+    (b"<", "is a web page, not weights; download the file again"),
+    (ZIP, "is a pickled torch file under a false name; save it as safetensors"),
+    (PICKLE, "is a Python pickle under a false name; save it as safetensors"),
+    (b"{", "is JSON text, not weights; download the file again"),
+)
+
+
+def regular_file(path: Path, what: str = "file") -> Path:
+    """Returns `path` itself if it is a regular file, or a link to one.
+
+    Raises:
+      UserError: it is missing, or it is a folder, a pipe or a device.
+    """
+    if path.is_file():
+        return path
+    state = "is not a regular file" if path.exists() or path.is_symlink() else "does not exist"
+    raise UserError(f"{what} {shown(path)} {state}; the model folder is incomplete")
+
+
+def is_safetensors(start: bytes, size: int) -> bool:
+    """Returns whether a file of `size` bytes, of which `start` are the first 64, is safetensors."""
+    length = int.from_bytes(start[:8], "little")
+    return 2 <= length <= MAX_HEADER and 8 + length <= size and start[8:9] == b"{"
+
+
+def is_pickled(start: bytes) -> bool:
+    """Returns whether a file with these first bytes is a pickle, or a zip as torch writes it."""
+    return start.startswith((ZIP, PICKLE))
+
+
+def not_safetensors(start: bytes, size: int) -> str:
+    """Says what a file that is not safetensors is, and what to do about it."""
+    if size < 10:
+        return f"is empty or cut off ({size} bytes); get it again"
+    length = int.from_bytes(start[:8], "little")
+    if length <= 2**30 and start[8:9] == b"{":  # first, because a length may look like a mistake
+        if size < 8 + length:
+            return f"is truncated: its header has {length} bytes, the file {size}; get it again"
+        return f"has a header of {length} bytes; a model's is under {MAX_HEADER}; get it again"
+    return _mistake(start) or "is not a safetensors file; get it again"
+
+
+def not_torch(start: bytes) -> str:
+    """Says what a file that is not a zip of torch's is, and what to do about it."""
+    if start.startswith(PICKLE):
+        return (
+            "is in the format that torch wrote before version 1.6, which is not supported; load "
+            "and save it with a newer torch, or get the model as safetensors"
+        )
+    return _mistake(start) or "is not a torch checkpoint; get it again"
+
+
+def _mistake(start: bytes) -> str | None:
+    start = start.lstrip()
+    return next((meaning for magic, meaning in _MISTAKES if start.startswith(magic)), None)

@@ -1,0 +1,130 @@
+"""A component's folder: which of its files hold the weights, in one file or in shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.problems import few, listed
+
+
+def component_tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Tensor]:
+    """Reads where the tensors of one component of a diffusers folder lie, by name.
+
+    Args:
+      folder: the component's folder, such as `model/unet`.
+      stem: "diffusion_pytorch_model" (diffusers) or "model" (transformers).
+      variant: which of several copies to read, such as "fp16". None means the copy without a
+        variant or, if there is none, the only variant.
+
+    Raises:
+      UserError: there are no such weights (the message names what there is), or a file is damaged.
+    """
+    where = shown(folder)
+    if not folder.is_dir():
+        raise UserError(f"{where} does not exist; the model folder is incomplete")
+    source = folder / choose_weights([path.name for path in folder.iterdir()], stem, variant, where)
+    return read_header(source) if source.suffix == ".safetensors" else _sharded(source)
+
+
+def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
+    """Returns the name of the file with a component's weights, or of the index of their shards.
+
+    Args:
+      names: the files in the component's folder.
+      stem: as for `component_tensors`.
+      variant: as for `component_tensors`.
+      where: what messages call the folder.
+
+    Raises:
+      UserError: there are no such weights; the message names what there is.
+    """
+    names = sorted(names)
+    sources = _sources(names, stem)
+    if variant is None and variant not in sources and len(sources) == 1:
+        variant = next(iter(sources))
+    if variant in sources:
+        return sources[variant]
+    if sources:
+        known = sorted("none" if name is None else shown(name) for name in sources)
+        raise UserError(
+            f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
+        )
+    others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
+    if others:
+        raise UserError(
+            f"{where} has only {shown(others[0])}, which is not supported; save the model as "
+            f"safetensors ({stem}.safetensors was expected)"
+        )
+    raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
+
+
+def _sources(names: list[str], stem: str) -> dict[str | None, str]:
+    """Returns the one file, or else the index, of each variant (None: no variant)."""
+    sources: dict[str | None, str] = {}
+    index = f"{stem}.safetensors.index"
+    for name in names:
+        if name.startswith(index) and name.endswith(".json"):
+            middle = name.removeprefix(index).removesuffix(".json")
+            sources.setdefault(middle.removeprefix(".") or None, name)
+    for name in names:
+        if not (name.startswith(stem) and name.endswith(".safetensors")):
+            continue
+        middle = name.removeprefix(stem).removesuffix(".safetensors")
+        if not middle or (middle.startswith(".") and "-of-" not in middle):
+            sources[middle.removeprefix(".") or None] = name
+    return sources
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Reads which shard holds each tensor from an index; shards are in the index's folder.
+
+    Raises:
+      UserError: the index is damaged, or names a file elsewhere or of another kind.
+    """
+    where = shown(index)
+    places = json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+        raise UserError(f"{where} has no weight_map from tensor names to file names; get it again")
+    for place in sorted(set(places.values())):
+        if (
+            Path(place).name != place
+            or not place.isprintable()
+            or "\\" in place
+            or not place.endswith(".safetensors")
+        ):
+            raise UserError(
+                f"{where} names the shard {shown(place)!r}; expected a plain .safetensors file "
+                "name, in the folder of the index"
+            )
+    return places
+
+
+def _sharded(index: Path) -> dict[str, Tensor]:
+    """Reads where the tensors in the shards of an index lie; no other file is read."""
+    where, places = shown(index), read_weight_map(index)
+    shards = sorted(set(places.values()))
+    absent = [shown(place) for place in shards if not (index.parent / place).is_file()]
+    if absent:
+        raise UserError(
+            f"{where} names {len(absent)} of {len(shards)} shards that are missing "
+            f"({few(absent)}); get them"
+        )
+    headers = {place: read_header(index.parent / place) for place in shards}
+    count = Counter(name for tensors in headers.values() for name in tensors)
+    wrong = {
+        "tensors that lie in two shards": [name for name in count if count[name] > 1],
+        "tensors that its shards lack": [
+            n for n, place in places.items() if n not in headers[place]
+        ],
+        "tensors that it leaves out": [name for name in count if name not in places],
+    }
+    wrong = {kind: list(map(shown, sorted(names))) for kind, names in wrong.items() if names}
+    if wrong:
+        raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
+    return {name: headers[place][name] for name, place in places.items()}

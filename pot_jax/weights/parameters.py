@@ -1,0 +1,193 @@
+"""Tensors and kept arrays -> parameters, one by one.
+
+Each is read, cast, laid out as its parameter needs it and given to JAX, and its buffers are freed:
+a host holds one model and two tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.traverse_util import unflatten_dict
+
+from pot_jax.errors import UserError, shown
+from pot_jax.weights.digests import array_digest
+from pot_jax.weights.formats import kept
+from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.keys import Entry, abstract_params, key_table
+from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.problems import Problems
+
+# Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
+# busy. Each holds up to two copies of its tensor, so more threads would cost memory.
+_THREADS = 2
+# Where parameters go: by one sharding, by a function of path and shape, or (None) the first device.
+Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
+Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
+
+
+class Slot(NamedTuple):
+    """One parameter and the tensor that fills it."""
+
+    path: tuple[str, ...]  # component first
+    entry: Entry
+    tensor: Tensor
+
+
+def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
+    """Gives a parameter's values to JAX, on the devices that `sharding` says."""
+    if sharding is None:
+        return jax.device_put(values)
+    if not isinstance(sharding, jax.sharding.Sharding):
+        sharding = sharding(path, values.shape)
+    # Each device takes its slice from the host; device_put would copy by way of one device. Each of
+    # several processes serves its own devices, and nothing is sent between them.
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def restored_params(
+    folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the parameters of a kept copy, and the digest of each by its path.
+
+    Raises:
+      UserError: the copy is damaged, is of other models, or has values beyond the range of `dtype`.
+    """
+
+    def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
+        if values.dtype != dtype:
+            values = _cast(values, dtype)
+            if not _finite(values):
+                raise UserError(
+                    f"{shown(path)} of {shown(folder)} has values beyond {dtype.name}; choose "
+                    "a wider dtype"
+                )
+            digest = array_digest(values)
+        return put(path, values), digest
+
+    taken = kept.restore_arrays(folder, shapes, take)
+    params = {path: array for path, (array, _) in taken.items()}
+    digests = {path: digest for path, (_, digest) in taken.items()}
+    return unflatten_dict(params, sep="/"), digests
+
+
+@functools.lru_cache(maxsize=16)
+def param_shapes(module: nn.Module) -> dict[str, Any]:
+    """Returns the shapes of a module's parameters; tracing a UNet takes a second."""
+    return abstract_params(module)
+
+
+def read_params(
+    source: Source, dtype: jnp.dtype, put: Put
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
+
+    Raises:
+      UserError: tensors are missing, unexpected or misshapen, of another dtype, or not finite in
+        `dtype`: all of them, in one message.
+    """
+    problems = Problems(source.path)
+    slots = []
+    for name, module in source.parts.modules.items():
+        slots += _match(source, name, module, problems)
+    for key, tensor in source.others.items():
+        problems.add("unexpected", tensor.file, key)
+    broken = bool(problems)
+
+    def fill(slot: Slot) -> tuple[jax.Array, str] | None:
+        values = read_tensor(slot.tensor)
+        stored = slot.entry.read(values)
+        param = _cast(stored, dtype)  # values out of range are found below
+        if not _finite(param):
+            kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
+            problems.add(kind, slot.tensor.file, slot.tensor.name)
+        if broken or problems:  # the rest is read only to find what else is wrong
+            return None
+        del values, stored
+        return put("/".join(slot.path), param), array_digest(param)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        filled = list(threads.map(fill, slots))
+    problems.raise_any()
+    params = {slot.path: array for slot, (array, _) in zip(slots, filled)}
+    digests = {"/".join(slot.path): digest for slot, (_, digest) in zip(slots, filled)}
+    return unflatten_dict(params), digests
+
+
+def change_param(
+    params: dict[str, Any],
+    digests: dict[str, str],
+    path: tuple[str, ...],
+    change: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Replaces one parameter, and its digest, in place and on the same devices.
+
+    A new tree would hold each old parameter until the last is changed.
+    """
+    *parents, leaf = path
+    owner = functools.reduce(dict.__getitem__, parents, params)
+    values = change(np.asarray(owner[leaf]))
+    owner[leaf] = jax.device_put(values, owner[leaf].sharding)
+    digests["/".join(path)] = array_digest(values)
+
+
+def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> list[Slot]:
+    """Pairs a component's parameters with its tensors; whatever does not pair is a problem."""
+    slots = []
+    left = dict(source.tensors[name])
+    for path, entry in key_table(param_shapes(module)).items():
+        spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
+        key = next((key for key in spellings if key in left), None)
+        if key is None:
+            problems.add("missing", source.place(name), spellings[0])
+            continue
+        tensor = left.pop(key)
+        if not entry.accepts(tensor.shape):
+            expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
+            problems.add("misshapen", tensor.file, key, expected)
+        elif tensor.dtype not in FLOATS:
+            problems.add(
+                f"not of a dtype in {list(FLOATS)}", tensor.file, key, f" ({tensor.dtype})"
+            )
+        else:
+            slots.append(Slot((name, *path), entry, tensor))
+    for key, tensor in left.items():
+        problems.add("unexpected", tensor.file, key)
+    return slots
+
+
+def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
+    """Copies values to another dtype, row-major; values beyond its range become infinite."""
+    copy = _empty(values.shape, dtype)
+    with np.errstate(all="ignore"):
+        np.copyto(copy, values, casting="unsafe")
+    return copy
+
+
+def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
+    """Returns an array that starts at a multiple of 64 bytes; on a CPU, JAX uses its buffer as is.
+
+    JAX copies other arrays, which took a third of the time of loading a large convolution.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def _finite(values: np.ndarray) -> bool:
+    """Returns whether no value is NaN or infinite."""
+    if values.dtype.itemsize > 2:
+        return bool(np.isfinite(values).all())
+    # NumPy converts 16-bit floats one by one; testing for all exponent bits is faster.
+    exponent = np.uint16(0x7C00 if values.dtype == np.float16 else 0x7F80)
+    return not bool(((values.view(np.uint16) & exponent) == exponent).any())
