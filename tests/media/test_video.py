@@ -186,9 +186,9 @@ class TestFile:
     @staticmethod
     def decode(path):
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = container.streams.video[0]  # not to be read once the container is closed
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            return np.stack(frames), stream
+            return np.stack(frames), stream.average_rate, stream.codec_context.pix_fmt
 
     def test_decodes_to_the_frames_and_is_the_same_every_time(self, tmp_path):
         images, _ = known_world(CENTRED)
@@ -200,10 +200,10 @@ class TestFile:
             digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
         assert len(digests) == 1
         assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
-        decoded, stream = self.decode(tmp_path / "a.mp4")
+        decoded, rate, pixel_format = self.decode(tmp_path / "a.mp4")
         assert decoded.shape == np.shape(frames)
-        assert stream.average_rate == 25
-        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert rate == 25
+        assert pixel_format == "yuv420p"
         # 4:2:0 halves the resolution of the colours; the luma is nearly whole, 3.3 of 255 here.
         luma = [0.2126, 0.7152, 0.0722]
         assert np.sqrt(np.mean(((decoded - np.array(frames, float)) @ luma) ** 2)) < 4
@@ -224,7 +224,7 @@ class TestFile:
 
     def test_odd_sides_are_padded(self, tmp_path):
         video.write_video(tmp_path / "a.mp4", [np.full((33, 47, 3), 90, np.uint8)], 29.97)
-        decoded, _ = self.decode(tmp_path / "a.mp4")
+        decoded, *_ = self.decode(tmp_path / "a.mp4")
         assert decoded.shape == (1, 34, 48, 3)
 
     def test_errors_leave_nothing(self, tmp_path):
