@@ -1,6 +1,6 @@
-"""Pixels in [-1, 1] and the bytes they are stored as: b = 127.5 (x + 1), from 0 to 255.
+"""Pixels x in [-1, 1] and their bytes, 127.5 (x + 1) rounded.
 
-NumPy alone, so that the processes that render training data start without JAX.
+This imports NumPy alone, so that processes which render training data start without JAX.
 """
 
 import numpy as np
@@ -9,13 +9,7 @@ HALF_RANGE = np.float32(127.5)  # bytes per unit of [-1, 1]
 
 
 def on_byte_scale(images: np.ndarray) -> np.ndarray:
-    """Returns pictures on the scale of bytes, unrounded.
-
-    Args:
-      images: [...], float; -1 is black, 1 is white, values beyond are clipped.
-
-    Returns:
-      [...] float32, in [0, 255].
+    """Returns images [...], clipped to [-1, 1], on the scale of bytes: float32 in [0, 255].
 
     Raises:
       ValueError: a value is NaN.
@@ -42,12 +36,5 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
 
 
 def from_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Returns bytes as float32 in [-1, 1]; `to_bytes` gives the same bytes back.
-
-    Args:
-      pictures: [...] uint8, of NumPy or of JAX (traced or not).
-
-    Returns:
-      [...] float32, of the same library.
-    """
+    """Returns bytes, [...] uint8 of NumPy or JAX, as float32 in [-1, 1]; `to_bytes` inverts it."""
     return pictures.astype(np.float32) / HALF_RANGE - np.float32(1)
