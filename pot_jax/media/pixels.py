@@ -21,7 +21,7 @@ def on_byte_scale(images: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Rounds pictures to bytes, halfway cases to the even one.
+    """Rounds images to bytes, halfway cases to the even one.
 
     Args:
       images: [...], float; -1 is black, 1 is white, values beyond are clipped.
