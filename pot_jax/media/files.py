@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then moved into place."""
+"""Files that are either whole or absent: written under a temporary name, then renamed."""
 
 import contextlib
 import errno
@@ -11,8 +11,8 @@ from typing import Any
 
 from pot_jax.errors import UserError
 
-# What a user can mend by choosing another place or making room. Any other OSError is a defect.
-_MENDABLE = {
+# What a user can correct by choosing another place or making room. Any other OSError is a defect.
+_CORRECTABLE = {
     errno.EACCES: "no permission to write there",
     errno.EDQUOT: "the disk quota is used up",
     errno.EEXIST: "a file stands where a folder is needed",
@@ -28,15 +28,15 @@ _MENDABLE = {
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yield a temporary path to write to; move it to `path` if the block succeeds.
+    """Yields a temporary path to write to, and moves it to `path` if the block succeeds.
 
-    The temporary file lies in the folder of `path` (made if it is absent), so that the move is one
-    rename, and keeps its suffix, so that libraries which look at the suffix write the right format.
-    Its name starts with a dot, so that a listing such as `levels/level_*.png` never sees it. When
-    the block raises, the temporary file is removed and whatever stood at `path` is untouched.
+    The temporary file lies in the folder of `path` (created if absent), so that the move is one
+    rename. It keeps the suffix, from which libraries tell the format. Its name starts with a dot,
+    so that a listing such as `levels/level_*.png` never includes it. If the block raises, the
+    temporary file is removed and whatever was at `path` is untouched.
 
     Args:
-      path: where the file shall stand in the end.
+      path: where the file belongs.
 
     Yields:
       The temporary path; the block must create it.
@@ -52,19 +52,18 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         _flush_to_disk(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        if error.errno not in _CORRECTABLE:
             raise
-        reason = _MENDABLE[error.errno]
-        raise UserError(f"cannot write {path}: {reason}; mend that or choose another place") from (
-            error
-        )
+        reason = _CORRECTABLE[error.errno]
+        message = f"cannot write {path}: {reason}; correct that or choose another place"
+        raise UserError(message) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON, atomically.
+    """Writes `value` as indented JSON, atomically.
 
     Raises:
       UserError: the place cannot be written.
@@ -76,6 +75,6 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def _flush_to_disk(path: pathlib.Path) -> None:
-    # Without this, a power cut soon after the rename can leave the new name on empty contents.
+    # Without this, a power cut soon after the rename can leave an empty file under the new name.
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

@@ -1,7 +1,7 @@
-"""Pictures as bytes: rounding, PNG files, photographs, contact sheets.
+"""Pictures as bytes: a whole zoom rounded, PNG files, photographs, contact sheets.
 
-Everywhere else a picture is float in [-1, 1]; here it meets the byte b = 127.5 (x + 1), 0 to 255.
-Axes: N levels, H W rows and columns, 3 red, green, blue (sRGB as stored; nothing here is linear).
+Axes: N levels, H W height and width, 3 red, green, blue (sRGB as stored; nothing here is linear).
+Images are float in [-1, 1], pictures are uint8; `media.pixels` converts between them.
 """
 
 import io
@@ -12,67 +12,48 @@ import pathlib
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, one_line
 from pot_jax.media.files import write_atomically
-from pot_jax.zoom import operators
+from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes  # noqa: F401
 from pot_jax.zoom.geometry import Geometry
 
-_HALF_RANGE = 127.5  # bytes per unit of [-1, 1]
 
+def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
+    """Rounds a whole zoom to bytes so that the levels agree as far as bytes can.
 
-def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Round pictures to bytes.
-
-    Args:
-      images: [...], float; -1 is black, 1 is white, values beyond are clipped.
-
-    Returns:
-      [...] uint8, the nearest byte.
-
-    Raises:
-      ValueError: a value is NaN.
-    """
-    return _round(_on_byte_scale(images))
-
-
-def from_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Bytes [...] uint8 as float32 in [-1, 1]; `to_bytes` returns the same bytes."""
-    return np.asarray(pictures, np.float32) / np.float32(_HALF_RANGE) - np.float32(1)
-
-
-def stack_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Round a whole zoom to bytes so that the levels agree as far as bytes can.
-
-    Let x_i be level i on the scale of bytes, q_i its bytes, D the shrinking by p. Rounding each
-    level alone leaves q_i - D q_{i+1} an error of variance (1 + 1/p^2) / 12 in the window, 57.9 dB
-    at p = 2, and up to twice 1/2 in the worst case (48 dB), which flat areas halfway between two
-    bytes approach. Instead the deepest level is rounded first and its parent takes in what became
-    of the shrunken picture:
+    Let x_i be level i on the scale of bytes, q_i its bytes, D downsampling by p. If each level is
+    rounded alone, q_i - D q_{i+1} has an error of variance (1 + 1/p^2) / 12 in the window (57.9 dB
+    at p = 2). In the worst case the error is twice 1/2 (48 dB); flat areas halfway between two
+    bytes come close to it. Instead the deepest level is rounded first, and each parent takes over
+    the rounding error of its downsampled child:
 
         q_i = round(x_i + D q_{i+1} - D x_{i+1})      inside the window
         q_i = round(x_i)                              outside
 
-    Where the levels agree, x_i = D x_{i+1}, the parent is the rounded D q_{i+1}: shrinking a
-    delivered picture and rounding gives its parent's window, with an error of at most 1/2 (54 dB
+    Where the levels agree, x_i = D x_{i+1}, the parent is the rounded D q_{i+1}: a delivered
+    picture, downsampled and rounded, is its parent's window, with an error of at most 1/2 (54 dB
     in the worst case, 58.4 dB typically at p = 2). Where they do not agree (independent sampling),
-    what each shows is kept to within a byte, and so is the disagreement. The error against x_i
-    does not grow with depth: D averages it away faster than rounding adds to it.
+    each level keeps what it shows to within one byte, and so the disagreement. The error against
+    x_i does not grow with depth: D averages it away faster than rounding adds to it.
 
     Args:
-      images: [N, H, W, 3], float in [-1, 1]. Values beyond are clipped, and a mean of clipped
-        values is not the clipped mean: clip before the last render, not after.
+      images: [N, H, W, 3], float in [-1, 1]. Values beyond are clipped. A mean of clipped values
+        is not the clipped mean, so clip before the last render, not after.
       geometry: where each level lies in the one before.
-      kernel: the shrinking that `images` agree under, a name in `zoom.operators.KERNELS`.
+      kernel: the kernel of D under which `images` agree, a name in `zoom.operators.KERNELS`.
 
     Returns:
       [N, H, W, 3] uint8.
 
     Raises:
-      ValueError: a value is NaN, or the shape is not the geometry's.
+      UserError: the shape is not the geometry's.
+      ValueError: a value is NaN, or the kernel is unknown.
     """
-    exact = _on_byte_scale(images)
+    from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
+
+    exact = on_byte_scale(images)
     if exact.shape[:3] != (geometry.levels, geometry.height, geometry.width):
-        raise ValueError(
+        raise UserError(
             f"images have shape {exact.shape}, but the geometry says {geometry.levels} levels of "
             f"{geometry.height} x {geometry.width}"
         )
@@ -81,18 +62,18 @@ def stack_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mea
     height, width = geometry.window_shape
     for level in range(geometry.levels - 2, -1, -1):
         error = rounded[level + 1] - exact[level + 1]
-        shrunk = np.asarray(operators.downsample(error, geometry.zoom_factor, kernel))
         top, left = geometry.corners[level]
         target = exact[level].copy()
         # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less
-        # than the whole correction lets such ties fall towards x.
-        target[top : top + height, left : left + width] += 0.999 * shrunk
+        # than the whole correction rounds such ties towards x.
+        correction = 0.999 * downsample(error, geometry.zoom_factor, kernel)
+        target[top : top + height, left : left + width] += correction
         rounded[level] = _round(target)
     return rounded
 
 
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Write one picture, [H, W, 3] uint8, as PNG, atomically.
+    """Writes one picture, [H, W, 3] uint8, as PNG, atomically.
 
     Raises:
       UserError: the place cannot be written.
@@ -102,10 +83,10 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Read a picture of any kind as it is, [H, W, 3] uint8.
+    """Reads a picture of any kind at its own size, [H, W, 3] uint8.
 
-    It is turned upright as its EXIF orientation says, brought to sRGB where it carries another
-    colour profile, and laid on white where it is transparent.
+    Its EXIF orientation is applied, another colour profile is converted to sRGB, and transparent
+    parts become white.
 
     Raises:
       UserError: there is no such file, or it is not a whole picture.
@@ -123,19 +104,20 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     except Image.UnidentifiedImageError:
         raise UserError(f"{path} is not a picture of a known kind (PNG, JPEG, ...)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"the picture {path} is too large: {error}") from None
-    # Pillow's decoders raise any of these on cut or corrupted files.
+        raise UserError(f"the picture {path} is too large: {one_line(error)}") from None
+    # Pillow's decoders raise any of these on truncated or corrupted files.
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError) as error:
-        raise UserError(f"the picture {path} cannot be read, it may be cut off: {error}") from None
+        reason = f"it may be cut off: {one_line(error)}"
+        raise UserError(f"the picture {path} cannot be read, {reason}") from None
 
 
 def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
-    """Read a photograph at a wanted size: the largest centred crop of that shape, resized.
+    """Reads a photograph at a given size: the largest centred crop of that shape, resized.
 
     Args:
       path: a picture of any kind that Pillow reads.
-      height: wanted rows, in pixels.
-      width: wanted columns, in pixels.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
 
     Returns:
       [height, width, 3] float32 in [-1, 1].
@@ -147,36 +129,32 @@ def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndar
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)
-    # Lanczos widens its kernel when shrinking, so fine texture does not alias.
+    # Pillow widens the Lanczos kernel when it reduces a picture, so fine texture does not alias.
     return from_bytes(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box)))
 
 
 def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarray:
-    """Lay all levels on one dark page, in reading order.
+    """Lays all levels on one dark page, in reading order.
 
     Args:
       pictures: [N, H, W, 3], uint8.
-      side: longer side of each picture on the page, in pixels; by default as they are.
+      side: longer side of each picture on the page, in pixels; by default their own.
 
     Returns:
-      [rows, columns, 3] uint8.
+      [page height, page width, 3] uint8.
     """
     count, height, width = pictures.shape[:3]
     if side is not None:
         scale = side / max(height, width)
         height, width = round(height * scale), round(width * scale)
-        pictures = np.stack(
-            [
-                np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.LANCZOS))
-                for p in pictures
-            ]
-        )
+        lanczos = Image.Resampling.LANCZOS
+        resized = (Image.fromarray(p).resize((width, height), lanczos) for p in pictures)
+        pictures = np.stack([np.asarray(picture) for picture in resized])
     columns = _sheet_columns(count, height, width)
     rows = -(-count // columns)
     gutter = max(2, min(height, width) // 40)
-    page = np.full(
-        (rows * (height + gutter) + gutter, columns * (width + gutter) + gutter, 3), 16, np.uint8
-    )
+    sides = (rows * (height + gutter) + gutter, columns * (width + gutter) + gutter)
+    page = np.full((*sides, 3), 16, np.uint8)
     for index, picture in enumerate(pictures):
         top = gutter + (index // columns) * (height + gutter)
         left = gutter + (index % columns) * (width + gutter)
@@ -185,7 +163,7 @@ def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarra
 
 
 def _sheet_columns(count: int, height: int, width: int) -> int:
-    # A page about 1.6 times as wide as high reads well on a screen; a page with holes does not.
+    # A page about 1.6 times as wide as high suits a screen; empty places at its end do not.
     def ugliness(columns):
         rows = -(-count // columns)
         aspect = columns * width / (rows * height)
@@ -194,23 +172,16 @@ def _sheet_columns(count: int, height: int, width: int) -> int:
     return min(range(1, count + 1), key=ugliness)
 
 
-def _on_byte_scale(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images, np.float32)
-    if np.isnan(images).any():
-        raise ValueError(f"{np.isnan(images).sum()} of {images.size} picture values are NaN")
-    return (np.clip(images, -1, 1) + 1) * np.float32(_HALF_RANGE)
-
-
 def _round(values: np.ndarray) -> np.ndarray:
+    # Halfway cases go up, as in every zoom delivered so far.
     return np.clip(np.floor(values + np.float32(0.5)), 0, 255).astype(np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):  # 16-bit grey, whichever way Pillow spells it
-        return Image.fromarray(
-            np.clip(np.asarray(image, np.float32) / 257 + 0.5, 0, 255).astype(np.uint8)
-        ).convert("RGB")
+        values = np.asarray(image, np.float32) / 257 + 0.5
+        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("float pictures have no fixed white; save it with 8 or 16 bits a channel")
     if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
@@ -225,5 +196,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
                 image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
         except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile: the numbers are then all there is to go by
+            pass  # a broken profile: the values are taken as sRGB
     return image.convert("RGB")

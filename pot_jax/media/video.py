@@ -1,13 +1,13 @@
 """The movie: a camera that falls through the zoom at a constant rate, and its MP4.
 
-Symbols: N levels, p the zoom factor, H x W a level's pixels; t the camera's level, a real number
-in [0, N-1]: its view is p^-t as wide as level 0. Everything about an axis comes as a pair (y, x).
-Places along an axis are fractions of a side: u of a level's, l and s (first point and extent of a
-level) of the view's. Frames are [rows, columns, 3] uint8.
+Symbols: N levels, p the zoom factor, H x W a level's pixels, h x w a frame's; t the camera's level,
+a real number in [0, N-1]: its view is p^-t as wide as level 0. What belongs to an axis comes as a
+pair (y, x). A place along an axis is a fraction of a side, the level's or the view's.
 """
 
 import fractions
 import functools
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -16,47 +16,49 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from pot_jax.errors import UserError
 from pot_jax.media.files import write_atomically
+from pot_jax.media.pixels import to_bytes
 from pot_jax.zoom.geometry import Geometry
 
-# Width of the soft edge with which a level lies on the wider one, in parts of its side. The levels
-# agree, so only sharpness changes across it; a hard edge would show as a square.
+# Width of the soft edge between a level and the wider one below it, as a fraction of its side. The
+# levels agree, so only sharpness changes across it; a hard edge would show as a square.
 _EDGE = 0.1
 
 # Support of the Catmull-Rom kernel, in samples to either side.
 _RADIUS = 2
 
-# x264 writes other bytes with another number of threads; a file must not depend on the machine.
+# The bytes that x264 writes depend on its thread count; a file must not depend on the machine.
 _THREADS = 2
 
-_BT709 = 1  # as primaries and as transfer curve, ITU-T H.273 tables 2 and 3
+_BT709 = 1  # both as primaries and as transfer curve (ITU-T H.273, tables 2 and 3)
 
 
 def zoom_path(
     levels: int, *, seconds_per_level: float, fps: float, hold: float = 0.5, direction: str = "in"
 ) -> np.ndarray:
-    """The camera's level t at every frame.
+    """Returns the camera's level t at every frame.
 
-    t changes linearly, so the width p^-t changes exponentially: to the eye, a constant rate.
+    t changes linearly, so the width p^-t changes exponentially: a constant rate to the eye.
 
     Args:
       levels: N.
-      seconds_per_level: time in which the view shrinks by p.
+      seconds_per_level: time in which the view becomes p times narrower.
       fps: frames per second.
       hold: seconds of rest at the start and at each end.
       direction: a name in `DIRECTIONS`: "in" from level 0 to level N-1, "out" the reverse, "both"
-        there and back, which loops.
+        in and out again, a loop.
 
     Returns:
       [F] float64, in [0, N-1].
 
     Raises:
-      ValueError: the direction is unknown, or a number makes no sense.
+      UserError: the direction is unknown, or a number is out of range.
     """
     if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}; known: {', '.join(DIRECTIONS)}")
+        raise UserError(f"unknown direction {direction!r}; known: {', '.join(DIRECTIONS)}")
     if not (seconds_per_level > 0 and fps > 0 and hold >= 0):
-        raise ValueError(
+        raise UserError(
             f"expected seconds_per_level > 0, fps > 0 and hold >= 0, got {seconds_per_level}, "
             f"{fps} and {hold}"
         )
@@ -64,53 +66,55 @@ def zoom_path(
     return DIRECTIONS[direction](fall, round(hold * fps))
 
 
-def _there(fall, rest):
+def _one_way(fall, rest):
     return np.concatenate([np.repeat(fall[:1], rest), fall, np.repeat(fall[-1:], rest)])
 
 
 DIRECTIONS = {
-    "in": _there,
-    "out": lambda fall, rest: _there(fall[::-1], rest),
-    "both": lambda fall, rest: np.concatenate([_there(fall, rest), fall[-2::-1]]),
+    "in": _one_way,
+    "out": lambda fall, rest: _one_way(fall[::-1], rest),
+    "both": lambda fall, rest: np.concatenate([_one_way(fall, rest), fall[-2::-1]]),
 }
 
 
 def zoom_frames(
     images: np.ndarray, geometry: Geometry, path: Iterable[float], *, size: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Render the camera's view at every t of `path` from pictures that agree.
+    """Yields the camera's view at every t of `path`, from images that agree.
 
-    The view at t = 0 is level 0, at t = N-1 level N-1, and in between one point F of the world
-    keeps its place on the screen: the fixed point of the map from level 0 to level N-1. With every
-    level centred, F is the centre and the view at t = i is level i.
+    The view at t = 0 is level 0 and at t = N-1 level N-1. In between, one point F of the world
+    keeps its place on the screen: the fixed point of the map from level 0 to level N-1. If every
+    level is centred, F is the centre and the view at t = i is level i.
 
-    A frame starts as the deepest level that fills it. Each deeper level lies on it in its place,
-    with a soft edge, and fades in while it grows from 1/p of the frame's pixel density to the
-    whole. That is where its mean is what the wider level shows already, so nothing appears, ends
-    or is exchanged at once: agreeing levels give a movie without pops. All resampling is sub-pixel
-    exact, by a Catmull-Rom kernel that is stretched over the cells of the frame when shrinking.
+    A frame starts as the deepest level that fills it. Each deeper level is laid over it in its
+    place, with a soft edge, and fades in while it grows from 1/p of the frame's pixel density to
+    all of it. While it is that small, its mean is what the wider level shows already. So nothing
+    appears, ends or is replaced at once: levels that agree give a movie without pops. Resampling
+    is exact below a pixel, by a Catmull-Rom kernel, which is widened where a level is reduced.
 
     Args:
-      images: [N, H, W, 3], float in [-1, 1], agreeing under `geometry`.
+      images: [N, H, W, 3], float in [-1, 1], which agree under `geometry`.
       geometry: where each level lies in the one before.
       path: camera levels t, for example from `zoom_path`.
-      size: the frame's shorter side in pixels (both sides are made even); by default as the levels.
+      size: the frame's shorter side in pixels, rounded to even; by default the levels' own.
 
     Yields:
-      Frames [rows, columns, 3] uint8. A repeated t yields the same array again.
+      Frames [h, w, 3] uint8. A repeated t yields the same array again.
 
     Raises:
-      ValueError: the images are not the geometry's, or some t is outside [0, N-1].
+      UserError: the images are not the geometry's, some t is outside [0, N-1], or the size is
+        below 1.
+      ValueError: a value is NaN.
     """
     if np.shape(images) != (geometry.levels, geometry.height, geometry.width, 3):
-        raise ValueError(
+        raise UserError(
             f"images have shape {np.shape(images)}, but the geometry says {geometry.levels} "
             f"pictures of {geometry.height} x {geometry.width}"
         )
     shape = frame_shape(geometry, size)
     centres = _fixed_point(geometry)
 
-    @functools.lru_cache(maxsize=16)  # only the levels about the camera, however deep the zoom
+    @functools.lru_cache(maxsize=16)  # only the levels near the camera, however deep the zoom
     def planes(level):
         picture = np.clip(np.asarray(images[level], np.float32), -1, 1)
         return np.ascontiguousarray(picture.transpose(2, 0, 1))  # [3, H, W]
@@ -118,58 +122,60 @@ def zoom_frames(
     last_t, frame = None, None
     for t in path:
         if not 0 <= t <= geometry.levels - 1:
-            raise ValueError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
+            raise UserError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
         if t != last_t:
             last_t, frame = t, _view(planes, geometry, centres, float(t), shape)
         yield frame
 
 
 def frame_shape(geometry: Geometry, size: int | None = None) -> tuple[int, int]:
-    """(rows, columns) of a frame whose shorter side is about `size`; both even, as 4:2:0 needs."""
-    shorter = min(geometry.height, geometry.width)
-    scale = (size or shorter) / shorter
-    return tuple(
-        max(2, 2 * math.floor(side * scale / 2 + 0.5)) for side in (geometry.height, geometry.width)
-    )
+    """Returns (h, w) of a frame whose shorter side is about `size`; both even, as 4:2:0 needs.
+
+    Raises:
+      UserError: the size is below 1.
+    """
+    sides = geometry.height, geometry.width
+    if size is not None and not size >= 1:
+        raise UserError(f"expected a frame of at least 1 pixel, got size {size}")
+    scale = 1 if size is None else size / min(sides)
+    return tuple(max(2, 2 * math.floor(side * scale / 2 + 0.5)) for side in sides)
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames as MP4 (H.264, yuv420p, BT.709), atomically; the same frames, the same bytes.
+    """Writes frames as MP4 (H.264, yuv420p, BT.709), atomically; equal frames give equal bytes.
 
     Args:
       path: the file.
-      frames: [rows, columns, 3] uint8, all of one shape; an odd side is padded by its last pixels.
+      frames: [h, w, 3] uint8, all of one shape; an odd side is padded by its last pixels.
       fps: frames per second.
 
     Raises:
-      ValueError: there are no frames, or one has another shape.
-      UserError: the place cannot be written.
+      UserError: there are no frames, one has another shape, or the place cannot be written.
     """
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
-        raise ValueError("a movie needs at least one frame, got none")
+        raise UserError("a movie needs at least one frame, got none")
+    # Faststart puts the index first, so that browsers play while they load.
+    options = {"movflags": "+faststart"}
     with (
         write_atomically(path) as temporary,
-        # Faststart puts the index first, so that browsers play while they load.
-        av.open(
-            str(temporary), "w", format="mp4", container_options={"movflags": "+faststart"}
-        ) as container,
+        av.open(str(temporary), "w", format="mp4", container_options=options) as container,
     ):
         stream = _h264_stream(container, first.shape, fps)
-        for index, frame in enumerate(_chain(first, frames)):
+        for index, frame in enumerate(itertools.chain([first], frames)):
             if frame.shape != first.shape:
-                raise ValueError(f"frame {index} is {frame.shape}, frame 0 is {first.shape}")
+                raise UserError(f"frame {index} is {frame.shape}, frame 0 is {first.shape}")
             container.mux(stream.encode(_to_yuv(frame, index, stream.codec_context.time_base)))
         container.mux(stream.encode(None))
 
 
 def _fixed_point(geometry: Geometry) -> np.ndarray:
-    """F as a place in every level, [N, 2].
+    """Returns the place u_i of F in every level, [N, 2].
 
-    With c_i the window's corner in level i, u_i = c_i + u_{i+1} / p, and by definition
-    u_0 = u_{N-1}; so u_0 = sum_i c_i p^-i / (1 - p^-(N-1)). Places are never taken in the pixels
-    of another level, so 64 levels lose no precision.
+    Let c_i be the window's corner in level i. Then u_i = c_i + u_{i+1} / p, and by definition
+    u_0 = u_{N-1}; so u_0 = sum_i c_i p^-i / (1 - p^-(N-1)). No place is measured in the pixels of
+    another level, so 64 levels lose no precision.
     """
     p, levels = geometry.zoom_factor, geometry.levels
     sides = np.array([geometry.height, geometry.width], np.float64)
@@ -186,7 +192,8 @@ def _fixed_point(geometry: Geometry) -> np.ndarray:
 
 def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> np.ndarray:
     p, sides = geometry.zoom_factor, (geometry.height, geometry.width)
-    whole = [min(1.0, n / side) for n, side in zip(shape, sides)]  # pixel density that is enough
+    # Pixels of the frame for each of the level: where a level has as many, it is shown in full.
+    enough = [min(1.0, n / side) for n, side in zip(shape, sides)]
 
     def extent(level):
         return p ** (t - level)
@@ -195,7 +202,7 @@ def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> n
         return centres[0] - centres[level] * extent(level)
 
     def fills(level):
-        slack = 1e-9  # rounding must not put the hair of a wider level around a whole picture
+        slack = 1e-9  # rounding must not leave a hairline of a wider level around a whole picture
         begin = starts(level)
         return (begin <= slack).all() and (begin + extent(level) >= 1 - slack).all()
 
@@ -203,14 +210,11 @@ def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> n
     frame = None
     for level in range(base, geometry.levels):
         density = [n * extent(level) / side for n, side in zip(shape, sides)]
-        presence = min(1 + math.log(d / w, p) for d, w in zip(density, whole))
+        presence = min(1 + math.log(d / w, p) for d, w in zip(density, enough))
         if level > base and presence <= 0:
             break
-        axes = [
-            _Axis(n, side, begin, extent(level))
-            for n, side, begin in zip(shape, sides, starts(level))
-        ]
-        y, x = axes
+        places = zip(shape, sides, starts(level))
+        y, x = (_Axis(n, side, begin, extent(level)) for n, side, begin in places)
         if not len(y.matrix) or not len(x.matrix):
             continue
         source = planes(level)[:, y.source, x.source]
@@ -220,17 +224,17 @@ def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> n
             continue
         below = frame[:, y.frame, x.frame]
         below += _smooth(presence) * np.outer(y.edge, x.edge) * (layer - below)
-    return np.floor(np.clip(frame.transpose(1, 2, 0) * 127.5 + 128, 0, 255)).astype(np.uint8)
+    return to_bytes(frame.transpose(1, 2, 0))
 
 
 class _Axis:
     """How one level is resampled along one axis of the frame.
 
     Attributes:
-      frame: slice of the frame's pixels whose centres see the level, n of them.
+      frame: slice of the frame's pixels whose centres lie in the level, n of them.
       source: slice of the level's pixels that they need, m of them.
-      matrix: [n, m] float32; its rows sum to 1.
-      edge: [n] float32, the level's opacity, 0 at an edge inside the frame and 1 further in.
+      matrix: [n, m] float32, from `source` to `frame`; the weights of a pixel sum to 1.
+      edge: [n] float32, the level's opacity: 0 at an edge inside the frame, 1 further in.
     """
 
     def __init__(self, pixels: int, side: int, begin: float, extent: float):
@@ -238,7 +242,9 @@ class _Axis:
         last = min(pixels - 1, math.floor((begin + extent) * pixels - 0.5 + 1e-9))
         self.frame = slice(first, last + 1)
         view = (np.arange(first, last + 1) + 0.5) / pixels  # places in the view
-        place = (view - begin) / extent * side - 0.5  # in the level's pixels, centres whole
+        place = (
+            view - begin
+        ) / extent * side - 0.5  # in the level's pixels, whole numbers at centres
         stretch = max(1.0, side / (extent * pixels))
         reach = math.ceil(_RADIUS * stretch)
         taps = np.floor(place).astype(int)[:, None] + np.arange(1 - reach, reach + 1)
@@ -252,11 +258,9 @@ class _Axis:
         np.put_along_axis(padded, taps + reach, weights, axis=1)
         self.matrix = padded[:, low + reach : max(low, high) + reach]
         self.edge = np.ones(len(view), np.float32)
-        for gap, distance in (
-            (begin, view - begin),
-            (1 - begin - extent, begin + extent - view),
-        ):
-            width = min(_EDGE * extent, gap)  # none where the level's edge leaves the view
+        end = begin + extent
+        for gap, distance in ((begin, view - begin), (1 - end, end - view)):
+            width = min(_EDGE * extent, gap)  # no soft edge where the level ends outside the view
             if width > 0:
                 self.edge *= _smooth(distance / width)
 
@@ -267,16 +271,11 @@ def _smooth(x):
 
 
 def _catmull_rom(x: np.ndarray) -> np.ndarray:
-    """The cubic convolution kernel with a = -1/2 (Keys, 1981, equation 15)."""
+    """Returns the cubic convolution kernel with a = -1/2 (Keys, 1981, equation 15) at x."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, near, np.where(x < 2, far, 0))
-
-
-def _chain(first, rest):
-    yield first
-    yield from rest
 
 
 def _h264_stream(container, shape: tuple[int, ...], fps: float):
@@ -288,7 +287,7 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
     context = stream.codec_context
     context.thread_count = _THREADS
     context.time_base = 1 / rate
-    # Without these a player guesses BT.601 or BT.709 from the size, and colours shift.
+    # Without these, a player guesses BT.601 or BT.709 from the size, and the colours shift.
     context.color_range = ColorRange.MPEG
     context.colorspace = Colorspace.ITU709
     context.color_primaries = context.color_trc = _BT709
@@ -296,8 +295,8 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
 
 
 def _to_yuv(frame: np.ndarray, index: int, time_base: fractions.Fraction) -> av.VideoFrame:
-    rows, columns = frame.shape[:2]
-    frame = np.pad(frame, ((0, rows % 2), (0, columns % 2), (0, 0)), mode="edge")
+    height, width = frame.shape[:2]
+    frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     yuv = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,

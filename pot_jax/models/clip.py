@@ -1,7 +1,7 @@
 """The text encoder: CLIP's causal transformer, as SD 1.x (OpenAI) and SD 2.x (OpenCLIP) use it.
 
-SD 2.x conditions on the layer before the last of a 24-layer OpenCLIP; its checkpoints hold only the
-first 23, so that the last layer kept is the one wanted and nothing here is special.
+SD 2.x conditions on the last layer but one of a 24-layer OpenCLIP. Its checkpoints hold only the
+first 23 layers, so it needs no special case here.
 Shapes: B prompts, T tokens, D width.
 """
 
@@ -33,7 +33,7 @@ class CLIPTextConfig(ModelConfig):
     vocab_size: Size = 49408
     hidden_size: Size = 768
     intermediate_size: Size = 3072
-    projection_dim: Size | None = 768  # of the pooled output, which these models do not use
+    projection_dim: Size | None = 768  # of the pooled output, which is not used here
     num_hidden_layers: Depth = 12
     num_attention_heads: Size = 12
     max_position_embeddings: Size = 77
@@ -55,7 +55,7 @@ class CLIPTextConfig(ModelConfig):
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a `config.json` from which transformers builds the same model."""
+        """Returns the content of a `config.json` from which transformers builds the same model."""
         fields = super().to_json()
         return {
             "architectures": [fields.pop("_class_name")],
@@ -111,7 +111,7 @@ class CLIPEncoderLayer(nn.Module):
 
 
 class CLIPEncoder(nn.Module):
-    """The stack of layers, [B, T, D] -> [B, T, D]."""
+    """All layers, one after the other, [B, T, D] -> [B, T, D]."""
 
     config: CLIPTextConfig
     dtype: DTypeLike
@@ -124,7 +124,7 @@ class CLIPEncoder(nn.Module):
 
 
 class CLIPTextEmbeddings(nn.Module):
-    """Token ids [B, T] -> the sum of their embeddings and their positions', [B, T, D]."""
+    """Token ids [B, T] -> embeddings of the tokens plus those of their positions, [B, T, D]."""
 
     config: CLIPTextConfig
     dtype: DTypeLike
@@ -132,7 +132,7 @@ class CLIPTextEmbeddings(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         def table(rows, name):
-            # 0.02 is transformers' initializer_range; it matters only for training from nothing.
+            # 0.02 is transformers' initializer_range; it matters only for training from scratch.
             return nn.Embed(
                 rows,
                 self.config.hidden_size,
@@ -162,7 +162,7 @@ class CLIPTextTransformer(nn.Module):
 class CLIPTextModel(nn.Module):
     """The text encoder: token ids [B, T] int32 -> text states [B, T, D] float32.
 
-    Raises ValueError where T is more than the model's positions.
+    Calls raise ValueError if T exceeds the number of the model's positions.
     """
 
     config: CLIPTextConfig
@@ -177,5 +177,5 @@ class CLIPTextModel(nn.Module):
         return states.astype(jnp.float32)
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         return {"ids": jax.ShapeDtypeStruct((1, 1), jnp.int32)}

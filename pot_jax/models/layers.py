@@ -1,9 +1,9 @@
-"""The layers that the UNet and the autoencoders are built of.
+"""The layers of which the UNet and the autoencoders are built.
 
-Shapes: B pictures, H W grid, C channels, T tokens, D width of a token, h heads. Pictures are
-[B, H, W, C], token states [B, T, D]. A parameter's name is its name in diffusers, and `name.0` of a
-torch list is `name_0` here. `dtype` is the dtype of the arithmetic; normalisations and attention
-scores are taken in float32 whatever it is.
+Shapes: B batch rows, H W grid, C channels, T tokens, D width of a token, h heads. Feature maps are
+[B, H, W, C], token states [B, T, D]. Parameters have their diffusers names; `name.0` of a torch
+list is `name_0` here. `dtype` is that of the arithmetic, but normalisations and attention scores
+are always computed in float32.
 """
 
 import math
@@ -15,42 +15,40 @@ from jax.typing import DTypeLike
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """The sigmoid approximation of GELU that OpenAI trained CLIP with."""
+    """Applies the sigmoid approximation of GELU with which OpenAI trained CLIP."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
 def group_norm(groups: int, eps: float, dtype: DTypeLike, name: str) -> nn.GroupNorm:
+    """Builds a group normalisation over `groups` groups of channels."""
     # The two-pass variance: E[x^2] - E[x]^2 cancels where a channel's mean is large.
     return nn.GroupNorm(groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    """Builds a layer normalisation, with the two-pass variance as in `group_norm`."""
     return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def conv(
     channels: int, size: int, dtype: DTypeLike, name: str, stride: int = 1, bias: bool = True
 ) -> nn.Conv:
-    """A square convolution, zero-padded on both sides by half its size as torch pads."""
-    pad = size // 2
-    return nn.Conv(
-        channels,
-        (size, size),
-        (stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=bias,
-        dtype=dtype,
-        name=name,
-    )
+    """Builds a square convolution, zero-padded by half its size on both sides, as torch pads."""
+    window = (size, size)
+    return nn.Conv(channels, window, stride, size // 2, use_bias=bias, dtype=dtype, name=name)
 
 
-# T S of one head above which queries take turns: 1 GB of float32 scores. The autoencoder of an
-# upscaler that makes 2048 x 2048 pixels attends over 512 x 512 latents: all its scores are 275 GB.
+# The largest T S of one head that is computed at once (1 GB of float32 scores); beyond it, queries
+# are split into blocks. The autoencoder of an upscaler to 2048 x 2048 pixels attends over 512 x 512
+# latents, which would be 275 GB of scores.
 SCORES_AT_ONCE = 2**28
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool = False) -> jax.Array:
-    """Softmax attention, [B, T, h, D/h] with keys and values [B, S, h, D/h]; scores in float32."""
+    """Computes softmax attention of q [B, T, h, D/h] on k and v [B, S, h, D/h]: [B, T, h, D/h].
+
+    Scores are float32. If `causal`, query t sees only the keys up to t.
+    """
     fused = "cudnn" if cudnn_can(q.dtype, q.shape[-1]) else None
     block = max(1, SCORES_AT_ONCE // k.shape[1])
     if fused or causal or q.shape[1] <= block:
@@ -63,16 +61,16 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, causal: bool = False) -> ja
 
 
 def cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
-    """Whether cuDNN has a fused kernel: without one, every score is written to memory.
+    """Returns whether cuDNN has a fused kernel; without one, all scores are written to memory.
 
-    Its conditions are half precision, Ampere or later, and a head size that is a multiple of 8, up
-    to 128, or to 256 from Hopper on (jax.nn.dot_product_attention).
+    It needs half precision, an Ampere GPU or later, and a head size divisible by 8 of at most 128,
+    or 256 from Hopper on (jax.nn.dot_product_attention).
     """
     if jax.default_backend() != "gpu" or dtype not in (jnp.bfloat16, jnp.float16):
         return False
     try:
         generation = float(getattr(jax.devices()[0], "compute_capability", "0"))
-    except ValueError:  # AMD's are names, and cuDNN is NVIDIA's
+    except ValueError:  # AMD's GPUs have names instead, and no cuDNN
         return False
     largest = 0 if generation < 8 else 128 if generation < 9 else 256
     return head_size % 8 == 0 and head_size <= largest
@@ -81,10 +79,10 @@ def cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
 def multi_head_attention(
     states: jax.Array, context: jax.Array, heads: int, dtype: DTypeLike, projection_bias: bool
 ) -> jax.Array:
-    """Attention of states [B, T, D] on context [B, S, D'], with its dense layers: [B, T, D].
+    """Computes attention of states [B, T, D] on context [B, S, D'], dense layers included.
 
-    To be called inside a module, which then owns `to_q`, `to_k`, `to_v` and `to_out_0`;
-    `projection_bias` says whether the first three have biases.
+    Call it inside a module, which then owns `to_q`, `to_k`, `to_v` and `to_out_0`.
+    `projection_bias` says whether the first three have biases. Returns [B, T, D].
     """
     width = states.shape[-1]
 
@@ -97,7 +95,7 @@ def multi_head_attention(
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `states` [B, T, D] on `context` [B, S, D'], by default on itself."""
+    """Multi-head attention of `states` [B, T, D] on `context` [B, S, D'], by default themselves."""
 
     heads: int
     dtype: DTypeLike
@@ -109,7 +107,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """x W times GELU(x V), one dense layer for both (arXiv 2002.05202)."""
+    """x W times GELU(x V), with one dense layer for both (arXiv 2002.05202)."""
 
     width: int
     dtype: DTypeLike
@@ -134,11 +132,11 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, attention on the text, dense block; each normalised first and added."""
+    """Self-attention, attention on the text, dense block; each of normalised states, and added."""
 
     heads: int
     dtype: DTypeLike
-    only_cross_attention: bool = False  # then the first attention, too, looks at the text
+    only_cross_attention: bool = False  # the first attention is on the text, too
 
     @nn.compact
     def __call__(self, states: jax.Array, text_states: jax.Array) -> jax.Array:
@@ -154,14 +152,12 @@ class BasicTransformerBlock(nn.Module):
 
 
 class Transformer2DModel(nn.Module):
-    """Transformer blocks over the pixels of a picture [B, H, W, C], added to it."""
+    """Transformer blocks over the places of a feature map [B, H, W, C], added to it."""
 
     layers: int
     heads: int
     groups: int
-    linear_projection: (
-        bool  # SD 2.x projects in and out by dense layers, SD 1.x by 1x1 convolutions
-    )
+    linear_projection: bool  # dense layers in and out (SD 2.x) instead of 1x1 convolutions
     dtype: DTypeLike
     only_cross_attention: bool = False
 
@@ -206,9 +202,9 @@ class ResnetBlock2D(nn.Module):
 
 
 class Downsample2D(nn.Module):
-    """Half the size by a 3x3 convolution of stride 2.
+    """Halves the size by a 3x3 convolution of stride 2.
 
-    `padding` is ((top, bottom), (left, right)): the UNet pads both sides, the autoencoder only the
+    `padding` is ((top, bottom), (left, right)): the UNet pads all sides, the autoencoder only the
     bottom and the right.
     """
 
@@ -217,28 +213,27 @@ class Downsample2D(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Conv(
-            x.shape[-1], (3, 3), (2, 2), padding=self.padding, dtype=self.dtype, name="conv"
-        )(x)
+        channels, padding = x.shape[-1], self.padding
+        return nn.Conv(channels, (3, 3), 2, padding=padding, dtype=self.dtype, name="conv")(x)
 
 
 class Upsample2D(nn.Module):
-    """Twice the size, each value copied to 2x2, then a 3x3 convolution."""
+    """Doubles the size by copying each value to 2x2, then applies a 3x3 convolution."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: jax.Array, shape: tuple[int, int] | None = None) -> jax.Array:
-        """Enlarges to `shape`, at most twice as high and wide, cutting what is beyond it."""
-        x = copy_twice(x)
+        """Upsamples to `shape`: at most twice the height and width, the rest is cut off."""
+        x = upsample_nearest(x)
         if shape is not None:
-            # For an odd size this is what nearest interpolation to 2n - 1 samples gives.
+            # For an odd size this equals nearest interpolation to 2n - 1 samples.
             x = x[:, : shape[0], : shape[1]]
         return conv(x.shape[-1], 3, self.dtype, "conv")(x)
 
 
-def copy_twice(x: jax.Array) -> jax.Array:
-    """Each value of [B, H, W, C] copied to 2x2: [B, 2H, 2W, C]."""
+def upsample_nearest(x: jax.Array) -> jax.Array:
+    """Copies each value of [B, H, W, C] to 2x2: [B, 2H, 2W, C]."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)
@@ -247,10 +242,10 @@ def copy_twice(x: jax.Array) -> jax.Array:
 def timestep_features(
     timesteps: jax.Array, width: int, flip_sin_to_cos: bool, freq_shift: float
 ) -> jax.Array:
-    """Sines and cosines of timesteps [B] at `width // 2` geometric frequencies: [B, width].
+    """Returns sines and cosines of timesteps [B] at `width // 2` frequencies: [B, width].
 
-    The frequencies fall from 1 to (nearly) 1/10000 (DDPM, arXiv 2006.11239). `flip_sin_to_cos` puts
-    the cosines first; `freq_shift` 1 makes the lowest frequency exactly 1/10000.
+    The frequencies fall geometrically from 1 to almost 1/10000 (DDPM, arXiv 2006.11239).
+    `flip_sin_to_cos` puts the cosines first; `freq_shift` 1 makes the lowest exactly 1/10000.
     """
     half = width // 2
     exponents = jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
@@ -263,7 +258,7 @@ def timestep_features(
 class TimestepEmbedding(nn.Module):
     """Two dense layers from features [B, D'] to time states [B, width].
 
-    `condition` [B, D''] is added to the features first (the guidance scale of consistency models).
+    `condition` [B, D''], the guidance scale of consistency models, is projected and added first.
     """
 
     width: int
@@ -273,9 +268,8 @@ class TimestepEmbedding(nn.Module):
     def __call__(self, features: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         features = features.astype(self.dtype)
         if condition is not None:
-            project = nn.Dense(
-                features.shape[-1], use_bias=False, dtype=self.dtype, name="cond_proj"
-            )
+            width = features.shape[-1]
+            project = nn.Dense(width, use_bias=False, dtype=self.dtype, name="cond_proj")
             features = features + project(condition)
         states = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="linear_1")(features))
         return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(states)

@@ -1,6 +1,6 @@
-"""The tiny autoencoder: diffusers' `AutoencoderTiny` (TAESD), some fifty times as cheap.
+"""The tiny autoencoder: diffusers' `AutoencoderTiny` (TAESD), about fifty times cheaper.
 
-It is trained on latents as the UNet sees them, so its scaling factor is 1. Shapes as in vae.py.
+It is trained on latents as the UNet sees them, so its scaling factor is 1. Shapes as in `vae`.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import conv, copy_twice
+from pot_jax.models.layers import conv, upsample_nearest
 from pot_jax.models.vae import check_images
 
 
@@ -26,7 +26,7 @@ class AutoencoderTinyConfig(ModelConfig):
         "upsample_fn": ("nearest",),
         "upsampling_scaling_factor": (2,),
     }
-    # The latents' magnitude and shift are for storing them as bytes; diffusers writes
+    # The latents' magnitude and shift serve to store them as bytes; diffusers writes
     # block_out_channels, a copy of the decoder's, for its pipelines.
     UNUSED: ClassVar = frozenset(
         {"block_out_channels", "force_upcast", "latent_magnitude", "latent_shift"}
@@ -66,7 +66,7 @@ class AutoencoderTinyBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         h = x
-        for i in (0, 2, 4):  # torch counts the activations between them as layers
+        for i in (0, 2, 4):  # torch counts the activations in between as layers
             h = conv(x.shape[-1], 3, self.dtype, f"conv_{i}")(h if i == 0 else nn.relu(h))
         return nn.relu(x + h)
 
@@ -83,14 +83,8 @@ class EncoderTiny(nn.Module):
         x = (images.astype(self.dtype) + 1) / 2  # the network itself sees [0, 1]
         layer = 0
         for i, blocks in enumerate(c.num_encoder_blocks):
-            x = conv(
-                c.encoder_block_out_channels[i],
-                3,
-                self.dtype,
-                f"layers_{layer}",
-                stride=1 if i == 0 else 2,
-                bias=i == 0,
-            )(x)
+            channels, stride = c.encoder_block_out_channels[i], 1 if i == 0 else 2
+            x = conv(channels, 3, self.dtype, f"layers_{layer}", stride, bias=i == 0)(x)
             layer += 1
             for _ in range(blocks):
                 x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
@@ -107,16 +101,16 @@ class DecoderTiny(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         c = self.config
-        x = jnp.tanh(latents.astype(self.dtype) / 3) * 3  # outliers would burn out the picture
+        x = jnp.tanh(latents.astype(self.dtype) / 3) * 3  # outliers would saturate the picture
         x = nn.relu(conv(c.decoder_block_out_channels[0], 3, self.dtype, "layers_0")(x))
-        layer = 2  # torch counts the activation, and below the enlarging, as a layer
+        layer = 2  # torch counts the activation, and below the upsampling, as a layer
         for i, blocks in enumerate(c.num_decoder_blocks):
             last = i == len(c.num_decoder_blocks) - 1
             for _ in range(blocks):
                 x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
                 layer += 1
             if not last:
-                x = copy_twice(x)
+                x = upsample_nearest(x)
                 layer += 1
             channels = c.out_channels if last else c.decoder_block_out_channels[i]
             x = conv(channels, 3, self.dtype, f"layers_{layer}", bias=last)(x)
@@ -125,17 +119,18 @@ class DecoderTiny(nn.Module):
 
 
 class AutoencoderTiny(nn.Module):
-    """Images to latents and back; `module.apply(variables, ..., method="encode")` or "decode"."""
+    """Images to latents and back: `module.apply(variables, ..., method="encode")` or "decode"."""
 
     config: AutoencoderTinyConfig
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
+        """Names the parts as in the checkpoint."""
         self.encoder = EncoderTiny(self.config, self.dtype)
         self.decoder = DecoderTiny(self.config, self.dtype)
 
     def encode(self, images: jax.Array) -> jax.Array:
-        """Images [B, H, W, 3] in [-1, 1] -> latents [B, h, w, c] float32.
+        """Encodes images [B, H, W, 3] in [-1, 1] as latents [B, h, w, c] float32.
 
         Raises:
           ValueError: H or W is not a multiple of `config.downsample_factor`.
@@ -144,7 +139,7 @@ class AutoencoderTiny(nn.Module):
         return self.encoder(images).astype(jnp.float32)
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, h, w, c] -> images [B, H, W, 3] float32, about within [-1, 1]."""
+        """Decodes latents [B, h, w, c] to images [B, H, W, 3] float32, about within [-1, 1]."""
         return self.decoder(latents).astype(jnp.float32)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -152,7 +147,7 @@ class AutoencoderTiny(nn.Module):
         return self.decode(self.encode(images))
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         side = self.config.downsample_factor
         shape = (1, side, side, self.config.in_channels)
         return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}

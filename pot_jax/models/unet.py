@@ -1,8 +1,8 @@
 """The denoiser: diffusers' `UNet2DConditionModel` as SD 1.x and 2.x and their relatives use it.
 
-Shapes: B pictures (all levels, both halves of guidance), H W the latents' grid, T tokens, D width
-of the text states. `x` is the picture going through, [B, h, w, C]; on the way down each layer's
-output is kept, on the way up they are taken back, last first, and concatenated to `x`.
+Shapes: B batch rows (all levels, both halves of guidance), H W the latents' grid, T tokens, D width
+of the text states. `x` is the feature map that passes through, [B, h, w, C]. On the way down each
+layer's output is kept; on the way up they are concatenated to `x`, the last one first.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,10 @@ class CrossAttention(NamedTuple):
 
 @dataclass(frozen=True)
 class UNetConfig(ModelConfig):
-    """The UNet's `config.json`; the defaults are diffusers' (SD 1.x but for cross_attention_dim).
+    """The UNet's `config.json`; the defaults are diffusers' (SD 1.x except cross_attention_dim).
 
     A setting per block is one number for all blocks or a list, from the outermost block inwards.
-    `attention_head_dim` is, in spite of its name, the number of heads (diffusers issue 2011).
+    Despite its name, `attention_head_dim` is the number of heads (diffusers issue 2011).
     """
 
     CLASS_NAME: ClassVar[str] = "UNet2DConditionModel"
@@ -74,7 +74,7 @@ class UNetConfig(ModelConfig):
         "time_embedding_type": ("positional",),
         "timestep_post_act": (None,),
     }
-    # diffusers' UNetMidBlock2DCrossAttn takes no notice of mid_block_only_cross_attention either.
+    # diffusers' UNetMidBlock2DCrossAttn ignores mid_block_only_cross_attention, too.
     UNUSED: ClassVar = frozenset(
         {"dropout", "addition_embed_type_num_heads", "mid_block_only_cross_attention"}
     )
@@ -128,16 +128,16 @@ class UNetConfig(ModelConfig):
 
     @property
     def has_classes(self) -> bool:
-        """Whether a class, or the noise level of an upscaler, goes in beside the timestep."""
+        """Whether it is told a class, or an upscaler's noise level, besides the timestep."""
         return self.class_embed_type is not None or self.num_class_embeds is not None
 
     def per_block(self, key: str) -> tuple:
-        """The setting `key` of each block, from the outermost inwards."""
+        """Returns the setting `key` of each block, from the outermost inwards."""
         value = getattr(self, key)
         return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
 
     def attention(self, block: int) -> CrossAttention:
-        """How the transformers of block `block`, counted from the outermost, are built."""
+        """Returns how the transformers of block `block`, counted from the outermost, are built."""
         return CrossAttention(
             self.per_block("transformer_layers_per_block")[block],
             self.per_block("attention_head_dim")[block],
@@ -147,7 +147,7 @@ class UNetConfig(ModelConfig):
 
 
 class UNetBlock(nn.Module):
-    """What the blocks share: their settings, and their layers by number."""
+    """What all blocks share: their settings, and their layers by number."""
 
     channels: int
     layers: int
@@ -157,9 +157,11 @@ class UNetBlock(nn.Module):
     dtype: DTypeLike
 
     def resnet(self, i: int) -> ResnetBlock2D:
+        """Builds ResNet block `i`."""
         return ResnetBlock2D(self.channels, self.groups, self.eps, self.dtype, name=f"resnets_{i}")
 
     def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
+        """Applies transformer `i`, if the block has any."""
         if self.attention is None:
             return x
         return Transformer2DModel(
@@ -174,9 +176,9 @@ class UNetBlock(nn.Module):
 
 
 class DownBlock2D(UNetBlock):
-    """diffusers' `DownBlock2D`, and `CrossAttnDownBlock2D` where `attention` is given.
+    """diffusers' `DownBlock2D`, or `CrossAttnDownBlock2D` if `attention` is given.
 
-    Returns x and what to keep for the way up.
+    Calls return x and what to keep for the way up.
     """
 
     downsample: bool = True
@@ -197,7 +199,7 @@ class DownBlock2D(UNetBlock):
 
 
 class UNetMidBlock2DCrossAttn(UNetBlock):
-    """A ResNet block, then `layers` times a transformer and a ResNet block."""
+    """A ResNet block, then `layers` pairs of a transformer and a ResNet block."""
 
     @nn.compact
     def __call__(self, x: jax.Array, time_states: jax.Array, text_states: jax.Array) -> jax.Array:
@@ -209,10 +211,10 @@ class UNetMidBlock2DCrossAttn(UNetBlock):
 
 
 class UpBlock2D(UNetBlock):
-    """diffusers' `UpBlock2D`, and `CrossAttnUpBlock2D` where `attention` is given.
+    """diffusers' `UpBlock2D`, or `CrossAttnUpBlock2D` if `attention` is given.
 
-    `kept` holds one picture for each layer, the last kept at its end; `shape` is the height and
-    width to enlarge to, None in the outermost block.
+    `kept` holds one feature map for each layer, the last kept at its end. `shape` is the height and
+    width to upsample to, None in the outermost block.
     """
 
     @nn.compact
@@ -234,7 +236,7 @@ class UpBlock2D(UNetBlock):
 
 
 class UNet2DConditionModel(nn.Module):
-    """The denoiser; what it predicts (eps, v, x0) is the scheduler config's affair."""
+    """The denoiser; what it predicts (eps, v or x0) is said by the scheduler's config."""
 
     config: UNetConfig
     dtype: DTypeLike = jnp.float32
@@ -249,15 +251,15 @@ class UNet2DConditionModel(nn.Module):
         class_labels: jax.Array | None = None,
         timestep_cond: jax.Array | None = None,
     ) -> jax.Array:
-        """One evaluation.
+        """Evaluates the network once.
 
         Args:
-          latents: [B, H, W, in_channels], unit variance.
-          timesteps: [B] or [], training index from 0 to 999, may be fractional.
+          latents: [B, H, W, in_channels], of about unit variance.
+          timesteps: [B] or [], training index from 0 to 999; fractions are allowed.
           text_states: [B, T, D].
-          class_labels: [B] int32, or noise levels [B] where class_embed_type is "timestep"; for
-            models that have them (the upscaler) and only for those.
-          timestep_cond: [B, time_cond_proj_dim], for models that have it and only for those.
+          class_labels: [B] int32, or noise levels [B] if class_embed_type is "timestep"; given to
+            models that have them (the upscaler) and to no others.
+          timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
 
         Returns:
           The prediction, [B, H, W, out_channels] float32.
@@ -288,7 +290,8 @@ class UNet2DConditionModel(nn.Module):
             x, outputs = block(x, time_states, text_states)
             kept += outputs
 
-        # diffusers' middle always attends to itself first, whatever only_cross_attention says.
+        # In diffusers the middle always starts with self-attention, even if the config says
+        # only_cross_attention.
         attention = c.attention(last)._replace(only_cross_attention=False)
         mid_block = UNetMidBlock2DCrossAttn(
             c.block_out_channels[-1], 1, attention, **shared, name="mid_block"
@@ -314,13 +317,12 @@ class UNet2DConditionModel(nn.Module):
 
     def _time_states(self, latents, timesteps, class_labels, timestep_cond) -> jax.Array:
         c = self.config
-        width = 4 * c.block_out_channels[0]
+        channels = c.block_out_channels[0]
+        width = 4 * channels
 
         def features(values):
             values = jnp.broadcast_to(values, latents.shape[:1])
-            return timestep_features(
-                values, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift
-            )
+            return timestep_features(values, channels, c.flip_sin_to_cos, c.freq_shift)
 
         embed = TimestepEmbedding(width, self.dtype, name="time_embedding")
         states = embed(features(timesteps), timestep_cond)
@@ -333,7 +335,7 @@ class UNet2DConditionModel(nn.Module):
         return states
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         c = self.config
         side = 2 ** (len(c.block_out_channels) - 1)
         shapes = {
@@ -356,10 +358,8 @@ def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
         )
     expected = (latents.shape[0], config.cross_attention_dim)
     if text_states.ndim != 3 or (text_states.shape[0], text_states.shape[2]) != expected:
-        raise ValueError(
-            f"text states have shape {text_states.shape}, expected "
-            f"[{expected[0]}, T, {expected[1]}]"
-        )
+        fitting = f"[{expected[0]}, T, {expected[1]}]"
+        raise ValueError(f"text states have shape {text_states.shape}, expected {fitting}")
     for name, value, wanted in (
         ("class_labels", class_labels, config.has_classes),
         ("timestep_cond", timestep_cond, config.time_cond_proj_dim is not None),

@@ -1,8 +1,8 @@
-"""The autoencoder: diffusers' `AutoencoderKL`, and the two functions the sampler sees of any.
+"""The autoencoder: diffusers' `AutoencoderKL`, and what the sampler calls of any autoencoder.
 
-Shapes: B pictures, H W pixels, h w the latents' grid (H / downsample_factor), c latent channels.
-The module's own latents are as the encoder makes them; the UNet's are scaled to about unit
-variance, and `encode_latents` and `decode_latents` are the only places where the two meet.
+Shapes: B batch rows, H W pixels, h w the latents' grid (H / downsample_factor), c latent channels.
+The module's latents are as the encoder makes them; the UNet's are scaled to about unit variance.
+Only `encode_latents` and `decode_latents` convert between the two.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pot_jax.models.layers import (
     multi_head_attention,
 )
 
-EPS = 1e-6  # of every normalisation; diffusers has it as a constant, too
+EPS = 1e-6  # of every normalisation, a constant in diffusers, too
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class AutoencoderKLConfig(ModelConfig):
         "use_post_quant_conv": (True,),
         "use_quant_conv": (True,),
     }
-    UNUSED: ClassVar = frozenset({"force_upcast"})  # advice to pipelines that run in float16
+    UNUSED: ClassVar = frozenset({"force_upcast"})  # advice for pipelines that run in float16
 
-    sample_size: Size | tuple[Size, ...] = 32  # pixels, height and width in training
+    sample_size: Size | tuple[Size, ...] = 32  # height and width in training, in pixels
     in_channels: Size = 3
     out_channels: Size = 3
     down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4
@@ -83,9 +83,9 @@ class Moments(NamedTuple):
 
 
 class PixelAttention(nn.Module):
-    """One head of attention over all pixels of [B, H, W, C], added to them.
+    """One head of attention over all places of [B, H, W, C], added to them.
 
-    In a checkpoint the dense layers and the normalisation stand side by side.
+    In a checkpoint, the dense layers and the normalisation are siblings.
     """
 
     groups: int
@@ -114,7 +114,7 @@ class UNetMidBlock2D(nn.Module):
 
 
 class DownEncoderBlock2D(nn.Module):
-    """ResNet blocks, then, unless it is the last, half the size."""
+    """ResNet blocks, then, except in the last, half the size."""
 
     channels: int
     layers: int
@@ -132,7 +132,7 @@ class DownEncoderBlock2D(nn.Module):
 
 
 class UpDecoderBlock2D(nn.Module):
-    """ResNet blocks, then, unless it is the last, twice the size."""
+    """ResNet blocks, then, except in the last, twice the size."""
 
     channels: int
     layers: int
@@ -196,12 +196,13 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """Images to latents and back; `module.apply(variables, ..., method="encode")` or "decode"."""
+    """Images to latents and back: `module.apply(variables, ..., method="encode")` or "decode"."""
 
     config: AutoencoderKLConfig
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
+        """Names the parts as in the checkpoint."""
         c = self.config
         self.encoder = Encoder(c, self.dtype)
         self.decoder = Decoder(c, self.dtype)
@@ -209,7 +210,7 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv(c.latent_channels, (1, 1), dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> Moments:
-        """Images [B, H, W, 3] in [-1, 1] -> the latents' Gaussian, [B, h, w, c] each.
+        """Encodes images [B, H, W, 3] in [-1, 1] as the latents' Gaussian, [B, h, w, c] each.
 
         Raises:
           ValueError: H or W is not a multiple of `config.downsample_factor`.
@@ -220,23 +221,23 @@ class AutoencoderKL(nn.Module):
         return Moments(mean, jnp.clip(logvar, -30.0, 20.0))
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, h, w, c], not scaled -> images [B, H, W, 3], about within [-1, 1]."""
+        """Decodes unscaled latents [B, h, w, c] to images [B, H, W, 3], about within [-1, 1]."""
         images = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return images.astype(jnp.float32)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Encodes and decodes the mean."""
+        """Encodes, and decodes the mean."""
         return self.decode(self.encode(images).mean)
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the smallest inputs, by argument, for building the parameters."""
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         side = self.config.downsample_factor
         shape = (1, side, side, self.config.in_channels)
         return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
 
 def check_images(config: Any, images: jax.Array):
-    """Refuses images that do not divide into latents: the network would cut their border off."""
+    """Raises ValueError for images not divisible into latents, whose border would be cut off."""
     factor, channels = config.downsample_factor, config.in_channels
     fits = images.ndim == 4 and images.shape[3] == channels
     if not fits or images.shape[1] % factor or images.shape[2] % factor:
@@ -247,9 +248,9 @@ def check_images(config: Any, images: jax.Array):
 
 
 def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array) -> jax.Array:
-    """Images [B, H, W, 3] in [-1, 1] -> the latents that the UNet sees, [B, h, w, c] float32.
+    """Encodes images [B, H, W, 3] in [-1, 1] as the UNet's latents, [B, h, w, c] float32.
 
-    `module` is an `AutoencoderKL`, of whose Gaussian the mean is taken, or an `AutoencoderTiny`.
+    `module` is an `AutoencoderTiny`, or an `AutoencoderKL`, whose Gaussian's mean is taken.
     """
     encoded = module.apply({"params": params}, images, method="encode")
     latents = encoded.mean if isinstance(encoded, Moments) else encoded
@@ -257,6 +258,6 @@ def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array)
 
 
 def decode_latents(module: nn.Module, params: dict[str, Any], latents: jax.Array) -> jax.Array:
-    """Latents that the UNet sees, [B, h, w, c] -> images [B, H, W, 3], about within [-1, 1]."""
+    """Decodes the UNet's latents, [B, h, w, c], to images [B, H, W, 3], about within [-1, 1]."""
     latents = latents / module.config.scaling_factor + (module.config.shift_factor or 0.0)
     return module.apply({"params": params}, latents, method="decode")

@@ -140,7 +140,7 @@ def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
             latents=zoom.latents,
         )
     kernel = zoom.settings.sampler.kernel
-    levels = pictures.stack_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
+    levels = pictures.zoom_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
     for level, picture in enumerate(levels):
         pictures.save_png(path / "levels" / f"level_{level:03d}.png", picture)
     pictures.save_png(path / "contact_sheet.png", pictures.contact_sheet(levels))

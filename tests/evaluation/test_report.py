@@ -10,7 +10,7 @@ from PIL import Image
 
 from pot_jax.errors import UserError
 from pot_jax.evaluation import report
-from pot_jax.media.images import save_png, stack_to_bytes
+from pot_jax.media.images import save_png, zoom_to_bytes
 from pot_jax.runs.reading import read_levels, read_run
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
@@ -35,7 +35,7 @@ def a_zoom():
 def finished_run(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("run")
     zoom = a_zoom()
-    pictures = stack_to_bytes(zoom.images, GEOMETRY)
+    pictures = zoom_to_bytes(zoom.images, GEOMETRY)
     record = {
         "config": {"sampler": {"kernel": "mean"}},
         "geometry": dataclasses.asdict(GEOMETRY),
@@ -97,10 +97,10 @@ def test_evaluate_without_what_is_optional(workdir):
 
 def test_equal_pairs_and_one_level_are_valid_json():
     flat, geometry = np.zeros((2, 8, 8, 3), np.float32), Geometry(2, 2, 8, 8)
-    metrics = report.metrics(flat, None, stack_to_bytes(flat, geometry), geometry)
+    metrics = report.metrics(flat, None, zoom_to_bytes(flat, geometry), geometry)
     assert metrics["overlap_psnr_db"]["delivered"]["pairs"] == [report.PSNR_CEILING]
     single = Geometry(1, 2, 8, 8)
-    metrics = report.metrics(flat[:1], None, stack_to_bytes(flat[:1], single), single)
+    metrics = report.metrics(flat[:1], None, zoom_to_bytes(flat[:1], single), single)
     assert metrics["overlap_ssim"]["rendered"] == {"pairs": [], "minimum": None, "mean": None}
     json.dumps(metrics, allow_nan=False)
     assert report.table(metrics).splitlines() == ["1 levels of 8 x 8 pixels, zoom factor 2"]

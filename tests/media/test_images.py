@@ -6,12 +6,9 @@ from PIL import Image, ImageCms
 
 from pot_jax.errors import UserError
 from pot_jax.media import images as media
+from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
-
-
-def every_byte():
-    return np.arange(256, dtype=np.uint8)
 
 
 def window(picture, geometry, level):
@@ -34,27 +31,7 @@ def overlap_psnr(pictures, geometry):
     return 10 * np.log10(255**2 / ((shrunk - seen) ** 2).mean((1, 2, 3)))
 
 
-class TestBytes:
-    def test_ends_and_clipping(self):
-        np.testing.assert_array_equal(media.to_bytes([-9.0, -1, 1, 9]), [0, 0, 255, 255])
-
-    def test_nearest(self):
-        x = np.linspace(-1, 1, 100_001)
-        error = media.to_bytes(x) - (x + 1) * 127.5
-        assert np.abs(error).max() <= 0.5 + 1e-5  # float32 on a scale of 255
-
-    def test_round_trip(self):
-        floats = media.from_bytes(every_byte())
-        assert floats.dtype == np.float32
-        assert (floats[0], floats[-1]) == (-1, 1)
-        np.testing.assert_array_equal(media.to_bytes(floats), every_byte())
-
-    def test_nan_is_refused(self):
-        with pytest.raises(ValueError, match="1 of 2 picture values are NaN"):
-            media.to_bytes([0.0, np.nan])
-
-
-class TestStackToBytes:
+class TestZoomToBytes:
     GEOMETRIES = [
         Geometry(8, 2, 64, 64),
         Geometry(64, 2, 32, 32),
@@ -65,7 +42,7 @@ class TestStackToBytes:
 
     @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
     def test_shrinking_a_picture_and_rounding_gives_its_parent(self, geometry):
-        pictures = media.stack_to_bytes(agreeing(geometry), geometry)
+        pictures = media.zoom_to_bytes(agreeing(geometry), geometry)
         for level in range(geometry.levels - 1):
             child = operators.downsample(
                 pictures[level + 1].astype(np.float64), geometry.zoom_factor
@@ -78,7 +55,7 @@ class TestStackToBytes:
         geometry = Geometry(3, 4, 32, 32)
         raw = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
         images = np.asarray(operators.render(raw, geometry, kernel="gaussian"))
-        pictures = media.stack_to_bytes(images, geometry, kernel="gaussian")
+        pictures = media.zoom_to_bytes(images, geometry, kernel="gaussian")
         for level in range(2):
             child = operators.downsample(pictures[level + 1].astype(np.float64), 4, "gaussian")
             assert np.abs(child - window(pictures[level], geometry, level)).max() <= 0.501
@@ -86,7 +63,7 @@ class TestStackToBytes:
     def test_fidelity_does_not_fall_with_depth(self):
         geometry = Geometry(64, 2, 32, 32)
         images = agreeing(geometry)
-        error = media.stack_to_bytes(images, geometry) - (images + 1) * 127.5
+        error = media.zoom_to_bytes(images, geometry) - (images + 1) * 127.5
         # Rounding alone gives 1/12. D of the child's error adds at most a third of it at p = 2.
         assert (error**2).mean((1, 2, 3)).max() < 1.1 * 4 / 3 / 12
         assert np.abs(error).max() <= 1.0
@@ -97,27 +74,33 @@ class TestStackToBytes:
         texture = np.full((2, 64, 64, 3), 100.45, np.float32)
         texture[:, ::2, ::2] += 0.30
         images = np.asarray(operators.render(texture / 127.5 - 1, geometry))
-        alone = overlap_psnr(media.to_bytes(images), geometry)
-        together = overlap_psnr(media.stack_to_bytes(images, geometry), geometry)
+        alone = overlap_psnr(to_bytes(images), geometry)
+        together = overlap_psnr(media.zoom_to_bytes(images, geometry), geometry)
         assert alone.min() < 51
         assert together.min() > 60
 
     def test_disagreement_is_kept(self):
         geometry = Geometry(8, 2, 64, 64)
         images = np.random.default_rng(0).uniform(-1, 1, (8, 64, 64, 3)).astype(np.float32)
-        pictures = media.stack_to_bytes(images, geometry)
+        pictures = media.zoom_to_bytes(images, geometry)
         assert np.abs(pictures - (images + 1) * 127.5).max() <= 1.0
 
     def test_one_level_is_plain_rounding(self):
         image = np.random.default_rng(0).uniform(-2, 2, (1, 6, 6, 3))
         np.testing.assert_array_equal(
-            media.stack_to_bytes(image, Geometry(1, 3, 6, 6)),
-            media.to_bytes(image),
+            media.zoom_to_bytes(image, Geometry(1, 3, 6, 6)),
+            to_bytes(image),
         )
 
     def test_shape_must_be_the_geometrys(self):
-        with pytest.raises(ValueError, match="2 levels of 8 x 8"):
-            media.stack_to_bytes(np.zeros((3, 8, 8, 3)), Geometry(2, 2, 8, 8))
+        with pytest.raises(UserError, match="2 levels of 8 x 8"):
+            media.zoom_to_bytes(np.zeros((3, 8, 8, 3)), Geometry(2, 2, 8, 8))
+
+    def test_nan_is_refused(self):
+        images = np.zeros((2, 8, 8, 3))
+        images[0, 0, 0] = np.nan
+        with pytest.raises(ValueError, match="3 of 384 picture values are NaN"):
+            media.zoom_to_bytes(images, Geometry(2, 2, 8, 8))
 
 
 class TestFiles:
@@ -138,7 +121,7 @@ class TestPhotograph:
         picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
         photo = self.read(tmp_path, Image.fromarray(picture), 6, 8)
         assert photo.dtype == np.float32
-        np.testing.assert_array_equal(media.to_bytes(photo), picture)
+        np.testing.assert_array_equal(to_bytes(photo), picture)
 
     @pytest.mark.parametrize("size", [(30, 10), (10, 30)])
     def test_crop_is_centred(self, tmp_path, size):
@@ -191,11 +174,12 @@ class TestPhotograph:
 
     def test_colour_profile(self, tmp_path):
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-        image = Image.new("RGB", (4, 4), (200, 100, 50))
+        colour = np.array([200, 100, 50], np.uint8)
+        image = Image.new("RGB", (4, 4), tuple(colour.tolist()))
         photo = self.read(tmp_path, image, 4, 4, icc_profile=profile)
-        np.testing.assert_allclose(photo[0, 0], media.from_bytes([200, 100, 50]), atol=1.01 / 127)
+        np.testing.assert_allclose(photo[0, 0], from_bytes(colour), atol=1.01 / 127)
         photo = self.read(tmp_path, image, 4, 4, icc_profile=b"broken")
-        np.testing.assert_array_equal(photo[0, 0], media.from_bytes([200, 100, 50]))
+        np.testing.assert_array_equal(photo[0, 0], from_bytes(colour))
 
     def test_errors_are_one_line(self, tmp_path):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
@@ -241,7 +225,7 @@ class TestContactSheet:
         assert rows * columns >= count > (rows - 1) * columns
         assert rows * columns - count <= max(2, count // 8)
 
-    def test_order_and_enlargement(self):
+    def test_order_and_resizing(self):
         pictures = np.stack([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150, 200)])
         page = media.contact_sheet(pictures, side=40)
         centres = [page[2 + 10, 2 + 20, 0], page[2 + 10, -2 - 20, 0], page[-2 - 10, 2 + 20, 0]]

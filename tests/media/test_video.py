@@ -9,7 +9,7 @@ import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.media import video
-from pot_jax.media.images import to_bytes
+from pot_jax.media.pixels import to_bytes
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 
@@ -31,7 +31,7 @@ def seen(focus, extent, shape, p):
 
 
 def known_world(geometry):
-    """A stack that agrees, of the spiral about the fixed point; and that point in level 0."""
+    """A zoom that agrees, of the spiral about the fixed point; and that point in level 0."""
     p, shape = geometry.zoom_factor, (geometry.height, geometry.width)
     focus = np.asarray(video._fixed_point(geometry))
     raw = np.stack([seen(u, float(p) ** -i, shape, p) for i, u in enumerate(focus)])
@@ -72,7 +72,7 @@ class TestPath:
         ],
     )
     def test_errors(self, options, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             video.zoom_path(3, **{"seconds_per_level": 1, "fps": 10} | options)
 
 
@@ -175,20 +175,23 @@ class TestFrames:
         assert frame.dtype == np.uint8
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="the geometry says 5 pictures of 48 x 48"):
+        with pytest.raises(UserError, match="the geometry says 5 pictures of 48 x 48"):
             next(video.zoom_frames(np.zeros((4, 48, 48, 3)), CENTRED, [0]))
         for t in (-0.1, 4.1, float("nan")):
-            with pytest.raises(ValueError, match="outside 0 to 4"):
+            with pytest.raises(UserError, match="outside 0 to 4"):
                 next(video.zoom_frames(np.zeros((5, 48, 48, 3)), CENTRED, [t]))
+        for size in (0, -16, float("nan")):
+            with pytest.raises(UserError, match=f"at least 1 pixel, got size {size}"):
+                video.frame_shape(CENTRED, size)
 
 
 class TestFile:
     @staticmethod
     def decode(path):
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+            stream = container.streams.video[0]  # not to be read once the container is closed
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            return np.stack(frames), stream
+            return np.stack(frames), stream.average_rate, stream.codec_context.pix_fmt
 
     def test_decodes_to_the_frames_and_is_the_same_every_time(self, tmp_path):
         images, _ = known_world(CENTRED)
@@ -200,10 +203,10 @@ class TestFile:
             digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
         assert len(digests) == 1
         assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
-        decoded, stream = self.decode(tmp_path / "a.mp4")
+        decoded, rate, pixel_format = self.decode(tmp_path / "a.mp4")
         assert decoded.shape == np.shape(frames)
-        assert stream.average_rate == 25
-        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert rate == 25
+        assert pixel_format == "yuv420p"
         # 4:2:0 halves the resolution of the colours; the luma is nearly whole, 3.3 of 255 here.
         luma = [0.2126, 0.7152, 0.0722]
         assert np.sqrt(np.mean(((decoded - np.array(frames, float)) @ luma) ** 2)) < 4
@@ -224,14 +227,14 @@ class TestFile:
 
     def test_odd_sides_are_padded(self, tmp_path):
         video.write_video(tmp_path / "a.mp4", [np.full((33, 47, 3), 90, np.uint8)], 29.97)
-        decoded, _ = self.decode(tmp_path / "a.mp4")
+        decoded, *_ = self.decode(tmp_path / "a.mp4")
         assert decoded.shape == (1, 34, 48, 3)
 
     def test_errors_leave_nothing(self, tmp_path):
         frames = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)]
-        with pytest.raises(ValueError, match="at least one frame"):
+        with pytest.raises(UserError, match="at least one frame"):
             video.write_video(tmp_path / "a.mp4", [], 30)
-        with pytest.raises(ValueError, match="frame 1 is"):
+        with pytest.raises(UserError, match="frame 1 is"):
             video.write_video(tmp_path / "a.mp4", frames, 30)
         assert os.listdir(tmp_path) == []
         (tmp_path / "file").write_text("")

@@ -56,11 +56,11 @@ def test_parameters_are_float32_whatever_the_dtype():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-def test_pictures_of_a_batch_do_not_see_each_other(variables):
+def test_batch_rows_do_not_see_each_other(variables):
     given = inputs()
     whole = predict(variables, **given)
     for i in range(3):
-        # The others are replaced by something else; picture i must not notice.
+        # The others are replaced by something else; batch row i must not notice.
         mixed = jax.tree.map(lambda a, i=i: jnp.zeros_like(a).at[i].set(a[i]), given)
         np.testing.assert_allclose(predict(variables, **mixed)[i], whole[i], atol=1e-5)
 

@@ -14,7 +14,7 @@ from pot_jax.config import UpscalerSettings
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
-from pot_jax.media.images import from_bytes, read_picture, stack_to_bytes
+from pot_jax.media.images import from_bytes, read_picture, zoom_to_bytes
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines import upscale as upscaling
 from pot_jax.pipelines.job import begin
@@ -60,7 +60,7 @@ def test_enlarged_levels_agree(small, large):
     assert large.images.std() > 0.05
     assert overlap_psnr(large.before_render, large.geometry).max() < 60
     assert overlap_psnr(large.images, large.geometry).min() > 100
-    rounded = from_bytes(stack_to_bytes(large.images, large.geometry))
+    rounded = from_bytes(zoom_to_bytes(large.images, large.geometry))
     assert overlap_psnr(rounded, large.geometry).min() >= 55
 
 

@@ -1,8 +1,8 @@
 """How well the levels of a zoom agree where they show the same place.
 
-Symbols: N levels, p the zoom factor, D the shrinking by p. Pair i is levels i and i+1: D of picture
-i+1 against its window in picture i, [H/p, W/p, C]. PSNR alone can mislead (a blur that loses what
-the levels disagree about raises it), so structural similarity stands beside it.
+Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+1: D of picture
+i+1 is compared with its window in picture i, [H/p, W/p, C]. PSNR alone can mislead: a blur that
+removes what the levels disagree about raises it. So there is structural similarity besides.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ DATA_RANGE = 2.0  # of pictures in [-1, 1]
 
 
 def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Peak signal-to-noise ratio of every adjacent pair, 10 log10(4 / mean squared difference).
+    """Returns the PSNR of every adjacent pair, 10 log10(4 / mean squared difference).
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
       geometry: where each level lies in the one before.
-      kernel: of D, a name in `zoom.operators.KERNELS`.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
 
     Returns:
       [N-1] float64 in dB; infinite where a pair agrees to the last bit.
@@ -33,17 +33,18 @@ def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
 
 
 def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Structural similarity of every adjacent pair (Wang et al., 2004), the mean over colours.
+    """Returns the structural similarity of every adjacent pair (Wang et al., 2004).
 
-    Its Gaussian window has 11 x 11 taps and sigma 1.5, or as many taps as a small overlap holds.
+    It is the mean over colours. The Gaussian window has sigma 1.5 and 11 x 11 taps, or the largest
+    odd number of taps that fits into a smaller overlap.
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
       geometry: where each level lies in the one before.
-      kernel: of D, a name in `zoom.operators.KERNELS`.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
 
     Returns:
-      [N-1] float64, at most 1, which says identical.
+      [N-1] float64, at most 1, where a pair is identical.
 
     Raises:
       ValueError: the images are not the geometry's.

@@ -1,0 +1,40 @@
+"""Pixels x in [-1, 1] and their bytes, 127.5 (x + 1) rounded.
+
+This imports NumPy alone, so that processes which render training data start without JAX.
+"""
+
+import numpy as np
+
+HALF_RANGE = np.float32(127.5)  # bytes per unit of [-1, 1]
+
+
+def on_byte_scale(images: np.ndarray) -> np.ndarray:
+    """Returns images [...], clipped to [-1, 1], on the scale of bytes: float32 in [0, 255].
+
+    Raises:
+      ValueError: a value is NaN.
+    """
+    images = np.asarray(images, np.float32)
+    if missing := np.isnan(images).sum():
+        raise ValueError(f"{missing} of {images.size} picture values are NaN")
+    return (np.clip(images, -1, 1) + np.float32(1)) * HALF_RANGE
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Rounds images to bytes, halfway cases to the even one.
+
+    Args:
+      images: [...], float; -1 is black, 1 is white, values beyond are clipped.
+
+    Returns:
+      [...] uint8, the nearest byte.
+
+    Raises:
+      ValueError: a value is NaN.
+    """
+    return np.rint(on_byte_scale(images)).astype(np.uint8)
+
+
+def from_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Returns bytes, [...] uint8 of NumPy or JAX, as float32 in [-1, 1]; `to_bytes` inverts it."""
+    return pictures.astype(np.float32) / HALF_RANGE - np.float32(1)
