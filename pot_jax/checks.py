@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses whose fields come from files, flags and Python, checked in one way.
 
     build(cls, data, path)   plain data -> cls: unknown names, old names, missing values
-    Settings.__post_init__   every field brought to its declared type, then `check_ranges`
+    Settings.__post_init__   every field brought to its declared type, then `_check_ranges`
 
 Every message names the setting by its whole path ("loras[1].strength"). Without JAX, so that a
 mistake costs no import of it and a render worker starts at once.
@@ -141,9 +141,9 @@ class Settings:
             except Unfit as unfit:
                 require(False, self._named(field.name) + unfit.place, unfit.expected, unfit.came)
             object.__setattr__(self, field.name, value)
-        self.check_ranges()
+        self._check_ranges()
 
-    def check_ranges(self) -> None:
+    def _check_ranges(self) -> None:
         """Raises UserError where a value, of the right type, is out of its range."""
 
     def require(self, name: str, ok: bool, expected: str) -> None:

@@ -54,7 +54,7 @@ class SamplerSettings(Settings):
     gradient_steps: int = 5  # for blend = gradient
     gradient_rate: float = 0.05
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
         self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
         self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
@@ -78,7 +78,7 @@ class ZoomSettings(Settings):
     # is the centre for all.
     placement: tuple[tuple[int, int], ...] = ()
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("zoom_factor", self.zoom_factor >= 2, "a whole number >= 2")
         self.require("height", self.height >= 0, ">= 0")
         self.require("width", self.width >= 0, ">= 0")
@@ -94,7 +94,7 @@ class PhotographSettings(Settings):
     level: int = 0
     method: Literal[PHOTOGRAPH_METHODS] = "project"
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("level", self.level >= 0, "0 or more")
 
 
@@ -108,7 +108,7 @@ class LoraSettings(Settings):
     strength: float = 1.0
     sha256: str = ""  # of the file: checked where it is given, and always recorded
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("path", bool(self.path), "a file")
 
 
@@ -122,7 +122,7 @@ class EmbeddingSettings(Settings):
     path: str = ""
     sha256: str = ""  # as above
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("path", bool(self.path), "a file")
 
 
@@ -139,7 +139,7 @@ class UpscalerSettings(Settings):
     solver: Literal[SOLVERS] = "ddim"
     rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
         self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
         self.require("noise_level", self.noise_level >= 0, ">= 0")
@@ -157,7 +157,7 @@ class MovieSettings(Settings):
     size: int = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("seconds_per_level", self.seconds_per_level > 0, "> 0")
         self.require("fps", 1 <= self.fps <= 240, "1 to 240")
         self.require("size", 16 <= self.size <= 4096, "16 to 4096")
@@ -203,7 +203,7 @@ class RunSettings(Settings):
     movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
-    def check_ranges(self):
+    def _check_ranges(self):
         self.require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
         self.require("num_samples", self.num_samples >= 1, "at least 1")
         self.require("save_every", self.save_every >= 0, ">= 0")

@@ -149,8 +149,8 @@ def render(arguments: Sequence[str]) -> None:
     )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.runs.folder import write_movie
     from pot_jax.runs.reading import read_zoom
+    from pot_jax.runs.zoom import write_movie
 
     output = values.output or os.path.join(folder, "zoom.mp4")
     zoom = read_zoom(folder)

@@ -1,0 +1,1 @@
+"""Schedules, solvers, guidance and the joint sampler: arrays and callables."""

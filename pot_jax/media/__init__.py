@@ -1,0 +1,1 @@
+"""Pictures and movies as bytes; the only code that knows them."""

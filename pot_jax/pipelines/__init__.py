@@ -1,0 +1,1 @@
+"""Settings and a model in, a result out: zoom, upscale, inpaint."""

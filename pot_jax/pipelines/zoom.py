@@ -30,16 +30,10 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, generator_identity, model_identity, own_part
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, deliver, run
 from pot_jax.pipelines.program import Recipe, assemble
-from pot_jax.runs.folder import (
-    SavedStates,
-    claim_run,
-    complete_run,
-    sample_folder,
-    write_zoom,
-)
+from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import Zoom
+from pot_jax.runs.zoom import Zoom, write_zoom
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
 from pot_jax.zoom import agreement

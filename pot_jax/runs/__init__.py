@@ -1,0 +1,1 @@
+"""A run's zoom, its record and its folder."""

@@ -1,11 +1,19 @@
-"""The result of sampling: N pictures that agree, and what they were made from."""
+"""The result of sampling, N pictures that agree and what they were made from; and its files."""
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from pot_jax.config import RunSettings
+from pot_jax.config import MovieSettings, RunSettings
+from pot_jax.errors import UserError
+from pot_jax.evaluation.metrics.summary import metrics
+from pot_jax.media import images as pictures
+from pot_jax.media import video
+from pot_jax.media.files import write_atomically, write_json
+from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
 
@@ -23,12 +31,54 @@ class Zoom:
     timings: Mapping[str, float]
     identity: Mapping[str, str]  # digests of all that decided the pictures, by name
 
-    def save(self, folder: str) -> None:
-        """Writes pictures, zoom stack, contact sheet, metrics and movie into `folder`.
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes pictures, zoom stack, contact sheet, metrics and movie into a new folder.
 
         Raises:
-          UserError: the folder holds something else, or cannot be written.
+          UserError: the folder holds something, or cannot be written.
         """
-        from pot_jax.runs.folder import save_zoom
+        path = pathlib.Path(folder)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{folder} is not an empty folder; give a new one")
+        write_zoom(self, folder)
 
-        save_zoom(self, folder)
+
+def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
+    """Writes the files of one sample; metrics.json last."""
+    path = pathlib.Path(folder)
+    record = Record(zoom.settings, zoom.geometry, zoom.weights_digest, zoom.identity)
+    write_json(path / "config.json", record.to_json())
+    with write_atomically(path / "stack.npz") as temporary:
+        np.savez(
+            temporary,
+            images=zoom.images,
+            images_before_render=zoom.before_render,
+            latents=zoom.latents,
+        )
+    kernel = zoom.settings.sampler.kernel
+    levels = pictures.zoom_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
+    for level, picture in enumerate(levels):
+        pictures.save_png(path / "levels" / f"level_{level:03d}.png", picture)
+    pictures.save_png(path / "contact_sheet.png", pictures.contact_sheet(levels))
+    write_movie(zoom.images, zoom.geometry, zoom.settings.movie, path / "zoom.mp4")
+    values = metrics(
+        zoom.images,
+        zoom.before_render,
+        levels,
+        zoom.geometry,
+        kernel=kernel,
+        timings=dict(zoom.timings),
+    )
+    write_json(path / "metrics.json", values)
+
+
+def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, path) -> None:
+    """Renders the movie of a zoom, images [N, H, W, 3] in [-1, 1]."""
+    route = video.zoom_path(
+        geometry.levels,
+        seconds_per_level=movie.seconds_per_level,
+        fps=movie.fps,
+        direction=movie.direction,
+    )
+    frames = video.zoom_frames(images, geometry, route, size=movie.size)
+    video.write_video(path, frames, movie.fps)

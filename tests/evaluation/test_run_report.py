@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from pot_jax.errors import UserError
-from pot_jax.evaluation import report
+from pot_jax.evaluation import run_report as report
+from pot_jax.evaluation.metrics.summary import PSNR_CEILING
+from pot_jax.evaluation.metrics.summary import metrics as measured
+from pot_jax.media.files import write_json
 from pot_jax.media.images import save_png, zoom_to_bytes
-from pot_jax.runs.reading import read_levels, read_run
+from pot_jax.runs.reading import read_levels, read_zoom
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 
@@ -20,7 +23,7 @@ TIMINGS = {"compile_seconds": 1.5, "seconds_per_step": 0.25}
 
 
 def a_zoom():
-    """What `report.write` takes of a `pipeline.Zoom`."""
+    """What is measured of a `Zoom`."""
     raw = np.random.default_rng(0).uniform(-1, 1, (4, 16, 24, 3)).astype(np.float32)
     return types.SimpleNamespace(
         images=np.asarray(operators.render(raw, GEOMETRY)),
@@ -49,7 +52,8 @@ def finished_run(tmp_path_factory):
     )
     for level, picture in enumerate(pictures):
         save_png(tmp_path / "levels" / f"level_{level:03d}.png", picture)
-    report.write(tmp_path / "metrics.json", zoom, pictures)
+    values = measured(zoom.images, zoom.before_render, pictures, GEOMETRY, timings=TIMINGS)
+    write_json(tmp_path / "metrics.json", values)
     return tmp_path
 
 
@@ -97,10 +101,10 @@ def test_evaluate_without_what_is_optional(workdir):
 
 def test_equal_pairs_and_one_level_are_valid_json():
     flat, geometry = np.zeros((2, 8, 8, 3), np.float32), Geometry(2, 2, 8, 8)
-    metrics = report.metrics(flat, None, zoom_to_bytes(flat, geometry), geometry)
-    assert metrics["overlap_psnr_db"]["delivered"]["pairs"] == [report.PSNR_CEILING]
+    metrics = measured(flat, None, zoom_to_bytes(flat, geometry), geometry)
+    assert metrics["overlap_psnr_db"]["delivered"]["pairs"] == [PSNR_CEILING]
     single = Geometry(1, 2, 8, 8)
-    metrics = report.metrics(flat[:1], None, zoom_to_bytes(flat[:1], single), single)
+    metrics = measured(flat[:1], None, zoom_to_bytes(flat[:1], single), single)
     assert metrics["overlap_ssim"]["rendered"] == {"pairs": [], "minimum": None, "mean": None}
     json.dumps(metrics, allow_nan=False)
     assert report.table(metrics).splitlines() == ["1 levels of 8 x 8 pixels, zoom factor 2"]
@@ -114,10 +118,11 @@ def test_table(workdir):
     assert lines[-1] == "a step took 0.25 s"
 
 
-def test_read_run(workdir):
-    run = read_run(workdir)
-    assert (run.geometry, run.kernel, run.timings) == (GEOMETRY, "mean", TIMINGS)
-    np.testing.assert_array_equal(run.images, a_zoom().images)
+def test_read_zoom(workdir):
+    zoom = read_zoom(workdir)
+    assert (zoom.geometry, zoom.timings) == (GEOMETRY, TIMINGS)
+    assert zoom.settings.sampler.kernel == "mean"
+    np.testing.assert_array_equal(zoom.images, a_zoom().images)
     assert read_levels(workdir, GEOMETRY).dtype == np.uint8
 
 
