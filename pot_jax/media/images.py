@@ -14,30 +14,9 @@ from PIL import Image, ImageCms, ImageOps
 
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_atomically
+from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes  # noqa: F401
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
-
-_HALF_RANGE = 127.5  # bytes per unit of [-1, 1]
-
-
-def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Round pictures to bytes.
-
-    Args:
-      images: [...], float; -1 is black, 1 is white, values beyond are clipped.
-
-    Returns:
-      [...] uint8, the nearest byte.
-
-    Raises:
-      ValueError: a value is NaN.
-    """
-    return _round(_on_byte_scale(images))
-
-
-def from_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Bytes [...] uint8 as float32 in [-1, 1]; `to_bytes` returns the same bytes."""
-    return np.asarray(pictures, np.float32) / np.float32(_HALF_RANGE) - np.float32(1)
 
 
 def stack_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
@@ -70,7 +49,7 @@ def stack_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mea
     Raises:
       ValueError: a value is NaN, or the shape is not the geometry's.
     """
-    exact = _on_byte_scale(images)
+    exact = on_byte_scale(images)
     if exact.shape[:3] != (geometry.levels, geometry.height, geometry.width):
         raise ValueError(
             f"images have shape {exact.shape}, but the geometry says {geometry.levels} levels of "
@@ -194,14 +173,8 @@ def _sheet_columns(count: int, height: int, width: int) -> int:
     return min(range(1, count + 1), key=ugliness)
 
 
-def _on_byte_scale(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images, np.float32)
-    if np.isnan(images).any():
-        raise ValueError(f"{np.isnan(images).sum()} of {images.size} picture values are NaN")
-    return (np.clip(images, -1, 1) + 1) * np.float32(_HALF_RANGE)
-
-
 def _round(values: np.ndarray) -> np.ndarray:
+    # Halfway cases go up, as in every zoom delivered so far.
     return np.clip(np.floor(values + np.float32(0.5)), 0, 255).astype(np.uint8)
 
 

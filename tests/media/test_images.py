@@ -191,11 +191,12 @@ class TestPhotograph:
 
     def test_colour_profile(self, tmp_path):
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-        image = Image.new("RGB", (4, 4), (200, 100, 50))
+        colour = np.array([200, 100, 50], np.uint8)
+        image = Image.new("RGB", (4, 4), tuple(colour.tolist()))
         photo = self.read(tmp_path, image, 4, 4, icc_profile=profile)
-        np.testing.assert_allclose(photo[0, 0], media.from_bytes([200, 100, 50]), atol=1.01 / 127)
+        np.testing.assert_allclose(photo[0, 0], media.from_bytes(colour), atol=1.01 / 127)
         photo = self.read(tmp_path, image, 4, 4, icc_profile=b"broken")
-        np.testing.assert_array_equal(photo[0, 0], media.from_bytes([200, 100, 50]))
+        np.testing.assert_array_equal(photo[0, 0], media.from_bytes(colour))
 
     def test_errors_are_one_line(self, tmp_path):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(
