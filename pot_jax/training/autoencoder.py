@@ -16,7 +16,7 @@ from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.training.data import from_bytes
-from pot_jax.training.steps import Loss
+from pot_jax.training.loop import Loss
 from pot_jax.zoom.operators import downsample
 
 

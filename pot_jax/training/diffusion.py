@@ -19,7 +19,7 @@ from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL, encode_latents
 from pot_jax.training.data import STREAMS, from_bytes
-from pot_jax.training.steps import Loss
+from pot_jax.training.loop import Loss
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
 # step the network was trained on still shows the mean colour, and every sample comes out mid-grey.

@@ -1,6 +1,6 @@
 """The phases of a training, one after the other: autoencoder, text encoder, text encoder and UNet.
 
-Each is a loss, its batches, what it shows now and then, and what it hands on; `steps.run_phase`
+Each is a loss, its batches, what it shows now and then, and what it hands on; `loop.run_phase`
 does the rest.
 """
 
@@ -22,11 +22,11 @@ from pot_jax.media.images import contact_sheet, save_png, to_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.vae import AutoencoderKL, decode_latents
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.training import autoencoder, diffusion, reading
+from pot_jax.training import autoencoder, diffusion, text_encoder
 from pot_jax.training.data import STREAMS, Views, batch_indices, from_bytes
 from pot_jax.training.journal import Journal
+from pot_jax.training.loop import Optimisation, Phase, run_phase
 from pot_jax.training.settings import TrainSettings
-from pot_jax.training.steps import Optimisation, Phase, run_phase
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world import captions
 from pot_jax.world.labels import Labels
@@ -148,12 +148,12 @@ def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, 
     phase = run.phase(
         "text_encoder",
         descent,
-        loss=reading.make_loss(run.in_precision(module)),
+        loss=text_encoder.make_loss(run.in_precision(module)),
         load_batch=load_batch,
     )
     start = {
         "text_encoder": _initial(module, jax.random.key(settings.seed + 2)),
-        "heads": reading.start_heads(module.config.hidden_size, labels.classes),
+        "heads": text_encoder.start_heads(module.config.hidden_size, labels.classes),
     }
     steps, seconds, params = run_phase(phase, start, run.mesh)
     phase.journal.draw()

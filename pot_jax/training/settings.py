@@ -12,7 +12,7 @@ from pot_jax.errors import UserError
 from pot_jax.training import tokenizer
 from pot_jax.training.autoencoder import AutoencoderLoss
 from pot_jax.training.data import DataConfig
-from pot_jax.training.steps import Optimisation
+from pot_jax.training.loop import Optimisation
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

@@ -41,8 +41,8 @@ from pot_jax.parallel.mesh import device_mesh
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
+from pot_jax.training.loop import AXIS, check_batch
 from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
-from pot_jax.training.steps import AXIS, check_batch
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export

@@ -19,9 +19,9 @@ from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
 from pot_jax.training.data import Views, draw_views
-from pot_jax.training.reading import start_heads
+from pot_jax.training.loop import start_state
 from pot_jax.training.settings import read_settings
-from pot_jax.training.steps import start_state
+from pot_jax.training.text_encoder import start_heads
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
 from pot_jax.world.labels import Labels

@@ -47,7 +47,7 @@ def test_a_larger_picture_shows_the_same():
 
 def test_a_seed_fixes_the_picture_in_every_process():
     code = (
-        "import hashlib; from pot_jax.training.worlds import picture;"
+        "import hashlib; from pot_jax.world import picture;"
         "print(hashlib.sha256(picture(7, 5.3).tobytes()).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

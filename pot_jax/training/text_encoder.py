@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pot_jax.models.clip import CLIPTextModel
-from pot_jax.training.steps import Loss
+from pot_jax.training.loop import Loss
 
 
 def start_heads(width: int, classes: dict[str, list[str]]) -> dict[str, Any]:

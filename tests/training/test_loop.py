@@ -12,9 +12,9 @@ from flax.traverse_util import flatten_dict
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.training import steps as steps_module
+from pot_jax.training import loop
 from pot_jax.training.journal import Journal
-from pot_jax.training.steps import (
+from pot_jax.training.loop import (
     AXIS,
     OPTIMIZERS,
     Optimisation,
@@ -147,7 +147,7 @@ def test_the_learning_rate_rises_and_ends_at_nothing():
 
 def test_the_clock_ends_a_phase_early_and_decayed(tmp_path, start, mesh, monkeypatch):
     ticks = itertools.count(0.0, 0.01)  # a clock that goes on whenever it is looked at
-    monkeypatch.setattr(steps_module.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(ticks))
     settings = dataclasses.replace(SETTINGS, steps=10**9, minutes=1.5 / 60)
     steps, seconds, _ = run_phase(phase(tmp_path, settings, log_every=1), start, mesh)
     assert 10 < steps < 150
@@ -208,7 +208,7 @@ def test_muon_takes_features_and_leaves_the_rest_to_adam(mesh):
     }
     rng = np.random.default_rng(0)
     slopes = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-    optimizer = steps_module.make_optimizer(settings)
+    optimizer = loop.make_optimizer(settings)
     direction, _ = optimizer.update(slopes, optimizer.init(params), params)
     for name in ("conv1", "to_q"):
         # Orthogonal, as far as five Newton-Schulz steps bring it, and along the gradient.
