@@ -20,13 +20,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from pot_jax.checks import check_fields
 from pot_jax.errors import UserError
-from pot_jax.world import DEEPEST
+from pot_jax.world import DEEPEST, Views
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
@@ -66,13 +65,6 @@ class DataConfig:
                 "data.workers and data.phrasings must be at least 1, got "
                 f"{self.workers} and {self.phrasings}"
             )
-
-
-class Views(NamedTuple):
-    """n views, in the order of their pictures."""
-
-    seeds: np.ndarray  # int64 [n]
-    scales: np.ndarray  # float64 [n]
 
 
 def draw_views(config: DataConfig, seed: int) -> Views:

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.training.data import Views
-from pot_jax.world import captions
+from pot_jax.world import Views, captions
 from pot_jax.world.labels import Labels
 
 
