@@ -12,17 +12,21 @@ from pot_jax.errors import UserError
 # Imported when first used: `pot-jax --help` and a render worker need no networks.
 _LAZY = {
     "Model": "pot_jax.weights.model",
-    "Zoom": "pot_jax.pipelines.zoom",
-    "enlarge": "pot_jax.pipelines.upscale",
+    "Zoom": "pot_jax.runs.zoom",
     "inpaint": "pot_jax.pipelines.inpaint",
     "load": "pot_jax.weights.load",
     "sample": "pot_jax.pipelines.zoom",
+    "upscale": "pot_jax.pipelines.upscale",
 }
 
-__all__ = ["Model", "UserError", "Zoom", "enlarge", "inpaint", "load", "sample"]
+__all__ = ["Model", "UserError", "Zoom", "inpaint", "load", "sample", "upscale"]
+
+
+_OLD_NAMES = {"enlarge": "upscale"}
 
 
 def __getattr__(name: str):
+    name = _OLD_NAMES.get(name, name)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'pot_jax' has no attribute {name!r}")

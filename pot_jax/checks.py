@@ -253,6 +253,16 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         return cls(**values)
 
 
+def todays_name(cls: type, name: str) -> str:
+    """Returns the path of a setting of `cls` with every old name in it replaced by today's."""
+    head, mark, rest = name.partition(".")
+    head = getattr(cls, "OLD_NAMES", {}).get(head, head)
+    kind = typing.get_type_hints(cls).get(head)
+    if mark and dataclasses.is_dataclass(kind):
+        rest = todays_name(kind, rest)
+    return head + mark + rest
+
+
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """The leaves in which two pieces of plain data differ: (path, ours, theirs), None for none."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):

@@ -1,67 +1,75 @@
-"""What a run is told: frozen, validated dataclasses, and how flags and files become them.
+"""The settings of a run: frozen and validated, and the files and records that hold them.
 
-A configuration is written as plain data (an `ml_collections.ConfigDict` in `configs/*.py`, a JSON
-file, or flags) and turned at once into `RunSettings`; nothing after that reads loose keys. Facts
-that only the model knows (its size, its tokenizer's length) are checked by the pipeline.
+A configuration is plain data: the defaults, overlaid by a file (`configs/*.py`, JSON, or the
+`config.json` of a run), by flags or by Python's keywords. It is turned at once into `RunSettings`;
+nothing after that reads loose keys. Facts that only the model knows (its size, its tokenizer's
+length) are checked by the pipelines. Without JAX: `--help` and a mistake cost no import of it.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import pathlib
-import typing
-from typing import Any, Literal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-import ml_collections
+from pot_jax.checks import Settings, build, overlay, to_dict
+from pot_jax.errors import UserError, one_line, shown
 
-from pot_jax.checks import check_fields, require
-from pot_jax.diffusion.schedule import PREDICTION_TYPES
-from pot_jax.diffusion.solvers import SOLVERS
-from pot_jax.errors import UserError
-from pot_jax.zoom.blending import BLENDS
-from pot_jax.zoom.operators import KERNELS
-from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
+__all__ = ["build", "overlay", "to_dict"]
 
-# Blending by a closed form, or by gradient descent on the disagreement (zoom/blending.py).
-CONSISTENCIES = (*BLENDS, "gradient")
+# The names of the tables' rows, which are elsewhere because they need JAX; a test compares them.
+SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
+SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
+BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
+KERNELS = ("mean", "gaussian")  # zoom.operators
+PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
+
+# Files that ship: a link to `configs/` in a checkout, a folder in a wheel.
+CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplerSettings:
-    """How one stack is sampled."""
+class SamplerSettings(Settings):
+    """How one zoom is sampled."""
 
-    solver: Literal[tuple(SOLVERS)] = "ddim"
+    GROUP: ClassVar[str] = "sampler"
+
+    solver: Literal[SOLVERS] = "ddim"
     steps: int = 50
     guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
     # How far guidance's gain in contrast is taken back, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: float = 0.0
     eta: float = 0.0  # DDIM's noise: 0 none, 1 as much as DDPM
     # Where blend and render happen; `delivery`: nowhere but in the delivered pictures.
-    space: Literal["latent", "pixel", "delivery"] = "pixel"
+    space: Literal[SPACES] = "pixel"
     pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
-    blend: Literal[CONSISTENCIES] = "laplacian"
+    blend: Literal[BLENDS] = "laplacian"
     blend_weight: float = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
-    kernel: Literal[tuple(KERNELS)] = "mean"
+    kernel: Literal[KERNELS] = "mean"
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
     gradient_steps: int = 5  # for blend = gradient
     gradient_rate: float = 0.05
 
-    def __post_init__(self):
-        check_fields(self, "sampler")
-        require(self.steps >= 1, "sampler.steps", "at least 1", self.steps)
-        require(self.guidance_scale >= 0, "sampler.guidance_scale", ">= 0", self.guidance_scale)
-        rescale = self.guidance_rescale
-        require(0 <= rescale <= 1, "sampler.guidance_rescale", "0 to 1", rescale)
-        require(self.eta >= 0, "sampler.eta", ">= 0", self.eta)
-        require(self.pixel_every >= 1, "sampler.pixel_every", "at least 1", self.pixel_every)
-        require(0 <= self.blend_weight <= 1, "sampler.blend_weight", "0 to 1", self.blend_weight)
-        require(self.gradient_steps >= 1, "sampler.gradient_steps", ">= 1", self.gradient_steps)
-        require(self.gradient_rate > 0, "sampler.gradient_rate", "> 0", self.gradient_rate)
+    def check_ranges(self):
+        self.require("steps", self.steps >= 1, "at least 1")
+        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
+        self.require("eta", self.eta >= 0, ">= 0")
+        self.require("pixel_every", self.pixel_every >= 1, "at least 1")
+        self.require("blend_weight", 0 <= self.blend_weight <= 1, "0 to 1")
+        self.require("gradient_steps", self.gradient_steps >= 1, ">= 1")
+        self.require("gradient_rate", self.gradient_rate > 0, "> 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class ZoomSettings:
+class ZoomSettings(Settings):
     """How the levels lie in each other."""
+
+    GROUP: ClassVar[str] = "zoom"
 
     zoom_factor: int = 2  # p: level i+1 shows a window 1/p as wide as level i
     height: int = 0  # of every picture, in pixels; 0 is the model's own size
@@ -70,90 +78,107 @@ class ZoomSettings:
     # is the centre for all.
     placement: tuple[tuple[int, int], ...] = ()
 
-    def __post_init__(self):
-        check_fields(self, "zoom")
-        require(self.zoom_factor >= 2, "zoom.zoom_factor", "a whole number >= 2", self.zoom_factor)
-        require(self.height >= 0, "zoom.height", ">= 0", self.height)
-        require(self.width >= 0, "zoom.width", ">= 0", self.width)
+    def check_ranges(self):
+        self.require("zoom_factor", self.zoom_factor >= 2, "a whole number >= 2")
+        self.require("height", self.height >= 0, ">= 0")
+        self.require("width", self.width >= 0, ">= 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotographSettings:
+class PhotographSettings(Settings):
     """A photograph that one level has to agree with."""
+
+    GROUP: ClassVar[str] = "photograph"
 
     path: str = ""  # none when empty
     level: int = 0
-    method: Literal[tuple(PHOTOGRAPH_METHODS)] = "project"
+    method: Literal[PHOTOGRAPH_METHODS] = "project"
 
-    def __post_init__(self):
-        check_fields(self, "photograph")
+    def check_ranges(self):
+        self.require("level", self.level >= 0, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraSettings:
+class LoraSettings(Settings):
     """A LoRA file merged into the model."""
+
+    GROUP: ClassVar[str] = "loras"
 
     path: str = ""
     strength: float = 1.0
     sha256: str = ""  # of the file: checked where it is given, and always recorded
 
-    def __post_init__(self):
-        check_fields(self, "loras")
-        require(bool(self.path), "loras.path", "a file", self.path)
+    def check_ranges(self):
+        self.require("path", bool(self.path), "a file")
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddingSettings:
+class EmbeddingSettings(Settings):
     """A textual inversion joined to the model."""
+
+    GROUP: ClassVar[str] = "embeddings"
 
     token: str = ""  # the word for it in prompts; when empty, the file's own
     path: str = ""
     sha256: str = ""  # as above
 
-    def __post_init__(self):
-        check_fields(self, "embeddings")
-        require(bool(self.path), "embeddings.path", "a file", self.path)
+    def check_ranges(self):
+        self.require("path", bool(self.path), "a file")
 
 
 @dataclasses.dataclass(frozen=True)
-class UpscalerSettings:
-    """How a delivered zoom is enlarged; the numbers are those of diffusers' pipeline."""
+class UpscalerSettings(Settings):
+    """How a delivered zoom is upscaled; the numbers are those of diffusers' pipeline."""
+
+    GROUP: ClassVar[str] = "upscaler"
 
     path: str = ""  # the upscaler's model folder; empty: the pictures stay as they are
     steps: int = 75
     guidance_scale: float = 9.0
     noise_level: int = 20  # a timestep: how much of the small pictures may be drawn anew
-    solver: Literal[tuple(SOLVERS)] = "ddim"
-    rows: int = 2  # of its network at a time on each device, which bounds memory
+    solver: Literal[SOLVERS] = "ddim"
+    rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
-    def __post_init__(self):
-        check_fields(self, "upscaler")
-        require(self.steps >= 1, "upscaler.steps", "at least 1", self.steps)
-        require(self.guidance_scale >= 0, "upscaler.guidance_scale", ">= 0", self.guidance_scale)
-        require(self.noise_level >= 0, "upscaler.noise_level", ">= 0", self.noise_level)
-        require(self.rows >= 1, "upscaler.rows", "at least 1", self.rows)
+    def check_ranges(self):
+        self.require("steps", self.steps >= 1, "at least 1")
+        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("noise_level", self.noise_level >= 0, ">= 0")
+        self.require("rows", self.rows >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class MovieSettings:
+class MovieSettings(Settings):
     """The movie of a run."""
+
+    GROUP: ClassVar[str] = "movie"
 
     seconds_per_level: float = 1.5  # the time in which the view shrinks by the zoom factor
     fps: int = 30
     size: int = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
 
-    def __post_init__(self):
-        check_fields(self, "movie")
-        seconds = self.seconds_per_level
-        require(seconds > 0, "movie.seconds_per_level", "> 0", seconds)
-        require(1 <= self.fps <= 240, "movie.fps", "1 to 240", self.fps)
-        require(16 <= self.size <= 4096, "movie.size", "16 to 4096", self.size)
+    def check_ranges(self):
+        self.require("seconds_per_level", self.seconds_per_level > 0, "> 0")
+        self.require("fps", 1 <= self.fps <= 240, "1 to 240")
+        self.require("size", 16 <= self.size <= 4096, "16 to 4096")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """Everything `pot-jax sample` is told."""
+class OwnPartSettings(Settings):
+    """A function that a run took from Python instead of a part by name."""
+
+    GROUP: ClassVar[str] = "own_parts"
+
+    part: Literal["solver", "blend", "agreement", "guidance"]
+    name: str  # its module and qualified name
+    sha256: str = ""  # of its source; empty where there is none to read, so that it is not checked
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings(Settings):
+    """Everything that decides a run, and what its files look like."""
+
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {"stacks": "num_samples"}
 
     # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
     model: str = "cosmos64"
@@ -168,7 +193,7 @@ class RunSettings:
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""
     seed: int = 0
-    stacks: int = 1  # stacks sampled together, with seeds seed, seed + 1, ...
+    num_samples: int = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: int = 25  # steps between saved states; 0 never
     decode_rows: int = 8  # pictures decoded at a time on each device
     sampler: SamplerSettings = dataclasses.field(default_factory=SamplerSettings)
@@ -176,73 +201,151 @@ class RunSettings:
     photograph: PhotographSettings = dataclasses.field(default_factory=PhotographSettings)
     upscaler: UpscalerSettings = dataclasses.field(default_factory=UpscalerSettings)
     movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
+    own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
-    def __post_init__(self):
-        check_fields(self, "")
-        require(0 <= self.seed < 2**32, "seed", "0 to 4294967295", self.seed)
-        require(self.stacks >= 1, "stacks", "at least 1", self.stacks)
-        require(self.save_every >= 0, "save_every", ">= 0", self.save_every)
-        require(self.decode_rows >= 1, "decode_rows", "at least 1", self.decode_rows)
+    def check_ranges(self):
+        self.require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        self.require("num_samples", self.num_samples >= 1, "at least 1")
+        self.require("save_every", self.save_every >= 0, ">= 0")
+        self.require("decode_rows", self.decode_rows >= 1, "at least 1")
 
 
-def from_dict(data: dict, cls: type = RunSettings, path: str = "") -> Any:
-    """Builds a settings dataclass from nested plain data.
+def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Returns the prompts as a tuple, or raises UserError: at least one, none empty."""
+    if isinstance(prompts, str):
+        raise UserError("prompts: expected a list of texts, one per level, got one text")
+    if not len(prompts):
+        raise UserError("prompts: expected at least one, got none; give one text per zoom level")
+    for level, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UserError(f"prompts: the prompt of level {level} is empty; give it a text")
+    return tuple(prompts)
+
+
+# Records: what `config.json` in a run's folder holds, by format. ---------------------------------
+
+FORMAT = 2
+
+# Every default of format 1, which no record of that format needs to state.
+_DEFAULTS_1 = json.loads("""{
+  "model": "cosmos64", "variant": "", "dtype": "float32", "tokenizer": "", "prediction_type": "",
+  "allow_pickle": false, "loras": [], "embeddings": [], "prompts": [], "negative_prompt": "",
+  "seed": 0, "stacks": 1, "save_every": 25, "decode_rows": 8,
+  "sampler": {"solver": "ddim", "steps": 50, "guidance_scale": 4.0, "guidance_rescale": 0.0,
+    "eta": 0.0, "space": "pixel", "pixel_every": 1, "blend": "laplacian", "blend_weight": 0.3,
+    "kernel": "mean", "initial_noise": "shared", "gradient_steps": 5, "gradient_rate": 0.05},
+  "zoom": {"zoom_factor": 2, "height": 0, "width": 0, "placement": []},
+  "photograph": {"path": "", "level": 0, "method": "project"},
+  "upscaler": {"path": "", "steps": 75, "guidance_scale": 9.0, "noise_level": 20,
+    "solver": "ddim", "rows": 2},
+  "movie": {"seconds_per_level": 1.5, "fps": 30, "size": 512, "direction": "in"}
+}""")
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 (to version 0.1): defaults not stated, stacks for samples, no digest of the run."""
+    config = {**_DEFAULTS_1, **record["config"]}
+    for group, usual in _DEFAULTS_1.items():
+        if isinstance(usual, dict):
+            config[group] = {**usual, **config[group]}
+    config["num_samples"] = config.pop("stacks")
+    return {**record, "config": config, "identity": None}
+
+
+_UPGRADES: dict[int, Callable[[dict], dict]] = {1: _from_1}  # format -> to the next one
+
+
+def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Returns a run's record in today's format.
+
+    Args:
+      record: what a `config.json` holds.
+      place: the file, for messages.
 
     Raises:
-      UserError: for an unknown key (the known ones are listed) or a value out of its range.
+      UserError: it is no record of a run, or one of a later version.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for key, value in data.items():
-        name = f"{path}{key}"
-        if key not in fields:
-            raise UserError(f"unknown setting {name!r}; known: {', '.join(fields)}")
-        item = next(iter(typing.get_args(hints[key])), None)
-        if dataclasses.is_dataclass(hints[key]):
-            value = _group(value, hints[key], name)
-        elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
-            value = tuple(_group(v, item, f"{name}[{i}]") for i, v in enumerate(value))
-        values[key] = value
-    return cls(**values)
+    record, number = dict(record), record.get("format", 1)
+    if not isinstance(record.get("config"), dict):
+        raise UserError(f"{place} is not of a run of pot-jax sample: it has no settings in it")
+    if type(number) is not int or not 1 <= number <= FORMAT:
+        raise UserError(
+            f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
+            f"{FORMAT}; use the version that wrote it, or a later one"
+        )
+    for known in range(number, FORMAT):
+        record = _UPGRADES[known](record)
+    return {**record, "format": FORMAT}
 
 
-def _group(value, cls: type, name: str) -> Any:
-    if not isinstance(value, dict):
-        raise UserError(f"setting {name} must be a group of settings, got {value!r}")
-    return from_dict(value, cls, name + ".")
+# Files. -----------------------------------------------------------------------------------------
 
 
-def to_dict(settings) -> dict:
-    """The inverse of `from_dict`, ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+def read(path: str, folder: str = "") -> dict[str, Any]:
+    """Reads a configuration file: plain data, to be laid over the defaults.
 
-
-def read(path: str) -> dict:
-    """Reads a configuration file: `.json` is data only; `.py` must define `get_config()`.
+    Args:
+      path: a `.py` file that defines `get_config()`, and may import its siblings by their bare
+        names; a `.json` file, which is data only; or the short name of a file that ships.
+      folder: of `configs/`, where short names are looked up.
 
     Raises:
-      UserError: when the file is missing, of another kind, or does not hold a configuration.
+      UserError: the file is missing, of another kind, raises, or holds no configuration.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise UserError(f"--config: no file {path!r}")
+    file = _find(path, CONFIGS / folder)
     if file.suffix == ".json":
         try:
-            data = json.loads(file.read_text())
+            data = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
-            raise UserError(f"--config: {path} is not JSON: {error}") from error
+            raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
+        if isinstance(data, dict) and isinstance(data.get("config"), dict):
+            data = upgraded(data, str(path))["config"]
     elif file.suffix == ".py":
-        spec = importlib.util.spec_from_file_location("run_config", file)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"--config: {path} defines no get_config()")
-        data = module.get_config()
+        data = _run(file)
     else:
         raise UserError(f"--config: expected a .py or .json file, got {path!r}")
-    if isinstance(data, ml_collections.ConfigDict):
-        data = data.to_dict()
+    data = data.to_dict() if hasattr(data, "to_dict") else data  # an ml_collections.ConfigDict
     if not isinstance(data, dict):
         raise UserError(f"--config: {path} holds {type(data).__name__}, expected settings by name")
     return data
+
+
+def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
+    file = pathlib.Path(path)
+    if file.is_file():
+        return file
+    if (shipped / f"{path}.py").is_file():
+        return shipped / f"{path}.py"
+    names = ", ".join(sorted(file.stem for file in shipped.glob("*.py")))
+    raise UserError(f"--config: no file {path!r}, and none of that name ships (there are: {names})")
+
+
+def _run(file: pathlib.Path) -> Any:
+    spec = importlib.util.spec_from_file_location("run_config", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        with _siblings(file.resolve().parent):
+            spec.loader.exec_module(module)
+            if not hasattr(module, "get_config"):
+                raise UserError(f"--config: {file} defines no get_config()")
+            return module.get_config()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's own code may raise
+        raise UserError(
+            f"--config: {file} raised {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _siblings(folder: pathlib.Path) -> Iterator[None]:
+    """Lets files of `folder` import each other by bare names, and forgets them afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if pathlib.Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+                del sys.modules[name]

@@ -5,7 +5,7 @@ configuration is the defaults, overlaid by the file of --config, by --config.som
 the short flags (--steps), in that order.
 """
 
-import dataclasses
+import importlib.metadata
 import logging
 import os
 import sys
@@ -15,7 +15,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from pot_jax.errors import UserError
+from pot_jax import config
+from pot_jax.checks import defaults, todays_name
+from pot_jax.errors import UserError, one_line
 
 # Flags of every command that loads a model, and the settings they stand for.
 LOADING_FLAGS = {
@@ -36,7 +38,8 @@ SHORT_FLAGS = {
     **LOADING_FLAGS,
     "negative_prompt": ("negative_prompt", "what guidance leads away from"),
     "seed": ("seed", "of all noise"),
-    "stacks": ("stacks", "stacks sampled together, with seeds seed, seed + 1, ..."),
+    "num_samples": ("num_samples", "zooms sampled together, with seeds seed, seed + 1, ..."),
+    "stacks": ("num_samples", "an earlier name of --num_samples"),
     "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
     "steps": ("sampler.steps", "denoising steps"),
     "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
@@ -45,7 +48,7 @@ SHORT_FLAGS = {
     "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
     "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
     "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
-    "upscaler": ("upscaler.path", "model folder of an x4 upscaler that enlarges the zoom"),
+    "upscaler": ("upscaler.path", "model folder of an x4 upscaler for the finished zoom"),
 }
 
 # Flags of `sample` that may be given several times.
@@ -57,10 +60,8 @@ ADAPTER_FLAGS = {
 
 def sample(arguments: Sequence[str]) -> None:
     """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
-    from pot_jax import config as configs
-
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, dataclasses.asdict(configs.RunSettings()))
+    arguments = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder that the run leaves its files in")
     flags.DEFINE_enum(
         "devices", None, ("cpu", "gpu", "tpu"), "platform (default: the best)", flag_values=values
@@ -85,24 +86,29 @@ def sample(arguments: Sequence[str]) -> None:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
         values.config.embeddings = tuple(map(_embedding, values.embedding))
-    settings = configs.from_dict(values.config.to_dict())
+    settings = config.build(config.RunSettings, values.config.to_dict())
+    config.checked_prompts(settings.prompts)
+    if settings.own_parts:
+        raise UserError(
+            f"own_parts: this run took {settings.own_parts[0].name} from Python for its "
+            f"{settings.own_parts[0].part}; repeat it with pot_jax.sample(..., workdir=...)"
+        )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.parallel import devices as runtime
+    from pot_jax.parallel import devices
+    from pot_jax.runs.folder import check_workdir
 
-    runtime.set_up(values.devices, values.distributed)
+    check_workdir(folder)
+    devices.set_up(values.devices, values.distributed)
     _sample(settings, folder)
 
 
-def _sample(settings, folder: str) -> None:
-    from pot_jax.parallel import devices as runtime
-    from pot_jax.pipelines import upscale as upscaling
-    from pot_jax.pipelines import zoom as pipeline
-    from pot_jax.runs import folder as workdir
+def _sample(settings: config.RunSettings, folder: str) -> None:
+    from pot_jax.pipelines.zoom import prepare, sample_run
+    from pot_jax.runs.folder import sample_folder
+    from pot_jax.runs.progress import ProgressBar
     from pot_jax.weights.load import load
 
-    pipeline.checked_prompts(settings.prompts)
-    workdir.check_free(folder)
     model = load(
         settings.model,
         dtype=settings.dtype,
@@ -110,42 +116,25 @@ def _sample(settings, folder: str) -> None:
         tokenizer=settings.tokenizer or None,
         prediction_type=settings.prediction_type or None,
         allow_pickle=settings.allow_pickle,
-        loras=[dataclasses.astuple(lora) for lora in settings.loras],
-        embeddings=[dataclasses.astuple(word) for word in settings.embeddings],
+        loras=settings.loras,
+        embeddings=settings.embeddings,
     )
-    # A hub id as it was resolved, with its commit: config.json then says what to repeat.
-    settings = dataclasses.replace(settings, model=model.source)
-    job = last = pipeline.prepare(model, settings)
+    upscaler = None
     if settings.upscaler.path:
         upscaler = load(settings.upscaler.path, dtype=settings.dtype)
-        small = job.recipe.pixel_geometry
-        last = upscaling.prepare(upscaler, job.settings, small, job.weights_digest)
-    complete = workdir.claim(folder, last)
-    if not complete:
-        with runtime.Progress() as progress:
-            saved = workdir.SavedStates(folder, job)
-            states = saved.restore(pipeline.begin(job))
-            states, timings = pipeline.run(job, states, progress=progress, save=saved.save)
-            progress.say("decoding and writing")
-            for index, zoom in enumerate(pipeline.finish(job, states, timings)):
-                if settings.upscaler.path:
-                    zoom = upscaling.enlarge_zoom(last, zoom, progress.of("enlarging"))
-                workdir.write_zoom(zoom, workdir.stack_folder(folder, settings, index))
-            workdir.complete(folder, job, timings)
-            saved.remove()
-    print(f"{'already complete' if complete else 'done'}: {os.path.abspath(folder)}")
-    for index in range(settings.stacks):
-        stack = workdir.stack_folder(folder, settings, index)
+    prepared = prepare(model, settings, upscaler=upscaler)
+    with ProgressBar() as progress:
+        zooms = sample_run(prepared, folder, progress=progress, say=progress.say)
+    print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
+    for index in range(settings.num_samples):
         for name in ("contact_sheet.png", "zoom.mp4"):
-            print(os.path.relpath(os.path.join(stack, name)))
+            print(os.path.relpath(sample_folder(folder, settings, index) / name))
 
 
 def render(arguments: Sequence[str]) -> None:
     """Make the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
-    from pot_jax import config as configs
-
     values = flags.FlagValues()
-    movie = configs.MovieSettings()
+    movie = config.MovieSettings()
     _define_text(values, "workdir", "folder of a run")
     _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
     flags.DEFINE_float(
@@ -155,17 +144,17 @@ def render(arguments: Sequence[str]) -> None:
     flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)
     flags.DEFINE_string("direction", movie.direction, "in, out or both", values)
     _no_positionals("render", _parse("render", values, arguments))
-    movie = configs.MovieSettings(
+    movie = config.MovieSettings(
         values.seconds_per_level, values.fps, values.size, values.direction
     )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.runs import folder as workdir
-    from pot_jax.runs.reading import read_run
+    from pot_jax.runs.folder import write_movie
+    from pot_jax.runs.reading import read_zoom
 
     output = values.output or os.path.join(folder, "zoom.mp4")
-    run = read_run(folder)
-    workdir.write_movie(run.images, run.geometry, movie, output)
+    zoom = read_zoom(folder)
+    write_movie(zoom.images, zoom.geometry, movie, output)
     print(f"movie: {output}")
 
 
@@ -176,9 +165,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     _no_positionals("evaluate", _parse("evaluate", values, arguments))
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.evaluation import report
+    from pot_jax.evaluation import run_report
 
-    print(report.table(report.evaluate(folder)))
+    print(run_report.table(run_report.evaluate(folder)))
 
 
 def convert(arguments: Sequence[str]) -> None:
@@ -189,10 +178,10 @@ def convert(arguments: Sequence[str]) -> None:
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
-    from pot_jax.weights import convert as store
+    from pot_jax.weights.convert import convert as keep
 
     how = {"dtype": values.dtype, "variant": values.variant, **_loading(values)}
-    store.convert(source, target, **how)
+    keep(source, target, **how)
     print(f"converted: {target}; use it with --model={target}")
 
 
@@ -210,11 +199,14 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train the shipped model: pot-jax train --config=configs/train/cosmos64.py --workdir=runs/t"""
+    """Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
+    from pot_jax.training.settings import TrainSettings
+
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, None)
+    arguments = _define_config(values, arguments, TrainSettings, "train", required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _no_positionals("train", _parse("train", values, arguments))
+    settings = config.build(TrainSettings, values.config.to_dict())
     folder = _required(values, "workdir", "runs/training")
 
     from pot_jax.training import train as training
@@ -222,7 +214,7 @@ def train(arguments: Sequence[str]) -> None:
     # By force: libraries imported by now have put handlers of their own there.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
-    training.train(values.config, folder)
+    training.train(settings, folder)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -235,6 +227,9 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if len(argv) >= 2 else 2
+    if argv[1] == "--version":
+        print(f"pot_jax {importlib.metadata.version('pot_jax')}")
+        return 0
     if argv[1] not in COMMANDS:
         return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
     try:
@@ -244,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, flags.Error) as error:
         return _mistake(str(error))
     except KeyboardInterrupt:
-        return _mistake("stopped; the same command goes on from the last saved state", code=130)
+        return _mistake("stopped; the same command resumes from the last saved state", code=130)
     return 0
 
 
@@ -303,11 +298,24 @@ def _required(values: flags.FlagValues, name: str, example: str) -> str:
 
 
 def _define_config(
-    values: flags.FlagValues, arguments: Sequence[str], base: dict | None
+    values: flags.FlagValues,
+    arguments: Sequence[str],
+    cls: type,
+    folder: str = "",
+    required: str = "",
 ) -> list[str]:
-    """Defines --config.KEY flags, --config's file over `base`; returns the other arguments."""
-    from pot_jax import config as configs
+    """Defines --config.KEY flags for the settings `cls`, --config's file over their defaults.
 
+    Args:
+      values: where the flags are defined.
+      arguments: of the command.
+      cls: the settings.
+      folder: of `configs/`, for short names.
+      required: an example for --config, where it has to be given.
+
+    Returns:
+      The other arguments.
+    """
     rest, path = [], None
     arguments = list(arguments)
     while arguments:
@@ -316,13 +324,14 @@ def _define_config(
             path = arguments.pop(0)
         elif argument.startswith("--config="):
             path = argument.removeprefix("--config=")
+        elif argument.startswith("--config."):
+            name, mark, value = argument.removeprefix("--config.").partition("=")
+            rest.append(f"--config.{todays_name(cls, name)}{mark}{value}")
         else:
             rest.append(argument)
-    data = configs.read(path) if path else {}
-    if base is not None:
-        data = _overlay(base, data, "")
-    elif path is None and "--help" not in rest:
-        raise UserError("--config is missing; give it, e.g. --config=configs/train/cosmos64.py")
+    if required and path is None and "--help" not in rest:
+        raise UserError(f"--config is missing; give it, e.g. --config={required}")
+    data = config.overlay(cls, defaults(cls), config.read(path, folder) if path else {})
     try:
         config_flags.DEFINE_config_dict(
             "config",
@@ -331,33 +340,17 @@ def _define_config(
             sys_argv=["pot-jax", *rest],
         )
     except (AttributeError, KeyError) as error:  # an override of a key that does not exist
-        raise UserError(f"unknown setting in a --config.key flag: {error}") from error
+        raise UserError(f"unknown setting in a --config.key flag: {one_line(error)}") from error
     return rest
 
 
-def _overlay(base: dict, data: dict, prefix: str) -> dict:
-    """Returns `base` with the values of `data`, in the types that an override is parsed to."""
-    out = dict(base)
-    for key, value in data.items():
-        if key not in base:
-            raise UserError(f"unknown setting {prefix + key!r}; known: {', '.join(base)}")
-        if isinstance(base[key], dict) and isinstance(value, dict):
-            value = _overlay(base[key], value, f"{prefix}{key}.")
-        elif isinstance(base[key], float) and type(value) is int:
-            value = float(value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        out[key] = value
-    return out
-
-
-def _override(config: ml_collections.ConfigDict, setting: str, text: str) -> None:
+def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
     *groups, key = setting.split(".")
     for group in groups:
-        config = config[group]
-    kind = type(config[key])
+        data = data[group]
+    kind = type(data[key])
     try:
-        config[key] = kind(text)
+        data[key] = kind(text)
     except ValueError:
         expected = {int: "a whole number", float: "a number"}[kind]
         raise UserError(f"--{key}: expected {expected}, got {text!r}") from None

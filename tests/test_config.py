@@ -1,10 +1,13 @@
 """Settings: plain data becomes frozen dataclasses, or one clear line."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
-from pot_jax import config
+from pot_jax import checks, config
 from pot_jax.errors import UserError
 
 
@@ -16,8 +19,8 @@ def test_defaults_go_to_json_and_back():
         loras=(config.LoraSettings("a.safetensors", 0.5, "c0ffee"),),
         embeddings=[config.EmbeddingSettings("<cat>", "b.safetensors")],
     )
-    data = json.loads(json.dumps(config.to_dict(settings)))
-    assert config.from_dict(data) == settings
+    data = json.loads(json.dumps(checks.to_dict(settings)))
+    assert checks.build(config.RunSettings, data) == settings
 
 
 def test_settings_are_frozen_and_hashable():
@@ -46,15 +49,19 @@ def test_whole_numbers_serve_as_numbers():
         ({"sampler": {"guidance_scale": "high"}}, "guidance_scale"),
         ({"sampler": {"guidence": 3}}, "unknown setting 'sampler.guidence'; known: solver, steps"),
         ({"sampler": 3}, "sampler must be a group of settings"),
+        ({"stacks": 2, "num_samples": 2}, "stacks and num_samples are one setting"),
         ({"zoom": {"zoom_factor": 1}}, "zoom.zoom_factor: expected a whole number >= 2, got 1"),
         ({"zoom": {"placement": [[1, 2, 3]]}}, "placement[0]: expected 2 values"),
         ({"zoom": {"placement": "centre"}}, "zoom.placement: expected a list"),
         ({"loras": "a.safetensors"}, "loras: expected a list, got 'a.safetensors'"),
         ({"loras": ["a"]}, "loras[0] must be a group of settings, got 'a'"),
         ({"loras": [{"file": "a"}]}, "unknown setting 'loras[0].file'; known: path, strength"),
-        ({"loras": [{"strength": 1.0}]}, "loras.path: expected a file, got ''"),
-        ({"loras": [{"path": "a", "strength": "1"}]}, "loras.strength: expected float, got '1'"),
-        ({"embeddings": [{"token": "<cat>"}]}, "embeddings.path: expected a file, got ''"),
+        ({"loras": [{"strength": 1.0}]}, "loras[0].path: expected a file, got ''"),
+        (
+            {"loras": [{"path": "a", "strength": "1"}]},
+            "loras[0].strength: expected a number, got '1'",
+        ),
+        ({"embeddings": [{"token": "<cat>"}]}, "embeddings[0].path: expected a file, got ''"),
         ({"photograph": {"method": "sgd"}}, "photograph.method: expected one of"),
         ({"movie": {"fps": 0}}, "movie.fps"),
         ({"seed": -1}, "seed: expected 0 to"),
@@ -65,7 +72,7 @@ def test_whole_numbers_serve_as_numbers():
 )
 def test_a_mistake_is_one_line(data, message):
     with pytest.raises(UserError) as raised:
-        config.from_dict(data)
+        checks.build(config.RunSettings, data)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -104,3 +111,63 @@ def test_json_is_never_run(tmp_path):
     file.write_text("def get_config(): raise SystemExit")
     with pytest.raises(UserError, match="not JSON"):
         config.read(str(file))
+
+
+def test_old_names_go_on_working():
+    assert checks.build(config.RunSettings, {"stacks": 3}).num_samples == 3
+    assert checks.todays_name(config.RunSettings, "stacks") == "num_samples"
+    assert checks.todays_name(config.RunSettings, "sampler.steps") == "sampler.steps"
+
+
+def test_numpy_numbers_serve_as_numbers():
+    settings = config.SamplerSettings(steps=np.int64(3), guidance_scale=np.float32(2.5))
+    assert (settings.steps, settings.guidance_scale) == (3, 2.5)
+    assert type(settings.steps) is int
+
+
+@pytest.mark.parametrize("name", ["cosmos", "paper"])
+def test_files_that_ship_have_short_names(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checks.build(config.RunSettings, config.read(name)).prompts
+    (tmp_path / name).write_text("a path wins")
+    with pytest.raises(UserError, match="expected a .py or .json file"):
+        config.read(name)
+
+
+def test_a_file_imports_its_siblings_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, steps in (("one", 3), ("two", 4)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "base.py").write_text(f"STEPS = {steps}\n")
+        (tmp_path / folder / "run.py").write_text(
+            "import base\ndef get_config():\n  return {'sampler': {'steps': base.STEPS}}\n"
+        )
+    found = [config.read(f"{folder}/run.py")["sampler"]["steps"] for folder in ("one", "two")]
+    assert found == [3, 4], "each its own sibling"
+    assert not any(path.startswith(str(tmp_path)) for path in sys.path)
+
+
+def test_a_record_is_a_configuration(tmp_path):
+    record = {"config": {"prompts": ["a"], "stacks": 2, "sampler": {"steps": 3}}, "geometry": {}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    data = config.read(str(tmp_path / "config.json"))
+    settings = checks.build(config.RunSettings, data)
+    assert (settings.num_samples, settings.sampler.steps) == (2, 3)
+    assert settings.sampler.blend_weight == 0.3, "a default of that time, stated"
+
+
+def test_a_record_of_a_later_version_is_refused():
+    with pytest.raises(UserError, match="has format 99, this version of pot_jax reads 1 to 2"):
+        config.upgraded({"format": 99, "config": {}}, "config.json")
+
+
+def test_settings_and_help_do_without_jax():
+    mistakes = ["sample --help", "sample a --workdir=w --steps=0", "--version", "--help"]
+    code = (
+        "import sys; from pot_jax import main\n"
+        f"codes = [main.main(['pot-jax', *line.split()]) for line in {mistakes}]\n"
+        "assert codes == [0, 2, 0, 0], codes\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

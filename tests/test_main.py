@@ -98,7 +98,8 @@ def test_the_same_command_again_changes_nothing(finished, folder, capsys):
 def test_a_run_from_before_a_setting_is_the_same_run(finished, folder, tmp_path, capsys):
     old = shutil.copytree(finished, tmp_path / "old")
     record = json.loads((old / "config.json").read_text())
-    del record["config"]["variant"]
+    del record["config"]["variant"], record["format"], record["identity"]
+    record["config"]["stacks"] = record["config"].pop("num_samples")
     (old / "config.json").write_text(json.dumps(record))
     assert run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={old}") == 0
     assert "already complete" in capsys.readouterr().out
@@ -111,7 +112,7 @@ def test_another_run_is_not_overwritten(finished, folder, capsys):
     assert tree(finished) == before
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(finished, folder, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_bytes(finished, folder, tmp_path, monkeypatch):
     killed = tmp_path / "killed"
     command = ["sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={killed}"]
     calls = []
@@ -121,7 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, folder, tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "finish", fail)
+        patch.setattr(pipeline, "deliver", fail)
         assert run(*command) == 130
     assert (killed / "state").is_dir()
     steps = []
@@ -133,7 +134,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, folder, tmp_path, monk
 
     monkeypatch.setattr(pipeline, "run", watched)
     assert run(*command) == 0
-    assert steps == [5], "it went on from the saved state"
+    assert steps == [5], "it resumed from the saved state"
     assert not (killed / "state").exists()
     for name in ("levels/level_000.png", "levels/level_001.png", "zoom.mp4"):
         assert (killed / name).read_bytes() == (finished / name).read_bytes()
@@ -187,7 +188,7 @@ def test_loras_and_embeddings(folder, finished, tmp_path, monkeypatch, capsys):
         first["sha256"] == hashlib.sha256(pathlib.Path("a:b.safetensors").read_bytes()).hexdigest()
     )
     assert (second["path"], second["token"], len(second["sha256"])) == ("c.safetensors", "<w>", 64)
-    assert record["weights_sha256"] != read_record(finished)["weights_sha256"]
+    assert record["weights_sha256"] != read_record(finished).weights_sha256
 
     capsys.readouterr()
     assert run(*command, lora, word) == 0
@@ -209,6 +210,7 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
     old = shutil.copytree(finished, tmp_path / "old")
     record = json.loads((old / "config.json").read_text())
     del record["config"]["loras"], record["config"]["embeddings"]
+    del record["format"], record["identity"]
     (old / "config.json").write_text(json.dumps(record))
     assert run("sample", "a", "star", f"--model={folder}", *FLAGS, SIZE, f"--workdir={old}") == 0
     assert "already complete" in capsys.readouterr().out
@@ -229,7 +231,7 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
         (["sample", "a", "--workdir=w", "--lora=a.safetensors:x"], "expected path[:strength], got"),
         (
             ["sample", "a", "--workdir=w", "--lora=a.safetensors:nan"],
-            "loras.strength: expected a fi",
+            "loras[0].strength: expected a fi",
         ),
         (["sample", "a", "--workdir=w", "--lora=a.ckpt"], "no LoRA file a.ckpt"),
         (["sample", "a", "--workdir=w", "--embedding=a:b"], "no embedding file a:b"),
@@ -239,6 +241,7 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
         (["evaluate"], "--workdir is missing"),
         (["render", "--workdir=nowhere", "--fps=0"], "movie.fps"),
         (["render", "what"], "render takes flags only"),
+        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected at least 1"),
         (["convert", "a"], "convert takes two paths"),
         (["export", "nowhere", "there"], "no model folder nowhere"),
         (["train"], "--config is missing"),
@@ -270,6 +273,6 @@ def test_a_zoom_from_python_is_saved_whole(tmp_path):
     model = tiny_model(tmp_path / "tokenizer")
     zoom = pipeline.sample(model, ["star"], steps=2, space="latent")
     zoom.save(tmp_path / "saved")
-    assert read_record(tmp_path / "saved")["config"]["prompts"] == ["star"]
+    assert read_record(tmp_path / "saved").settings.prompts == ("star",)
     with pytest.raises(ValueError, match="not an empty folder"):
         zoom.save(tmp_path / "saved")

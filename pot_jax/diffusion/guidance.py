@@ -1,130 +1,69 @@
-"""From the network's output to a clean estimate.
+"""How a prompt leads: from predictions with and without it to the one that the step takes.
 
-    z = alpha x0 + sigma eps,    v = alpha eps - sigma x0,    alpha^2 + sigma^2 = 1
-
-z is what the network saw (the latents times the plan's `input_scale`); alpha and sigma are scalars
-of the step, or arrays that broadcast against z. All arrays are float32 with pictures on the last
-three axes, [..., H, W, C].
+Symbols: c and u the conditional and unconditional predictions, [..., H, W, C] float32; s the
+guidance scale. A guidance may hand on two predictions: the one for the clean estimate, and the one
+whose noise is put back (CFG++ takes u for that); and it may remember (momentum). What it remembers
+belongs to the sampler's state.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from pot_jax.diffusion.schedule import ScheduleConfig
 
-# prediction type -> fn(prediction, z, alpha, sigma) -> x0
-_CLEAN = {
-    "epsilon": lambda eps, z, alpha, sigma: (z - sigma * eps) / alpha,
-    # alpha z - sigma v = (alpha^2 + sigma^2) x0 + (alpha sigma - sigma alpha) eps
-    "v_prediction": lambda v, z, alpha, sigma: alpha * z - sigma * v,
-    "sample": lambda clean, z, alpha, sigma: clean,
-}
+class Numbers(NamedTuple):
+    """The numbers of a guidance: scalars, traced, so that a sweep compiles once."""
 
-# prediction type -> fn(x0, eps, alpha, sigma) -> what the network should have said
-_TARGET = {
-    "epsilon": lambda clean, eps, alpha, sigma: eps,
-    "v_prediction": lambda clean, eps, alpha, sigma: alpha * eps - sigma * clean,
-    "sample": lambda clean, eps, alpha, sigma: clean,
-}
+    scale: Any  # s
+    rescale: Any  # 0 to 1: how far the gain in contrast is taken back
+
+
+class Guided(NamedTuple):
+    """The predictions that a guidance hands on."""
+
+    prediction: jax.Array  # for the clean estimate
+    renoise: jax.Array | None  # whose noise the solver puts back; None: the same
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """One way to guide; hashable.
+
+    Attributes:
+      combine: (u, c, numbers, memory) -> (Guided, memory).
+      start: (latents [N, h, w, c]) -> memory before the first step, a pytree; () for none.
+    """
+
+    combine: Callable[..., tuple[Guided, Any]]
+    start: Callable[[jax.Array], Any] = lambda latents: ()
 
 
 def guide(
-    unconditional: jax.Array, conditional: jax.Array, guidance_scale, rescale: float = 0.0
+    unconditional: jax.Array, conditional: jax.Array, guidance_scale: Any, rescale: Any = 0.0
 ) -> jax.Array:
-    """Classifier-free guidance u + s (c - u) (arXiv 2207.12598; s = 1 is the plain prediction).
+    """Returns u + s (c - u), classifier-free guidance (arXiv 2207.12598; s = 1 is plain c).
 
     Args:
       unconditional: u, [..., H, W, C].
       conditional: c, of the same shape.
       guidance_scale: s.
       rescale: how far the result's deviation over each picture is brought back to c's, 0 (not at
-        all) to 1. Guidance enlarges it, most of all with zero terminal SNR, and pictures come out
+        all) to 1. Guidance increases it, most of all with zero terminal SNR, and pictures come out
         too bright (arXiv 2305.08891, section 3.4, which takes 0.7).
     """
     guided = unconditional + guidance_scale * (conditional - unconditional)
-    if not rescale:
-        return guided
     plain, spread = (jnp.std(x, axis=(-3, -2, -1), keepdims=True) for x in (conditional, guided))
-    return guided * (rescale * plain / spread + (1.0 - rescale))
+    # Where nothing varies there is no gain to take back, and no 0 / 0 either.
+    ratio = jnp.where(spread > 0, plain / jnp.where(spread > 0, spread, 1.0), 1.0)
+    return guided * (rescale * ratio + (1.0 - rescale))
 
 
-def clean_from_prediction(
-    prediction: jax.Array, z: jax.Array, alpha, sigma, prediction_type: str
-) -> jax.Array:
-    """The estimate of x0 that a prediction implies.
-
-    Args:
-      prediction: the network's (guided) output, shaped like `z`.
-      z: what the network saw, at signal `alpha` and noise `sigma`.
-      alpha: the step's signal scale; must not be 0 for `epsilon`.
-      sigma: the step's noise scale.
-      prediction_type: "epsilon", "v_prediction" (arXiv 2202.00512, section 4) or "sample".
-
-    Raises:
-      ValueError: an unknown prediction type.
-    """
-    return _look_up(_CLEAN, prediction_type)(prediction, z, alpha, sigma)
+def _classifier_free(unconditional, conditional, numbers, memory):
+    guided = guide(unconditional, conditional, numbers.scale, numbers.rescale)
+    return Guided(guided, None), memory
 
 
-def prediction_target(clean: jax.Array, eps: jax.Array, alpha, sigma, prediction_type: str):
-    """What the network should output for alpha x0 + sigma eps: the target of training."""
-    return _look_up(_TARGET, prediction_type)(clean, eps, alpha, sigma)
-
-
-def _look_up(table: dict[str, Callable], prediction_type: str) -> Callable:
-    if prediction_type not in table:
-        raise ValueError(
-            f"prediction_type must be one of {', '.join(table)}; got {prediction_type!r}"
-        )
-    return table[prediction_type]
-
-
-def clip(clean: jax.Array, bound: float) -> jax.Array:
-    """Clips clean estimates to [-bound, bound]."""
-    return jnp.clip(clean, -bound, bound)
-
-
-def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
-    """Dynamic thresholding, per picture (Imagen, arXiv 2205.11487, section 2.3).
-
-    With s the `ratio` quantile of |x| over the picture, but from 1 to `maximum`: clip to [-s, s]
-    and divide by s, so that saturated pixels move inwards.
-
-    Args:
-      clean: [..., H, W, C].
-      ratio: quantile, 0 to 1.
-      maximum: upper bound of s, at least 1.
-    """
-    bound = jnp.quantile(jnp.abs(clean), ratio, axis=(-3, -2, -1), keepdims=True)
-    bound = jnp.clip(bound, 1.0, maximum)
-    return jnp.clip(clean, -bound, bound) / bound
-
-
-def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
-    """The limit that the schedule sets to clean estimates: threshold, clip, or none.
-
-    It belongs to the model's data, so it holds with every solver (diffusers' Euler classes ignore
-    it).
-    """
-    if config.thresholding:
-        return lambda clean: threshold(
-            clean, config.dynamic_thresholding_ratio, config.sample_max_value
-        )
-    if config.clip_sample:
-        return lambda clean: clip(clean, config.clip_sample_range)
-    return lambda clean: clean
-
-
-def estimator(config: ScheduleConfig) -> Callable[..., jax.Array]:
-    """Returns to_clean(prediction, z, alpha, sigma) -> clean estimate, within the schedule's limit.
-
-    For the sampler: the two functions above with everything that the model's schedule says.
-    """
-    limit = limiter(config)
-
-    def to_clean(prediction, z, alpha, sigma):
-        return limit(clean_from_prediction(prediction, z, alpha, sigma, config.prediction_type))
-
-    return to_clean
+CLASSIFIER_FREE = Guidance(_classifier_free)

@@ -1,4 +1,4 @@
-"""The joint sampler: every zoom level is one row of one batch (paper, section 4.3).
+"""The joint sampler: every zoom level is one row of one batch (paper, section 4.3, Algorithm 2).
 
     network -> clean estimates -> photograph, blend, render -> solver step with rendered noise
 
@@ -9,108 +9,167 @@ any pytree of arrays; it stays an argument all the way, so that gigabytes of par
 compiled in as constants.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.diffusion.solvers import Plan, Solver
+from pot_jax.diffusion.solvers import Denoised, Plan, Solver
+from pot_jax.errors import UserError
+
+# The generator of every key, whatever JAX's own default is set to: part of what a seed means.
+GENERATOR = "threefry2x32"
 
 
 class SamplerState(NamedTuple):
-    """All that a run must keep to go on: small, and the same on every device."""
+    """All that a run must keep to resume: small, and the same on every device."""
 
     step: jax.Array  # steps done, int32, []
     latents: jax.Array  # z_t as the solver holds it, [N, h, w, c], float32
     key: jax.Array  # typed PRNG key of the steps' noise, []
-    history: Any  # the solver's own pytree
+    history: tuple[jax.Array, ...]  # the solver's earlier agreed estimates
+    memory: Any = ()  # the guidance's own pytree
+
+
+class Seen(NamedTuple):
+    """What a callback sees of a step."""
+
+    clean: jax.Array  # the clean estimates before agreement, [N, h, w, c]
+    disagreement: jax.Array  # rms of what agreement changes, []
 
 
 class Parts(NamedTuple):
     """What the sampler is made of; see `make_step`."""
 
-    denoise: Callable  # (weights, z [N,h,w,c], timestep []) -> guided prediction [N,h,w,c]
-    to_clean: Callable  # (prediction, z, alpha [], sigma []) -> clean estimates [N,h,w,c]
-    agree: Callable  # (weights, clean [N,h,w,c], step []) -> agreeing clean estimates
+    # (weights, z [N,h,w,c], row, memory) -> (Denoised, memory); z is what the network sees, at the
+    # row's timestep, alpha and sigma.
+    denoise: Callable[..., tuple[Denoised, Any]]
+    agree: Callable  # (weights, clean [N,h,w,c], step []) -> zoom.agreement.Agreed
     first_noise: Callable  # (key) -> unit noise [N,h,w,c] that the run starts from
     step_noise: Callable  # (key) -> unit noise [N,h,w,c] of one step, shared by levels that overlap
     solver: Solver
+    memory: Callable[[jax.Array], Any] = lambda latents: ()  # before the first step
 
 
-def start(parts: Parts, plan: Plan, key: jax.Array, latents: jax.Array | None = None):
+def key_of(seed: jax.Array | int) -> jax.Array:
+    """Returns the typed PRNG key of a sample, from its seed of 0 to 2^32 - 1."""
+    return jax.random.key(seed, impl=GENERATOR)
+
+
+@jax.jit
+def keys_of(seeds: jax.Array) -> jax.Array:
+    """Returns the keys [B] of samples of the seeds [B] uint32."""
+    return jax.vmap(key_of)(seeds)
+
+
+def start(
+    parts: Parts, init_scale: jax.Array | float, key: jax.Array, latents: jax.Array | None = None
+) -> SamplerState:
     """Returns the state before the first step.
 
     Args:
       parts: the sampler's callables.
-      plan: the solver's plan, all steps.
-      key: typed PRNG key of this stack.
+      init_scale: of the solver's plan.
+      key: typed PRNG key of this sample.
       latents: unit noise [N, h, w, c] to begin from; drawn with `parts.first_noise` when None.
     """
     first, steps = jax.random.split(key)
     noise = parts.first_noise(first) if latents is None else jnp.asarray(latents, jnp.float32)
-    noise = noise * plan.init_scale
-    return SamplerState(jnp.int32(0), noise, steps, parts.solver.init(noise))
+    noise = noise * init_scale
+    history = parts.solver.start(noise)
+    return SamplerState(jnp.int32(0), noise, steps, history, parts.memory(noise))
 
 
 def make_step(parts: Parts) -> Callable:
-    """Returns `step(weights, state, row) -> state`; `row` is one row of a `Plan`."""
+    """Returns `step(weights, state, row) -> (state, Seen)`; `row` is one row of a `Plan`."""
 
-    def step(weights, state: SamplerState, row: Plan) -> SamplerState:
+    def step(weights, state: SamplerState, row: Plan) -> tuple[SamplerState, Seen]:
         z = state.latents * row.input_scale
-        prediction = parts.denoise(weights, z, row.timesteps).astype(jnp.float32)
-        clean = parts.to_clean(prediction, z, row.alpha, row.sigma)
-        clean = parts.agree(weights, clean, state.step)
+        denoised, memory = parts.denoise(weights, z, row, state.memory)
+        agreed = parts.agree(weights, denoised.clean, state.step)
         noise = parts.step_noise(jax.random.fold_in(state.key, state.step))
-        latents, history = parts.solver.step(row, state.history, state.latents, clean, noise)
-        return SamplerState(state.step + 1, latents, state.key, history)
+        latents, history = parts.solver.step(
+            row, state.history, state.latents, denoised, agreed.clean, noise
+        )
+        state = SamplerState(state.step + 1, latents, state.key, history, memory)
+        return state, Seen(denoised.clean, agreed.disagreement)
 
     return step
 
 
-def make_chunk(parts: Parts) -> Callable:
-    """Returns `chunk(weights, state, rows, active) -> state`, one `lax.scan` over rows of a plan.
+def make_chunk(parts: Parts, *, watch: bool = False) -> Callable:
+    """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
 
     `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
-    others, so that one compiled program serves every chunk; such rows cost nothing.
+    others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is what
+    each step shows, `Seen` with a leading axis c, where it is watched, and None elsewhere.
     """
     step = make_step(parts)
 
-    def chunk(weights, state, rows: Plan, active: jax.Array) -> SamplerState:
+    def chunk(weights, state, rows: Plan, active: jax.Array):
         def body(state, row_active):
             row, go = row_active
-            return jax.lax.cond(go, lambda s: step(weights, s, row), lambda s: s, state), None
 
-        return jax.lax.scan(body, state, (rows, active))[0]
+            def taken(state):
+                state, seen = step(weights, state, row)
+                return state, (seen if watch else None)
+
+            def passed(state):
+                nothing = Seen(jnp.zeros_like(state.latents), jnp.float32(0))
+                return state, (nothing if watch else None)
+
+            return jax.lax.cond(go, taken, passed, state)
+
+        return jax.lax.scan(body, state, (rows, active))
 
     return chunk
 
 
-# The steps are counted once for all stacks; everything else has a leading axis B.
-_STACK_AXES = SamplerState(step=None, latents=0, key=0, history=0)
+# The steps are counted once for all samples; everything else has a leading axis B.
+_SAMPLE_AXES = SamplerState(step=None, latents=0, key=0, history=0, memory=0)
 
 
-def over_stacks(chunk: Callable) -> Callable:
-    """Makes `chunk` advance B stacks (seeds) at once.
+def over_samples(chunk: Callable) -> Callable:
+    """Makes `chunk` advance B samples (seeds) at once.
 
-    Every array of the state but `step` then has a leading axis B.
+    Every array of the state but `step` then has a leading axis B, and what is seen an axis B after
+    that of the steps.
     """
-    return jax.vmap(chunk, in_axes=(None, _STACK_AXES, None, None), out_axes=_STACK_AXES)
+    return jax.vmap(chunk, in_axes=(None, _SAMPLE_AXES, None, None), out_axes=(_SAMPLE_AXES, 1))
 
 
-def stack_states(states: list[SamplerState]) -> SamplerState:
-    """Joins the states of B stacks, all at the same step, for `over_stacks`."""
-    joined = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return joined._replace(step=states[0].step)
+def start_samples(
+    parts: Parts, init_scale: jax.Array | float, keys: jax.Array, latents: jax.Array | None = None
+) -> SamplerState:
+    """Returns the joined states of B samples before the first step, for `over_samples`.
+
+    Args:
+      parts: the sampler's callables.
+      init_scale: of the solver's plan.
+      keys: typed PRNG keys, [B].
+      latents: unit noise [B, N, h, w, c] to begin from, or None.
+    """
+
+    def one(key, latents):
+        return start(parts, init_scale, key, latents)
+
+    given = None if latents is None else 0
+    return jax.vmap(one, in_axes=(0, given), out_axes=_SAMPLE_AXES)(keys, latents)
 
 
-def chunks(plan: Plan, length: int, done: int = 0):
+def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.ndarray, int]]:
     """Yields (rows, active, step after) for the steps of `plan` after the first `done`.
 
     Every chunk has `length` rows; the last is padded with inactive copies of the last row.
+
+    Raises:
+      UserError: the plan is shorter than what is done.
     """
-    total = len(plan.timesteps)
+    total = len(plan.timestep)
+    if done > total:
+        raise UserError(f"{done} steps are done of a run of {total}")
     table = plan._replace(init_scale=None)  # the one field that is not a column
     for first in range(done, total, length):
         last = min(first + length, total)

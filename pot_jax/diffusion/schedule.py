@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from pot_jax.checks import Unfit, fitted
+from pot_jax.errors import UserError
+
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
@@ -93,7 +96,7 @@ class ScheduleConfig:
     """A model's noise schedule, as its checkpoint states it; hashable.
 
     Any solver runs on any schedule, as with diffusers' `from_config`: what a solver has no use for
-    it leaves alone. The constructor raises `ValueError` where the values make no schedule.
+    it leaves alone. The constructor raises `UserError` where the values make no schedule.
     """
 
     num_train_timesteps: int = 1000
@@ -115,15 +118,12 @@ class ScheduleConfig:
     sample_max_value: float = 1.0
     set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
     variance_type: str = "fixed_small"  # DDPM's noise; one of VARIANCE_TYPES
-    final_sigmas_type: str = (
-        "zero"  # Euler and DPM-Solver++ end at sigma 0, or at that of timestep 0
-    )
+    # Euler and DPM-Solver++ end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
+    final_sigmas_type: str = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
     lambda_min_clipped: float = -math.inf  # DPM-Solver++: starts where log(alpha/sigma) is above it
-    original_inference_steps: int = (
-        50  # LCM: the steps it was distilled from, of which it takes some
-    )
+    original_inference_steps: int = 50  # LCM: the steps it was distilled from; it takes some
     timestep_scaling: float = 10.0  # LCM: how fast its boundary condition lets go of timestep 0
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
     class_name: str = "DDIMScheduler"  # the diffusers class of the file
@@ -139,25 +139,25 @@ class ScheduleConfig:
         _check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
         _check_choice("final_sigmas_type", self.final_sigmas_type, FINAL_SIGMAS_TYPES)
         if not 2 <= self.num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
-            raise ValueError(
+            raise UserError(
                 f"num_train_timesteps must be 2 to {MAX_TRAIN_TIMESTEPS}, got "
                 f"{self.num_train_timesteps}"
             )
         if self.original_inference_steps < 1:
-            raise ValueError(
+            raise UserError(
                 f"original_inference_steps must be at least 1, got {self.original_inference_steps}"
             )
         if self.steps_offset < 0:
-            raise ValueError(f"steps_offset must be at least 0, got {self.steps_offset}")
+            raise UserError(f"steps_offset must be at least 0, got {self.steps_offset}")
         if not 0 <= self.dynamic_thresholding_ratio <= 1:
-            raise ValueError(
+            raise UserError(
                 f"dynamic_thresholding_ratio must be 0 to 1, got {self.dynamic_thresholding_ratio}"
             )
         # Below 1 diffusers' clamp(min=1, max=sample_max_value) contradicts itself.
         if not self.sample_max_value >= 1:
-            raise ValueError(f"sample_max_value must be at least 1, got {self.sample_max_value}")
+            raise UserError(f"sample_max_value must be at least 1, got {self.sample_max_value}")
         if not self.clip_sample_range > 0:
-            raise ValueError(f"clip_sample_range must be above 0, got {self.clip_sample_range}")
+            raise UserError(f"clip_sample_range must be above 0, got {self.clip_sample_range}")
         _check_betas(self)
 
     @classmethod
@@ -168,11 +168,11 @@ class ScheduleConfig:
         file of no class or of one not known here must state its betas and prediction type itself.
 
         Raises:
-          ValueError: a value is of the wrong type or unsupported, or the process is another one
+          UserError: a value is of the wrong type or unsupported, or the process is another one
             (flow matching, continuous time).
         """
         if not isinstance(json, Mapping):
-            raise ValueError(f"a scheduler config must be a JSON object, got {_shorten(json)}")
+            raise UserError(f"a scheduler config must be a JSON object, got {_shorten(json)}")
         name = str(json.get("_class_name", "(none)"))
         # A null stands for "not stated" wherever diffusers writes one.
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
@@ -181,7 +181,7 @@ class ScheduleConfig:
             _check_complete(name, present)
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:
-                raise ValueError(
+                raise UserError(
                     f"scheduler {name}: {key}={present[key]!r} is not supported, only {wanted!r}"
                 )
         requests = (
@@ -219,25 +219,18 @@ class ScheduleConfig:
 
 def _check_choice(name: str, value: str, known) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
 
 
 def _check_types(config: ScheduleConfig) -> None:
     for item in fields(config):
         value = getattr(config, item.name)
-        if item.type is bool:
-            right = isinstance(value, bool)
-        elif item.type is int:
-            right = isinstance(value, int) and not isinstance(value, bool)
-        elif item.type is float:
-            right = isinstance(value, int | float) and not isinstance(value, bool)
-            right = right and not math.isnan(value)
-        elif item.type is str:
-            right = isinstance(value, str)
-        else:
+        if item.type not in (bool, int, float, str) or value == -math.inf:
             continue
-        if not right:
-            raise ValueError(f"{item.name} must be a {item.type.__name__}, got {value!r}")
+        try:
+            fitted(value, item.type)
+        except Unfit as unfit:
+            raise UserError(f"{item.name} must be {unfit.expected}, got {value!r}") from None
 
 
 def _check_betas(config: ScheduleConfig) -> None:
@@ -246,7 +239,7 @@ def _check_betas(config: ScheduleConfig) -> None:
         or len(config.trained_betas) != config.num_train_timesteps
         or not all(isinstance(beta, int | float) for beta in config.trained_betas)
     ):
-        raise ValueError(
+        raise UserError(
             f"trained_betas must be num_train_timesteps = {config.num_train_timesteps} numbers, "
             f"got {_shorten(config.trained_betas)}"
         )
@@ -255,13 +248,13 @@ def _check_betas(config: ScheduleConfig) -> None:
     # A smaller beta is lost in float32's 1 - beta, and the schedule would begin without noise.
     if not np.all((betas >= 1e-7) & (betas <= 1)):
         what = "beta_start and beta_end" if config.trained_betas is None else "trained_betas"
-        raise ValueError(f"{what} must lie from 1e-7 to 1, got {betas.min()} to {betas.max()}")
+        raise UserError(f"{what} must lie from 1e-7 to 1, got {betas.min()} to {betas.max()}")
     table = alphas_cumprod(config)
     if table[-2] == 0:
-        raise ValueError("the betas leave no signal before the last training timestep")
+        raise UserError("the betas leave no signal before the last training timestep")
     # eps says nothing of x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
     if table[-1] == 0 and config.prediction_type == "epsilon":
-        raise ValueError(
+        raise UserError(
             "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, got "
             "epsilon; correct rescale_betas_zero_snr or prediction_type"
         )
@@ -273,7 +266,7 @@ def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
         needed |= {"beta_start", "beta_end", "beta_schedule"}
     missing = sorted(key for key in needed if stated.get(key) is None)
     if missing:
-        raise ValueError(
+        raise UserError(
             f"scheduler class {name} is not known, and its file does not state "
             f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
         )

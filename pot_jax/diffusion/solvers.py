@@ -1,16 +1,19 @@
 """Solvers: from z_t and an estimate of x0 to the next, less noisy z.
 
-Each of them is linear in what it is given,
+Every solver is linear in what it is given,
 
-    z' = a z + b clean + c noise (+ d clean_before)
+    z' = a z + b agreed + d (clean - renoise) + c noise + e agreed_before
 
 with coefficients that depend only on the schedule. They are computed beforehand in float64, one row
 a step, so that a step is this one line, and a run is a `lax.scan` over the rows. Symbols: alpha and
 sigma, the signal and noise of a timestep, alpha^2 + sigma^2 = 1; ratio = sigma / alpha; a prime
 marks the value after the step; S is the number of steps.
 
-`clean` is the estimate after guidance, clipping, grounding, blending and rendering. eps is
-therefore never the network's, but the one that z and clean imply: eps = (z - alpha clean) / sigma.
+`agreed` is the clean estimate after the levels were made to agree. eps is therefore never the
+network's, but the one that z and agreed imply: eps = (z - alpha agreed) / sigma. `clean` and
+`renoise` are the two estimates before that (`Denoised`). Where they differ, the noise put back is
+that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is A x0 + B eps has
+a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,7 @@ import numpy as np
 
 from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
 from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
+from pot_jax.errors import UserError
 
 
 class Plan(NamedTuple):
@@ -31,49 +35,72 @@ class Plan(NamedTuple):
     A row of a plan is a `Plan` too, without the axis S and without `init_scale`.
     """
 
-    timesteps: Any  # what the network is told, [S]; fractional for Euler's linspace
+    timestep: Any  # the network's input, [S]; fractional for Euler's linspace
     input_scale: Any  # the network sees latents * input_scale, [S]
     alpha: Any  # signal of the scaled latents, [S]: latents * input_scale = alpha x0 + sigma eps
     sigma: Any  # noise of the scaled latents, [S]
-    coefficients: dict[str, Any]  # of the solver's own step, [S] each
+    # Of the solver's step, [S] each: "latents" a, "agreed" b, "renoise" d, "noise" c and
+    # "agreed_before" e; one that is left out is 0 at every step.
+    coefficients: dict[str, Any]
     init_scale: float | None  # the first latents are unit noise times this
+
+
+class Denoised(NamedTuple):
+    """What a denoiser says of z: two estimates of x0, [N, h, w, c]."""
+
+    clean: jax.Array  # after guidance and thresholding
+    renoise: jax.Array  # whose noise is put back; `clean` itself unless a guidance says otherwise
 
 
 @dataclass(frozen=True)
 class Solver:
     """One way to step; hashable.
 
-    plan(config, steps, *, eta=0.0) -> Plan; only DDIM takes an eta other than 0.
-    init(latents) -> history, a pytree carried from step to step.
-    step(row, history, latents, clean, noise) -> (latents, history); `noise` is unit normal, and
-    counts for nothing where the solver is deterministic.
+    Attributes:
+      name: as settings give it.
+      plan: (config, steps, *, eta=0.0) -> Plan; only DDIM takes an eta other than 0.
+      remembers: how many earlier agreed estimates a step uses: 0, or 1.
     """
 
     name: str
     plan: Callable[..., Plan]
-    init: Callable[[jax.Array], Any]
-    step: Callable[..., tuple[jax.Array, Any]]
+    remembers: int = 0
 
+    def start(self, latents: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns the history before the first step, whose coefficients there are 0."""
+        return (jnp.zeros_like(latents),) * self.remembers
 
-def _no_history(latents: jax.Array) -> tuple[()]:
-    del latents
-    return ()
+    def step(
+        self,
+        row: Plan,
+        history: tuple[jax.Array, ...],
+        latents: jax.Array,
+        denoised: Denoised,
+        agreed: jax.Array,
+        noise: jax.Array,
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Takes one step.
 
+        Args:
+          row: of the plan.
+          history: earlier agreed estimates, the latest first.
+          latents: z as the solver holds it, [N, h, w, c].
+          denoised: the estimates before agreement.
+          agreed: the clean estimate after agreement.
+          noise: unit normal; counts for nothing where the solver is deterministic.
 
-def _one_step(row: Plan, history: tuple[()], latents, clean, noise):
-    c = row.coefficients
-    return c["latents"] * latents + c["clean"] * clean + c["noise"] * noise, history
-
-
-def _clean_before(latents: jax.Array) -> jax.Array:
-    return jnp.zeros_like(latents)  # its coefficient is 0 at the first step
-
-
-def _two_step(row: Plan, clean_before: jax.Array, latents, clean, noise):
-    del noise
-    c = row.coefficients
-    latents = c["latents"] * latents + c["clean"] * clean + c["clean_before"] * clean_before
-    return latents, clean
+        Returns:
+          The latents after the step, and the history for the next.
+        """
+        c = row.coefficients
+        after = c["latents"] * latents + c["agreed"] * agreed
+        if denoised.renoise is not denoised.clean:
+            after = after + c["renoise"] * (denoised.clean - denoised.renoise)
+        if "noise" in c:
+            after = after + c["noise"] * noise
+        for before in history:
+            after = after + c["agreed_before"] * before
+        return after, (agreed, *history)[: self.remembers]
 
 
 def _float32(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -82,12 +109,15 @@ def _float32(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
-        raise ValueError(f"eta belongs to solver ddim; {name} takes only 0, got {eta}")
+        raise UserError(f"eta belongs to solver ddim; {name} takes only 0, got {eta}")
 
 
 def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Plan:
     """The plan of a solver whose latents the network sees as they are; `table` is alpha^2 [S]."""
-    columns = _float32({"scale": np.ones(len(table)), "a": np.sqrt(table), "s": np.sqrt(1 - table)})
+    alpha = np.sqrt(table)
+    columns = _float32({"scale": np.ones(len(table)), "a": alpha, "s": np.sqrt(1 - table)})
+    # A solver that puts no noise back itself says so.
+    coefficients = {"renoise": alpha * coefficients["latents"], **coefficients}
     return Plan(
         timesteps, columns["scale"], columns["a"], columns["s"], _float32(coefficients), 1.0
     )
@@ -97,7 +127,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Ancestral sampling (DDPM, arXiv 2006.11239, equation 7, over the timesteps of the run)."""
     _refuse_eta("ddpm", eta)
     if config.variance_type.startswith("learned"):
-        raise ValueError(
+        raise UserError(
             f"solver ddpm cannot use a network that learned its variance (variance_type="
             f"{config.variance_type}); choose another solver"
         )
@@ -114,7 +144,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
         table,
         {
             "latents": np.sqrt(alpha_step) * (1 - after) / (1 - table),
-            "clean": np.sqrt(after) * beta_step / (1 - table),
+            "agreed": np.sqrt(after) * beta_step / (1 - table),
             "noise": np.where(timesteps > 0, np.sqrt(variance), 0.0),
         },
     )
@@ -123,7 +153,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """DDIM (arXiv 2010.02502, equation 12); `eta` from 0, deterministic, to 1, DDPM-like."""
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be 0 to 1, got {eta}")
+        raise UserError(f"eta must be 0 to 1, got {eta}")
     timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     whole = timesteps.astype(int)
     everything = alphas_cumprod(config)
@@ -142,7 +172,7 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
         table,
         {
             "latents": kept,
-            "clean": np.sqrt(after) - np.sqrt(table) * kept,
+            "agreed": np.sqrt(after) - np.sqrt(table) * kept,
             "noise": deviation,
         },
     )
@@ -150,7 +180,7 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 def _check_sigmas(name: str, config: ScheduleConfig) -> None:
     if config.sigma_request is not None:
-        raise ValueError(
+        raise UserError(
             f"the scheduler config asks for {config.sigma_request}, which solver {name} does not "
             "do; remove it from scheduler_config.json or choose ddpm, ddim or euler_ancestral"
         )
@@ -184,7 +214,7 @@ def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
     # z' = z + (ratio' - ratio) (z - x0) / ratio
     kept = ratio[1:] / ratio[:-1]
-    coefficients = {"latents": kept, "clean": 1 - kept, "noise": np.zeros(len(kept))}
+    coefficients = {"latents": kept, "agreed": 1 - kept, "renoise": kept}
     return _exploding_plan(timesteps, spacing, ratio, coefficients)
 
 
@@ -197,7 +227,7 @@ def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0
     before, after = ratio[:-1], ratio[1:]
     added = after * np.sqrt(1 - (after / before) ** 2)
     kept = np.sqrt(after**2 - added**2) / before  # (after / before)^2
-    coefficients = {"latents": kept, "clean": 1 - kept, "noise": added}
+    coefficients = {"latents": kept, "agreed": 1 - kept, "renoise": kept, "noise": added}
     return _exploding_plan(timesteps, spacing, ratio, coefficients)
 
 
@@ -209,7 +239,7 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     steps = len(timesteps)
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
     if ratio[-1] == ratio[-2]:
-        raise ValueError(
+        raise UserError(
             "solver dpmpp_2m would end with a step of no length: with final_sigmas_type sigma_min "
             "the last timestep must not be 0; take fewer steps or another timestep_spacing"
         )
@@ -237,8 +267,9 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
         _float32(
             {
                 "latents": sigma[1:] / sigma[:-1],
-                "clean": gain * (1 + slope),
-                "clean_before": -gain * slope,
+                "agreed": gain * (1 + slope),
+                "renoise": alpha[:-1] * sigma[1:] / sigma[:-1],
+                "agreed_before": -gain * slope,
             }
         ),
         1.0,
@@ -270,7 +301,8 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
         table,
         {
             "latents": np.sqrt(after) * skip,
-            "clean": np.sqrt(after) * out,
+            "agreed": np.sqrt(after) * out,
+            "renoise": np.zeros(len(table)),  # all noise is fresh
             "noise": np.sqrt(1 - after),
         },
     )
@@ -279,11 +311,11 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 SOLVERS: dict[str, Solver] = {
     solver.name: solver
     for solver in (
-        Solver("ddpm", plan_ddpm, _no_history, _one_step),
-        Solver("ddim", plan_ddim, _no_history, _one_step),
-        Solver("euler", plan_euler, _no_history, _one_step),
-        Solver("euler_ancestral", plan_euler_ancestral, _no_history, _one_step),
-        Solver("dpmpp_2m", plan_dpmpp_2m, _clean_before, _two_step),
-        Solver("lcm", plan_lcm, _no_history, _one_step),
+        Solver("ddpm", plan_ddpm),
+        Solver("ddim", plan_ddim),
+        Solver("euler", plan_euler),
+        Solver("euler_ancestral", plan_euler_ancestral),
+        Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
+        Solver("lcm", plan_lcm),
     )
 }

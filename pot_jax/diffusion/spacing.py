@@ -7,6 +7,7 @@ The three ways are those of arXiv 2305.08891, table 2: `linspace` includes both 
 import numpy as np
 
 from pot_jax.diffusion.schedule import ScheduleConfig, noise_to_signal
+from pot_jax.errors import UserError
 
 
 def spaced_timesteps(
@@ -21,7 +22,7 @@ def spaced_timesteps(
       whole: round linspace's timesteps; Euler's solvers leave them fractional.
 
     Raises:
-      ValueError: S does not fit the schedule.
+      UserError: S does not fit the schedule.
     """
     total = config.num_train_timesteps
     check_steps(config, steps)
@@ -47,7 +48,7 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     log_snr = -np.log(noise_to_signal(config))  # falls with t
     last = int(np.sum(log_snr >= config.lambda_min_clipped))
     if last == 0:
-        raise ValueError(
+        raise UserError(
             f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "
             f"log(alpha/sigma) ends at {log_snr[0]:.3f}"
         )
@@ -70,12 +71,12 @@ def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
     check_steps(config, steps)
     original = config.original_inference_steps
     if original > config.num_train_timesteps:
-        raise ValueError(
+        raise UserError(
             f"original_inference_steps must be 1 to {config.num_train_timesteps}, the number of "
             f"training timesteps; got {original}"
         )
     if steps > original:
-        raise ValueError(
+        raise UserError(
             f"solver lcm takes 1 to {original} steps, the scheduler's original_inference_steps; "
             f"got {steps}"
         )
@@ -93,11 +94,11 @@ def _trailing(last: int, total: int, steps: int) -> np.ndarray:
 
 
 def check_steps(config: ScheduleConfig, steps: int) -> None:
-    """Raises `ValueError` unless S is a whole number from 1 to T."""
+    """Raises `UserError` unless S is a whole number from 1 to T."""
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise ValueError(f"steps must be a whole number, got {steps!r}")
+        raise UserError(f"steps must be a whole number, got {steps!r}")
     if not 1 <= steps <= config.num_train_timesteps:
-        raise ValueError(
+        raise UserError(
             f"steps must be 1 to {config.num_train_timesteps}, the number of training timesteps; "
             f"got {steps}"
         )
@@ -105,13 +106,13 @@ def check_steps(config: ScheduleConfig, steps: int) -> None:
 
 def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
     if timesteps[0] > config.num_train_timesteps - 1:
-        raise ValueError(
+        raise UserError(
             f"{steps} steps with steps_offset {config.steps_offset} begin at timestep "
             f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
             "take fewer steps"
         )
     if np.any(np.diff(timesteps) >= 0):
-        raise ValueError(
+        raise UserError(
             f"{steps} steps visit a timestep twice: the schedule has only "
             f"{config.num_train_timesteps}; take fewer steps"
         )

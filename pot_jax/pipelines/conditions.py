@@ -1,24 +1,29 @@
-"""What a network is told beside latents and time: prepared once, handed to it at every step.
+"""Conditions: what a network is given besides latents and time, prepared once for all steps.
 
-Conditions are a dict of arrays by the name of the UNet's argument. Each has one row for each row of
-the network's batch: N, or, where guidance takes two halves, 2N rows [unconditional; conditional].
+Conditions are a dict of arrays by the name of the UNet's argument. Each has one row for each batch
+row of the network: N, or, where guidance takes two halves, 2N rows [unconditional; conditional].
 
     text_states    [M, T, D]
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
-    beside         [M, h, w, k]: channels that follow the latents' own; no argument, but more input
+    channels       [M, h, w, k]: inputs that follow the latents' own channels; no argument
 
 They lie in the sampler's `weights` as "conditions", and the sampler knows nothing of them.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pot_jax.diffusion import guidance
+from pot_jax.diffusion.prediction import estimator
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError
 from pot_jax.models.layers import timestep_features
 from pot_jax.parallel.mesh import split_rows
@@ -26,10 +31,23 @@ from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
 
 
+class Conditions(NamedTuple):
+    """The conditions of N levels or pictures."""
+
+    arrays: dict[str, np.ndarray]
+    guided: bool  # whether they have an unconditional half
+    token_ids: np.ndarray  # [N + 1, T] int32, the negative prompt's last
+
+    def joined(self, name: str, rows: np.ndarray) -> "Conditions":
+        """Returns the conditions with one more, [N, ...], the same for both halves."""
+        rows = np.concatenate([rows] * (2 if self.guided else 1))
+        return self._replace(arrays=self.arrays | {name: rows})
+
+
 def text_conditions(
     model: Model, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
-) -> dict[str, jax.Array]:
-    """The conditions that any model has: its prompts, and how far to be guided by them.
+) -> Conditions:
+    """Returns the conditions that any model has: its prompts, and how far they guide it.
 
     Args:
       model: whose text encoder reads the prompts.
@@ -41,21 +59,23 @@ def text_conditions(
       UserError: a prompt is too long, or a negative prompt is given to a network that has guidance
         built in, which was distilled with an empty one.
     """
-    ids = tokenize(model.tokenizer, [*prompts, negative_prompt])
-    states = _encode_text(model.text_encoder, model.params["text_encoder"], ids)
-    *conditional, negative = states
     width = model.unet.config.time_cond_proj_dim
+    if width is not None and negative_prompt:
+        raise UserError(
+            f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
+            "takes no negative prompt; leave it empty"
+        )
+    ids = tokenize(model.tokenizer, [*prompts, negative_prompt])
+    states = np.asarray(_encode_text(model.text_encoder, model.params["text_encoder"], ids))
+    conditional, negative = states[:-1], states[-1:]
     if width is not None:
-        if negative_prompt:
-            raise UserError(
-                f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
-                "takes no negative prompt; leave it empty"
-            )
-        scales = jnp.full(len(conditional), guidance_scale, jnp.float32)
-        embedding = guidance_embedding(scales, width)
-        return {"text_states": jnp.stack(conditional), "timestep_cond": embedding}
-    unconditional = [negative] * len(conditional) if guidance_scale != 1 else []
-    return {"text_states": jnp.stack(unconditional + conditional)}
+        scales = np.full(len(conditional), guidance_scale, np.float32)
+        embedding = np.asarray(guidance_embedding(scales, width))
+        return Conditions({"text_states": conditional, "timestep_cond": embedding}, False, ids)
+    if guidance_scale == 1:
+        return Conditions({"text_states": conditional}, False, ids)
+    unconditional = np.repeat(negative, len(conditional), axis=0)
+    return Conditions({"text_states": np.concatenate([unconditional, conditional])}, True, ids)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -63,11 +83,12 @@ def _encode_text(text_encoder, params, ids):
     return text_encoder.apply({"params": params}, ids).astype(jnp.float32)
 
 
+@partial(jax.jit, static_argnums=1)
 def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
-    """What a network with built-in guidance is told of its scale (arXiv 2310.04378, section 4.3).
+    """Returns the guidance scale as a network with built-in guidance takes it.
 
-    The paper's w counts from the conditional prediction, c + w (c - u), so w = s - 1; its sines
-    and cosines are those of a timestep 1000 w.
+    The paper's w (arXiv 2310.04378, section 4.3) counts from the conditional prediction,
+    c + w (c - u), so w = s - 1; its sines and cosines are those of a timestep 1000 w.
 
     Args:
       guidance_scales: s, [N].
@@ -81,41 +102,46 @@ def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
 
 def denoiser(
     unet: nn.Module,
-    guidance_scale: float,
+    schedule: ScheduleConfig,
+    guide: guidance.Guidance,
+    guided: bool,
     mesh: jax.sharding.Mesh,
     rows_at_once: int | None = None,
-    guidance_rescale: float = 0.0,
-) -> Callable:
-    """One network call for all levels and, with guidance, both halves: rows [uncond; cond].
+) -> Callable[..., tuple[Denoised, object]]:
+    """Returns the sampler's `denoise` of one network call for all levels and both halves.
 
     Args:
       unet: the network.
-      guidance_scale: s, for conditions of two halves.
-      mesh: the devices that the rows are split over.
-      rows_at_once: the most rows computed at a time on each device; None means all.
-      guidance_rescale: see `guidance.guide`.
+      schedule: says what the network predicts, and the limits of clean estimates.
+      guide: how the halves are combined.
+      guided: whether there are two halves.
+      mesh: the devices that the batch rows are split over.
+      rows_at_once: the most batch rows computed at a time on each device; None means all.
 
     Returns:
-      denoise(weights, z [N, h, w, c], timestep []) -> guided prediction [N, h, w, c] float32, where
-      `weights` holds "unet" and "conditions".
+      denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds
+      "unet", "conditions" and, for two halves, the numbers "guidance".
     """
+    to_clean = estimator(schedule)
 
     def network(weights, z, timesteps, conditions):
         named = dict(conditions)
-        if "beside" in named:
-            z = jnp.concatenate([z, named.pop("beside")], axis=-1)
+        if "channels" in named:
+            z = jnp.concatenate([z, named.pop("channels")], axis=-1)
         return unet.apply({"params": weights["unet"]}, z, timesteps, **named)
 
     network = split_rows(network, mesh, rows_at_once)
 
-    def denoise(weights, z, timestep):
-        conditions = weights["conditions"]
-        halves = len(conditions["text_states"]) // len(z)
-        rows = jnp.concatenate([z] * halves)
-        timesteps = jnp.broadcast_to(timestep, len(rows))
-        prediction = network(weights, rows, timesteps, conditions).astype(jnp.float32)
-        if halves == 1:
-            return prediction
-        return guidance.guide(*jnp.split(prediction, 2), guidance_scale, guidance_rescale)
+    def denoise(weights, z, row, memory):
+        rows = jnp.concatenate([z, z]) if guided else z
+        timesteps = jnp.broadcast_to(row.timestep, len(rows))
+        prediction = network(weights, rows, timesteps, weights["conditions"]).astype(jnp.float32)
+        renoise = None
+        if guided:
+            halves = jnp.split(prediction, 2)
+            (prediction, renoise), memory = guide.combine(*halves, weights["guidance"], memory)
+        clean = to_clean(prediction, z, row)
+        renoised = clean if renoise is None else to_clean(renoise, z, row)
+        return Denoised(clean, renoised), memory
 
     return denoise

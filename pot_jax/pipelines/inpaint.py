@@ -1,6 +1,6 @@
 """Painting anew what a mask covers, with Stable Diffusion's inpainting models.
 
-    pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, and beside them the
+    pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, then the
     mask and the encoded picture without what it covers -> decode [B, H, W, 3]
 
 The sampler's levels are the B pictures here, each with noise of its own; nothing passes between
@@ -8,27 +8,29 @@ them.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.config import SamplerSettings
-from pot_jax.diffusion import guidance
-from pot_jax.diffusion.sampler import Parts, chunks, make_chunk, start
+from pot_jax.checks import build
+from pot_jax.config import SamplerSettings, checked_prompts
+from pot_jax.diffusion.guidance import CLASSIFIER_FREE
+from pot_jax.diffusion.sampler import Parts, keys_of
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.conditions import denoiser, text_conditions
-from pot_jax.pipelines.program import autoencoder as autoencoder_calls
-from pot_jax.pipelines.zoom import CHUNK, checked_prompts
+from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
+from pot_jax.pipelines.program import Program, autoencoder, compile_parts
+from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
-from pot_jax.zoom import agreement
+from pot_jax.zoom.agreement import at_delivery
 
 _DECODE_ROWS = 8  # pictures decoded at a time on each device
 
@@ -47,7 +49,7 @@ def inpaint(
     seed: int = 0,
     latents: np.ndarray | None = None,
     devices: list[jax.Device] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Paints anew what a mask covers, in one picture or several.
 
@@ -71,63 +73,53 @@ def inpaint(
       rendering of the picture; take it from `image` where it has to be the same to the last bit.
 
     Raises:
-      ValueError: one line naming what does not fit.
+      UserError: one line naming what does not fit; it is a `ValueError`.
     """
     require_task(model, "inpainting", "inpainting")
-    # Checks them.
-    settings = SamplerSettings(solver, steps, guidance_scale, eta=eta)
+    settings = build(
+        SamplerSettings,
+        {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta},
+        "sampler.",
+    )
     images, masks = _checked_pictures(model, image, mask)
     prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
     if len(prompts) != len(images):
         raise UserError(f"prompt: expected one text, or {len(images)}, got {len(prompts)}")
     mesh = meshes.device_mesh(devices=devices)
+    plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
+    conditions = text_conditions(model, prompts, negative_prompt, guidance_scale)
     networks = model.unet, model.autoencoder, model.schedule
-    program = _assemble(*networks, solver, settings.guidance_scale, mesh, images.shape[:3])
-    weights = meshes.replicate(
-        {name: model.params[name] for name in ("unet", "autoencoder")}
-        | {"conditions": text_conditions(model, prompts, negative_prompt, guidance_scale)},
-        mesh,
-    )
-    beside = program.beside(weights, images, masks)
-    halves = len(weights["conditions"]["text_states"]) // len(images)
-    weights["conditions"]["beside"] = jnp.concatenate([beside] * halves)
+    program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
+    weights = {name: model.params[name] for name in ("unet", "autoencoder")}
+    weights = meshes.replicate(weights | sampler_numbers(settings), mesh)
+    kept = np.asarray(program.encode(weights, images * (1 - masks)))
+    # A cell of the latents is painted if its first pixel is, as in training.
+    factor = model.autoencoder.config.downsample_factor
+    channels = np.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)
+    conditions = conditions.joined("channels", channels)
+    weights["conditions"] = meshes.replicate(conditions.arrays, mesh)
 
-    plan = program.parts.solver.plan(model.schedule, steps, eta=settings.eta)
-    _check_latents(latents, (*beside.shape[:3], model.unet.config.out_channels))
-    state = start(program.parts, plan, jax.random.key(seed), latents)
-    if progress:
-        progress(0, steps)
-    for rows, active, done in chunks(plan, CHUNK):
-        state = program.advance(weights, state, rows, active)
-        if progress:
-            progress(done, len(plan.timesteps))
-    painted = np.asarray(program.decode(weights, state.latents))
-    if not np.isfinite(painted).all():
-        raise UserError("the pictures hold NaN or infinity; try dtype=float32 or another solver")
-    return np.clip(painted, -1, 1).reshape(np.shape(image))
-
-
-class _Program(NamedTuple):
-    """The compiled functions for pictures of one shape."""
-
-    parts: Parts
-    beside: Callable  # (weights, images, masks) -> what goes beside the latents, [B, h, w, 1 + c]
-    advance: Callable  # one chunk of steps
-    decode: Callable  # (weights, latents) -> images
+    shape = (*kept.shape[:3], model.unet.config.out_channels)
+    job = Job(program, plan, weights, mesh, shape)
+    given = None if latents is None else np.asarray(latents)[None]
+    states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
+    painted, _ = deliver(job, states.latents[0], seed)
+    return painted.reshape(np.shape(image))
 
 
 @functools.lru_cache(maxsize=16)
 def _assemble(
     unet: nn.Module,
-    autoencoder: nn.Module,
+    vae: nn.Module,
     schedule: ScheduleConfig,
     solver: str,
-    guidance_scale: float,
+    guided: bool,
     mesh: jax.sharding.Mesh,
     shape: tuple[int, int, int],
-) -> _Program:
-    decode, encode = autoencoder_calls(autoencoder, mesh, _DECODE_ROWS)
-    factor = autoencoder.config.downsample_factor
+) -> Program:
+    """Returns the program for pictures [B, H, W] of one shape, the sampler's levels here."""
+    decode, encode = autoencoder(vae, mesh, _DECODE_ROWS)
+    factor = vae.config.downsample_factor
     count, height, width = shape
     grid = (height // factor, width // factor, unet.config.out_channels)
 
@@ -136,20 +128,18 @@ def _assemble(
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
         return jax.vmap(lambda key: jax.random.normal(key, grid))(keys)
 
-    def beside(weights, images, masks):
-        kept = encode(weights, images * (1 - masks))
-        # A cell of the latents is painted if its first pixel is, as in training.
-        return jnp.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)
+    def finish(weights, latents):
+        decoded = decode(weights, latents)
+        return jnp.clip(decoded, -1, 1), decoded
 
     parts = Parts(
-        denoise=denoiser(unet, guidance_scale, mesh),
-        to_clean=guidance.estimator(schedule),
-        agree=agreement.none,
+        denoise=denoiser(unet, schedule, CLASSIFIER_FREE, guided, mesh),
+        agree=at_delivery(None, None, None),
         first_noise=draw,
         step_noise=draw,
         solver=SOLVERS[solver],
     )
-    return _Program(parts, jax.jit(beside), jax.jit(make_chunk(parts)), jax.jit(decode))
+    return compile_parts(parts, encode, finish, mesh)
 
 
 def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -174,8 +164,3 @@ def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[np.ndarray, 
         )
     masks = np.broadcast_to(masks >= 0.5, images.shape[:3])
     return images, masks[..., None].astype(np.float32)
-
-
-def _check_latents(latents: Any, expected: tuple[int, ...]) -> None:
-    if latents is not None and np.shape(latents) != expected:
-        raise UserError(f"latents: expected unit noise of {expected}, got {np.shape(latents)}")

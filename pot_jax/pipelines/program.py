@@ -1,97 +1,136 @@
-"""Builds the sampler's callables for a latent diffusion model, and compiles them once per recipe.
+"""Builds the sampler's callables for a latent diffusion model, and compiles them once a recipe.
 
-Symbols as in pipeline.py. `weights` is the dict of every array the program takes: `unet` and
-`autoencoder` parameters, `conditions` (conditions.py), and for a photograph `photograph` [H, W, 3]
-and `photograph_latents` [h, w, c].
+Symbols: B samples, N levels; h w the latent grid, H = f h, W = f w the pictures' (f the
+autoencoder's downsampling). `weights` is the dict of every array the program takes: `unet` and
+`autoencoder` parameters, `conditions` (conditions.py), the numbers `guidance` and `agreement`, and
+for a photograph `photograph` [H, W, 3] and `photograph_latents` [h, w, c].
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
-from pot_jax.config import SamplerSettings
-from pot_jax.diffusion import guidance
-from pot_jax.diffusion.sampler import Parts, make_chunk, over_stacks
+from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
+from pot_jax.diffusion.sampler import Parts, make_chunk, over_samples, start_samples
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
-from pot_jax.zoom import agreement, blending, operators
+from pot_jax.zoom import agreement
+from pot_jax.zoom.agreement import BLENDS, SPACES, Blend
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that shapes the compiled program; hashable, so that equal recipes compile once."""
+    """All that shapes the compiled program, and no number; equal recipes compile once."""
 
     unet: nn.Module
     autoencoder: nn.Module
     schedule: ScheduleConfig
-    settings: SamplerSettings
     geometry: Geometry  # of the latents
-    photograph: tuple[int, str] | None  # level, method
     mesh: jax.sharding.Mesh
-    decode_rows: int  # pictures decoded at a time on each device
-    network_rows: int | None = None  # rows of the UNet at a time on each device; None is all
+    guided: bool  # whether the network's batch has an unconditional half
+    solver: Solver = SOLVERS["ddim"]
+    blend: Blend = BLENDS["laplacian"]
+    agreement: Callable = SPACES["pixel"]  # (blend, latent view, pixel view) -> Agree
+    guidance: Guidance = CLASSIFIER_FREE
+    kernel: str = "mean"
+    initial_noise: str = "shared"  # a key of _FIRST_NOISE
+    photograph: tuple[int, str] | None = None  # level, method
+    decode_rows: int | None = None  # pictures decoded at a time on each device; None is all
+    network_rows: int | None = None  # batch rows of the UNet at a time on each device; None is all
 
     @property
     def pixel_geometry(self) -> Geometry:
+        """The placement on the pictures' grid."""
         return self.geometry.scaled(self.autoencoder.config.downsample_factor)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """[N, h, w, c] of a sample."""
+        g = self.geometry
+        return g.levels, g.height, g.width, self.unet.config.out_channels
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """The compiled functions of one recipe."""
+    """The compiled functions of one recipe, for any number of samples."""
 
-    parts: Parts
-    compiled: Callable  # (weights, states, rows, active) -> executable of those shapes
+    begin: Callable  # (init_scale, keys [B], latents [B, N, h, w, c] or None) -> SamplerState
     encode: Callable  # (weights, images [M, H, W, 3]) -> latents [M, h, w, c]
     deliver: Callable  # (weights, latents [N, h, w, c]) -> (images, images before the last render)
+    _chunks: dict[bool, Callable]  # whether it is watched -> one chunk of steps, jitted
+    _executables: dict = dataclasses.field(default_factory=dict)
+
+    def compiled(self, *arguments, watch: bool = False) -> Callable:
+        """Returns the executable of a chunk for (weights, states, rows, active) of these shapes."""
+        key = watch, str(jax.tree.map(jax.typeof, arguments))
+        if key not in self._executables:
+            self._executables[key] = self._chunks[watch].lower(*arguments).compile()
+        return self._executables[key]
+
+
+# How the first noise is drawn; the steps' is always the blend's.
+_FIRST_NOISE = {
+    "shared": lambda blend: blend.noise,
+    "per_level": lambda blend: BLENDS["none"].noise,  # the paper's z_T
+}
 
 
 @functools.lru_cache(maxsize=16)
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
-    s, geometry = recipe.settings, recipe.geometry
     decode, encode = autoencoder(recipe.autoencoder, recipe.mesh, recipe.decode_rows)
-    alone = functools.partial(
-        operators.independent_noise, geometry=geometry, channels=recipe.unet.config.out_channels
-    )
-    shared = functools.partial(operators.shared_noise, **alone.keywords, kernel=s.kernel)
-    shared = alone if s.blend == "none" else shared
+    shape = {"geometry": recipe.geometry, "channels": recipe.unet.config.out_channels}
+    latents, pixels = views(recipe, decode, encode)
     parts = Parts(
         denoise=denoiser(
-            recipe.unet, s.guidance_scale, recipe.mesh, recipe.network_rows, s.guidance_rescale
+            recipe.unet,
+            recipe.schedule,
+            recipe.guidance,
+            recipe.guided,
+            recipe.mesh,
+            recipe.network_rows,
         ),
-        to_clean=guidance.estimator(recipe.schedule),
-        agree=_agreement(recipe, decode, encode),
-        first_noise=alone if s.initial_noise == "per_level" else shared,
-        step_noise=shared,
-        solver=SOLVERS[s.solver],
+        agree=recipe.agreement(recipe.blend, latents, pixels),
+        first_noise=partial(
+            _FIRST_NOISE[recipe.initial_noise](recipe.blend), **shape, kernel=recipe.kernel
+        ),
+        step_noise=partial(recipe.blend.noise, **shape, kernel=recipe.kernel),
+        solver=recipe.solver,
+        memory=recipe.guidance.start,
     )
-    chunk = jax.jit(
-        over_stacks(make_chunk(parts)), donate_argnums=1, out_shardings=replicated(recipe.mesh)
+    return compile_parts(parts, encode, agreement.delivery(recipe.blend, pixels), recipe.mesh)
+
+
+def compile_parts(
+    parts: Parts, encode: Callable, deliver: Callable, mesh: jax.sharding.Mesh
+) -> Program:
+    """Returns the program that runs `parts` on the devices of `mesh`."""
+    whole = replicated(mesh)
+    return Program(
+        begin=jax.jit(partial(start_samples, parts), out_shardings=whole),
+        encode=jax.jit(encode, out_shardings=whole),
+        deliver=jax.jit(deliver, out_shardings=whole),
+        _chunks={
+            watch: jax.jit(
+                over_samples(make_chunk(parts, watch=watch)), donate_argnums=1, out_shardings=whole
+            )
+            for watch in (False, True)
+        },
     )
-    executables = {}
-
-    def compiled(*arguments):
-        key = str(jax.tree.map(jax.typeof, arguments))
-        if key not in executables:
-            executables[key] = chunk.lower(*arguments).compile()
-        return executables[key]
-
-    return Program(parts, compiled, jax.jit(encode), jax.jit(_delivery(recipe, decode)))
 
 
 def autoencoder(
-    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int
+    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int | None
 ) -> tuple[Callable, Callable]:
     """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 
@@ -107,60 +146,26 @@ def autoencoder(
     return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
 
 
-def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable | None:
-    """Returns ground(weights, clean) on `geometry`'s grid; `photograph` names the array to meet."""
+def views(
+    recipe: Recipe, decode: Callable, encode: Callable
+) -> tuple[agreement.View, agreement.View]:
+    """Returns what levels can be compared as: their latents, and their decoded pictures."""
+    on_latents = _grounding(recipe, recipe.geometry, "photograph_latents")
+    on_pixels = _grounding(recipe, recipe.pixel_geometry, "photograph")
+    return (
+        agreement.latent_view(recipe.geometry, on_latents, recipe.kernel),
+        agreement.pixel_view(
+            recipe.pixel_geometry, decode, encode, on_pixels, on_latents, recipe.kernel
+        ),
+    )
+
+
+def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
+    """Returns ground(weights, images) on `geometry`'s grid; `photograph` names its array."""
     if recipe.photograph is None:
-        return None
+        return lambda weights, images: images
     level, method = recipe.photograph
-    ground = PHOTOGRAPH_METHODS[method]
-    return lambda weights, clean: ground(clean, weights[photograph], geometry, level=level)
-
-
-def _agreement(recipe: Recipe, decode: Callable, encode: Callable) -> agreement.Agree:
-    s = recipe.settings
-    options = {"weight": s.blend_weight, "kernel": s.kernel}
-    latents, pixels = recipe.geometry, recipe.pixel_geometry
-    ground_latents = _grounding(recipe, latents, "photograph_latents")
-    ground_pixels = _grounding(recipe, pixels, "photograph")
-
-    def build(geometry: Geometry, pixel: bool) -> agreement.Agree:
-        if s.blend == "gradient":
-            descend = functools.partial(
-                blending.descend,
-                geometry=geometry,
-                steps=s.gradient_steps,
-                optimizer=optax.adam(s.gradient_rate),
-                **options,
-            )
-            to_images = decode if pixel else lambda weights, clean: clean
-            return agreement.by_gradient(descend, to_images, ground_latents)
-        consistent = functools.partial(
-            blending.consistent, geometry=geometry, blend=s.blend, **options
-        )
-        if pixel:
-            return agreement.in_pixels(decode, encode, consistent, ground_pixels)
-        return agreement.in_latents(consistent, ground_latents)
-
-    if s.space == "delivery":
-        return agreement.none
-    if s.space == "latent":
-        return build(latents, pixel=False)
-    return agreement.every(s.pixel_every, build(pixels, pixel=True), build(latents, pixel=False))
-
-
-def _delivery(recipe: Recipe, decode: Callable) -> Callable:
-    """Decode, then blend and render once more in pixels, whatever the space was."""
-    s, geometry = recipe.settings, recipe.pixel_geometry
-    blend = blending.BLENDS.get(s.blend, blending.BLENDS["laplacian"])
-    ground = _grounding(recipe, geometry, "photograph")
-
-    def deliver(weights, latents):
-        before = decode(weights, latents)
-        images = ground(weights, before) if ground else before
-        if s.blend == "none":  # independent sampling: nothing may pass between levels
-            return jnp.clip(images, -1, 1), before
-        stack = blend(images, geometry, weight=s.blend_weight, kernel=s.kernel)
-        # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
-        return operators.render(jnp.clip(stack, -1, 1), geometry, kernel=s.kernel), before
-
-    return deliver
+    ground = partial(
+        PHOTOGRAPH_METHODS[method], geometry=geometry, level=level, kernel=recipe.kernel
+    )
+    return lambda weights, images: ground(images, weights[photograph])

@@ -1,9 +1,9 @@
-"""Super-resolution of a delivered zoom: each level enlarged with its prompt, then made to agree.
+"""Super-resolution of a delivered zoom: each level upscaled with its prompt, then made to agree.
 
-    pictures [N, H, W, 3], noised a little -> UNet on [2N, H, W, 4 + 3], its latents beside them
+    pictures [N, H, W, 3], noised a little -> UNet on [2N, H, W, 4 + 3], next to its latents
     -> decode [N, fH, fW, 3] -> blend + render at the new size
 
-f is what the upscaler's autoencoder enlarges by, 4 for Stable Diffusion's. It is the sampler and
+f is the upsampling of the upscaler's autoencoder, 4 for Stable Diffusion's. It is the sampler and
 the delivery of any zoom: the small pictures' grid is the latents' grid here, their noise and that
 of the latents is rendered noise, so that levels which see the same place see the same noise, and
 they are made to agree once, as pictures.
@@ -11,40 +11,64 @@ they are made to agree once, as pictures.
 
 import dataclasses
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from pot_jax.checks import build, plain
 from pot_jax.config import RunSettings, UpscalerSettings
-from pot_jax.diffusion.sampler import SamplerState, stack_states, start
+from pot_jax.diffusion import guidance
+from pot_jax.diffusion.sampler import key_of
 from pot_jax.diffusion.schedule import signal_and_noise
+from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
-from pot_jax.pipelines.conditions import text_conditions
+from pot_jax.pipelines.conditions import Conditions, text_conditions
+from pot_jax.pipelines.identity import digest, model_identity
+from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
 from pot_jax.pipelines.program import Recipe, assemble
-from pot_jax.pipelines.zoom import Job, Zoom, deliver, run
+from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
-from pot_jax.weights.layouts.families import LowRes, require_task
+from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
-from pot_jax.zoom import operators
+from pot_jax.zoom import agreement
+from pot_jax.zoom.agreement import SPACES, find_blend
 from pot_jax.zoom.geometry import Geometry
 
-# Folded into a stack's seed: the enlarging draws other noise than the sampling did.
+# Folded into a sample's seed: upscaling draws other noise than the sampling did.
 _KEY = 4
 
 
-def enlarge(
+@dataclasses.dataclass(frozen=True)
+class PreparedUpscaler:
+    """An upscaler, checked and made ready for the pictures of any zoom of one geometry."""
+
+    settings: RunSettings  # of the whole run
+    recipe: Recipe
+    conditions: Conditions
+    scales: tuple[float, float]  # signal and noise of the noised small pictures
+    weights: dict  # without the conditions
+    plan: Any
+    weights_digest: str  # of the zoom's model and this one together
+    identity: dict[str, str]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The placement on the large pictures' grid."""
+        return self.recipe.pixel_geometry
+
+
+def upscale(
     zoom: Zoom,
     upscaler: Model,
     *,
     devices: list[jax.Device] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> Zoom:
-    """Enlarges a zoom, by 4 with Stable Diffusion's x4 upscaler.
+    """Upscales a zoom, by 4 with Stable Diffusion's x4 upscaler.
 
     Args:
       zoom: from `pot_jax.sample`.
@@ -59,23 +83,21 @@ def enlarge(
       latents are still those of the small ones.
 
     Raises:
-      ValueError: one line naming what does not fit.
+      UserError: one line naming what does not fit; it is a `ValueError`.
     """
-    known = [field.name for field in dataclasses.fields(UpscalerSettings) if field.name != "path"]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"unknown setting {name!r}; upscaler settings: {', '.join(known)}")
+    if "path" in settings:
+        raise UserError("unknown setting 'path'; the upscaler is the model that is given")
     if zoom.settings.upscaler.path:
-        raise UserError("this zoom is enlarged already; start from the one that sample returned")
-    chosen = UpscalerSettings(upscaler.source, **settings)
-    job = prepare(
+        raise UserError("this zoom is upscaled already; start from the one that sample returned")
+    chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
+    prepared = prepare(
         upscaler,
         dataclasses.replace(zoom.settings, upscaler=chosen),
         zoom.geometry,
         zoom.weights_digest,
-        devices=devices,
+        meshes.device_mesh(devices=devices),
     )
-    return enlarge_zoom(job, zoom, progress)
+    return upscale_prepared(prepared, zoom, progress)
 
 
 def prepare(
@@ -83,67 +105,61 @@ def prepare(
     settings: RunSettings,
     geometry: Geometry,
     zoom_digest: str,
-    *,
-    devices: list[jax.Device] | None = None,
-) -> Job:
-    """Checks what can be checked before the long work, and assembles the program.
+    mesh: jax.sharding.Mesh,
+) -> PreparedUpscaler:
+    """Checks what can be checked before the long work.
 
     Args:
       upscaler: whose networks run.
       settings: of the whole run.
       geometry: of the small pictures.
       zoom_digest: of the weights that the small pictures come from.
-      devices: default all.
-
-    Returns:
-      A job that lacks only the small pictures; its geometry and digest are the whole run's.
+      mesh: the devices.
 
     Raises:
       UserError: naming what does not fit.
     """
-    require_task(upscaler, "upscaling", "enlarging a zoom")
-    chosen = settings.upscaler
+    require_task(upscaler, "upscaling", "upscaling a zoom")
+    chosen, s = settings.upscaler, settings.sampler
     _check_noise_level(upscaler, chosen.noise_level)
-    recipe = Recipe(
-        unet=upscaler.unet,
-        autoencoder=upscaler.autoencoder,
-        schedule=upscaler.schedule,
-        settings=dataclasses.replace(
-            settings.sampler,
-            solver=chosen.solver,
-            steps=chosen.steps,
-            guidance_scale=chosen.guidance_scale,
-            guidance_rescale=0.0,
-            eta=0.0,
-            space="delivery",
-            initial_noise="shared",
-        ),
-        geometry=geometry,
-        photograph=None,
-        mesh=meshes.device_mesh(devices=devices),
-        decode_rows=1,  # a row of the decoder costs many times what one of the UNet does
-        network_rows=chosen.rows,
-    )
-    program = assemble(recipe)
     conditions = text_conditions(
         upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
     )
     if upscaler.unet.config.has_classes:
-        rows = len(conditions["text_states"])
-        conditions["class_labels"] = jnp.full(rows, chosen.noise_level, jnp.int32)
+        levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
+        conditions = conditions.joined("class_labels", levels)
+    recipe = Recipe(
+        unet=upscaler.unet,
+        autoencoder=upscaler.autoencoder,
+        schedule=upscaler.schedule,
+        geometry=geometry,
+        mesh=mesh,
+        guided=conditions.guided,
+        solver=SOLVERS[chosen.solver],
+        blend=find_blend(s.blend),
+        agreement=SPACES["delivery"],
+        kernel=s.kernel,
+        decode_rows=1,  # decoding a picture costs many times what a batch row of the UNet does
+        network_rows=chosen.rows,
+    )
+    alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
+    numbers = agreement.Numbers(np.float32(s.blend_weight), None, None, None)
     weights = {
         "unet": upscaler.params["unet"],
         "autoencoder": upscaler.params["autoencoder"],
-        "conditions": conditions,
-        "small_scales": _scales(upscaler.low_res, chosen.noise_level),
+        "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
+        "agreement": numbers,
     }
-    return Job(
+    ours = model_identity(upscaler) | {"settings": digest({**plain(chosen), "path": "", "rows": 0})}
+    return PreparedUpscaler(
         settings,
         recipe,
-        program,
-        program.parts.solver.plan(upscaler.schedule, chosen.steps),
-        meshes.replicate(weights, recipe.mesh),
+        conditions,
+        (float(alpha[chosen.noise_level]), float(sigma[chosen.noise_level])),
+        meshes.replicate(weights, mesh),
+        recipe.solver.plan(upscaler.schedule, chosen.steps),
         combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
+        {f"upscaler {name}": value for name, value in ours.items()},
     )
 
 
@@ -157,48 +173,54 @@ def _check_noise_level(upscaler: Model, noise_level: int) -> None:
         )
 
 
-def _scales(low_res: LowRes, noise_level: int) -> jax.Array:
-    alpha, sigma = signal_and_noise(low_res.schedule)
-    return jnp.asarray([alpha[noise_level], sigma[noise_level]], jnp.float32)
-
-
-def enlarge_zoom(job: Job, zoom: Zoom, progress: Callable[[int, int], None] | None = None) -> Zoom:
-    """Enlarges one stack.
+def upscale_prepared(
+    prepared: PreparedUpscaler, zoom: Zoom, progress: Progress | None = None
+) -> Zoom:
+    """Upscales one sample.
 
     Args:
-      job: from `prepare`.
+      prepared: from `prepare`.
       zoom: whose settings.seed the noise is drawn from.
-      progress: as in `enlarge`.
+      progress: as in `upscale`.
 
     Raises:
       UserError: the pictures hold NaN or infinity.
     """
     began = time.perf_counter()
-    job, states = begin(job, zoom)
-    states, _ = run(job, states, progress=progress)
+    job, key = job_for(prepared, zoom)
+    states, _ = run(job, begin(job, key[None]), progress=progress)
     images, before = deliver(job, states.latents[0], zoom.settings.seed)
     return dataclasses.replace(
         zoom,
         images=images,
         before_render=before,
-        settings=dataclasses.replace(job.settings, seed=zoom.settings.seed, stacks=1),
-        geometry=job.recipe.pixel_geometry,
-        weights_digest=job.weights_digest,
-        timings=zoom.timings | {"upscaling_seconds": time.perf_counter() - began},
+        settings=dataclasses.replace(prepared.settings, seed=zoom.settings.seed, num_samples=1),
+        geometry=prepared.geometry,
+        weights_digest=prepared.weights_digest,
+        timings={**zoom.timings, "upscaling_seconds": time.perf_counter() - began},
+        identity={**zoom.identity, **prepared.identity},
     )
 
 
-def begin(job: Job, zoom: Zoom) -> tuple[Job, SamplerState]:
-    """Returns the job with the zoom's pictures in its conditions, and the state to start from."""
-    small, latents = jax.random.split(jax.random.fold_in(jax.random.key(zoom.settings.seed), _KEY))
-    sampler = job.recipe.settings
-    draw = partial(operators.shared_noise, kernel=sampler.kernel)
-    draw = operators.independent_noise if sampler.blend == "none" else draw
-    alpha, sigma = job.weights["small_scales"]
-    noised = alpha * zoom.images + sigma * draw(small, job.recipe.geometry, 3)
-    conditions = job.weights["conditions"]
-    halves = len(conditions["text_states"]) // len(noised)
-    beside = meshes.replicate(jnp.concatenate([noised] * halves), job.recipe.mesh)
-    weights = job.weights | {"conditions": conditions | {"beside": beside}}
-    states = stack_states([start(job.program.parts, job.plan, latents)])
-    return dataclasses.replace(job, weights=weights), meshes.replicate(states, job.recipe.mesh)
+def job_for(prepared: PreparedUpscaler, zoom: Zoom) -> tuple[Job, jax.Array]:
+    """Returns the job that upscales one sample, and the key of its noise."""
+    recipe = prepared.recipe
+    noised, key = _noised(
+        np.uint32(zoom.settings.seed),
+        zoom.images,
+        *np.float32(prepared.scales),
+        recipe.blend,
+        recipe.geometry,
+        recipe.kernel,
+    )
+    conditions = prepared.conditions.joined("channels", np.asarray(noised)).arrays
+    weights = prepared.weights | {"conditions": meshes.replicate(conditions, recipe.mesh)}
+    job = Job(assemble(recipe), prepared.plan, weights, recipe.mesh, recipe.latent_shape)
+    return job, key
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _noised(seed, images, alpha, sigma, blend, geometry, kernel):
+    """The small pictures, noised as levels share it, and the key that is left for the latents."""
+    small, latents = jax.random.split(jax.random.fold_in(key_of(seed), _KEY))
+    return alpha * images + sigma * blend.noise(small, geometry, 3, kernel=kernel), latents

@@ -1,79 +1,79 @@
-"""The whole walk, in order: prompts -> text states -> latents -> scan -> pictures that agree.
+"""Samples a zoom: prompts and a model in, pictures that agree out, and a folder where wanted.
 
     prompts -> token ids [N+1, T] -> text states [2N, T, D] -> latents [N, h, w, c]
     -> scan of {UNet on [2N, h, w, c] -> clean estimates -> photograph -> blend -> render -> step}
-    -> decode [N, H, W, 3] -> blend + render in pixels
+    -> decode [N, H, W, 3] -> blend + render in pixels (-> upscale, blend + render) -> files
 
 N levels; T tokens; h w the latent grid, H = f h, W = f w the pictures' (f the autoencoder's
-downsampling). A batch of B stacks (seeds) adds a leading axis B to the latents.
+downsampling). B samples (seeds) add a leading axis B to the latents.
 """
 
 import dataclasses
-import time
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.config import (
-    EmbeddingSettings,
-    LoraSettings,
-    PhotographSettings,
-    RunSettings,
-    SamplerSettings,
-    ZoomSettings,
-)
-from pot_jax.diffusion.sampler import SamplerState, chunks, stack_states, start
-from pot_jax.diffusion.solvers import Plan
-from pot_jax.errors import UserError
+from pot_jax.checks import build, plain
+from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
+from pot_jax.diffusion import guidance
+from pot_jax.diffusion.guidance import Guidance
+from pot_jax.diffusion.sampler import keys_of
+from pot_jax.diffusion.solvers import SOLVERS, Solver
+from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
+from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
-from pot_jax.pipelines.program import Program, Recipe, assemble
+from pot_jax.pipelines.identity import digest, generator_identity, model_identity, own_part
+from pot_jax.pipelines.job import Job, Progress, Watched, begin, deliver, run
+from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.runs.folder import (
+    SavedStates,
+    claim_run,
+    complete_run,
+    sample_folder,
+    write_zoom,
+)
+from pot_jax.runs.reading import read_zoom
+from pot_jax.runs.record import Record
+from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
+from pot_jax.zoom import agreement
+from pot_jax.zoom.agreement import SPACES, Blend, find_blend
 from pot_jax.zoom.geometry import Geometry
 
-# Steps in one compiled scan: often enough for a live progress bar, rarely enough that returning to
-# Python costs nothing beside the network.
-CHUNK = 5
+
+class OwnParts(NamedTuple):
+    """Functions from Python that take the place of parts by name; None leaves the named one."""
+
+    solver: Solver | None = None
+    blend: Callable | None = None  # (images, geometry, *, weight, kernel) -> stack, or a `Blend`
+    agreement: Callable | None = None  # (blend, latent view, pixel view) -> Agree
+    guidance: Guidance | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Zoom:
-    """A sampled zoom stack."""
-
-    images: np.ndarray  # delivered pictures, [N, H, W, 3], float32 in [-1, 1], agreeing
-    before_render: np.ndarray  # as decoded, before the last blend and render, [N, H, W, 3]
-    latents: np.ndarray  # [N, h, w, c], float32
-    settings: RunSettings  # with this stack's own seed
-    geometry: Geometry  # of the pictures
-    weights_digest: str
-    timings: dict[str, float]  # compile_seconds, seconds_per_step
-
-    def save(self, folder: str) -> None:
-        """Writes pictures, stack, contact sheet, metrics and movie into `folder`.
-
-        Raises:
-          UserError: the folder holds something else, or cannot be written.
-        """
-        from pot_jax.runs import folder as workdir
-
-        workdir.save_zoom(self, folder)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
+class PreparedZoom:
     """Settings and a model, checked and made ready to run."""
 
     settings: RunSettings
-    recipe: Recipe  # the facts the program was compiled from
-    program: Program
-    plan: Plan
-    weights: dict  # every array that the program takes
+    job: Job
+    geometry: Geometry  # of the sampled pictures
+    identity: dict[str, str]  # of the sampled zoom
     weights_digest: str
+    upscaler: upscale.PreparedUpscaler | None
+    latents: np.ndarray | None  # unit noise to begin from, [B, N, h, w, c]
+
+    @property
+    def record(self) -> Record:
+        """What the run is, to the size that it is delivered at."""
+        last = self.upscaler or self
+        identity = self.identity | (self.upscaler.identity if self.upscaler else {})
+        return Record(self.settings, last.geometry, last.weights_digest, identity)
 
 
 def sample(
@@ -90,11 +90,17 @@ def sample(
     photograph_method: str = "project",
     seed: int = 0,
     latents: Any = None,
+    solver: str | Solver = "ddim",
+    blend: str | Blend | Callable = "laplacian",
+    agreement: Callable | None = None,
+    guidance: Guidance | None = None,
+    workdir: str | os.PathLike | None = None,
     devices: list[jax.Device] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    callback: Callable[[Watched], None] | None = None,
     **sampler: Any,
 ) -> Zoom:
-    """Samples one zoom stack.
+    """Samples one zoom.
 
     Args:
       model: from `pot_jax.load`.
@@ -110,204 +116,255 @@ def sample(
       photograph_method: "project" (exact) or "adam" (the paper's).
       seed: of all noise.
       latents: unit noise [N, h, w, c] to begin from instead of drawn noise.
+      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own.
+      blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
+        zoom stack, as in `zoom.blending`.
+      agreement: your own function (blend, latent view, pixel view) -> agree, as in
+        `zoom.agreement.SPACES`, instead of that of `space`.
+      guidance: your own `diffusion.guidance.Guidance`.
+      workdir: a folder to leave the run's files in; a killed run resumes there, and a complete one
+        is read back.
       devices: to split the levels over; default all.
       progress: called with (steps done, steps in all), first with 0 before compilation.
-      **sampler: fields of `config.SamplerSettings`: solver, steps, guidance_scale,
-        guidance_rescale, eta, space ("pixel" or "latent"), pixel_every, blend, blend_weight,
+      callback: called after each chunk of steps with its clean estimates and disagreement
+        (`pipelines.job.Watched`).
+      **sampler: other fields of `config.SamplerSettings`: steps, guidance_scale,
+        guidance_rescale, eta, space ("pixel", "latent" or "delivery"), pixel_every, blend_weight,
         kernel, initial_noise, ...
 
     Returns:
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].
 
     Raises:
-      ValueError: one line naming what does not fit.
+      UserError: one line naming what does not fit; it is a `ValueError`.
     """
-    known = [field.name for field in dataclasses.fields(SamplerSettings)]
-    for name in sampler:
-        if name not in known:
-            raise UserError(f"unknown setting {name!r}; sampler settings: {', '.join(known)}")
-    path = photograph if isinstance(photograph, str) else ""
-    settings = RunSettings(
-        model=model.source,
-        prompts=checked_prompts(prompts),
-        negative_prompt=negative_prompt,
-        seed=seed,
-        sampler=SamplerSettings(**sampler),
-        zoom=ZoomSettings(zoom_factor, height, width, tuple(map(tuple, placement))),
-        photograph=PhotographSettings(path, photograph_level, photograph_method),
+    own = OwnParts(
+        solver=None if isinstance(solver, str) else solver,
+        blend=None if isinstance(blend, str) else blend,
+        agreement=agreement,
+        guidance=guidance,
     )
-    pixels = None if isinstance(photograph, str) else photograph
-    job = prepare(model, settings, photograph=pixels, devices=devices)
-    states = begin(job, latents=None if latents is None else np.asarray(latents)[None])
-    states, timings = run(job, states, progress=progress)
-    return finish(job, states, timings)[0]
+    named = {"solver": solver, "blend": blend}
+    sampler |= {part: name for part, name in named.items() if isinstance(name, str)}
+    path = os.fspath(photograph) if isinstance(photograph, str | os.PathLike) else ""
+    settings = build(
+        RunSettings,
+        {
+            "model": model.source,
+            "prompts": checked_prompts(prompts),
+            "negative_prompt": negative_prompt,
+            "seed": seed,
+            "sampler": sampler,
+            "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
+            | {"placement": tuple(map(tuple, placement))},
+            "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
+        },
+    )
+    prepared = prepare(
+        model,
+        settings,
+        photograph=None if path else photograph,
+        latents=None if latents is None else np.asarray(latents)[None],
+        own_parts=own,
+        devices=devices,
+    )
+    zooms = sample_run(prepared, workdir, progress=progress, callback=callback)
+    return zooms[0] if zooms is not None else read_zoom(workdir)
 
 
 def prepare(
     model: Model,
     settings: RunSettings,
     *,
+    upscaler: Model | None = None,
     photograph: np.ndarray | None = None,
+    latents: np.ndarray | None = None,
+    own_parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
     devices: list[jax.Device] | None = None,
-) -> Job:
+) -> PreparedZoom:
     """Checks everything that can be checked before the long work, and assembles the program.
 
     Args:
       model: whose networks run.
       settings: what to sample; what they say of LoRAs and embeddings gives way to what the model
         was loaded with, digests included.
-      photograph: pixels [H, W, 3] in [-1, 1], where they do not come from settings.photograph.path.
+      upscaler: the model of `settings.upscaler.path`, where that is given.
+      photograph: pixels [H, W, 3] in [-1, 1], where they do not come from a path.
+      latents: unit noise [B, N, h, w, c] to begin from.
+      own_parts: functions that take the place of parts by name.
       devices: default all.
 
     Raises:
-      UserError: naming what does not fit.
+      UserError: one line naming what does not fit.
     """
+    _check_own_parts(own_parts)
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
-        loras=tuple(LoraSettings(*file) for file in model.loras),
-        embeddings=tuple(EmbeddingSettings(*file) for file in model.embeddings),
+        model=model.source,
+        loras=tuple(model.loras),
+        embeddings=tuple(model.embeddings),
+        own_parts=tuple(
+            own_part(name, value)
+            for name, value in own_parts._asdict().items()
+            if value is not None
+        ),
     )
+    s = settings.sampler
     prompts = checked_prompts(settings.prompts)
-    geometry = latent_geometry(model, len(prompts), settings.zoom)
-    scale = settings.sampler.guidance_scale
-    if settings.sampler.guidance_rescale and model.unet.config.time_cond_proj_dim is not None:
+    on_latents = latent_geometry(model, len(prompts), settings.zoom)
+    if s.guidance_rescale and model.unet.config.time_cond_proj_dim is not None:
         raise UserError(
             f"sampler.guidance_rescale: {model.name} has its guidance built in "
             "(time_cond_proj_dim), of which there is nothing to take back; leave it 0"
         )
-    conditions = text_conditions(model, prompts, settings.negative_prompt, scale)
     grounded = photograph is not None or settings.photograph.path
+    solver = own_parts.solver or SOLVERS[s.solver]
+    plan = solver.plan(model.schedule, s.steps, eta=s.eta)
+    conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
         schedule=model.schedule,
-        settings=settings.sampler,
-        geometry=geometry,
-        photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
+        geometry=on_latents,
         mesh=meshes.device_mesh(devices=devices),
+        guided=conditions.guided,
+        solver=solver,
+        blend=find_blend(own_parts.blend or s.blend),
+        agreement=own_parts.agreement or SPACES[s.space],
+        guidance=own_parts.guidance or guidance.CLASSIFIER_FREE,
+        kernel=s.kernel,
+        initial_noise=s.initial_noise,
+        photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         decode_rows=settings.decode_rows,
     )
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
+    upscaling = None
+    if settings.upscaler.path:
+        upscaling = upscale.prepare(
+            upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
+        )
     program = assemble(recipe)
-    plan = program.parts.solver.plan(
-        model.schedule, settings.sampler.steps, eta=settings.sampler.eta
-    )
     weights = {
         "unet": model.params["unet"],
         "autoencoder": model.params["autoencoder"],
-        "conditions": conditions,
+        "conditions": conditions.arrays,
+        **sampler_numbers(s),
     }
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
-        pixels = meshes.replicate(pixels, recipe.mesh)
-        weights["photograph"] = pixels
-        weights["photograph_latents"] = program.encode(weights, pixels[None])[0]
-    return Job(settings, recipe, program, plan, weights, model.digest)
-
-
-def begin(job: Job, latents: np.ndarray | None = None) -> SamplerState:
-    """Returns the joined states of `settings.stacks` stacks, seeds seed, seed + 1, ...
-
-    Args:
-      job: from `prepare`.
-      latents: unit noise [B, N, h, w, c] instead of drawn noise.
-    """
-    seeds = stack_seeds(job.settings)
+        weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
+        weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
+    identity = {
+        **model_identity(model),
+        "prompts": digest([conditions.token_ids.tolist(), conditions.guided]),
+        "geometry": digest(on_latents.to_json()),
+        "sampler": digest(plain(s)),
+        "own parts": digest([plain(own) for own in settings.own_parts]),
+        "seeds": digest(sample_seeds(settings)),
+        "generator": generator_identity(),
+    }
+    if grounded:
+        identity["photograph"] = digest([digest(pixels), *recipe.photograph])
     if latents is not None:
-        g, channels = job.recipe.geometry, job.recipe.unet.config.out_channels
-        shape = (g.levels, g.height, g.width, channels)
-        if latents.shape[1:] != shape:
-            raise UserError(f"latents: expected unit noise of {shape}, got {latents.shape[1:]}")
-    given = [None] * len(seeds) if latents is None else latents
-    states = [
-        start(job.program.parts, job.plan, jax.random.key(seed), noise)
-        for seed, noise in zip(seeds, given)
-    ]
-    return meshes.replicate(stack_states(states), job.recipe.mesh)
+        identity["given latents"] = digest(np.asarray(latents, np.float32))
+    job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
+    return PreparedZoom(
+        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
+    )
 
 
-def run(
-    job: Job,
-    states: SamplerState,
+def sample_run(
+    prepared: PreparedZoom,
+    workdir: str | os.PathLike | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    save: Callable[[SamplerState, int], None] | None = None,
-) -> tuple[SamplerState, dict[str, float]]:
-    """Takes `states` through the rest of the plan.
+    progress: Progress | None = None,
+    callback: Callable[[Watched], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Zoom] | None:
+    """Walks the rest of a run: resumes it or begins, samples, delivers and writes.
 
     Args:
-      job: from `prepare`.
-      states: from `begin`, or restored.
+      prepared: from `prepare`.
+      workdir: a folder for the run's files; None keeps nothing on disk.
       progress: called with (steps done, steps in all), first before compilation.
-      save: called with (states, steps done) after every chunk but the last.
+      callback: called with what each chunk's steps show.
+      say: called with what goes on after the last step, in words.
 
     Returns:
-      The last states and {"compile_seconds", "seconds_per_step"}.
-    """
-    total = len(job.plan.timesteps)
-    first = done = int(states.step)
-    if progress:
-        progress(done, total)
-    compile_seconds, stepping = 0.0, 0.0
-    advance = None
-    for rows, active, done in chunks(job.plan, CHUNK, first):
-        if advance is None:
-            began = time.perf_counter()
-            advance = job.program.compiled(job.weights, states, rows, active)
-            compile_seconds = time.perf_counter() - began
-        began = time.perf_counter()
-        states = jax.block_until_ready(advance(job.weights, states, rows, active))
-        stepping += time.perf_counter() - began
-        if progress:
-            progress(done, total)
-        if save and done < total:
-            save(states, done)
-    seconds = stepping / max(total - first, 1)
-    return states, {"compile_seconds": compile_seconds, "seconds_per_step": seconds}
-
-
-def finish(job: Job, states: SamplerState, timings: dict[str, float]) -> list[Zoom]:
-    """Decodes every stack and makes its pictures agree to the last bit.
+      One `Zoom` a sample; None where the folder already holds the complete run.
 
     Raises:
-      UserError: the pictures hold NaN or infinity.
+      UserError: the folder holds another run or cannot be written, or pictures are not finite.
     """
+    job, settings, keeps = prepared.job, prepared.settings, workdir is not None
+    if keeps and claim_run(workdir, prepared.record):
+        return None
+    states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
+    saved = SavedStates(workdir, settings.save_every) if keeps else None
+    if keeps:
+        states = meshes.replicate(saved.restore(states), job.mesh)
+    states, timings = run(
+        job, states, progress=progress, save=saved and saved.save, callback=callback
+    )
+    say("decoding and writing" if keeps else "decoding")
     zooms = []
-    for seed, latents in zip(stack_seeds(job.settings), states.latents):
-        images, before = deliver(job, latents, seed)
-        zooms.append(
-            Zoom(
-                images=images,
-                before_render=before,
-                latents=np.asarray(latents),
-                settings=dataclasses.replace(job.settings, seed=seed, stacks=1),
-                geometry=job.recipe.pixel_geometry,
-                weights_digest=job.weights_digest,
-                timings=dict(timings),
+    for index, seed in enumerate(sample_seeds(settings)):
+        zoom = _finished(prepared, states.latents[index], seed, timings)
+        if prepared.upscaler is not None:
+            zoom = upscale.upscale_prepared(
+                prepared.upscaler, zoom, lambda done, of: say(f"upscaling, {done} of {of} steps")
             )
-        )
+        if keeps:
+            write_zoom(zoom, sample_folder(workdir, settings, index))
+        zooms.append(zoom)
+    if keeps:
+        complete_run(workdir, settings, timings)
+        saved.remove()
     return zooms
 
 
-def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes the latents of one stack, [N, h, w, c]; pictures as rendered, and as decoded.
-
-    Raises:
-      UserError: the pictures hold NaN or infinity.
-    """
-    images, before = job.program.deliver(job.weights, latents)
-    if not np.isfinite(images).all():
-        raise UserError(
-            f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
-            " guidance_scale or another solver"
-        )
-    return np.asarray(images), np.asarray(before)
+def _check_own_parts(own: OwnParts) -> None:
+    kinds = {"solver": Solver, "guidance": Guidance}
+    for part, value in own._asdict().items():
+        kind = kinds.get(part)
+        if value is not None and not (isinstance(value, kind) if kind else callable(value)):
+            expected = f"a {kind.__name__}" if kind else "a function"
+            raise UserError(f"{part}: expected {expected}, got {shown(repr(value))}")
 
 
-def stack_seeds(settings: RunSettings) -> list[int]:
-    """The seeds of a run's stacks."""
-    return [settings.seed + b for b in range(settings.stacks)]
+def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
+    """Returns the numbers of the settings as the program takes them, float32 and int32 scalars."""
+    return {
+        "guidance": guidance.Numbers(*np.float32([s.guidance_scale, s.guidance_rescale])),
+        "agreement": agreement.Numbers(
+            blend_weight=np.float32(s.blend_weight),
+            pixel_every=np.int32(s.pixel_every),
+            gradient_steps=np.int32(s.gradient_steps),
+            gradient_rate=np.float32(s.gradient_rate),
+        ),
+    }
+
+
+def _finished(
+    prepared: PreparedZoom, latents: jax.Array, seed: int, timings: dict[str, float]
+) -> Zoom:
+    images, before = deliver(prepared.job, latents, seed)
+    return Zoom(
+        images=images,
+        before_render=before,
+        latents=np.asarray(latents),
+        settings=dataclasses.replace(prepared.settings, seed=seed, num_samples=1),
+        geometry=prepared.geometry,
+        weights_digest=prepared.weights_digest,
+        timings=dict(timings),
+        identity=prepared.identity | {"seeds": digest([seed])},
+    )
+
+
+def sample_seeds(settings: RunSettings) -> list[int]:
+    """Returns the seeds of a run's samples."""
+    return [settings.seed + b for b in range(settings.num_samples)]
 
 
 def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
@@ -337,25 +394,13 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     h, w = height // factor, width // factor
     try:
         return Geometry(levels, zoom.zoom_factor, h, w, offsets)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(
             f"pictures of {height} x {width} pixels have latents of {h} x {w}, where: {error}"
         ) from error
 
 
-def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Returns the prompts as a tuple, or raises UserError: at least one, none empty."""
-    if isinstance(prompts, str):
-        raise UserError("prompts: expected a list of texts, one per level, got one text")
-    if not len(prompts):
-        raise UserError("prompts: expected at least one, got none; give one text per zoom level")
-    for level, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"prompts: the prompt of level {level} is empty; give it a text")
-    return tuple(prompts)
-
-
-def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> jax.Array:
+def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
     if settings.photograph.level not in range(geometry.levels):
         raise UserError(
             f"photograph.level: expected 0 to {geometry.levels - 1}, got"
@@ -366,4 +411,4 @@ def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> jax
     expected = (geometry.height, geometry.width, 3)
     if np.shape(pixels) != expected:
         raise UserError(f"photograph: expected pixels of {expected}, got {np.shape(pixels)}")
-    return jnp.asarray(pixels, jnp.float32)
+    return np.asarray(pixels, np.float32)

@@ -2,21 +2,25 @@
 
 One folder a phase, one Orbax checkpoint a step, the last two kept. Orbax writes under a temporary
 name and renames, so a kill leaves the step before. What it does not notice is a flipped bit in
-array data; the SHA-256 of every array lies beside the arrays, and a step that fails it is passed
-over.
+array data; the SHA-256 of every array is kept with the arrays, and a step that fails it is
+skipped with a warning.
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, one_line
 from pot_jax.weights.digests import array_digest
 
 KEPT = 2
+FORMAT = 2  # of a saved state; 1 said no number
+# format -> (a state of its form, the function that makes one of today's of it)
+Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
 class Checkpoints:
@@ -31,7 +35,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any, facts: dict) -> None:
-        """Keep `state` as of `step`; a step saved before is left as it is.
+        """Keeps `state` as of `step`; a step saved before is left as it is.
 
         Raises:
           UserError: the disk is full or unwritable. The states saved before stay.
@@ -44,21 +48,22 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    facts=ocp.args.JsonSave({"facts": facts, "sha256": digests}),
+                    facts=ocp.args.JsonSave({"format": FORMAT, "facts": facts, "sha256": digests}),
                 ),
             )
         except (OSError, ValueError) as error:
             # TensorStore reports a failed write as ValueError("RESOURCE_EXHAUSTED: ...").
             raise UserError(
-                f"could not save step {step} to {self._folder} ({_first_line(error)}): make room "
-                f"and start again; it goes on from step {self._last_before(step)}"
+                f"could not save step {step} to {self._folder} ({one_line(error)}): make room "
+                f"and start again; it resumes from step {self._last_before(step)}"
             ) from error
 
-    def restore(self, like: Any) -> tuple[int, Any, dict] | None:
-        """The newest sound state, as (step, state, facts); None where nothing was saved.
+    def restore(self, like: Any, *, older: Older | None = None) -> tuple[int, Any, dict] | None:
+        """Returns the newest sound state, as (step, state, facts); None where nothing was saved.
 
         Args:
           like: a state of the same structure, shapes and shardings.
+          older: what states of earlier formats look like, where that differs.
 
         Raises:
           UserError: states were saved, but none of them can be read.
@@ -66,17 +71,15 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             try:
-                found = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(like), facts=ocp.args.JsonRestore()
-                    ),
-                )
-                self._check(found.state, found.facts["sha256"])
+                facts = self._read(step, facts=ocp.args.JsonRestore()).facts
+                form, upgrade = (older or {}).get(facts.get("format", 1), (like, lambda x: x))
+                state = self._read(step, state=ocp.args.StandardRestore(form)).state
+                self._check(state, facts["sha256"])
+                state = upgrade(state)
             except (OSError, ValueError, KeyError) as error:
                 logging.warning("step %d of %s is unusable: %s", step, self._folder, error)
                 continue
-            return step, found.state, found.facts["facts"]
+            return step, state, facts["facts"]
         if steps:
             raise UserError(
                 f"none of the steps {steps} in {self._folder} can be read as this run's state: "
@@ -85,8 +88,11 @@ class Checkpoints:
         return None
 
     def latest_step(self) -> int:
-        """The newest step saved, sound or not; 0 where there is none."""
+        """Returns the newest step saved, sound or not; 0 where there is none."""
         return max(self._manager.all_steps(), default=0)
+
+    def _read(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _check(self, state: Any, digests: dict[str, str]) -> None:
         damaged = [name for name, array in _named(state) if array_digest(array) != digests[name]]
@@ -99,7 +105,3 @@ class Checkpoints:
 
 def _named(state: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(state)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

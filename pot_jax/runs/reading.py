@@ -1,38 +1,28 @@
-"""A finished run, read back from its folder and checked.
+"""A finished run, read back from its folder and checked: the inverse of `runs.folder`."""
 
-What `workdir` writes and this reads: `config.json` (its `geometry`, its sampler's `kernel`),
-`stack.npz` (`images`, `images_before_render`, `latents`) and `levels/level_000.png` and on.
-"""
-
-import dataclasses
-import json
 import os
 import pathlib
 import pickle
 import zipfile
 import zlib
-from typing import Any
 
 import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_picture
+from pot_jax.runs.claims import read_json
+from pot_jax.runs.record import Record
+from pot_jax.runs.zoom import Zoom
 from pot_jax.zoom.geometry import Geometry
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """The stack of one finished run."""
-
-    images: np.ndarray  # as rendered, [N, H, W, 3] float32 in [-1, 1]
-    before_render: np.ndarray | None  # as decoded, likewise; None where the run did not keep it
-    geometry: Geometry
-    kernel: str  # of D, a name in zoom.operators.KERNELS
-    timings: dict[str, float]  # in seconds, as far as metrics.json has them: see `_timings`
+_ARRAYS = ("images", "images_before_render", "latents")
 
 
-def read_run(folder: str | os.PathLike) -> Run:
-    """Read a run's stack and placement.
+def read_zoom(folder: str | os.PathLike) -> Zoom:
+    """Reads the zoom of a run of one sample, or of one sample's own folder.
+
+    Returns:
+      The `Zoom`; `before_render` and `latents` are None where the run did not keep them.
 
     Raises:
       UserError: a file is missing, cut off, or does not fit the others.
@@ -40,8 +30,8 @@ def read_run(folder: str | os.PathLike) -> Run:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
-    record = _read_json(folder / "config.json")
-    geometry, kernel = _geometry(record, folder / "config.json")
+    record = read_record(folder)
+    geometry = record.geometry
     arrays = _read_arrays(folder / "stack.npz")
     expected = (geometry.levels, geometry.height, geometry.width, 3)
     for name in ("images", "images_before_render"):
@@ -50,30 +40,30 @@ def read_run(folder: str | os.PathLike) -> Run:
                 f"{folder / 'stack.npz'}: {name} has shape {arrays[name].shape}, but config.json "
                 f"says {expected}; they are not of one run"
             )
-    return Run(
+    return Zoom(
         images=arrays["images"],
         before_render=arrays.get("images_before_render"),
+        latents=arrays.get("latents"),
+        settings=record.settings,
         geometry=geometry,
-        kernel=kernel,
+        weights_digest=record.weights_sha256,
         timings=_timings(folder / "metrics.json"),
+        identity=record.identity or {},
     )
 
 
-def read_record(folder: str | os.PathLike) -> dict[str, Any]:
-    """Read a run's config.json: what decided its pictures.
+def read_record(folder: str | os.PathLike) -> Record:
+    """Reads a run's config.json.
 
     Raises:
       UserError: the folder holds no run, or its config.json is not whole.
     """
     path = pathlib.Path(folder) / "config.json"
-    record = _read_json(path)
-    if not isinstance(record.get("config"), dict):
-        raise UserError(f"{path} is not of a run of pot-jax sample: it has no settings in it")
-    return record
+    return Record.from_json(read_json(path), str(path))
 
 
 def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
-    """Read the delivered pictures of a run, [N, H, W, 3] uint8.
+    """Reads the delivered pictures of a run, [N, H, W, 3] uint8.
 
     Raises:
       UserError: a picture is missing, cut off, or of another size.
@@ -91,46 +81,14 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     return np.stack(pictures)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no run at {path.parent}: it has no {path.name}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not whole JSON, it may be cut off: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}, expected settings by name")
-    return value
-
-
-def _geometry(record: dict[str, Any], path: pathlib.Path) -> tuple[Geometry, str]:
-    try:
-        placement = record["geometry"]
-        kernel = record.get("config", {}).get("sampler", {}).get("kernel", "mean")
-        offsets = placement.get("offsets")
-        return Geometry(
-            placement["levels"],
-            placement["zoom_factor"],
-            placement["height"],
-            placement["width"],
-            None if offsets is None else tuple(tuple(pair) for pair in offsets),
-        ), kernel
-    except KeyError as error:
-        raise UserError(f"{path} has no {error} of the zoom's geometry") from None
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: its geometry makes no sense: {error}") from None
-
-
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stack:
-            names = [n for n in ("images", "images_before_render") if n in stack.files]
+            names = [name for name in _ARRAYS if name in stack.files]
             arrays = {name: stack[name] for name in names}
     except FileNotFoundError:
         stacks = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
-        hint = f"; give one of its stacks: {', '.join(stacks)}" if stacks else "; has it finished?"
+        hint = f"; give one of its samples: {', '.join(stacks)}" if stacks else "; has it finished?"
         raise UserError(f"no {path.name} in {path.parent}{hint}") from None
     # What NumPy and zipfile raise on files that are cut off, corrupted, or of another kind.
     except (
@@ -156,6 +114,6 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _timings(path: pathlib.Path) -> dict[str, float]:
     if not path.exists():
         return {}
-    metrics = _read_json(path)
+    metrics = read_json(path)
     names = ("compile_seconds", "seconds_per_step", "upscaling_seconds")
     return {name: metrics[name] for name in names if name in metrics}

@@ -1,91 +1,300 @@
-"""Where the clean estimates are made to agree: in latents, in pixels, or by gradient.
+"""How the levels' clean estimates are made to agree inside a step: where, and by what means.
 
-Each function here builds an `agree(weights, clean [N, h, w, c], step []) -> clean [N, h, w, c]` for
-the sampler. `decode(weights, latents [M, h, w, c]) -> images [M, H, W, 3]` and its inverse `encode`
-come in as callables; `consistent` is blending followed by rendering, `ground` the photograph's
-constraint, both on whatever grid the function works on.
+    clean estimates -> (decode) -> photograph -> blend -> render -> (bring the change back)
+
+Symbols: N levels; clean [N, h, w, c] the estimates as the sampler holds them, images [N, H, W, C]
+the same as a view shows them; R `operators.render`. `weights` is whatever pytree the callables
+take; this module looks only at its entry "agreement", the `Numbers`.
 """
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-Agree = Callable[[object, jax.Array, jax.Array], jax.Array]
-OnImages = Callable[[jax.Array], jax.Array]
-
-
-def none(weights, clean: jax.Array, step) -> jax.Array:
-    """Leaves the clean estimates alone: levels share noise, and agree once they are pictures."""
-    del weights, step
-    return clean
+from pot_jax.errors import UserError
+from pot_jax.zoom import blending, operators
+from pot_jax.zoom.descent import minimise
+from pot_jax.zoom.geometry import Geometry
 
 
-def in_latents(consistent: OnImages, ground: Callable | None = None) -> Agree:
-    """Blends and renders the clean estimates as they are: cheap, and exact for pixel models.
+class Numbers(NamedTuple):
+    """The numbers of an agreement: scalars, traced, so that a sweep compiles once."""
 
-    Args:
-      consistent: [N, h, w, c] -> [N, h, w, c], blend then render.
-      ground: (weights, clean) -> clean; pulls the estimates towards a photograph first.
+    blend_weight: Any  # w: a view k levels wider weighs w^k; 1 is the paper's
+    pixel_every: Any  # decode at steps 0, k, 2 k, ..., and agree in latents at the others
+    gradient_steps: Any  # of Adam, for blend "gradient"
+    gradient_rate: Any  # its learning rate
+
+
+class Agreed(NamedTuple):
+    """Clean estimates that agree, and how far from agreeing they came."""
+
+    clean: jax.Array  # [N, h, w, c]
+    disagreement: jax.Array  # rms(x_i - R_i(blend(x))) over the view's images, []
+
+
+class View(NamedTuple):
+    """What levels are compared as: the clean estimates themselves, or pictures decoded from them.
+
+    Attributes:
+      geometry: of the images.
+      decode: (weights, clean) -> images.
+      bring_back: (weights, clean, images, agreed images) -> clean estimates that show the latter.
+      ground: (weights, images) -> images that meet the photograph; the images where there is none.
+      ground_clean: the same on the clean estimates, before they are decoded.
+      kernel: of D, a name in `operators.KERNELS`.
     """
 
-    def agree(weights, clean, step):
-        del step
-        return consistent(ground(weights, clean) if ground else clean)
+    geometry: Geometry
+    decode: Callable[..., jax.Array]
+    bring_back: Callable[..., jax.Array]
+    ground: Callable[..., jax.Array]
+    ground_clean: Callable[..., jax.Array]
+    kernel: str = "mean"
 
-    return agree
+
+Agree = Callable[[Any, jax.Array, jax.Array], Agreed]  # (weights, clean, step []) -> Agreed
 
 
-def in_pixels(
-    decode: Callable, encode: Callable, consistent: OnImages, ground: Callable | None = None
-) -> Agree:
-    """Decodes, makes the pictures agree, and brings only the change back into the latents.
+def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
+    """Blends and renders the images, and brings the change back."""
+    images = view.ground(weights, view.decode(weights, clean))
+    weight = weights["agreement"].blend_weight
+    agreed = consistent(images, view.geometry, blend=blend, weight=weight, kernel=view.kernel)
+    return Agreed(view.bring_back(weights, clean, images, agreed), _rms(images - agreed))
+
+
+def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
+    """Walks the clean estimates down their disagreement, through the operators and the decoder."""
+    numbers = weights["agreement"]
+    options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
+    clean = view.ground_clean(weights, clean)
+
+    def to_images(clean):
+        return view.decode(weights, clean)
+
+    agreed = descend(
+        clean,
+        to_images,
+        view.geometry,
+        optimizer=optax.adam(numbers.gradient_rate),
+        steps=numbers.gradient_steps,
+        **options,
+    )
+    images = to_images(clean)
+    return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blend:
+    """A way in which N pictures become N that agree, and what goes with it; hashable.
+
+    Attributes:
+      stack: (images, geometry, *, weight, kernel) -> zoom stack, linear in the images.
+      render: (zoom stack, geometry, *, kernel) -> pictures.
+      noise: (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], as shared as the
+        pictures are to be.
+      agree: (blend, view, weights, clean) -> Agreed, inside a step.
+    """
+
+    stack: Callable[..., jax.Array]
+    render: Callable[..., jax.Array] = operators.render
+    noise: Callable[..., jax.Array] = operators.shared_noise
+    agree: Callable[..., Agreed] = by_formula
+
+    def __call__(self, images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
+        """Returns the zoom stack of N pictures."""
+        return self.stack(images, geometry, **options)
+
+
+def _as_they_are(stack: jax.Array, geometry: Geometry, *, kernel: str = "mean") -> jax.Array:
+    del geometry, kernel
+    return stack
+
+
+def _independent_noise(key, geometry, channels, *, kernel="mean"):
+    del kernel
+    return operators.independent_noise(key, geometry, channels)
+
+
+BLENDS = {
+    "laplacian": Blend(blending.laplacian),
+    "average": Blend(blending.average),
+    "iterative": Blend(blending.iterative),
+    # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
+    "none": Blend(blending.none, render=_as_they_are, noise=_independent_noise),
+    "gradient": Blend(blending.laplacian, agree=by_gradient),
+}
+
+
+def find_blend(blend: "Blend | Callable | str") -> Blend:
+    """Returns the row of `BLENDS` of that name, or the blend made of a function.
+
+    Raises:
+      UserError: no blend has that name.
+    """
+    if isinstance(blend, Blend):
+        return blend
+    if callable(blend):
+        return Blend(blend)
+    if blend not in BLENDS:
+        raise UserError(f"unknown blend {blend!r}; known: {', '.join(sorted(BLENDS))}")
+    return BLENDS[blend]
+
+
+def consistent(
+    images: jax.Array,
+    geometry: Geometry,
+    *,
+    blend: Blend | Callable | str = "laplacian",
+    weight: jax.Array | float = 1.0,
+    kernel: str = "mean",
+) -> jax.Array:
+    """Blends, then renders: N pictures [N, H, W, C] that agree.
+
+    Args:
+      images: x, [N, H, W, C].
+      geometry: the placement of the levels.
+      blend: a row of `BLENDS` or its name; with "none" the levels are left alone.
+      weight: w of the blend.
+      kernel: of D, a name in `operators.KERNELS`.
+
+    Raises:
+      UserError: the blend is not a name in `BLENDS`, or shapes do not fit.
+    """
+    blend = find_blend(blend)
+    stack = blend.stack(images, geometry, weight=weight, kernel=kernel)
+    return blend.render(stack, geometry, kernel=kernel)
+
+
+def disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
+    """Returns sum_i ||x_i - R_i(blend(x))||^2, a scalar: how far pictures are from agreeing.
+
+    Args:
+      images: x, [N, H, W, C].
+      geometry: the placement of the levels.
+      **options: as for `consistent`: blend, weight, kernel.
+    """
+    return jnp.sum(jnp.square(images - consistent(images, geometry, **options)))
+
+
+def descend(
+    variables: Any,
+    to_images: Callable[[Any], jax.Array],
+    geometry: Geometry,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: jax.Array | int,
+    **options: Any,
+) -> Any:
+    """Takes a few optimizer steps on `variables`, down the disagreement of their pictures.
+
+    Args:
+      variables: any pytree of arrays, e.g. clean latents [N, h, w, c].
+      to_images: variables -> [N, H, W, C]: the identity, or the autoencoder's decoder.
+      geometry: the placement of the levels at the size of the pictures.
+      optimizer: started afresh at every call.
+      steps: how many.
+      **options: as for `consistent`.
+
+    Returns:
+      The variables after `steps` steps. `consistent` on their pictures then closes what is left.
+    """
+
+    def loss(variables):
+        return disagreement(to_images(variables), geometry, **options)
+
+    return minimise(loss, variables, optimizer=optimizer, steps=steps)
+
+
+def latent_view(geometry: Geometry, ground: Callable, kernel: str = "mean") -> View:
+    """Returns the view of the clean estimates as they are: cheap, and exact for pixel models."""
+    return View(
+        geometry,
+        decode=lambda weights, clean: clean,
+        bring_back=lambda weights, clean, images, agreed: agreed,
+        ground=ground,
+        ground_clean=ground,
+        kernel=kernel,
+    )
+
+
+def pixel_view(
+    geometry: Geometry,
+    decode: Callable,
+    encode: Callable,
+    ground: Callable,
+    ground_clean: Callable,
+    kernel: str = "mean",
+) -> View:
+    """Returns the view of decoded pictures, of which only the change comes back to the latents.
 
     z' = z + E(x') - E(x), with x = dec(z) and x' its agreeing version. The residual form cancels
     what the autoencoder itself loses: with the plain E(x') every step would wash the pictures out a
     little more (LookingGlass, CVPR 2025, does the like for warps).
 
     Args:
+      geometry: of the pictures.
       decode: (weights, latents) -> images [N, H, W, 3] in [-1, 1].
       encode: (weights, images) -> latents.
-      consistent: [N, H, W, 3] -> [N, H, W, 3], blend then render.
-      ground: (weights, images) -> images; pulls the pictures towards a photograph first.
+      ground: the photograph's constraint on pictures.
+      ground_clean: the same on latents.
+      kernel: of D.
     """
 
-    def agree(weights, clean, step):
-        del step
-        images = decode(weights, clean)
-        agreed = consistent(ground(weights, images) if ground else images)
+    def bring_back(weights, clean, images, agreed):
         both = encode(weights, jnp.concatenate([agreed, images]))
         return clean + (both[: len(clean)] - both[len(clean) :])
 
-    return agree
+    return View(geometry, decode, bring_back, ground, ground_clean, kernel)
 
 
-def by_gradient(descend: Callable, to_images: Callable, ground: Callable | None = None) -> Agree:
-    """Walks the clean estimates down their disagreement, through the operators and the decoder.
-
-    Args:
-      descend: (clean, to_images [N,h,w,c] -> images) -> clean; a few optimiser steps
-        (`zoom.blending.descend` with its settings bound).
-      to_images: (weights, clean) -> images; the identity for pixel models or latent space.
-      ground: (weights, clean) -> clean, before the descent.
-    """
-
-    def agree(weights, clean, step):
-        del step
-        clean = ground(weights, clean) if ground else clean
-        return descend(clean, lambda latents: to_images(weights, latents))
-
-    return agree
+def in_latents(blend: Blend, latents: View, pixels: View) -> Agree:
+    """Returns the agreement among the clean estimates themselves."""
+    del pixels
+    return lambda weights, clean, step: blend.agree(blend, latents, weights, clean)
 
 
-def every(period: int, often: Agree, otherwise: Agree) -> Agree:
-    """Uses `often` at steps 0, period, 2 period, ... and `otherwise` between them."""
-    if period == 1:
-        return often
+def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
+    """Returns the agreement among decoded pictures at every k-th step, among latents between."""
+    often, otherwise = (partial(blend.agree, blend, view) for view in (pixels, latents))
 
     def agree(weights, clean, step):
-        return jax.lax.cond(step % period == 0, often, otherwise, weights, clean, step)
+        due = step % weights["agreement"].pixel_every == 0
+        return jax.lax.cond(due, often, otherwise, weights, clean)
 
     return agree
+
+
+def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
+    """Returns no agreement: levels share their noise, and agree once they are pictures."""
+    del blend, latents, pixels
+    return lambda weights, clean, step: Agreed(clean, jnp.zeros((), clean.dtype))
+
+
+# Where levels are made to agree -> (blend, latent view, pixel view) -> Agree.
+SPACES = {"latent": in_latents, "pixel": in_pixels, "delivery": at_delivery}
+
+
+def delivery(blend: Blend, pixels: View) -> Callable:
+    """Returns (weights, clean) -> (images that agree to the last bit, images as decoded)."""
+
+    def deliver(weights, clean):
+        before = pixels.decode(weights, clean)
+        images = pixels.ground(weights, before)
+        weight = weights["agreement"].blend_weight
+        stack = blend.stack(images, pixels.geometry, weight=weight, kernel=pixels.kernel)
+        # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
+        stack = jnp.clip(stack, -1, 1)
+        return blend.render(stack, pixels.geometry, kernel=pixels.kernel), before
+
+    return deliver
+
+
+def _rms(difference: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(difference)))

@@ -1,27 +1,22 @@
-"""From N pictures that disagree to a zoom stack, and so to N pictures that agree.
+"""From N pictures that disagree to a zoom stack, which `render` makes into N pictures that agree.
 
 Symbols: x_i the picture of level i, [N, H, W, C] for all; D, up, R the operators of `operators`;
 O_k what the level k levels wider shows of a level, H/p^k x W/p^k; w the weight of a wider view, w^k
-for O_k; K the depth of the geometry. A blend turns x into a stack L for `render`; all blends have
-one signature and are linear in x.
+for O_k; K the depth of the geometry. All blends have one signature and are linear in x; the table
+of them, with what goes with each, is `agreement.BLENDS`.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 
-from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import crop, downsample, observe, render, require_stack, upsample
+from pot_jax.zoom.operators import crop, downsample, observe, require_stack, upsample
 
 
 def laplacian(
-    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+    images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
     """Multi-resolution blending: averages every Laplacian band over the levels that have it.
 
@@ -64,9 +59,9 @@ def laplacian(
 
 
 def average(
-    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+    images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """The naive way: enlarges every view of a level to full size and averages them. It blurs."""
+    """Upsamples every view of a level to full size and averages them, which blurs."""
     del kernel  # nothing is made smaller
     require_stack(images, geometry)
     out, total = images, 1.0
@@ -79,7 +74,7 @@ def average(
 
 
 def iterative(
-    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+    images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
     """Levels in turn, wide to deep: each takes its low band from the window of the level before.
 
@@ -103,7 +98,7 @@ def iterative(
 
 
 def none(
-    images: jax.Array, geometry: Geometry, *, weight: float = 1.0, kernel: str = "mean"
+    images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
     """The pictures as they are: levels sampled independently."""
     del weight, kernel
@@ -111,72 +106,8 @@ def none(
     return images
 
 
-BLENDS = {"laplacian": laplacian, "average": average, "iterative": iterative, "none": none}
-
-
 def _share(images, geometry, weight, k):
     # w^k where level i is seen from level i-k, else 0: [N, 1, 1, 1]. k is a Python integer, so that
     # 0^0 = 1 and the gradient with respect to the weight is finite at 0.
     _, exists = geometry.observation(k)
     return weight**k * jnp.asarray(exists[:, None, None, None], images.dtype)
-
-
-def consistent(
-    images: jax.Array,
-    geometry: Geometry,
-    *,
-    blend: str = "laplacian",
-    weight: float = 1.0,
-    kernel: str = "mean",
-) -> jax.Array:
-    """Blends, then renders: N pictures [N, H, W, C] that agree.
-
-    With blend `none` the levels are left alone altogether: independent sampling, the baseline.
-
-    Raises:
-      ValueError: if the blend is not a name in `BLENDS`, or shapes do not fit.
-    """
-    if blend not in BLENDS:
-        raise ValueError(f"unknown blend {blend!r}; known: {', '.join(sorted(BLENDS))}")
-    stack = BLENDS[blend](images, geometry, weight=weight, kernel=kernel)
-    return stack if blend == "none" else render(stack, geometry, kernel=kernel)
-
-
-def disagreement(images: jax.Array, geometry: Geometry, **blending: Any) -> jax.Array:
-    """sum_i ||x_i - R_i(blend(x))||^2, a scalar: how far the pictures are from agreeing.
-
-    Args:
-      images: x, [N, H, W, C].
-      geometry: the placement of the levels.
-      **blending: as for `consistent`: blend, weight, kernel.
-    """
-    return jnp.sum(jnp.square(images - consistent(images, geometry, **blending)))
-
-
-def descend(
-    variables: Any,
-    to_images: Callable[[Any], jax.Array],
-    geometry: Geometry,
-    *,
-    optimizer: optax.GradientTransformation,
-    steps: int,
-    **blending: Any,
-) -> Any:
-    """Takes a few optimizer steps on `variables`, down the disagreement of their pictures.
-
-    Args:
-      variables: any pytree of arrays, e.g. clean latents [N, h, w, c].
-      to_images: variables -> [N, H, W, C]: the identity, or the autoencoder's decoder.
-      geometry: the placement of the levels at the size of the pictures.
-      optimizer: started afresh at every call.
-      steps: how many.
-      **blending: as for `consistent`.
-
-    Returns:
-      The variables after `steps` steps. `consistent` on their pictures then closes what is left.
-    """
-
-    def loss(variables):
-        return disagreement(to_images(variables), geometry, **blending)
-
-    return minimise(loss, variables, optimizer=optimizer, steps=steps)

@@ -1,4 +1,4 @@
-"""A few steps of an optax optimizer, as one scan."""
+"""A few steps of an optax optimizer, as one loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +13,17 @@ def minimise(
     variables: Any,
     *,
     optimizer: optax.GradientTransformation,
-    steps: int,
+    steps: jax.Array | int,
 ) -> Any:
-    """Takes `steps` steps of a fresh `optimizer` down `loss`, from the pytree `variables`."""
+    """Takes `steps` steps of a fresh `optimizer` down `loss`, from the pytree `variables`.
 
-    def step(carry, _):
+    The number of steps may be traced; gradients pass through a run of a fixed number only.
+    """
+
+    def step(_, carry):
         variables, state = carry
         updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
-        return (optax.apply_updates(variables, updates), state), None
+        return optax.apply_updates(variables, updates), state
 
     start = (variables, optimizer.init(variables))
-    (variables, _), _ = lax.scan(step, start, length=steps)
-    return variables
+    return lax.fori_loop(0, steps, step, start)[0]

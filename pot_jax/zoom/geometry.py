@@ -7,8 +7,11 @@ Corners are top-left pixels, (y, x), counted in the pixels of the level that is 
 
 import dataclasses
 import operator
+from typing import Any
 
 import numpy as np
+
+from pot_jax.errors import UserError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Geometry:
         i, in whole pixels of level i, downwards and to the right. None: every level is centred.
 
     Raises:
-      ValueError: if the numbers do not fit each other.
+      UserError: if the numbers do not fit each other.
     """
 
     levels: int
@@ -39,12 +42,12 @@ class Geometry:
         p = self.zoom_factor
         for name, size in (("height", self.height), ("width", self.width)):
             if size % p:
-                raise ValueError(
+                raise UserError(
                     f"zoom_factor {p} must divide the {name}, but {size} = {size // p} * {p} + "
                     f"{size % p}; use a {name} of {size - size % p or p} or {size - size % p + p}"
                 )
             if (size - size // p) % 2:
-                raise ValueError(
+                raise UserError(
                     f"a window of {name} {size // p} has no centred place on the pixel grid of a "
                     f"{name} of {size} (zoom_factor {p}): {size} - {size // p} must be even; "
                     f"use a {name} divisible by {2 * p}"
@@ -92,10 +95,10 @@ class Geometry:
           exists: bool [N], False for i < k and where the corner is not a whole pixel.
 
         Raises:
-          ValueError: if k is not in 0..depth.
+          UserError: if k is not in 0..depth.
         """
         if not 0 <= k <= self.depth:
-            raise ValueError(
+            raise UserError(
                 f"a window can be seen from 0 to {self.depth} levels wider, not from {k}, in "
                 f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
             )
@@ -119,12 +122,29 @@ class Geometry:
             self, height=factor * self.height, width=factor * self.width, offsets=offsets
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the placement as plain data."""
+        offsets = None if self.offsets is None else [list(pair) for pair in self.offsets]
+        return dataclasses.asdict(self) | {"offsets": offsets}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Geometry":
+        """Reads what `to_json` returned.
+
+        Raises:
+          UserError: the data hold no placement, or one that makes no sense.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(data, dict) or not set(names[:4]) <= set(data) <= set(names):
+            raise UserError(f"expected a geometry with {', '.join(names)}, got {shown(repr(data))}")
+        return cls(**data)
+
     def _require_windows_inside(self):
         size = np.array([self.height, self.width])
         ends = self.corners + np.array(self.window_shape)
         for i, (corner, end) in enumerate(zip(self.corners, ends)):
             if (corner < 0).any() or (end > size).any():
-                raise ValueError(
+                raise UserError(
                     f"offsets[{i}] = {self.offsets[i]} puts the window of level {i + 1} at rows "
                     f"{corner[0]}..{end[0]} and columns {corner[1]}..{end[1]} of level {i}, "
                     f"outside its {self.height} x {self.width} pixels"
@@ -133,18 +153,18 @@ class Geometry:
 
 def _require_whole(name, number, least):
     if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
+        raise UserError(f"{name} must be a whole number of at least {least}, not {number!r}")
 
 
 def _whole_pairs(offsets, levels):
     try:
         pairs = tuple((operator.index(dy), operator.index(dx)) for dy, dx in offsets)
     except (TypeError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"offsets must be pairs (dy, dx) of whole pixels, not {offsets!r}"
         ) from None
     if len(pairs) != levels - 1:
-        raise ValueError(
+        raise UserError(
             f"{levels} levels need {levels - 1} offsets, one for each level but the widest, "
             f"not {len(pairs)}"
         )

@@ -1,6 +1,6 @@
 """The linear maps of a zoom stack: downsample, upsample, observe, render; and shared noise.
 
-Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `replicate`, R =
+Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `upsample_nearest`, R =
 `render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for stacks. The dtype of the
 result is that of the argument. Everything is linear in its array, differentiable, and works under
 jit and vmap.
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry
 
 
@@ -33,7 +34,7 @@ KERNELS = {"mean": _mean_taps, "gaussian": _gaussian_taps}
 
 def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
     if kernel not in KERNELS:
-        raise ValueError(f"unknown kernel {kernel!r}; known: {', '.join(sorted(KERNELS))}")
+        raise UserError(f"unknown kernel {kernel!r}; known: {', '.join(sorted(KERNELS))}")
     return KERNELS[kernel](zoom_factor)
 
 
@@ -51,12 +52,12 @@ def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax
       [..., H/p, W/p, C].
 
     Raises:
-      ValueError: if p does not divide H and W, or the kernel is unknown.
+      UserError: if p does not divide H and W, or the kernel is unknown.
     """
     *lead, height, width, channels = images.shape
     p = zoom_factor
     if height % p or width % p:
-        raise ValueError(f"zoom_factor {p} must divide the height {height} and the width {width}")
+        raise UserError(f"zoom_factor {p} must divide the height {height} and the width {width}")
     taps = _taps(p, kernel)
     # Sums are spelled out, rows before columns, and scaled once at the end: the additions then come
     # in the same order eager, jitted, in a scan and on every device, so that render and whoever
@@ -94,7 +95,7 @@ def _interpolate(images, p, axis):
     return jnp.moveaxis(samples, 0, axis)
 
 
-def replicate(images: jax.Array, zoom_factor: int) -> jax.Array:
+def upsample_nearest(images: jax.Array, zoom_factor: int) -> jax.Array:
     """U: copies each value of [..., H, W, C] over its p x p cell. D U = 1, whatever the kernel."""
     rows = jnp.repeat(images, zoom_factor, axis=-3)
     return jnp.repeat(rows, zoom_factor, axis=-2)
@@ -153,7 +154,7 @@ def render(
       R, [N, H, W, C].
 
     Raises:
-      ValueError: if the stack does not have the shape of the geometry.
+      UserError: if the stack does not have the shape of the geometry.
     """
     require_stack(stack, geometry)
 
@@ -198,10 +199,10 @@ def shared_noise(
 
 
 def require_stack(stack: jax.Array, geometry: Geometry) -> None:
-    """Raises ValueError unless `stack` is [N, H, W, C] with the geometry's N, H and W."""
+    """Raises UserError unless `stack` is [N, H, W, C] with the geometry's N, H and W."""
     expected = (geometry.levels, geometry.height, geometry.width)
     if len(stack.shape) != 4 or stack.shape[:3] != expected:
-        raise ValueError(
+        raise UserError(
             f"expected a stack [N, H, W, C] with N, H, W = {expected}, not {tuple(stack.shape)}; "
             "make the Geometry from the stack's own shape"
         )

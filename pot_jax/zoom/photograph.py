@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pot_jax.errors import UserError
 from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, replicate, require_stack
+from pot_jax.zoom.operators import downsample, require_stack, upsample_nearest
 
 
 class _Tie(NamedTuple):
@@ -55,7 +56,7 @@ def ground_adam(
       [N, H, W, C].
 
     Raises:
-      ValueError: if the photograph's shape or level does not fit the images.
+      UserError: if the photograph's shape or level does not fit the images.
     """
     _require_photo(images, photo, geometry, level)
     ties = list(_ties(photo, geometry, level, kernel))
@@ -110,7 +111,7 @@ def _deeper(level, target, zoom_factor, k, kernel):
             x = downsample(x, zoom_factor, kernel)
         return x
 
-    return _Tie(level, target, see, lambda x: x + replicate(target - see(x), zoom_factor**k))
+    return _Tie(level, target, see, lambda x: x + upsample_nearest(target - see(x), zoom_factor**k))
 
 
 def _window(corner, size):
@@ -121,11 +122,11 @@ def _window(corner, size):
 def _require_photo(images, photo, geometry, level):
     require_stack(images, geometry)
     if photo.shape != images.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"expected a photograph of one level's shape {images.shape[1:]}, not {photo.shape}; "
             "resize it"
         )
     if not 0 <= level < geometry.levels:
-        raise ValueError(
+        raise UserError(
             f"the photograph must show one of the levels 0 to {geometry.levels - 1}, not {level}"
         )

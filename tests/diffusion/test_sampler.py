@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pot_jax.diffusion import guidance
+from pot_jax.diffusion.prediction import clean_from_prediction
 from pot_jax.diffusion.sampler import (
     Parts,
     chunks,
+    keys_of,
     make_chunk,
-    over_stacks,
-    stack_states,
+    over_samples,
     start,
+    start_samples,
 )
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS
-from pot_jax.zoom import agreement, blending, operators
+from pot_jax.diffusion.solvers import SOLVERS, Denoised
+from pot_jax.zoom import operators
+from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, in_latents, latent_view
 from pot_jax.zoom.geometry import Geometry
 
 LEVELS, SIZE, CHANNELS = 5, 16, 3
@@ -49,16 +51,28 @@ def gaussian_denoiser(weights, z, timestep):
     return (z - alpha * clean) / sigma
 
 
-def parts_for(denoise, blend="laplacian", solver="ddim", geometry=GEOMETRY):
-    draw = functools.partial(operators.shared_noise, geometry=geometry, channels=CHANNELS)
-    alone = functools.partial(operators.independent_noise, geometry=geometry, channels=CHANNELS)
-    noise = alone if blend == "none" else draw
+def denoiser(predict):
+    """The sampler's denoiser of a network that predicts noise: (weights, z, timestep) -> eps."""
+
+    def denoise(weights, z, row, memory):
+        eps = predict(weights["network"], z, row.timestep)
+        clean = clean_from_prediction(eps, z, row.alpha, row.sigma, "epsilon")
+        return Denoised(clean, clean), memory
+
+    return denoise
+
+
+def told(network):
+    """The weights of a run: those of the network, and the numbers of the agreement."""
+    return {"network": network, "agreement": Numbers(jnp.float32(1), 1, 0, 0.0)}
+
+
+def parts_for(predict, blend="laplacian", solver="ddim", geometry=GEOMETRY):
+    noise = functools.partial(BLENDS[blend].noise, geometry=geometry, channels=CHANNELS)
+    view = latent_view(geometry, lambda weights, images: images)
     return Parts(
-        denoise=denoise,
-        to_clean=functools.partial(guidance.clean_from_prediction, prediction_type="epsilon"),
-        agree=agreement.in_latents(
-            functools.partial(blending.consistent, geometry=geometry, blend=blend)
-        ),
+        denoise=denoiser(predict),
+        agree=in_latents(BLENDS[blend], view, view),
         first_noise=noise,
         step_noise=noise,
         solver=SOLVERS[solver],
@@ -67,10 +81,10 @@ def parts_for(denoise, blend="laplacian", solver="ddim", geometry=GEOMETRY):
 
 def sample(parts, weights, steps=20, key=0, length=5, latents=None):
     plan = parts.solver.plan(CONFIG, steps)
-    state = start(parts, plan, jax.random.key(key), latents)
+    state = start(parts, plan.init_scale, jax.random.key(key), latents)
     chunk = jax.jit(make_chunk(parts))
     for rows, active, _ in chunks(plan, length):
-        state = chunk(weights, state, rows, active)
+        state, _ = chunk(told(weights), state, rows, active)
     assert chunk._cache_size() == 1, "a run is traced once"
     return state
 
@@ -99,7 +113,7 @@ def test_levels_that_disagree_still_end_in_pictures_that_agree(solver):
     # Clean estimates and noise agree; what z keeps of the noise at the last timestep is sqrt(1 -
     # 0.9996) = 0.03 of a unit, and noise is shared at p times the picture's scale.
     np.testing.assert_allclose(windows, operators.downsample(latents[1:], 2), atol=0.1)
-    expected = blending.consistent(wanted, GEOMETRY)
+    expected = consistent(wanted, GEOMETRY)
     np.testing.assert_allclose(latents, expected, atol=0.1)
 
 
@@ -117,8 +131,8 @@ def test_independent_levels_have_the_statistics_of_their_model():
     for row in range(20):
         a, s = plan.alpha[row], plan.sigma[row]
         pull = a * deviation**2 / (a**2 * deviation**2 + s**2)
-        slope = c["latents"][row] + c["clean"][row] * pull
-        m = slope * m + c["clean"][row] * mean * (1 - pull * a)
+        slope = c["latents"][row] + c["agreed"][row] * pull
+        m = slope * m + c["agreed"][row] * mean * (1 - pull * a)
         v = slope**2 * v + c["noise"][row] ** 2
     count = latents[0].size
     for level in latents:
@@ -129,13 +143,13 @@ def test_independent_levels_have_the_statistics_of_their_model():
 
 
 def test_jit_equals_eager():
-    parts, weights = parts_for(denoiser_towards), world()
+    parts, weights = parts_for(denoiser_towards), told(world())
     plan = parts.solver.plan(CONFIG, 3)
-    state = start(parts, plan, jax.random.key(0))
+    state = start(parts, plan.init_scale, jax.random.key(0))
     rows, active, _ = next(chunks(plan, 3))
     with jax.disable_jit():
-        eager = make_chunk(parts)(weights, state, rows, active)
-    jitted = jax.jit(make_chunk(parts))(weights, state, rows, active)
+        eager, _ = make_chunk(parts)(weights, state, rows, active)
+    jitted, _ = jax.jit(make_chunk(parts))(weights, state, rows, active)
     np.testing.assert_allclose(eager.latents, jitted.latents, atol=1e-6)
 
 
@@ -147,28 +161,31 @@ def test_the_length_of_a_chunk_changes_nothing(length):
     np.testing.assert_allclose(a.latents, b.latents, atol=1e-6)
 
 
-def test_a_run_goes_on_from_a_saved_state_to_the_same_bytes():
-    parts, weights = parts_for(denoiser_towards, solver="dpmpp_2m"), world()
+def test_a_run_resumes_from_a_saved_state_to_the_same_bytes():
+    parts, weights = parts_for(denoiser_towards, solver="dpmpp_2m"), told(world())
     plan = parts.solver.plan(CONFIG, 20)
     chunk = jax.jit(make_chunk(parts))
-    state = start(parts, plan, jax.random.key(0))
+    state = start(parts, plan.init_scale, jax.random.key(0))
     kept = None
     for rows, active, done in chunks(plan, 5):
-        state = chunk(weights, state, rows, active)
+        state, _ = chunk(weights, state, rows, active)
         kept = state if done == 10 else kept
     resumed = jax.tree.map(lambda x: x, kept)
     for rows, active, _ in chunks(plan, 5, done=10):
-        resumed = chunk(weights, resumed, rows, active)
+        resumed, _ = chunk(weights, resumed, rows, active)
     assert np.asarray(resumed.latents).tobytes() == np.asarray(state.latents).tobytes()
 
 
-def test_stacks_together_equal_stacks_alone():
+def test_samples_together_equal_samples_alone():
     parts, weights = parts_for(denoiser_towards, solver="euler_ancestral"), world()
     plan = parts.solver.plan(CONFIG, 10)
-    states = stack_states([start(parts, plan, jax.random.key(seed)) for seed in (1, 2)])
-    chunk = jax.jit(over_stacks(make_chunk(parts)))
+    states = start_samples(parts, plan.init_scale, keys_of(np.uint32([1, 2])))
+    chunk = jax.jit(over_samples(make_chunk(parts, watch=True)))
     for rows, active, _ in chunks(plan, 5):
-        states = chunk(weights, states, rows, active)
+        states, seen = chunk(told(weights), states, rows, active)
+        assert seen.clean.shape == (5, 2, LEVELS, SIZE, SIZE, CHANNELS)
+        assert seen.disagreement.shape == (5, 2)
+        assert np.asarray(seen.disagreement).max() < 1e-3, "the world agrees"
     for index, seed in enumerate((1, 2)):
         alone = sample(parts, weights, steps=10, key=seed)
         np.testing.assert_allclose(states.latents[index], alone.latents, atol=1e-5)
@@ -178,7 +195,7 @@ def test_given_noise_is_what_the_run_starts_from():
     parts = parts_for(denoiser_towards, solver="euler")
     plan = parts.solver.plan(CONFIG, 10)
     noise = np.ones((LEVELS, SIZE, SIZE, CHANNELS), np.float32)
-    state = start(parts, plan, jax.random.key(0), noise)
+    state = start(parts, plan.init_scale, jax.random.key(0), noise)
     np.testing.assert_allclose(state.latents, noise * plan.init_scale)
 
 
@@ -190,9 +207,9 @@ def test_noise_of_the_steps_differs():
         step_noise=lambda key: seen.append(np.asarray(jax.random.key_data(key))) or 0.0
     )
     with jax.disable_jit():
-        state = start(parts, plan, jax.random.key(0))
+        state = start(parts, plan.init_scale, jax.random.key(0))
         for rows, active, _ in chunks(plan, 4):
-            make_chunk(parts)(None, state, rows, active)
+            make_chunk(parts)(told(None), state, rows, active)
     assert len({key.tobytes() for key in seen}) == 4
 
 
@@ -202,9 +219,48 @@ def test_gradients_through_a_run_are_finite():
     rows, active, _ = next(chunks(plan, 4))
 
     def end(weights):
-        state = start(parts, plan, jax.random.key(0))
-        return make_chunk(parts)(weights, state, rows, active).latents.sum()
+        state = start(parts, plan.init_scale, jax.random.key(0))
+        return make_chunk(parts)(told(weights), state, rows, active)[0].latents.sum()
 
     gradient = jax.grad(end)(world())
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_seed_means_the_same_key_in_a_batch_and_alone(seed):
+    (together,) = jax.random.key_data(keys_of(np.uint32([seed])))
+    np.testing.assert_array_equal(together, jax.random.key_data(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_noise_put_back_is_that_of_the_renoise_estimate(solver):
+    """One step from z = alpha x0 + sigma eps, seen as clean, with the noise of another estimate."""
+    plan = SOLVERS[solver].plan(CONFIG, 20)
+    row = jax.tree.map(lambda column: column[7], plan._replace(init_scale=None))
+    rng = np.random.default_rng(0)
+    clean, other, latents, noise = rng.normal(size=(4, 2, 4, 4, 3)).astype(np.float32)
+    history = SOLVERS[solver].start(latents)
+
+    def stepped(latents, renoise):
+        return SOLVERS[solver].step(row, history, latents, Denoised(clean, renoise), clean, noise)[
+            0
+        ]
+
+    # eps of `other` in the same z is eps of `clean` in a z that lies alpha (clean - other) higher.
+    moved = latents + row.alpha / row.input_scale * (clean - other)
+    expected = stepped(latents if solver == "lcm" else moved, clean)
+    np.testing.assert_allclose(stepped(latents, other), expected, atol=2e-5)
+
+
+def test_a_guidance_with_memory_carries_it_through_the_state():
+    parts = parts_for(denoiser_towards)._replace(memory=lambda latents: jnp.zeros(()))
+
+    def denoise(weights, z, row, memory):
+        clean = weights["network"]
+        return Denoised(clean, clean), memory + row.timestep
+
+    parts = parts._replace(denoise=denoise)
+    plan = parts.solver.plan(CONFIG, 10)
+    state = sample(parts, world(), steps=10)
+    np.testing.assert_allclose(state.memory, plan.timestep.sum(), rtol=1e-6)

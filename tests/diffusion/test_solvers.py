@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pot_jax import config
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS, Plan
+from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan
 
 MEAN, SPREAD = 0.4, 0.6
 # Many training timesteps, so that rounding to whole ones does not limit the convergence.
@@ -24,20 +25,25 @@ def estimate(z, alpha, sigma):
     return MEAN + gain * (z - alpha * MEAN)
 
 
+def advance(solver, row, history, latents, clean, noise):
+    """One step of a denoiser without guidance, of levels that agree."""
+    return solver.step(row, history, latents, Denoised(clean, clean), clean, noise)
+
+
 def rows_of(plan):
-    for i in range(len(plan.timesteps)):
+    for i in range(len(plan.timestep)):
         yield jax.tree.map(lambda column, i=i: column[i], plan._replace(init_scale=None))
 
 
 def run(solver, plan, latents, noises=None):
     """All latents of a run, scaled as the network sees them: [S, ...]."""
-    history, seen = solver.init(latents), []
+    history, seen = solver.start(latents), []
     for i, row in enumerate(rows_of(plan)):
         z = latents * row.input_scale
         seen.append(np.asarray(z))
         noise = jnp.zeros_like(latents) if noises is None else noises[i]
         clean = estimate(z, row.alpha, row.sigma)
-        latents, history = solver.step(row, history, latents, clean, noise)
+        latents, history = advance(solver, row, history, latents, clean, noise)
     return np.stack(seen), np.asarray(latents)
 
 
@@ -74,15 +80,14 @@ def final_moments(name, steps, eta):
     """Mean and variance after the run, exactly: every step is linear in z and adds c noise."""
     plan = SOLVERS[name].plan(ScheduleConfig(**FINE, timestep_spacing="trailing"), steps, eta=eta)
     mean, variance = 0.0, float(plan.init_scale) ** 2
-    step = SOLVERS[name].step
     for row in rows_of(plan):
 
-        def advance(z, noise, row=row):
+        def advanced(z, noise, row=row):
             clean = estimate(z * row.input_scale, row.alpha, row.sigma)
-            return float(step(row, (), z, clean, noise)[0])
+            return float(advance(SOLVERS[name], row, (), z, clean, noise)[0])
 
-        base = advance(0.0, 0.0)
-        gain, added = advance(1.0, 0.0) - base, advance(0.0, 1.0) - base
+        base = advanced(0.0, 0.0)
+        gain, added = advanced(1.0, 0.0) - base, advanced(0.0, 1.0) - base
         mean, variance = gain * mean + base, gain**2 * variance + added**2
     return mean, variance
 
@@ -110,7 +115,7 @@ def test_plan_describes_the_latents(name, spacing):
     betas = np.linspace(0.01, np.sqrt(0.02), 1000) ** 2
     sigma = np.sqrt(1 - np.cumprod(1 - betas))
     np.testing.assert_allclose(
-        plan.sigma, np.interp(plan.timesteps, np.arange(1000), sigma), rtol=2e-3
+        plan.sigma, np.interp(plan.timestep, np.arange(1000), sigma), rtol=2e-3
     )
 
 
@@ -128,13 +133,13 @@ def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
     clean, eps = rng.standard_normal((2, 1, 4, 4, 3)).astype(np.float32)
     row = next(rows_of(plan))
     latents = (row.alpha * clean + row.sigma * eps) / row.input_scale
-    history = solver.init(latents)
+    history = solver.start(latents)
     for row in rows_of(plan):
         if name in DETERMINISTIC:
             z = latents * row.input_scale
             np.testing.assert_allclose(z, row.alpha * clean + row.sigma * eps, atol=2e-5)
         noise = rng.standard_normal(clean.shape).astype(np.float32)
-        latents, history = solver.step(row, history, latents, clean, noise)
+        latents, history = advance(solver, row, history, latents, clean, noise)
     # LCM's boundary condition keeps c_skip, 1e-6, of the last noisy latents.
     np.testing.assert_allclose(latents, clean, atol=1e-5 if name == "lcm" else 1e-6)
 
@@ -154,9 +159,9 @@ def test_scan_under_jit_equals_the_plain_loop(name, strict_promotion):
         def body(carry, row_noise):
             (latents, history), (row, noise) = carry, row_noise
             clean = estimate(latents * row.input_scale, row.alpha, row.sigma)
-            return SOLVERS[name].step(row, history, latents, clean, noise), None
+            return advance(SOLVERS[name], row, history, latents, clean, noise), None
 
-        first = (start, SOLVERS[name].init(start))
+        first = (start, SOLVERS[name].start(start))
         return jax.lax.scan(body, first, (plan._replace(init_scale=None), noises))[0][0]
 
     for _ in range(2):
@@ -173,11 +178,11 @@ def test_gradients_through_a_run_are_finite(name):
     )
 
     def end(start):
-        history = SOLVERS[name].init(start)
+        history = SOLVERS[name].start(start)
         latents = start
         for row in rows_of(plan):
             clean = estimate(latents * row.input_scale, row.alpha, row.sigma)
-            latents, history = SOLVERS[name].step(row, history, latents, clean, start)
+            latents, history = advance(SOLVERS[name], row, history, latents, clean, start)
         return jnp.sum(latents**2)
 
     assert np.all(np.isfinite(jax.grad(end)(jnp.ones((2, 2)))))
@@ -220,12 +225,12 @@ def test_ddim_with_eta_1_is_ddpm():
 def test_ddim_goes_back_by_whole_strides():
     """From timestep 966 of trailing 30 of 1000 to 933, though the next of the run is 932."""
     plan = SOLVERS["ddim"].plan(ScheduleConfig(timestep_spacing="trailing"), 30)
-    np.testing.assert_array_equal(plan.timesteps[1:3], [966, 932])
+    np.testing.assert_array_equal(plan.timestep[1:3], [966, 932])
     alpha, sigma = signal_and_noise(ScheduleConfig())
     kept = plan.coefficients["latents"][1]
     np.testing.assert_allclose(kept, sigma[933] / sigma[966], rtol=1e-6)
     moved = alpha[933] - alpha[966] * sigma[933] / sigma[966]
-    np.testing.assert_allclose(plan.coefficients["clean"][1], moved, rtol=1e-5)
+    np.testing.assert_allclose(plan.coefficients["agreed"][1], moved, rtol=1e-5)
 
 
 def test_ddim_may_end_at_the_first_alpha():
@@ -233,7 +238,9 @@ def test_ddim_may_end_at_the_first_alpha():
     end = SOLVERS["ddim"].plan(ScheduleConfig(set_alpha_to_one=False, steps_offset=1), 20)
     kept = sigma[0] / sigma[1]
     np.testing.assert_allclose(end.coefficients["latents"][-1], kept, rtol=1e-6)
-    np.testing.assert_allclose(end.coefficients["clean"][-1], alpha[0] - alpha[1] * kept, rtol=1e-4)
+    np.testing.assert_allclose(
+        end.coefficients["agreed"][-1], alpha[0] - alpha[1] * kept, rtol=1e-4
+    )
 
 
 def test_ddpm_noise():
@@ -253,20 +260,20 @@ def test_lcm_noises_its_answer_anew():
     """4 of 50 steps: f = c_skip z + c_out x0, then alpha' f + sigma' noise; at the end f alone."""
     config = ScheduleConfig()
     plan = SOLVERS["lcm"].plan(config, 4)
-    np.testing.assert_array_equal(plan.timesteps, [999, 759, 499, 259])
+    np.testing.assert_array_equal(plan.timestep, [999, 759, 499, 259])
     alpha, sigma = signal_and_noise(config)
     c = plan.coefficients
     np.testing.assert_allclose(c["noise"], [*sigma[[759, 499, 259]], 0], rtol=1e-6)
     skip, out = 0.25 / (9990**2 + 0.25), 9990 / np.sqrt(9990**2 + 0.25)
     np.testing.assert_allclose(c["latents"][0], alpha[759] * skip, rtol=1e-6)
-    np.testing.assert_allclose(c["clean"][0], alpha[759] * out, rtol=1e-6)
+    np.testing.assert_allclose(c["agreed"][0], alpha[759] * out, rtol=1e-6)
 
 
 def test_lcm_is_the_identity_at_timestep_0():
     """Its boundary condition; the tables of no published model begin there."""
     config = ScheduleConfig(num_train_timesteps=50, beta_start=1e-3)
     c = SOLVERS["lcm"].plan(config, 50).coefficients
-    assert (c["latents"][-1], c["clean"][-1], c["noise"][-1]) == (1, 0, 0)
+    assert (c["latents"][-1], c["agreed"][-1], c["noise"][-1]) == (1, 0, 0)
 
 
 def test_lcm_takes_no_more_steps_than_it_was_distilled_from():
@@ -289,8 +296,8 @@ def test_euler_starts_as_noisy_as_its_first_timestep(name):
 def test_dpmpp_2m_ends_in_first_order_where_asked():
     def ends_in_first_order(steps, **facts):
         plan = SOLVERS["dpmpp_2m"].plan(ScheduleConfig(**facts), steps)
-        assert np.all(plan.coefficients["clean_before"][1:-1] < 0)
-        return plan.coefficients["clean_before"][-1] == 0
+        assert np.all(plan.coefficients["agreed_before"][1:-1] < 0)
+        return plan.coefficients["agreed_before"][-1] == 0
 
     to_sigma_min = {"final_sigmas_type": "sigma_min"}
     assert ends_in_first_order(20)
@@ -325,3 +332,7 @@ def test_requests_that_are_not_implemented():
         SOLVERS["dpmpp_2m"].plan(
             ScheduleConfig(final_sigmas_type="sigma_min", timestep_spacing="trailing"), 1000
         )
+
+
+def test_the_names_that_settings_know_are_those_of_the_table():
+    assert tuple(SOLVERS) == config.SOLVERS

@@ -7,7 +7,9 @@ import pytest
 from tiny_models import tiny_consistency_model, tiny_model
 
 import pot_jax
-from pot_jax.diffusion.guidance import guide
+from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Numbers, guide
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.parallel.mesh import device_mesh
@@ -28,7 +30,7 @@ def consistency_model(tmp_path_factory):
 
 def test_text_rows_are_unconditional_then_conditional(model):
     def rows(scale, negative=""):
-        return conditions.text_conditions(model, PROMPTS, negative, scale)["text_states"]
+        return conditions.text_conditions(model, PROMPTS, negative, scale).arrays["text_states"]
 
     whole, alone = rows(4.0, "st"), rows(1.0, "st")
     assert whole.shape == (4, 8, 16)
@@ -38,7 +40,7 @@ def test_text_rows_are_unconditional_then_conditional(model):
 
 
 def test_a_network_with_guidance_built_in_has_one_row_a_level(consistency_model):
-    told = conditions.text_conditions(consistency_model, PROMPTS, "", 8.0)
+    told = conditions.text_conditions(consistency_model, PROMPTS, "", 8.0).arrays
     assert told["text_states"].shape == (2, 8, 16)
     assert told["timestep_cond"].shape == (2, 16)
     with pytest.raises(UserError, match="takes no negative prompt"):
@@ -69,11 +71,17 @@ def test_every_condition_reaches_its_row(rows_at_once, rescale):
     told = {
         "text_states": jnp.array([1.0, 2.0, 3.0, 4.0]),
         "class_labels": jnp.array([1.0, 10.0, 1.0, 10.0]),
-        "beside": jnp.tile(10 * z, (2, 1, 1, 1)),
+        "channels": jnp.tile(10 * z, (2, 1, 1, 1)),
     }
     mesh = device_mesh(devices=jax.devices()[:2])
-    denoise = conditions.denoiser(Toy(), 3.0, mesh, rows_at_once, rescale)
-    out = jax.jit(denoise)({"unet": 2.0, "conditions": told}, z, jnp.float32(5))
+    schedule = ScheduleConfig(prediction_type="sample")
+    denoise = conditions.denoiser(Toy(), schedule, CLASSIFIER_FREE, True, mesh, rows_at_once)
+    weights = {"unet": 2.0, "conditions": told, "guidance": Numbers(3.0, rescale)}
+    row = Plan(jnp.float32(5), 1.0, 1.0, 0.0, {}, None)
+    denoised, memory = jax.jit(denoise)(weights, z, row, ())
+    out = denoised.clean
+    np.testing.assert_array_equal(denoised.renoise, out)
+    assert memory == ()
     for level, label in enumerate((1, 10)):
         unconditional, conditional = (
             5 * label * told["text_states"][level + half] for half in (0, 2)

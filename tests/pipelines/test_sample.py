@@ -3,13 +3,20 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_models import tiny_model
 
 import pot_jax
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings
+from pot_jax.diffusion.guidance import Guidance, Guided
+from pot_jax.diffusion.sampler import keys_of
+from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.pipelines import zoom as pipeline
+from pot_jax.pipelines.job import begin
+from pot_jax.runs.reading import read_record
+from pot_jax.zoom import agreement, blending, operators
 
 PROMPTS = ["a", "star", "st"]
 
@@ -65,27 +72,52 @@ def test_progress_begins_before_compilation_and_counts_every_step(model):
     assert seen == [(0, 7), (5, 7), (7, 7)]
 
 
-def test_equal_jobs_compile_once(model, zoom):
-    again = pot_jax.sample(model, PROMPTS, steps=7, devices=one_device())
-    # Compiling takes seconds, finding the compiled program none.
-    assert again.timings["compile_seconds"] < 0.1 * zoom.timings["compile_seconds"] + 0.05
+@pytest.fixture
+def compilations(monkeypatch):
+    """A list that grows by one at every compilation by XLA."""
+    seen = []
+
+    def listen(event, duration, **facts):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(facts.get("fun_name", event))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_runs_that_differ_in_numbers_compile_once(model, zoom, compilations):
+    pot_jax.sample(model, PROMPTS, steps=7, devices=one_device())
+    compilations.clear()
+    for i, steps in enumerate((20, 25, 50, 7)):
+        pot_jax.sample(
+            model,
+            [f"{'ab'[i % 2]}{i}", "star", "st"],
+            steps=steps,
+            seed=i,
+            guidance_scale=2.0 + i,
+            guidance_rescale=0.2 * i,
+            blend_weight=0.1 * i,
+            eta=0.3 * i,
+            gradient_steps=1 + i,
+            devices=one_device(),
+        )
+    assert compilations == []
+    pot_jax.sample(model, PROMPTS, steps=2, kernel="gaussian", devices=one_device())
+    assert compilations, "the counter counts"
 
 
 def test_given_latents_are_the_initial_noise(model, zoom):
-    job = pipeline.prepare(
-        model,
-        RunSettings(prompts=PROMPTS, sampler=SamplerSettings(steps=7)),
-        devices=one_device(),
-    )
-    noise = np.asarray(pipeline.begin(job).latents[0]) / job.plan.init_scale
+    settings = RunSettings(prompts=PROMPTS, sampler=SamplerSettings(steps=7))
+    job = pipeline.prepare(model, settings, devices=one_device()).job
+    noise = np.asarray(begin(job, keys_of(np.uint32([0]))).latents[0]) / job.plan.init_scale
     given = pot_jax.sample(model, PROMPTS, steps=7, latents=noise, devices=one_device())
     np.testing.assert_allclose(given.images, zoom.images, atol=1e-5)
 
 
-def test_stacks_are_those_of_their_seeds(model, zoom):
-    settings = RunSettings(prompts=PROMPTS, stacks=2, sampler=SamplerSettings(steps=7))
-    job = pipeline.prepare(model, settings, devices=one_device())
-    zooms = pipeline.finish(job, *pipeline.run(job, pipeline.begin(job)))
+def test_samples_are_those_of_their_seeds(model, zoom):
+    settings = RunSettings(prompts=PROMPTS, num_samples=2, sampler=SamplerSettings(steps=7))
+    zooms = pipeline.sample_run(pipeline.prepare(model, settings, devices=one_device()))
     assert [z.settings.seed for z in zooms] == [0, 1]
     np.testing.assert_allclose(zooms[0].images, zoom.images, atol=1e-4)
     assert np.abs(zooms[1].images - zoom.images).max() > 0.1
@@ -149,7 +181,9 @@ def test_one_prompt_is_text_to_image(model):
         (["a"], {"solver": "heun"}, "one of ddpm, ddim"),
         (["a"], {"blend": "mean"}, "one of laplacian"),
         (["a"], {"space": "fourier"}, "one of latent, pixel"),
-        (["a"], {"guidance": 3}, "unknown setting 'guidance'"),
+        (["a"], {"guidence_scale": 3}, "unknown setting 'sampler.guidence_scale'; known: solver"),
+        (["a"], {"blend": 3}, "blend: expected a function, got 3"),
+        (["a"], {"guidance": 3}, "guidance: expected a Guidance, got 3"),
         (["a", "b"], {"zoom_factor": 3}, "zoom_factor 3 must divide the height"),
         (["a", "b"], {"height": 18}, "zoom.height: expected a multiple of 4"),
         (["a", "b"], {"placement": [(2, 2), (2, 2)]}, "expected 1 pairs"),
@@ -189,3 +223,132 @@ def test_off_centre_levels_lie_where_they_should(model):
     geometry = pipeline.latent_geometry(model, 3, settings)
     assert geometry.offsets == ((2, -2), (0, 1))
     assert geometry.scaled(2).offsets == ((4, -4), (0, 2))
+
+
+def my_blend(images, geometry, *, weight, kernel):
+    return blending.laplacian(images, geometry, weight=weight, kernel=kernel)
+
+
+def my_agreement(blend, latents, pixels):
+    return agreement.in_latents(blend, latents, pixels)
+
+
+def twice_the_unconditional(unconditional, conditional, numbers, memory):
+    return Guided(conditional, 2 * unconditional), memory
+
+
+def own(**parts):
+    return {"steps": 2, "space": "latent", "devices": one_device(), **parts}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"blend": my_blend},
+        {"agreement": my_agreement},
+        {"solver": Solver("mine", SOLVERS["ddim"].plan)},
+        {"guidance": pipeline.guidance.CLASSIFIER_FREE},
+    ],
+    ids=lambda parts: next(iter(parts)),
+)
+def test_an_own_part_does_what_the_named_one_does(model, parts):
+    usual = pot_jax.sample(model, PROMPTS, **own())
+    zoom = pot_jax.sample(model, PROMPTS, **own(**parts))
+    np.testing.assert_array_equal(zoom.images, usual.images)
+    (record,) = zoom.settings.own_parts
+    assert record.part in parts
+    assert len(record.sha256) == 64
+    assert zoom.identity["own parts"] != usual.identity["own parts"]
+
+
+def test_an_own_guidance_says_whose_noise_is_put_back(model):
+    plain = Guidance(lambda u, c, numbers, memory: (Guided(c, None), memory))
+    other = Guidance(twice_the_unconditional)
+    a, b = (pot_jax.sample(model, PROMPTS, **own(guidance=g)) for g in (plain, other))
+    assert np.abs(a.images - b.images).max() > 1e-3
+
+
+def test_an_own_part_without_source_is_recorded_as_unchecked(model, tmp_path):
+    namespace = {"stack": blending.none}
+    blend = eval("lambda images, geometry, *, weight, kernel: stack(images, geometry)", namespace)
+    zoom = pot_jax.sample(model, PROMPTS, **own(blend=blend, workdir=tmp_path / "run"))
+    (part,) = read_record(tmp_path / "run").settings.own_parts
+    assert (part.part, part.sha256) == ("blend", "")
+    assert part.name.endswith("<lambda>")
+    again = pot_jax.sample(model, PROMPTS, **own(blend=blend, workdir=tmp_path / "run"))
+    np.testing.assert_array_equal(again.images, zoom.images)
+
+
+def test_another_own_part_is_another_run(model, tmp_path):
+    pot_jax.sample(model, PROMPTS, **own(blend=my_blend, workdir=tmp_path / "run"))
+    with pytest.raises(UserError, match="holds another run"):
+        pot_jax.sample(model, PROMPTS, **own(workdir=tmp_path / "run"))
+
+    def changed(images, geometry, *, weight, kernel):
+        return images
+
+    with pytest.raises(UserError, match=r"holds another run \(other own parts\)"):
+        pot_jax.sample(model, PROMPTS, **own(blend=changed, workdir=tmp_path / "run"))
+
+
+def test_a_callback_sees_every_step(model):
+    seen = []
+    zoom = pot_jax.sample(
+        model, PROMPTS, steps=7, devices=one_device(), callback=lambda watched: seen.append(watched)
+    )
+    assert np.concatenate([watched.steps for watched in seen]).tolist() == list(range(7))
+    assert [watched.clean.shape for watched in seen] == [(5, 1, 3, 8, 8, 4), (2, 1, 3, 8, 8, 4)]
+    measured = np.concatenate([watched.disagreement for watched in seen])
+    assert measured.shape == (7, 1)
+    assert (measured > 0).all()
+    np.testing.assert_array_equal(
+        zoom.images, pot_jax.sample(model, PROMPTS, steps=7, devices=one_device()).images
+    )
+
+
+def test_the_photograph_is_met_under_the_kernel_of_the_run(model):
+    photograph = np.linspace(-0.4, 0.4, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
+    zoom = pot_jax.sample(
+        model,
+        PROMPTS[:2],
+        steps=2,
+        zoom_factor=4,
+        kernel="gaussian",
+        space="latent",
+        photograph=photograph,
+        devices=one_device(),
+    )
+    window = photograph[6:10, 6:10]
+    shrunk = operators.downsample(zoom.images[1], 4, "gaussian")
+    inside = (np.abs(zoom.images[1]).reshape(4, 4, 4, 4, 3) < 1).all(axis=(1, 3))
+    assert inside.mean() > 0.5
+    np.testing.assert_allclose(shrunk[inside], window[inside], atol=1e-5)
+    np.testing.assert_allclose(zoom.images[0][:6], photograph[:6], atol=1e-5)
+
+
+def test_a_run_from_python_leaves_a_folder_and_resumes_it(model, zoom, tmp_path):
+    given = {"steps": 7, "devices": one_device(), "workdir": tmp_path / "run"}
+    first = pot_jax.sample(model, PROMPTS, **given)
+    np.testing.assert_array_equal(first.images, zoom.images)
+    again = pot_jax.sample(model, PROMPTS, **given, progress=lambda *steps: pytest.fail("it ran"))
+    np.testing.assert_array_equal(again.images, zoom.images)
+    assert again.settings == first.settings
+    with pytest.raises(UserError, match="seed is 0 there, 1 here"):
+        pot_jax.sample(model, PROMPTS, **given, seed=1)
+
+
+def test_what_a_run_is_lies_in_its_contents_not_its_paths(model, tmp_path, monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    given = own(workdir=tmp_path / "run", photograph=str(tmp_path / "a.png"))
+    pot_jax.sample(model, PROMPTS, **given)
+    (tmp_path / "a.png").rename(tmp_path / "b.png")
+    moved = {**given, "photograph": str(tmp_path / "b.png")}
+    elsewhere = pot_jax.Model(**{**model.__dict__, "source": "another/path"})
+    pot_jax.sample(elsewhere, PROMPTS, **moved, progress=lambda *steps: pytest.fail("it ran"))
+    Image.fromarray(picture[::-1]).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"holds another run \(other photograph\)"):
+        pot_jax.sample(model, PROMPTS, **moved)
+    noise = np.zeros((3, 8, 8, 4), np.float32)
+    with pytest.raises(UserError, match=r"other given latents; other photograph"):
+        pot_jax.sample(model, PROMPTS, **moved, latents=noise)

@@ -15,7 +15,9 @@ from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import from_bytes, read_picture, stack_to_bytes
+from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines import upscale as upscaling
+from pot_jax.pipelines.job import begin
 from pot_jax.weights.export import export
 from pot_jax.weights.load import load
 from pot_jax.zoom.geometry import Geometry
@@ -48,7 +50,7 @@ def small(model):
 
 @pytest.fixture(scope="module")
 def large(small, upscaler):
-    return pot_jax.enlarge(small, upscaler, devices=one_device(), **STEPS)
+    return pot_jax.upscale(small, upscaler, devices=one_device(), **STEPS)
 
 
 def test_enlarged_levels_agree(small, large):
@@ -67,7 +69,7 @@ def test_the_small_zooms_rescaled_guidance_is_not_the_upscalers(small, large, up
     rescaled = dataclasses.replace(
         small, settings=dataclasses.replace(small.settings, sampler=sampler)
     )
-    again = pot_jax.enlarge(rescaled, upscaler, devices=one_device(), **STEPS)
+    again = pot_jax.upscale(rescaled, upscaler, devices=one_device(), **STEPS)
     np.testing.assert_array_equal(again.images, large.images)
 
 
@@ -81,9 +83,11 @@ def test_what_the_enlarged_zoom_says_of_itself(small, large, upscaler):
 
 def test_levels_that_see_the_same_place_see_the_same_noise(small, upscaler):
     settings = dataclasses.replace(small.settings, upscaler=UpscalerSettings("u", **STEPS))
-    job = upscaling.prepare(upscaler, settings, small.geometry, "0", devices=one_device())
-    job, states = upscaling.begin(job, small)
-    noised = np.asarray(job.weights["conditions"]["beside"])
+    mesh = device_mesh(devices=one_device())
+    prepared = upscaling.prepare(upscaler, settings, small.geometry, "0", mesh)
+    job, key = upscaling.job_for(prepared, small)
+    states = begin(job, key[None])
+    noised = np.asarray(job.weights["conditions"]["channels"])
     np.testing.assert_array_equal(noised[:3], noised[3:])
     alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
     noise = (noised[:3] - alpha[20] * small.images) / sigma[20]
@@ -95,7 +99,7 @@ def test_levels_that_see_the_same_place_see_the_same_noise(small, upscaler):
 
 
 def test_how_many_rows_go_at_once_changes_nothing(small, large, upscaler):
-    split = pot_jax.enlarge(small, upscaler, rows=1, devices=jax.devices()[:2], **STEPS)
+    split = pot_jax.upscale(small, upscaler, rows=1, devices=jax.devices()[:2], **STEPS)
     np.testing.assert_allclose(split.images, large.images, atol=1e-4)
 
 
@@ -104,7 +108,7 @@ def test_independent_levels_stay_independent(small, upscaler):
         sampler = dataclasses.replace(small.settings.sampler, blend="none")
         settings = dataclasses.replace(small.settings, sampler=sampler, prompts=prompts)
         zoom = dataclasses.replace(small, settings=settings)
-        return pot_jax.enlarge(zoom, upscaler, steps=1, devices=one_device()).images
+        return pot_jax.upscale(zoom, upscaler, steps=1, devices=one_device()).images
 
     one, other = enlarged(("a", "st", "star")), enlarged(("a", "st", "t r"))
     np.testing.assert_array_equal(one[:2], other[:2])
@@ -146,7 +150,7 @@ def test_the_command_leaves_enlarged_outputs(model, upscaler, tmp_path, monkeypa
     assert metrics["overlap_psnr_db"]["delivered"]["minimum"] >= 55
     assert metrics["upscaling_seconds"] > 0
     assert main.main(["pot-jax", "evaluate", f"--workdir={run}"]) == 0
-    assert "enlarging took" in capsys.readouterr().out
+    assert "upscaling took" in capsys.readouterr().out
     assert main.main(command) == 0
     assert "already complete" in capsys.readouterr().out
     assert main.main([*command, "--config.upscaler.noise_level=30"]) == 2
@@ -160,12 +164,13 @@ def test_mistakes_are_one_line(model, upscaler, small, large):
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
-    assert "takes 0 to 350, got 351" in message(pot_jax.enlarge, small, upscaler, noise_level=351)
-    assert "is one for text-to-image" in message(pot_jax.enlarge, small, model)
+    assert "takes 0 to 350, got 351" in message(pot_jax.upscale, small, upscaler, noise_level=351)
+    assert "is one for text-to-image" in message(pot_jax.upscale, small, model)
     assert "is one for upscaling" in message(pot_jax.sample, upscaler, PROMPTS)
-    assert "is enlarged already" in message(pot_jax.enlarge, large, upscaler)
-    assert "unknown setting 'path'" in message(pot_jax.enlarge, small, upscaler, path="x")
+    assert "is upscaled already" in message(pot_jax.upscale, large, upscaler)
+    assert "unknown setting 'path'" in message(pot_jax.upscale, small, upscaler, path="x")
     assert "upscaler.rows: expected at least 1" in message(UpscalerSettings, rows=0)
+    assert pot_jax.enlarge is pot_jax.upscale, "the name that it had"
 
 
 @pytest.mark.parametrize("highest", [1000, -1, "many"])

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from pot_jax.diffusion.guidance import clean_from_prediction, limiter
+from pot_jax.diffusion.prediction import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, Denoised
 
 # diffusers 0.42 hands torch tensors to np.array in a way that NumPy 2 has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -85,9 +85,9 @@ def from_torch(x):
 def our_run(solver, config, plan, first, noises):
     limit = limiter(config)
     latents = plan.init_scale * first
-    history = solver.init(latents)
+    history = solver.start(latents)
     run = [latents]
-    for step, noise in enumerate(noises[: len(plan.timesteps)]):
+    for step, noise in enumerate(noises[: len(plan.timestep)]):
         row = plan._replace(
             init_scale=None,
             coefficients={key: column[step] for key, column in plan.coefficients.items()},
@@ -96,7 +96,9 @@ def our_run(solver, config, plan, first, noises):
         z = latents * row.input_scale
         prediction = answer(z, row.alpha, row.sigma, config.prediction_type)
         clean = clean_from_prediction(prediction, z, row.alpha, row.sigma, config.prediction_type)
-        latents, history = solver.step(row, history, latents, limit(clean), noise)
+        latents, history = solver.step(
+            row, history, latents, Denoised(limit(clean), limit(clean)), limit(clean), noise
+        )
         latents = np.asarray(latents)
         run.append(latents)
     return run
@@ -147,7 +149,7 @@ def compare(name, scheduler, config, monkeypatch, steps=12, eta=0.0):
     scheduler.set_timesteps(steps)
     if double and hasattr(scheduler, "sigmas"):
         scheduler.sigmas = scheduler.sigmas.double()
-    np.testing.assert_array_equal(plan.timesteps, scheduler.timesteps.numpy())
+    np.testing.assert_array_equal(plan.timestep, scheduler.timesteps.numpy())
     with jax.enable_x64(True):
         run = our_run(SOLVERS[name], config, plan, first, noises)
     their_type = scheduler.config.prediction_type

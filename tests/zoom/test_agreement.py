@@ -1,87 +1,137 @@
 """Agreement in latents, in pixels and by gradient, with toy autoencoders."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import pytest
 
-from pot_jax.zoom import agreement, blending, operators
+from pot_jax import config
+from pot_jax.zoom import agreement, operators
+from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, disagreement
 from pot_jax.zoom.geometry import Geometry
 
 GEOMETRY = Geometry(4, 2, 8, 8)
 PIXELS = GEOMETRY.scaled(2)
 CLEAN = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+LAPLACIAN = BLENDS["laplacian"]
+
+
+def weights(scale=2.0, **numbers):
+    given = {"blend_weight": 1.0, "pixel_every": 1, "gradient_steps": 10, "gradient_rate": 0.05}
+    return {"scale": scale, "agreement": Numbers(**given | numbers)}
 
 
 def decode(weights, latents):  # a linear autoencoder without loss on what it decodes
-    return weights * operators.replicate(latents, 2)
+    return weights["scale"] * operators.upsample_nearest(latents, 2)
 
 
 def encode(weights, images):
-    return operators.downsample(images, 2) / weights
+    return operators.downsample(images, 2) / weights["scale"]
 
 
 def lossy_encode(weights, images):
     return 0.9 * encode(weights, images)
 
 
-def consistent(geometry):
-    return functools.partial(blending.consistent, geometry=geometry)
+def as_it_is(weights, images):
+    return images
 
 
-def test_none_changes_nothing():
-    np.testing.assert_array_equal(agreement.none(None, CLEAN, 0), CLEAN)
+LATENTS = agreement.latent_view(GEOMETRY, as_it_is)
+DECODED = agreement.pixel_view(PIXELS, decode, encode, as_it_is, as_it_is)
+
+
+def test_the_names_that_settings_know_are_those_of_the_tables():
+    assert set(config.BLENDS) == set(BLENDS)
+    assert set(config.SPACES) == set(agreement.SPACES)
+    assert set(config.KERNELS) == set(operators.KERNELS)
+
+
+def test_delivery_changes_nothing_before_it():
+    agree = agreement.at_delivery(LAPLACIAN, LATENTS, DECODED)
+    np.testing.assert_array_equal(agree(weights(), CLEAN, 0).clean, CLEAN)
 
 
 def test_latents_are_blended_and_rendered():
-    agree = agreement.in_latents(consistent(GEOMETRY))
-    np.testing.assert_array_equal(agree(None, CLEAN, 0), blending.consistent(CLEAN, GEOMETRY))
+    found = agreement.in_latents(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
+    np.testing.assert_array_equal(found.clean, consistent(CLEAN, GEOMETRY))
+    rms = np.sqrt(disagreement(CLEAN, GEOMETRY) / CLEAN.size)
+    np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
 def test_in_pixels_agrees_after_decoding():
-    agree = agreement.in_pixels(decode, encode, consistent(PIXELS))
-    images = decode(2.0, agree(2.0, CLEAN, 0))
-    before = float(blending.disagreement(decode(2.0, CLEAN), PIXELS))
-    assert float(blending.disagreement(images, PIXELS)) < 0.5 * before
+    found = agreement.in_pixels(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
+    images, before = decode(weights(), found.clean), decode(weights(), CLEAN)
+    assert float(disagreement(images, PIXELS)) < 0.5 * float(disagreement(before, PIXELS))
+    rms = np.sqrt(disagreement(before, PIXELS) / before.size)
+    np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
 def test_the_residual_form_cancels_what_the_autoencoder_loses():
-    world = blending.consistent(CLEAN, GEOMETRY)
-    images = operators.render(decode(2.0, world), PIXELS)
-    latents = encode(2.0, images)
-    exact = agreement.in_pixels(decode, lossy_encode, lambda images: images)
-    np.testing.assert_allclose(exact(2.0, latents, 0), latents, atol=1e-6)
+    world = consistent(CLEAN, GEOMETRY)
+    images = operators.render(decode(weights(), world), PIXELS)
+    latents = encode(weights(), images)
+    view = agreement.pixel_view(PIXELS, decode, lossy_encode, as_it_is, as_it_is)
+    exact = agreement.in_pixels(BLENDS["none"], LATENTS, view)
+    np.testing.assert_allclose(exact(weights(), latents, 0).clean, latents, atol=1e-6)
 
 
-def test_the_photograph_comes_before_the_blend():
+@pytest.mark.parametrize("deliver", [False, True])
+def test_the_photograph_comes_before_the_blend(deliver):
     order = []
 
     def ground(weights, images):
         order.append("ground")
-        return images + weights
+        return images + 0.25 * weights["scale"]
 
-    def blend(images):
+    def blend(images, geometry, *, weight, kernel):
         order.append("blend")
         return 2 * images
 
-    out = agreement.in_latents(blend, ground)(1.0, CLEAN, 0)
-    assert order == ["ground", "blend"]
-    np.testing.assert_allclose(out, 2 * (CLEAN + 1))
+    def stacked(stack, geometry, *, kernel):
+        order.append("render")
+        return stack
+
+    view = agreement.latent_view(GEOMETRY, ground)
+    blend = agreement.Blend(blend, render=stacked)
+    if deliver:
+        small = 0.1 * CLEAN
+        out, before = agreement.delivery(blend, view)(weights(), small)
+        np.testing.assert_array_equal(before, small)
+        np.testing.assert_allclose(out, np.clip(2 * (small + 0.5), -1, 1), rtol=1e-6)
+    else:
+        out = agreement.in_latents(blend, view, view)(weights(), CLEAN, 0).clean
+        np.testing.assert_allclose(out, 2 * (CLEAN + 0.5), rtol=1e-6)
+    assert order == ["ground", "blend", "render"]
 
 
 def test_descent_through_the_decoder_lowers_the_disagreement():
-    descend = functools.partial(
-        blending.descend, geometry=PIXELS, optimizer=optax.adam(0.05), steps=10
-    )
-    agree = agreement.by_gradient(descend, decode)
-    before = float(blending.disagreement(decode(1.0, CLEAN), PIXELS))
-    after = float(blending.disagreement(decode(1.0, agree(1.0, CLEAN, 0)), PIXELS))
+    agree = jax.jit(agreement.in_pixels(BLENDS["gradient"], LATENTS, DECODED))
+    told = weights(1.0)
+    before = float(disagreement(decode(told, CLEAN), PIXELS))
+    after = float(disagreement(decode(told, agree(told, CLEAN, 0).clean), PIXELS))
     assert after < 0.6 * before
 
 
-def test_every_takes_turns():
-    agree = agreement.every(3, lambda w, x, s: x + 1, lambda w, x, s: x)
-    taken = [float(agree(None, jnp.zeros(()), jnp.int32(step))) for step in range(7)]
+def test_pixels_and_latents_take_turns():
+    plus_one = agreement.Blend(lambda x, g, *, weight, kernel: x + 1, render=lambda x, g, **k: x)
+    pixels = dataclasses.replace(
+        plus_one, agree=lambda b, view, w, x: agreement.Agreed(x + (view is DECODED), jnp.zeros(()))
+    )
+    agree = agreement.in_pixels(pixels, LATENTS, DECODED)
+    zero = jnp.zeros((4, 8, 8, 3))
+    taken = [
+        float(agree(weights(pixel_every=3), zero, jnp.int32(step)).clean.max()) for step in range(7)
+    ]
     assert taken == [1, 0, 0, 1, 0, 0, 1]
+
+
+def test_the_kernel_of_the_run_reaches_every_view():
+    geometry = Geometry(2, 4, 8, 8)
+    view = agreement.latent_view(geometry, as_it_is, "gaussian")
+    clean = CLEAN[:2]
+    found = agreement.in_latents(LAPLACIAN, view, view)(weights(), clean, 0).clean
+    np.testing.assert_array_equal(found, consistent(clean, geometry, kernel="gaussian"))
+    assert np.abs(found - consistent(clean, geometry)).max() > 1e-3

@@ -5,15 +5,8 @@ import oracles
 import pytest
 from jax.test_util import check_grads
 
-from pot_jax.zoom.blending import (
-    BLENDS,
-    average,
-    consistent,
-    disagreement,
-    iterative,
-    laplacian,
-    none,
-)
+from pot_jax.zoom.agreement import BLENDS, consistent, disagreement
+from pot_jax.zoom.blending import average, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, render
 
@@ -178,7 +171,7 @@ def test_none_is_independent_sampling_and_disagrees_with_nothing():
 
 def test_names_and_shapes_that_do_not_fit_are_named():
     images = jnp.zeros((4, 8, 8, 1))
-    with pytest.raises(ValueError, match="unknown blend 'median'; known: average, iterative, la"):
+    with pytest.raises(ValueError, match="unknown blend 'median'; known: average, gradient, iter"):
         consistent(images, GEOMETRY, blend="median")
     with pytest.raises(ValueError, match="unknown kernel 'box'"):
         consistent(images, GEOMETRY, kernel="box")

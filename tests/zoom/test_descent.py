@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pot_jax.zoom.blending import descend, disagreement
+from pot_jax.zoom.agreement import descend, disagreement
 from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
 

@@ -13,8 +13,8 @@ from pot_jax.zoom.operators import (
     observe,
     paste,
     render,
-    replicate,
     upsample,
+    upsample_nearest,
 )
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
@@ -110,7 +110,7 @@ def test_upsample_reproduces_a_slope_away_from_the_edges():
 def test_replicate_is_a_right_inverse_of_downsample(p, kernel):
     image = np.random.default_rng(p).normal(size=(3, 2, 2))
     with jax.enable_x64(True):
-        large = replicate(jnp.asarray(image), p)
+        large = upsample_nearest(jnp.asarray(image), p)
         back = downsample(large, p, kernel)
     np.testing.assert_array_equal(large, oracles.replicate(image, p))
     np.testing.assert_allclose(back, image, atol=1e-14)
@@ -208,7 +208,7 @@ def test_jit_equals_eager_and_stacks_can_be_batched(geometry):
     stacks = jnp.asarray(np.stack([pictures(geometry, seed=s) for s in range(2)]), jnp.float32)
 
     def operators(stack):
-        return render(stack, geometry), upsample(stack, 3), replicate(stack, 3)
+        return render(stack, geometry), upsample(stack, 3), upsample_nearest(stack, 3)
 
     batched = jax.vmap(operators)(stacks)
     compiled = jax.jit(operators)(stacks[1])
@@ -228,7 +228,7 @@ def test_gradients_match_finite_differences(kernel):
             lambda x: render(x, geometry, kernel=kernel),
             lambda x: downsample(x, 4, kernel),
             lambda x: upsample(x, 3),
-            lambda x: replicate(x, 3),
+            lambda x: upsample_nearest(x, 3),
             lambda x: observe(x, geometry, 1),
         ):
             check_grads(jax.jit(operator), (stack,), order=1, modes=("fwd", "rev"))

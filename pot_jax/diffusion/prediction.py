@@ -1,0 +1,111 @@
+"""From the network's output to a clean estimate.
+
+    z = alpha x0 + sigma eps,    v = alpha eps - sigma x0,    alpha^2 + sigma^2 = 1
+
+z is what the network saw (the latents times the plan's `input_scale`); alpha and sigma are scalars
+of the step, or arrays that broadcast against z. All arrays are float32 with pictures on the last
+three axes, [..., H, W, C].
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.errors import UserError
+
+# prediction type -> fn(prediction, z, alpha, sigma) -> x0
+_CLEAN = {
+    "epsilon": lambda eps, z, alpha, sigma: (z - sigma * eps) / alpha,
+    # alpha z - sigma v = (alpha^2 + sigma^2) x0 + (alpha sigma - sigma alpha) eps
+    "v_prediction": lambda v, z, alpha, sigma: alpha * z - sigma * v,
+    "sample": lambda clean, z, alpha, sigma: clean,
+}
+
+# prediction type -> fn(x0, eps, alpha, sigma) -> what the network should have said
+_TARGET = {
+    "epsilon": lambda clean, eps, alpha, sigma: eps,
+    "v_prediction": lambda clean, eps, alpha, sigma: alpha * eps - sigma * clean,
+    "sample": lambda clean, eps, alpha, sigma: clean,
+}
+
+
+def clean_from_prediction(
+    prediction: jax.Array, z: jax.Array, alpha, sigma, prediction_type: str
+) -> jax.Array:
+    """The estimate of x0 that a prediction implies.
+
+    Args:
+      prediction: the network's (guided) output, shaped like `z`.
+      z: what the network saw, at signal `alpha` and noise `sigma`.
+      alpha: the step's signal scale; must not be 0 for `epsilon`.
+      sigma: the step's noise scale.
+      prediction_type: "epsilon", "v_prediction" (arXiv 2202.00512, section 4) or "sample".
+
+    Raises:
+      UserError: an unknown prediction type.
+    """
+    return _look_up(_CLEAN, prediction_type)(prediction, z, alpha, sigma)
+
+
+def prediction_target(clean: jax.Array, eps: jax.Array, alpha, sigma, prediction_type: str):
+    """What the network should output for alpha x0 + sigma eps: the target of training."""
+    return _look_up(_TARGET, prediction_type)(clean, eps, alpha, sigma)
+
+
+def _look_up(table: dict[str, Callable], prediction_type: str) -> Callable:
+    if prediction_type not in table:
+        raise UserError(
+            f"prediction_type must be one of {', '.join(table)}; got {prediction_type!r}"
+        )
+    return table[prediction_type]
+
+
+def clip(clean: jax.Array, bound: float) -> jax.Array:
+    """Clips clean estimates to [-bound, bound]."""
+    return jnp.clip(clean, -bound, bound)
+
+
+def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
+    """Dynamic thresholding, per picture (Imagen, arXiv 2205.11487, section 2.3).
+
+    With s the `ratio` quantile of |x| over the picture, but from 1 to `maximum`: clip to [-s, s]
+    and divide by s, so that saturated pixels move inwards.
+
+    Args:
+      clean: [..., H, W, C].
+      ratio: quantile, 0 to 1.
+      maximum: upper bound of s, at least 1.
+    """
+    bound = jnp.quantile(jnp.abs(clean), ratio, axis=(-3, -2, -1), keepdims=True)
+    bound = jnp.clip(bound, 1.0, maximum)
+    return jnp.clip(clean, -bound, bound) / bound
+
+
+def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
+    """Returns the limit that the schedule sets to clean estimates: threshold, clip, or none.
+
+    It belongs to the model's data, so it holds with every solver (diffusers' Euler classes ignore
+    it).
+    """
+    if config.thresholding:
+        ratio, maximum = config.dynamic_thresholding_ratio, config.sample_max_value
+        return lambda clean: threshold(clean, ratio, maximum)
+    if config.clip_sample:
+        return lambda clean: clip(clean, config.clip_sample_range)
+    return lambda clean: clean
+
+
+def estimator(config: ScheduleConfig) -> Callable[..., jax.Array]:
+    """Returns to_clean(prediction, z, row) -> clean estimate, within the schedule's limit.
+
+    `row` has the step's `alpha` and `sigma` (`solvers.Plan`).
+    """
+    limit = limiter(config)
+
+    def to_clean(prediction, z, row):
+        kind = config.prediction_type
+        return limit(clean_from_prediction(prediction, z, row.alpha, row.sigma, kind))
+
+    return to_clean

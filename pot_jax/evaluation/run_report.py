@@ -1,0 +1,58 @@
+"""The figures of a finished run, measured again from its folder."""
+
+import os
+from typing import Any
+
+from pot_jax.evaluation.metrics.summary import metrics
+from pot_jax.runs.reading import read_levels, read_zoom
+
+# A table's column per state of the pictures, in the order in which they come to be.
+STATES = ("before_render", "rendered", "delivered")
+
+
+def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
+    """Measures a finished run again, from the files in its folder.
+
+    The delivered pictures are the PNG files as they are now. Timings are the run's own.
+
+    Raises:
+      UserError: a file is missing, cut off, or does not fit the others.
+    """
+    zoom = read_zoom(workdir)
+    return metrics(
+        zoom.images,
+        zoom.before_render,
+        read_levels(workdir, zoom.geometry),
+        zoom.geometry,
+        kernel=zoom.settings.sampler.kernel,
+        timings=dict(zoom.timings),
+    )
+
+
+def table(values: dict[str, Any]) -> str:
+    """Lays metrics out as text: a row per pair, PSNR in dB and SSIM per state of the pictures."""
+    psnr, ssim = values["overlap_psnr_db"], values["overlap_ssim"]
+    states = [state for state in STATES if state in psnr]
+
+    def row(name, pick):
+        cells = [f"{pick(psnr[s]):8.2f} {pick(ssim[s]):7.4f}" for s in states]
+        return f"{name:>9} " + " ".join(cells)
+
+    size = f"{values['height']} x {values['width']}"
+    lines = [f"{values['levels']} levels of {size} pixels, zoom factor {values['zoom_factor']}"]
+    if values["levels"] > 1:
+        lines += [
+            "overlap of adjacent levels: PSNR in dB, SSIM",
+            " " * 10 + " ".join(f"{s.replace('_', ' '):>16}" for s in states),
+        ]
+        for pair in range(values["levels"] - 1):
+            lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))
+        lines += [row(name, lambda x, name=name: x[name]) for name in ("minimum", "mean")]
+    for name, label in (
+        ("compile_seconds", "compiling"),
+        ("seconds_per_step", "a step"),
+        ("upscaling_seconds", "upscaling"),
+    ):
+        if name in values:
+            lines.append(f"{label} took {values[name]:.3g} s")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""A job: a program with the arrays it runs on. Sampling, upscaling and inpainting are jobs."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
+from pot_jax.diffusion.solvers import Plan
+from pot_jax.errors import UserError
+from pot_jax.pipelines.program import Program
+
+# Steps in one compiled scan: often enough for a live progress bar, rarely enough that returning to
+# Python costs nothing next to the network.
+CHUNK = 5
+
+Progress = Callable[[int, int], None]  # (steps done, steps in all), first before compilation
+
+
+class Watched(NamedTuple):
+    """What a callback is given after each chunk: k steps, B samples."""
+
+    steps: np.ndarray  # [k], the first is 0
+    clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
+    disagreement: np.ndarray  # rms of what agreement changes, [k, B]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """All that a run of the sampler needs."""
+
+    program: Program
+    plan: Plan
+    weights: dict  # every array that the program takes, on the devices of the mesh
+    mesh: jax.sharding.Mesh
+    latent_shape: tuple[int, int, int, int]  # [N, h, w, c] of a sample
+
+
+def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> SamplerState:
+    """Returns the joined states of B samples before the first step.
+
+    Args:
+      job: what is to run.
+      keys: one a sample, typed PRNG keys [B].
+      latents: unit noise [B, N, h, w, c] instead of drawn noise.
+
+    Raises:
+      UserError: the latents are of another shape.
+    """
+    if latents is not None:
+        latents = np.asarray(latents, np.float32)
+        if latents.shape[1:] != job.latent_shape or len(latents) != len(keys):
+            raise UserError(
+                f"latents: expected unit noise of {job.latent_shape}, got {latents.shape[1:]}"
+            )
+    return job.program.begin(job.plan.init_scale, keys, latents)
+
+
+def run(
+    job: Job,
+    states: SamplerState,
+    *,
+    progress: Progress | None = None,
+    save: Callable[[SamplerState, int], None] | None = None,
+    callback: Callable[[Watched], None] | None = None,
+) -> tuple[SamplerState, dict[str, float]]:
+    """Takes `states` through the rest of the plan.
+
+    Args:
+      job: what is to run.
+      states: from `begin`, or restored.
+      progress: called with (steps done, steps in all), first before compilation.
+      save: called with (states, steps done) after every chunk but the last.
+      callback: called with what each chunk's steps show.
+
+    Returns:
+      The last states and {"compile_seconds", "seconds_per_step"}.
+    """
+    total = len(job.plan.timestep)
+    first = done = int(states.step)
+    if progress:
+        progress(done, total)
+    compile_seconds, stepping = 0.0, 0.0
+    advance = None
+    for rows, active, after in chunks(job.plan, CHUNK, first):
+        if advance is None:
+            began = time.perf_counter()
+            watch = callback is not None
+            advance = job.program.compiled(job.weights, states, rows, active, watch=watch)
+            compile_seconds = time.perf_counter() - began
+        began = time.perf_counter()
+        states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
+        stepping += time.perf_counter() - began
+        if callback:
+            callback(_watched(seen, done, after - done))
+        done = after
+        if progress:
+            progress(done, total)
+        if save and done < total:
+            save(states, done)
+    seconds = stepping / max(total - first, 1)
+    return states, {"compile_seconds": compile_seconds, "seconds_per_step": seconds}
+
+
+def _watched(seen: Seen, done: int, count: int) -> Watched:
+    clean, disagreement = (np.asarray(values)[:count] for values in seen)
+    return Watched(np.arange(done, done + count), clean, disagreement)
+
+
+def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes the latents of one sample, [N, h, w, c]; pictures as rendered, and as decoded.
+
+    Raises:
+      UserError: the pictures hold NaN or infinity.
+    """
+    images, before = (np.asarray(x) for x in job.program.deliver(job.weights, latents))
+    if not np.isfinite(images).all():
+        raise UserError(
+            f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
+            " guidance_scale or another solver"
+        )
+    return images, before

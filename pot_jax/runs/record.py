@@ -1,0 +1,125 @@
+"""What a run's `config.json` says: everything that decided its pictures, and what made them.
+
+Writer and reader share this one type. What a run *is* are its `identity`'s digests: a folder that
+holds equal ones holds the same run, wherever its model or photograph lay. Settings only name what
+differs.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from pot_jax import config
+from pot_jax.checks import build, differences, to_dict
+from pot_jax.config import RunSettings
+from pot_jax.errors import UserError
+from pot_jax.zoom.geometry import Geometry
+
+_PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
+# Settings that say where something lay or how it was computed, not what the pictures are.
+_NOT_COMPARED = (
+    "model",
+    "tokenizer",
+    "variant",
+    "allow_pickle",
+    "photograph.path",
+    "upscaler.path",
+    "upscaler.rows",
+    "save_every",
+    "decode_rows",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One run."""
+
+    settings: RunSettings
+    geometry: Geometry  # of the pictures
+    weights_sha256: str
+    identity: Mapping[str, str] | None  # name -> digest; None in records of format 1
+    made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # versions, devices, code
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the contents of `config.json`, made here and now."""
+        return {
+            "format": config.FORMAT,
+            "config": to_dict(self.settings),
+            "weights_sha256": self.weights_sha256,
+            "identity": None if self.identity is None else dict(self.identity),
+            "geometry": self.geometry.to_json(),
+            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+            | {"python": platform.python_version()},
+            "code": _code(),
+            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
+        """Reads what `to_json` returned, in this version or an earlier one.
+
+        Args:
+          data: the contents of a `config.json`.
+          place: the file, for messages.
+
+        Raises:
+          UserError: it is no record of a run.
+        """
+        data = config.upgraded(data, place)
+        try:
+            return cls(
+                settings=build(RunSettings, data["config"]),
+                geometry=Geometry.from_json(data.get("geometry")),
+                weights_sha256=str(data.get("weights_sha256", "")),
+                identity=data.get("identity"),
+                made_by={k: data[k] for k in ("versions", "code", "devices") if k in data},
+            )
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+
+    def differing(self, wanted: "Record") -> list[str]:
+        """Names what makes `wanted` another run than this one; empty when it is the same."""
+        if self.identity is not None and self.identity == wanted.identity:
+            return []
+        rows = []
+        for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
+            if name not in _NOT_COMPARED and not name.startswith(("movie.", "own_parts")):
+                rows.append(f"{_shortened(name)} is {there!r} there, {here!r} here")
+        if self.weights_sha256 != wanted.weights_sha256:
+            rows.append("other weights")
+        if self.identity is None or rows:
+            return rows
+        names = sorted(self.identity.keys() | wanted.identity.keys())
+        return [
+            f"other {name}"
+            for name in names
+            if self.identity.get(name) != wanted.identity.get(name)
+        ]
+
+
+def _shortened(name: str) -> str:
+    return name.split("[")[0]
+
+
+@functools.cache
+def _code() -> dict[str, Any] | None:
+    """The commit of the checkout that this code runs from, and whether it is unchanged."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
+    except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout it does not trust
+        return None
