@@ -10,8 +10,7 @@ import pytest
 from absl.testing.flagsaver import flagsaver
 
 from pot_jax.errors import UserError
-from pot_jax.training.data import Views
-from pot_jax.world import captions
+from pot_jax.world import Views, captions
 from pot_jax.world.labels import Labels
 
 
@@ -70,14 +69,13 @@ def test_variation_moves_pixels_and_tints_them(score_model):
 def test_a_classifier_of_other_settings_is_refused(score_model, tmp_path):
     score_model.FLAGS(["score_model"])
     labels = Labels(Views(np.arange(20), np.linspace(0.5, 19.5, 20)))
-    path = tmp_path / "classifier.json"
-    score_model.claim(path, labels)
-    score_model.claim(path, labels)
-    with flagsaver(epochs=1), pytest.raises(UserError, match="a classifier of other epochs: 5"):
-        score_model.claim(path, labels)
+    score_model.claim_classifier(tmp_path, labels)
+    score_model.claim_classifier(tmp_path, labels)
+    with flagsaver(epochs=1), pytest.raises(UserError, match="classifier .epochs is 5 there, 1 he"):
+        score_model.claim_classifier(tmp_path, labels)
     fewer = Labels(Views(np.arange(3), np.full(3, 0.5)))
-    with pytest.raises(UserError, match="a classifier of other classes; give another --workdir"):
-        score_model.claim(path, fewer)
+    with pytest.raises(UserError, match="another classifier .classes.*; give another folder"):
+        score_model.claim_classifier(tmp_path, fewer)
 
 
 def test_a_mistake_is_one_line(score_model, capsys):

@@ -2,12 +2,13 @@
 
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 
-2 CPU cores, 8 GiB of memory, an hour and three quarters: rendering 4, autoencoder 18, text encoder
-2, denoiser 80. The long phases end by the clock, with the learning rate decayed; on a faster
-machine the `steps` end them.
-On a CPU, one device a core (XLA_FLAGS=--xla_force_host_platform_device_count=2) is 5 to 25 % faster
-than one device on both.
-Result: `runs/cosmos64/model`, diffusers' layout with its card.
+Hardware: 2 CPU cores, 8 GiB of memory. One device per core is 5 to 25 % faster than one device on
+both: XLA_FLAGS=--xla_force_host_platform_device_count=2.
+Time: 104 minutes (rendering 4, autoencoder 18, text encoder 2, denoiser 80). The clock ends the
+long phases, with the learning rate decayed; on a faster machine their `steps` end them.
+Result: `runs/cosmos64/model` in diffusers' layout, 6.8 M parameters. Autoencoder: 28.0 dB on
+held-out renders. `tools/score_model --zooms=6`: concept 98.1 % (renders 99.8 %), attributes 86.7 %
+(98.8 %).
 """
 
 import ml_collections
@@ -32,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
             "tokenizer": {"vocabulary": 1024, "length": 32},
             "autoencoder": {
                 "model": {
-                    # Eight channels a group: room for the carriers of `carried_start`.
+                    # Eight channels a group: room for the carriers of `initialise_carriers`.
                     "block_out_channels": [32, 32, 64],
                     "layers_per_block": 1,
                     "latent_channels": 4,
@@ -40,13 +41,13 @@ def get_config() -> ml_collections.ConfigDict:
                 },
                 "loss": {"edges": 0.5, "colour": 1.0, "kl": 3e-4, "zoom": 0.25},
                 # Muon: 24.8 dB after 300 steps, where Adam (1.5e-3) has 22.7.
-                "descent": {
+                "optimization": {
                     "optimizer": "muon",
-                    "batch": 8,
+                    "batch_size": 8,
                     "learning_rate": 3e-3,
                     "steps": 40_000,
                     "minutes": 18.0,
-                    "average": 0.995,
+                    "ema_decay": 0.995,
                 },
             },
             "text_encoder": {
@@ -56,7 +57,12 @@ def get_config() -> ml_collections.ConfigDict:
                     "num_hidden_layers": 2,
                     "num_attention_heads": 4,
                 },
-                "descent": {"batch": 128, "learning_rate": 2e-3, "steps": 600, "average": 0.99},
+                "optimization": {
+                    "batch_size": 128,
+                    "learning_rate": 2e-3,
+                    "steps": 600,
+                    "ema_decay": 0.99,
+                },
             },
             "diffusion": {
                 # Attention at 8 x 8 and below: at 16 x 16 it costs more than a ResNet block.
@@ -73,18 +79,18 @@ def get_config() -> ml_collections.ConfigDict:
                     "attention_head_dim": 4,
                     "use_linear_projection": True,
                 },
-                "descent": {
-                    # Muon: after 300 steps of 32 a loss of 0.421, where Adam (1.2e-3) has 0.470. A
-                    # step is dearer by a time that does not depend on the batch, hence the larger.
+                "optimization": {
+                    # Muon: after 300 steps of 32 a loss of 0.421, where Adam (1.2e-3) has 0.470. It
+                    # adds a fixed time to every step, so the batch is larger.
                     "optimizer": "muon",
-                    "batch": 64,
+                    "batch_size": 64,
                     "learning_rate": 3e-3,
                     "steps": 60_000,
                     "minutes": 80.0,
-                    "average": 0.999,
+                    "ema_decay": 0.999,
                 },
                 "caption_dropout": 0.1,
             },
-            "visits": {"log_steps": 20, "save_minutes": 5.0, "show_minutes": 8.0},
+            "intervals": {"log_steps": 20, "checkpoint_minutes": 5.0, "preview_minutes": 8.0},
         }
     )

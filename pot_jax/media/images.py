@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from pot_jax.errors import UserError, one_line
 from pot_jax.media.files import write_atomically
-from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes  # noqa: F401
+from pot_jax.media.pixels import from_bytes, on_byte_scale
 from pot_jax.zoom.geometry import Geometry
 
 

@@ -16,7 +16,7 @@ Differ = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]]
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """The leaves in which two records differ, each as "name is A there, B here"."""
     return [
-        f"{name} is {there!r} there, {here!r} here"
+        f"{name} is {shown(repr(there))} there, {shown(repr(here))} here"
         for name, there, here in differences(found, wanted)
     ]
 
@@ -67,7 +67,9 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
     folder = path.parent
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{flag}: expected a folder, got the file {folder}")
-    if folder.is_dir() and any(folder.iterdir()) and not path.is_file():
+    # A kill while a record is written leaves its temporary file, whose name starts with a dot.
+    files = [file for file in folder.glob("*") if not file.name.startswith(".")]
+    if files and not path.is_file():
         raise UserError(
             f"{flag}: {folder} holds other files and no {what}; give a new or empty folder"
         )

@@ -1,10 +1,9 @@
-"""The autoencoder's training: reconstruction of pixels and edges, and latents that can be zoomed.
+"""Training of the autoencoder: reconstruct pixels and edges, with latents that can be zoomed.
 
 Symbols: x pictures [B, S, S, 3] in [-1, 1], z latents [B, S/f, S/f, c], E and dec the two halves,
 D the 2 x 2 mean.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -12,41 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from pot_jax.checks import check_fields
-from pot_jax.errors import UserError
+from pot_jax.media.pixels import from_bytes
 from pot_jax.models.vae import AutoencoderKL
-from pot_jax.training.data import from_bytes
-from pot_jax.training.steps import Loss
+from pot_jax.training.loop import Loss
+from pot_jax.training.settings import AutoencoderLoss
 from pot_jax.zoom.operators import downsample
 
 
-@dataclasses.dataclass(frozen=True)
-class AutoencoderLoss:
-    """Weights of the loss's terms; that of the pixels' mean |error| is 1."""
-
-    edges: float = 0.5  # mean |error| of neighbour differences, at full and half size
-    colour: float = 1.0  # mean |error| of the means of 4 x 4 pixels
-    kl: float = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
-    # dec(D z) against D x, on a quarter of the batch (EQ-VAE, arXiv 2502.09509): latents whose
-    # shrunken copies decode to shrunken pictures, so that a zoom can be blended among latents.
-    zoom: float = 0.25
-
-    def __post_init__(self):
-        check_fields(self, "autoencoder.loss")
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 0:
-                raise UserError(
-                    f"autoencoder.loss.{field.name} must not be negative, got "
-                    f"{getattr(self, field.name)}"
-                )
-
-
 def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLoss) -> jax.Array:
-    """Mean |error| of pixels, of neighbour differences at two sizes, and of coarse colours.
+    """Returns the mean |error| of pixels, neighbour differences at two sizes, and coarse colours.
 
-    The pixels' own mean error is content with a soft edge; the differences are not. And where four
-    channels cannot hold everything, edges alone would be bought with hues: an autoencoder trained
-    without the colour term showed violet nebulae grey.
+    Soft edges cost little in the mean error of pixels, but much in the differences. Where four
+    channels cannot hold everything, edges alone would come at the cost of hues: an autoencoder
+    trained without the colour term showed violet nebulae grey.
     """
     error = decoded - images
     total = jnp.mean(jnp.abs(error))
@@ -59,7 +36,7 @@ def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLos
 
 
 def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
-    """The loss over a batch {"pictures": uint8 [B, S, S, 3]}."""
+    """Returns the loss over a batch {"pictures": uint8 [B, S, S, 3]}."""
 
     def loss(params, batch, key):
         images = from_bytes(batch["pictures"])
@@ -70,7 +47,7 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
         total = picture_error(decoded, images, weights) + weights.kl * kl
         squares = jnp.mean((decoded - images) ** 2)
         parts = {"psnr": psnr(squares), "kl": kl, "spread": jnp.std(mean)}
-        if weights.zoom:  # a second decoder in the program: a third more to compile
+        if weights.zoom:  # a second decoder in the program, which takes a third longer to compile
             # A strided quarter, so that a batch split over devices stays split evenly.
             smaller = downsample(latents[::4], 2)
             smaller = module.apply({"params": params}, smaller, method="decode")
@@ -82,12 +59,12 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
 
 
 def psnr(mean_square: jax.Array) -> jax.Array:
-    """Decibels of pictures in [-1, 1], whose range is 2."""
+    """Returns the decibels of pictures in [-1, 1], whose range is 2."""
     return 10.0 * jnp.log10(4.0 / mean_square)
 
 
-def quiet_start(params: dict[str, Any]) -> dict[str, Any]:
-    """Residual branches that begin as nothing: their last layers are set to zero.
+def zero_residuals(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns parameters whose residual branches are zero at first: their last layers are.
 
     Training then starts from a short network, and a much higher learning rate is stable.
     """
@@ -98,8 +75,8 @@ def quiet_start(params: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def certain_start(params: dict[str, Any]) -> dict[str, Any]:
-    """Latents that begin with little noise: their log-variances start at -6 instead of 0.
+def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns parameters whose latents have little noise at first: log-variances of -6, not 0.
 
     Noise as large as the latents themselves would drown the first steps' reconstructions.
     """
@@ -112,9 +89,9 @@ def certain_start(params: dict[str, Any]) -> dict[str, Any]:
 
 
 CARRIERS = 8  # channels: red, green and blue, each once positive and once negative, and a constant
-CONSTANT = 8.0  # of the last two: well above the colours, so that it decides the groups' deviation
-# How a carrier goes through the convolutions on the way: as it is, as the mean of 2 x 2 pixels, and
-# between the two nearest of the coarser grid.
+CONSTANT = 8.0  # of the last two: well above the colours, so that it sets the group's deviation
+# What a convolution does with a carrier: keeps it, takes the mean of 2 x 2 pixels, interpolates
+# between the nearest two of the coarser grid.
 _TAPS = {
     "conv_shortcut": np.ones((1, 1)),
     "downsamplers_0": np.pad(np.full((2, 2), 0.25), ((0, 1), (0, 1))),
@@ -122,20 +99,20 @@ _TAPS = {
 }
 
 
-def carried_start(module: AutoencoderKL, params: dict[str, Any]) -> dict[str, Any]:
-    """An autoencoder that begins as cell means and their smooth enlargement, not as noise.
+def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[str, Any]:
+    """Returns an autoencoder that starts as cell means and their smooth enlargement.
 
-    Its normalisations take the mean colour away, and a random start needs many steps to bring it
-    round them: 22.4 dB after 1860 steps of 8 pictures, where this has 22.7 dB after 300. The first
+    Normalisation removes the mean colour, and random initial parameters need many steps to bring it
+    back: 22.4 dB after 1860 steps of 8 pictures, where these reach 22.7 dB after 300. The first
     channels carry the three colours along the shortcuts, past the residual branches (which
-    `quiet_start` has begin as nothing): each colour c twice, as c and -c, and a constant likewise.
-    A group that holds just these has mean 0 and nearly the constant's deviation, so that its
+    `zero_residuals` has set to zero): each colour c twice, as c and -c, and a constant likewise. A
+    group that holds just these has mean 0 and nearly the constant's deviation, so that its
     normalisation only divides; and silu(c) - silu(-c) = c exactly, so that the last convolution
-    finds the colours again.
+    recovers the colours.
 
     Args:
-      module: whose groups are of at least eight channels, whose pictures have three and whose
-        latents at least three; for others the parameters come back as they are.
+      module: with groups of at least eight channels, pictures of three, and latents of at least
+        three; for others the parameters are returned unchanged.
       params: freshly drawn.
     """
     config = module.config
@@ -167,11 +144,11 @@ def carried_start(module: AutoencoderKL, params: dict[str, Any]) -> dict[str, An
 def standardise(
     module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray
 ) -> dict[str, Any]:
-    """The same autoencoder with latents of mean 0 and variance 1 in each channel.
+    """Returns the same autoencoder with latents of mean 0 and variance 1 in each channel.
 
-    Stable Diffusion has one scaling factor for all channels and none for their means. An affine map
-    per channel goes into the two 1 x 1 convolutions on either side of the latents instead: exact,
-    and `scaling_factor` can be 1.
+    Stable Diffusion has one scaling factor for all channels and none for their means. Instead, an
+    affine map per channel goes into the two 1 x 1 convolutions on either side of the latents. It is
+    exact, and `scaling_factor` can be 1.
 
     Args:
       module: its config must have scaling_factor 1.
@@ -179,12 +156,8 @@ def standardise(
       pictures: uint8 [n, S, S, 3], over which mean and variance are taken.
     """
     encode = jax.jit(lambda x: module.apply({"params": params}, x, method="encode").mean)
-    latents = np.concatenate(
-        [
-            np.asarray(encode(from_bytes(part)))
-            for part in np.split(pictures, range(32, len(pictures), 32))
-        ]
-    )
+    parts = np.split(pictures, range(32, len(pictures), 32))
+    latents = np.concatenate([np.asarray(encode(from_bytes(part))) for part in parts])
     mean = latents.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     std = latents.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     # quant_conv gives (mean, logvar): the means are shifted and divided, the spreads divided.

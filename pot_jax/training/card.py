@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from pot_jax.training.settings import TrainSettings, as_json
+from pot_jax.checks import to_dict
+from pot_jax.training.settings import TrainSettings
 from pot_jax.weights.model import COMPONENTS, Model
 from pot_jax.world import CONCEPTS
 
@@ -20,24 +21,24 @@ pipeline_tag: text-to-image
 # {name}
 
 A small text-to-image model in Stable Diffusion's shape ({size} x {size} pixels), trained from
-nothing by pot_jax on its own procedural world. It is what its demo, tests and ablations run on.
+scratch by pot_jax on its own procedural world. The demo, the tests and the ablations run on it.
 
-**What it is for.** Zooms through the world it knows, {concepts}, on a laptop;
+**Use.** Zooms through its world on a laptop ({concepts}), and
 tests of zoom algorithms without a download. It knows nothing else: words outside the captions'
-grammar mean little to it. It has seen no photograph, no picture of a person and no text of others.
+grammar mean little to it. It has seen no photographs, no people, and no text from elsewhere.
 
 **Parts.** {parts}. Weights are float16 safetensors in diffusers' layout;
-`diffusers.StableDiffusionPipeline.from_pretrained(folder)` loads it as it is.
-Prompts of up to {length} tokens of its own vocabulary of {vocabulary}.
+`diffusers.StableDiffusionPipeline.from_pretrained(folder)` loads it unchanged.
+Prompts have up to {length} tokens, from a vocabulary of {vocabulary} of its own.
 
-**Data.** {trained_on} rendered views, each of a world of its own, scales spread evenly from {first}
-(scale 0) to {last} (scale {deepest:g}), {phrasings} captions each from a grammar; {held_out} views
-held out. All of it is made by `pot_jax/training/worlds` and `captions.py`; no outside data.
+**Data.** {trained_on} rendered views, each of a different world, with scales spread evenly from
+{first} (scale 0) to {last} (scale {deepest:g}), and {phrasings} captions each from a grammar;
+{held_out} views held out. `pot_jax/world` makes all of it; there is no outside data.
 
 **Recipe.** `pot-jax train --config=configs/train/{name}.py --workdir=runs/{name}`, seed {seed}.
 {steps}
 v-prediction, zero terminal SNR, trailing timesteps; captions dropped in {dropout:.0%} of the
-examples for guidance. The exact settings are at the end of this card.
+examples, for guidance. The exact settings are at the end of this card.
 
 **Hardware and time.** {hardware}. {minutes}
 
@@ -61,7 +62,7 @@ _PHASES = {
 
 
 def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict[str, Any]) -> None:
-    """Write `README.md` into an exported model folder.
+    """Writes `README.md` into an exported model folder.
 
     Args:
       folder: the exported model.
@@ -74,12 +75,14 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
     for name in COMPONENTS:
         count = sum(x.size for x in jax.tree.leaves(model.params[name]))
         parts.append(f"{name.replace('_', ' ')} {count / 1e6:.2f} M parameters")
-    steps = [
-        f"{_PHASES[phase]}: {descent.optimizer.capitalize()}, cosine decay from "
-        f"{descent.learning_rate:g}, batches of {descent.batch}, running mean of the weights "
-        f"{descent.average:g}, {scores.get(f'{phase}_steps', 'so far unfinished')} steps."
-        for phase, descent in settings.descents().items()
-    ]
+    steps = []
+    for phase, how in settings.phases().items():
+        taken = scores.get(f"{phase}_steps")
+        steps.append(
+            f"{_PHASES[phase]}: {how.optimizer.capitalize()}, learning rate {how.learning_rate:g} "
+            f"with cosine decay, batch size {how.batch_size}, EMA decay {how.ema_decay:g}, "
+            f"{'not finished' if taken is None else f'{taken} steps'}."
+        )
     known = ("minutes", "hardware", *(f"{phase}_steps" for phase in _PHASES))
     figures = {name: value for name, value in scores.items() if name not in known}
     text = _CARD.format(
@@ -89,7 +92,7 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
         parts=", ".join(parts),
         length=settings.tokenizer.length,
         vocabulary=len(model.tokenizer),
-        trained_on=settings.data.pictures - settings.data.held_out,
+        trained_on=settings.data.trained_on,
         first=CONCEPTS[0],
         last=CONCEPTS[-1],
         deepest=settings.data.deepest,
@@ -98,11 +101,11 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
         seed=settings.seed,
         steps="\n".join(steps),
         dropout=settings.diffusion.caption_dropout,
-        hardware=scores.get("hardware", "Training is still under way"),
+        hardware=scores.get("hardware", "Still training"),
         minutes=_listed({f"{k} (minutes)": v for k, v in scores.get("minutes", {}).items()}),
         scores=_listed(figures) or "none yet.",
-        # Where the renders lay is that machine's own affair.
-        settings=json.dumps({**as_json(settings), "renders": ""}, indent=2),
+        # A path of this machine means nothing on another.
+        settings=json.dumps({**to_dict(settings), "renders": ""}, indent=2),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

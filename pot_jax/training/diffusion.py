@@ -1,7 +1,7 @@
-"""The denoiser's training: text encoder and UNet together, on the autoencoder's latents.
+"""Training of the denoiser: text encoder and UNet together, on the autoencoder's latents.
 
 Symbols: z_0 clean latents [B, h, w, c], eps unit noise, z_t = alpha_t z_0 + sigma_t eps what the
-UNet sees, v = alpha_t eps - sigma_t z_0 what it is to predict (arXiv 2202.00512); T tokens.
+UNet sees, v = alpha_t eps - sigma_t z_0 its target (arXiv 2202.00512); T tokens.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,15 @@ from pot_jax.diffusion.guidance import clean_from_prediction, guide, prediction_
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
+from pot_jax.media.pixels import from_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL, encode_latents
-from pot_jax.training.data import STREAMS, from_bytes
-from pot_jax.training.steps import Loss
+from pot_jax.training.data import STREAMS
+from pot_jax.training.loop import Loss
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
-# step the network was trained on still shows the mean colour, and every sample comes out mid-grey.
+# step in training still shows the mean colour, and every sample comes out mid-grey.
 SCHEDULE = ScheduleConfig(
     beta_schedule="scaled_linear",
     beta_start=0.00085,
@@ -36,21 +37,22 @@ SCHEDULE = ScheduleConfig(
 
 
 class Networks(NamedTuple):
-    """The two networks trained here; their parameters go by the fields' names."""
+    """The two networks trained here; their parameters are named after the fields."""
 
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
 
     def __call__(self, params: dict[str, Any], latents, timesteps, ids) -> jax.Array:
-        """The prediction for latents [B, h, w, c] at timesteps [B] given token ids [B, T]."""
+        """Returns the prediction for latents [B, h, w, c], timesteps [B] and token ids [B, T]."""
         states = self.text_encoder.apply({"params": params["text_encoder"]}, ids)
         return self.unet.apply({"params": params["unet"]}, latents, timesteps, states)
 
 
 def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
-    """Mean square error of v over a batch {"latents": [B, h, w, c], "ids": int32 [B, T]}.
+    """Returns the mean squared error of v, as a `Loss`.
 
-    In terms of z_0 it weighs a timestep by 1 + SNR. (min-SNR, arXiv 2303.09556, would give weight 0
+    Its batches are {"latents": [B, h, w, c], "ids": int32 [B, T]}.
+    In terms of z_0, a timestep has weight 1 + SNR. (Min-SNR, arXiv 2303.09556, would give weight 0
     to the terminal timestep, from which every sample starts.)
     """
     table = [np.asarray(x, np.float32) for x in signal_and_noise(schedule)]
@@ -77,9 +79,9 @@ def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
 
 
 class LatentStore:
-    """Latents of the training pictures, encoded when first asked for and kept.
+    """Latents of the training pictures, encoded when first needed, then kept.
 
-    A short run never encodes what it does not use, a long one encodes everything once.
+    A short run never encodes what it does not use; a long one encodes everything once.
     """
 
     def __init__(self, module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray):
@@ -93,9 +95,9 @@ class LatentStore:
         self._encode = jax.jit(lambda params, x: encode_latents(module, params, from_bytes(x)))
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Latents of pictures [B]: float32 [B, h, w, c]."""
+        """Returns the latents of pictures [B]: float32 [B, h, w, c]."""
         if not self._known[indices].all():
-            # All of them, also those known, so that one shape is compiled.
+            # All of them, even those known, so that one shape is compiled.
             encoded = self._encode(self._params, self._pictures[indices])
             self._latents[indices] = np.asarray(encoded)
             self._known[indices] = True
@@ -103,9 +105,9 @@ class LatentStore:
 
 
 def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, step: int):
-    """Token ids [B, T] with about `part` of the rows replaced by the empty prompt's ids [T].
+    """Returns token ids [B, T], about `part` of their rows replaced by the empty prompt's ids [T].
 
-    Guidance needs the network's answer to no prompt at all (arXiv 2207.12598).
+    Guidance needs the network's prediction without a prompt (arXiv 2207.12598).
     """
     dropped = np.random.default_rng([seed, STREAMS["dropout"], step]).random(len(ids)) < part
     return np.where(dropped[:, None], empty[None], ids).astype(np.int32)
@@ -121,15 +123,15 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
     ):
         if came != wanted:
             raise UserError(
-                f"diffusion.unet.{name} is {came}, where the other networks have {wanted}: leave "
-                "it out"
+                f"diffusion.unet.{name} is {came}, where the other networks have {wanted}; "
+                "leave it out"
             )
     smallest = 2 ** (len(unet.block_out_channels) - 1)
     if latent_side % smallest:
         raise UserError(
             f"latents of {latent_side} x {latent_side} do not halve "
             f"{len(unet.block_out_channels) - 1} times for a UNet of "
-            f"{len(unet.block_out_channels)} blocks: use fewer blocks or larger pictures"
+            f"{len(unet.block_out_channels)} blocks; use fewer blocks or larger pictures"
         )
     if length > text.max_position_embeddings:
         raise UserError(
@@ -141,7 +143,8 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
 def make_sampler(
     networks: Networks, steps: int, guidance_scale: float, schedule: ScheduleConfig = SCHEDULE
 ) -> Callable[..., jax.Array]:
-    """Plain DDIM, to look at: sample(params, ids [B, T], empty [T], noise [B, h, w, c])."""
+    """Returns DDIM for previews: sample(params, ids [B, T], empty [T], noise [B, h, w, c])."""
+    # To become a few lines over diffusion/sampler.py, once `denoise` has its new contract.
     solver = SOLVERS["ddim"]
     plan = solver.plan(schedule, steps)
 

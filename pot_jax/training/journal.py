@@ -1,4 +1,4 @@
-"""What a phase of training leaves to look at: a table of its losses and a picture of the curve."""
+"""The log of a phase of training: a table of its losses and a plot of their curve."""
 
 import csv
 import logging
@@ -15,8 +15,8 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 320, 30
 class Journal:
     """The losses of one phase: `<name>.csv`, one row an entry, and `<name>_loss.png`.
 
-    A resumed phase goes on in the same table; rows past the step it resumes from are dropped, as
-    they are about to be lived again.
+    A resumed phase continues the same table; rows past the step it resumes from are dropped, since
+    those steps are about to be repeated.
     """
 
     def __init__(self, folder: str | Path, name: str, resumed_at: int = 0):
@@ -31,14 +31,14 @@ class Journal:
         step: int,
         seconds: float,
         progress: float,
-        batch: int,
+        batch_size: int,
         rate: float,
         values: dict[str, float],
     ) -> None:
-        """Note the values of one step, and tell them on the log."""
+        """Adds the values of one step to the table, and logs them."""
         last = self._rows[-1] if self._rows else {"step": 0, "seconds": 0.0}
         took = seconds - float(last["seconds"])
-        speed = (step - int(last["step"])) * batch / took if took > 0 else 0.0
+        speed = (step - int(last["step"])) * batch_size / took if took > 0 else 0.0
         row = {"step": step, "seconds": f"{seconds:.1f}", "images_per_second": f"{speed:.2f}"}
         row |= {"learning_rate": f"{rate:.3e}"}
         row |= {name: f"{value:.6f}" for name, value in values.items()}
@@ -58,12 +58,12 @@ class Journal:
             self.draw()
 
     def recent(self, name: str) -> dict[str, float]:
-        """{name: the mean of a value over the last tenth of the entries}; {} before the first."""
+        """Returns {name: its mean over the last tenth of the entries}; {} before the first."""
         last = self._rows[-max(len(self._rows) // 10, 1) :]
         return {name: float(np.mean([float(row[name]) for row in last]))} if last else {}
 
     def draw(self) -> None:
-        """Write the curve: loss, on a logarithmic axis, over steps."""
+        """Writes the curve: loss, on a logarithmic axis, over steps."""
         if len(self._rows) < 2:
             return
         steps = np.array([int(row["step"]) for row in self._rows], float)
@@ -81,7 +81,7 @@ class Journal:
 
 
 def draw_curve(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Positive losses [n] over steps [n], in grey, and their running mean: [H, W, 3] uint8."""
+    """Plots positive losses [n] over steps [n], and their running mean: uint8 [H, W, 3]."""
     page = Image.new("RGB", (_WIDTH, _HEIGHT), (18, 18, 22))
     draw = ImageDraw.Draw(page)
     heights = np.log(np.maximum(losses, 1e-12))

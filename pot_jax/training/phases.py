@@ -1,7 +1,6 @@
-"""The phases of a training, one after the other: autoencoder, text encoder, text encoder and UNet.
+"""The phases of a training in order: autoencoder, text encoder, text encoder and UNet.
 
-Each is a loss, its batches, what it shows now and then, and what it hands on; `steps.run_phase`
-does the rest.
+Each is a loss, its batches, its previews and its result; `loop.run_phase` does the rest.
 """
 
 import functools
@@ -17,70 +16,76 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from pot_jax import world as worlds
-from pot_jax.media.images import contact_sheet, save_png, to_bytes
+from pot_jax.media.images import contact_sheet, save_png
+from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.vae import AutoencoderKL, decode_latents
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.training import autoencoder, diffusion, reading
-from pot_jax.training.data import STREAMS, Views, batch_indices, from_bytes
+from pot_jax.training import autoencoder, diffusion, text_encoder
+from pot_jax.training.data import STREAMS, batch_indices
 from pot_jax.training.journal import Journal
+from pot_jax.training.loop import Phase, run_phase
 from pot_jax.training.settings import TrainSettings
-from pot_jax.training.steps import Optimisation, Phase, run_phase
 from pot_jax.weights.tokenization import tokenize
-from pot_jax.world import captions
+from pot_jax.world import DEEPEST, Views, captions
 from pot_jax.world.labels import Labels
 
-SHOWN_STEPS, SHOWN_GUIDANCE = 20, 4.0  # of the sample grids
+PREVIEW_STEPS, PREVIEW_GUIDANCE = 20, 4.0  # of the sample grids
+PREVIEW_WORLD = 2**31 - 1  # no training view is of it
 SCORED = 256  # pictures over which the autoencoder is scored, and its latents standardised
-SHOWN_WORLD = 2**31 - 1  # no training view is of it
 
 
 class Examples(NamedTuple):
-    """What is learnt from, the held-out views last."""
+    """The pictures to learn from, the held-out ones last."""
 
     pictures: np.ndarray  # uint8 [n, S, S, 3]
     views: Views
     trained_on: int  # the first so many
 
     def captions(self, indices: np.ndarray, variants: np.ndarray) -> list[str]:
-        """Words for pictures [B], each in its phrasing [B]."""
-        seeds, scales = self.views.seeds[indices], self.views.scales[indices]
-        return [
-            captions.caption(int(seed), float(scale), int(variant))
-            for seed, scale, variant in zip(seeds, scales, variants)
-        ]
+        """Returns the captions of pictures [B], each in its phrasing [B]."""
+        views = self.views.take(indices).pairs()
+        return [captions.caption(*view, int(variant)) for view, variant in zip(views, variants)]
 
 
 class Run(NamedTuple):
-    """What the phases of one training share."""
+    """What all phases of one training share."""
 
     settings: TrainSettings
     folder: Path
     mesh: Mesh
     examples: Examples
-    scores: dict[str, Any]  # filled in as they are known
+    scores: dict[str, Any]  # filled in by the phases
     stopping: Callable[[], bool]
 
-    def phase(self, name: str, descent: Optimisation, **parts) -> Phase:
-        """The phase `name`, with its states and its journal in the run's folder."""
+    def train(self, name: str, start: dict[str, Any], **parts) -> tuple[Phase, int, Any]:
+        """Runs the phase `name` from parameters `start`; its files go to the run's folder.
+
+        Returns:
+          (the phase, steps taken, averaged parameters).
+        """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
-        visits = self.settings.visits
-        return Phase(
+        intervals = self.settings.intervals
+        phase = Phase(
             name=name,
-            settings=descent,
+            settings=self.settings.phases()[name],
             checkpoints=checkpoints,
             journal=Journal(self.folder, name, checkpoints.latest_step()),
             seed=self.settings.seed,
             stopping=self.stopping,
-            log_every=visits.log_steps,
-            save_every=60 * visits.save_minutes,
-            visit_every=60 * visits.show_minutes,
+            log_every=intervals.log_steps,
+            save_every=60 * intervals.checkpoint_minutes,
+            preview_every=60 * intervals.preview_minutes,
             **parts,
         )
+        steps, seconds, params = run_phase(phase, start, self.mesh)
+        phase.journal.draw()
+        self.scores["minutes"][name] = seconds / 60
+        self.scores[f"{name}_steps"] = steps
+        return phase, steps, params
 
     def in_precision(self, module: nn.Module) -> nn.Module:
-        """The module, computing in the run's precision; its parameters are float32 all the same."""
+        """Returns the module, computing in the run's precision; its parameters stay float32."""
         name = self.settings.precision
         if name == "auto":
             name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -91,135 +96,123 @@ def _initial(module, key: jax.Array) -> dict[str, Any]:
     inputs = {
         name: jnp.zeros(shape.shape, shape.dtype) for name, shape in module.example_inputs().items()
     }
-    return autoencoder.quiet_start(jax.jit(module.init)(key, **inputs)["params"])
+    return autoencoder.zero_residuals(jax.jit(module.init)(key, **inputs)["params"])
 
 
 def train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
-    """The first phase; returns the parameters with standardised latents."""
-    settings, folder, examples, scores = run.settings, run.folder, run.examples, run.scores
-    descent = settings.autoencoder.descent
+    """Trains the first phase; returns the parameters with standardised latents."""
+    settings, folder, examples = run.settings, run.folder, run.examples
+    batch_size = settings.autoencoder.optimization.batch_size
     held_out = examples.pictures[examples.trained_on :][:SCORED]
     rebuild = jax.jit(lambda params, x: module.apply({"params": params}, from_bytes(x)))
 
     def load_batch(step):
-        chosen = batch_indices(settings.seed, step, descent.batch, examples.trained_on)
+        chosen = batch_indices(settings.seed, step, batch_size, examples.trained_on)
         return {"pictures": examples.pictures[chosen]}
 
-    def visit(step, params):
+    def preview(step, params):
         params = jax.device_get(params)
         parts = np.split(held_out, range(32, len(held_out), 32))
         rebuilt = np.concatenate([np.asarray(rebuild(params, part)) for part in parts])
         error = (rebuilt - from_bytes(held_out)) ** 2
         decibels = float(autoencoder.psnr(error.mean(axis=(1, 2, 3))).mean())
-        scores["autoencoder_held_out_psnr"] = round(decibels, 2)
+        run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(held_out[:20], to_bytes(rebuilt[:20])) for x in pair]
         sheet = contact_sheet(np.stack(few), side=2 * settings.data.size)
         save_png(folder / f"reconstructions_{step:06d}.png", sheet)
 
-    phase = run.phase(
+    start = _initial(module, jax.random.key(settings.seed))
+    start = autoencoder.initialise_carriers(module, start)
+    _, steps, params = run.train(
         "autoencoder",
-        descent,
+        autoencoder.initialise_logvar(start),
         loss=autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
         load_batch=load_batch,
-        visit=visit,
+        preview=preview,
     )
-    start = autoencoder.carried_start(module, _initial(module, jax.random.key(settings.seed)))
-    start = autoencoder.certain_start(start)
-    steps, seconds, params = run_phase(phase, start, run.mesh)
-    phase.journal.draw()
-    visit(steps, params)
-    scores["minutes"]["autoencoder"] = seconds / 60
-    scores["autoencoder_steps"] = steps
+    preview(steps, params)
     params = jax.device_get(params)
     return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
 
 
 def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, Any]:
-    """The second phase; returns the parameters that the third begins with."""
-    settings, examples, scores = run.settings, run.examples, run.scores
-    descent = settings.text_encoder.descent
-    labels = Labels(Views(*(x[: examples.trained_on] for x in examples.views)))
+    """Trains the second phase; returns the parameters that the third starts from."""
+    settings, examples = run.settings, run.examples
+    labels = Labels(examples.views.take(slice(examples.trained_on)))
 
     def load_batch(step):
-        chosen, ids = _lesson(run, tokenizer, "text_encoder", step, descent.batch)
+        chosen, ids = _captioned(run, tokenizer, "text_encoder", step)
         return {"ids": ids, "numbers": {head: n[chosen] for head, n in labels.numbers.items()}}
 
-    phase = run.phase(
-        "text_encoder",
-        descent,
-        loss=reading.make_loss(run.in_precision(module)),
-        load_batch=load_batch,
-    )
     start = {
         "text_encoder": _initial(module, jax.random.key(settings.seed + 2)),
-        "heads": reading.start_heads(module.config.hidden_size, labels.classes),
+        "heads": text_encoder.initialise_heads(module.config.hidden_size, labels.classes),
     }
-    steps, seconds, params = run_phase(phase, start, run.mesh)
-    phase.journal.draw()
-    scores["minutes"]["text_encoder"] = seconds / 60
-    scores["text_encoder_steps"] = steps
-    # Over all phrasings: most leave attributes out, so it is far from 1 for the best of readers.
-    scores.update({f"text_encoder_{k}": v for k, v in phase.journal.recent("accuracy").items()})
+    loss = text_encoder.make_loss(run.in_precision(module))
+    phase, _, params = run.train("text_encoder", start, loss=loss, load_batch=load_batch)
+    # Over all phrasings: most leave attributes out, so that it stays far from 1.
+    accuracy = phase.journal.recent("accuracy")
+    run.scores.update({f"text_encoder_{name}": value for name, value in accuracy.items()})
     return jax.device_get(params["text_encoder"])
 
 
-def _lesson(run: Run, tokenizer, phase: str, step: int, batch: int):
-    """The examples [B] that a step takes, and a phrasing of each as token ids [B, T]."""
+def _captioned(run: Run, tokenizer, phase: str, step: int):
+    """The examples [B] that a step takes, and a caption of each as token ids [B, T]."""
     settings = run.settings
-    chosen = batch_indices(settings.seed, step, batch, run.examples.trained_on)
+    batch_size = settings.phases()[phase].batch_size
+    chosen = batch_indices(settings.seed, step, batch_size, run.examples.trained_on)
     rng = np.random.default_rng([settings.seed, STREAMS[phase], step])
-    variants = rng.integers(settings.data.phrasings, size=batch)
+    variants = rng.integers(settings.data.phrasings, size=batch_size)
     return chosen, tokenize(tokenizer, run.examples.captions(chosen, variants))
 
 
 def train_denoiser(
-    run: Run, module: AutoencoderKL, coded, networks: diffusion.Networks, read, tokenizer, publish
+    run: Run,
+    module: AutoencoderKL,
+    autoencoder_params: dict[str, Any],
+    networks: diffusion.Networks,
+    pretrained: dict[str, Any],
+    tokenizer,
+    publish: Callable[[Any], None],
 ) -> dict[str, Any]:
-    """The third phase; returns the averaged parameters of both networks."""
-    settings, folder, examples, scores = run.settings, run.folder, run.examples, run.scores
-    descent = settings.diffusion.descent
-    store = diffusion.LatentStore(module, coded, examples.pictures[: examples.trained_on])
+    """Trains the third phase; returns the averaged parameters of both networks."""
+    settings, folder, examples = run.settings, run.folder, run.examples
+    pictures = examples.pictures[: examples.trained_on]
+    latents = diffusion.LatentStore(module, autoencoder_params, pictures)
     empty = tokenize(tokenizer, [""])[0]
     dropout = settings.diffusion.caption_dropout
-    sample = diffusion.make_sampler(networks, SHOWN_STEPS, SHOWN_GUIDANCE)
+    sample = diffusion.make_sampler(networks, PREVIEW_STEPS, PREVIEW_GUIDANCE)
     decode = jax.jit(functools.partial(decode_latents, module))
-    prompts = captions.scene_prompts(int(worlds.DEEPEST), SHOWN_WORLD)
-    shown_ids = tokenize(tokenizer, prompts)
+    prompts = captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD)
+    preview_ids = tokenize(tokenizer, prompts)
     side = settings.data.size // module.config.downsample_factor
     shape = (len(prompts), side, side, module.config.latent_channels)
     noise = jax.random.normal(jax.random.key(settings.seed + 1), shape)
 
     def load_batch(step):
-        chosen, rows = _lesson(run, tokenizer, "diffusion", step, descent.batch)
-        rows = diffusion.drop_captions(rows, empty, dropout, settings.seed, step)
-        return {"latents": store(chosen), "ids": rows}
+        chosen, ids = _captioned(run, tokenizer, "diffusion", step)
+        ids = diffusion.drop_captions(ids, empty, dropout, settings.seed, step)
+        return {"latents": latents(chosen), "ids": ids}
 
-    def visit(step, params):
+    def preview(step, params):
         began = time.monotonic()
         params = jax.device_get(params)
-        pictures = decode(coded, sample(params, shown_ids, empty, noise))
+        pictures = decode(autoencoder_params, sample(params, preview_ids, empty, noise))
         sheet = contact_sheet(to_bytes(np.asarray(pictures)), side=2 * settings.data.size)
         save_png(folder / f"samples_{step:06d}.png", sheet)
         publish(params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 
-    training = diffusion.Networks(*map(run.in_precision, networks))
-    phase = run.phase(
-        "diffusion",
-        descent,
-        loss=diffusion.make_loss(training),
-        load_batch=load_batch,
-        visit=visit,
-    )
     start = {
-        "text_encoder": read,
+        "text_encoder": pretrained,
         "unet": _initial(networks.unet, jax.random.key(settings.seed + 3)),
     }
-    steps, seconds, params = run_phase(phase, start, run.mesh)
-    phase.journal.draw()
-    scores["minutes"]["diffusion"] = seconds / 60
-    scores["diffusion_steps"] = steps
-    scores.update({f"diffusion_{k}": v for k, v in phase.journal.recent("loss").items()})
-    visit(steps, params)
+    loss = diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks)))
+    phase, steps, params = run.train(
+        "diffusion", start, loss=loss, load_batch=load_batch, preview=preview
+    )
+    recent = phase.journal.recent("loss")
+    run.scores.update({f"diffusion_{name}": value for name, value in recent.items()})
+    preview(steps, params)
     return params

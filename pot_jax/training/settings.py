@@ -1,165 +1,238 @@
-"""What `pot-jax train` is told: frozen, validated dataclasses, read from a config of plain data."""
+"""The settings of `pot-jax train`: what a file in `configs/train/` may say. No JAX."""
 
 import dataclasses
-import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import ml_collections
+from pot_jax.checks import Settings, build, overlay
+from pot_jax.errors import UserError, shown
+from pot_jax.world import DEEPEST
 
-from pot_jax.checks import check_fields
-from pot_jax.config import from_dict
-from pot_jax.errors import UserError
-from pot_jax.training import tokenizer
-from pot_jax.training.autoencoder import AutoencoderLoss
-from pot_jax.training.data import DataConfig
-from pot_jax.training.steps import Optimisation
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+FORMAT = 2  # of a run's config.json; before it had a number, and the old names: 1
+BASE_TOKENS = 2 * 256  # every byte, and every byte at a word's end, so that no text is unknown
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSettings:
+class DataSettings(Settings):
+    """Which views are rendered."""
+
+    GROUP = "data"
+
+    pictures: int  # views in all, including those held out
+    size: int  # S, pixels a side
+    held_out: int  # the last views are never trained on
+    deepest: float  # scales are drawn from [0, deepest]
+    workers: int  # rendering processes
+    phrasings: int  # different captions per view
+
+    @property
+    def trained_on(self) -> int:
+        """The number of views to train on; the others are held out."""
+        return self.pictures - self.held_out
+
+    def _check_ranges(self):
+        most = self.pictures - 1
+        self.require("held_out", 1 <= self.held_out <= most, f"1 to pictures - 1 ({most})")
+        self.require("size", self.size >= 8, "at least 8 pixels")
+        ends = f"above 0 and at most {DEEPEST:g}, where the world ends"
+        self.require("deepest", 0 < self.deepest <= DEEPEST, ends)
+        self.require("workers", self.workers >= 1, "at least 1")
+        self.require("phrasings", self.phrasings >= 1, "at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings(Settings):
     """The vocabulary."""
+
+    GROUP = "tokenizer"
 
     vocabulary: int  # tokens at most
     length: int  # tokens in a prompt
-    captions: int = 4096  # views whose captions it is learnt from
+    captions: int = 4096  # views whose captions it is learned from
 
-    def __post_init__(self):
-        check_fields(self, "tokenizer")
-        tokenizer.check_sizes(self.vocabulary, self.length)
-        if self.captions < 1:
-            raise UserError(f"tokenizer.captions must be at least 1, got {self.captions}")
+    def _check_ranges(self):
+        least = BASE_TOKENS + 2
+        needed = f"at least {least} (all bytes, all bytes ending a word, two specials)"
+        self.require("vocabulary", self.vocabulary >= least, needed)
+        self.require("length", self.length >= 3, "at least 3 (start, one word, end)")
+        self.require("captions", self.captions >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderSettings:
+class OptimizationSettings(Settings):
+    """The optimizer of one phase, and how long the phase lasts."""
+
+    GROUP = "optimization"
+    OLD_NAMES = {"batch": "batch_size", "average": "ema_decay", "clip": "clip_norm"}
+
+    batch_size: int  # examples a step, over all devices
+    learning_rate: float  # at its peak
+    steps: int  # at most
+    minutes: float = 0.0  # at most; 0 is no limit
+    warmup: float = 0.05  # fraction of the phase in which the learning rate rises
+    ema_decay: float = 0.998  # of the moving average of the parameters, which is the result
+    clip_norm: float = 1.0  # largest global norm of the gradients
+    beta2: float = 0.99  # Adam's decay of squared gradients: short, since the runs are
+    optimizer: Literal["adam", "muon"] = "adam"  # a name in optimizers.OPTIMIZERS
+
+    def _check_ranges(self):
+        for name in ("batch_size", "steps"):
+            self.require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            self.require(name, getattr(self, name) > 0, "above 0")
+        for name in ("warmup", "ema_decay", "beta2"):
+            self.require(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
+        self.require("minutes", self.minutes >= 0, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderLoss(Settings):
+    """Weights of the terms of the loss; the mean |error| of the pixels has weight 1."""
+
+    GROUP = "autoencoder.loss"
+
+    edges: float = 0.5  # mean |error| of neighbour differences, at full and half size
+    colour: float = 1.0  # mean |error| of the means of 4 x 4 pixels
+    kl: float = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
+    # dec(D z) against D x, on a quarter of the batch (EQ-VAE, arXiv 2502.09509): latents whose
+    # shrunken copies decode to shrunken pictures, so that a zoom can be blended in latents.
+    zoom: float = 0.25
+
+    def _check_ranges(self):
+        for field in dataclasses.fields(self):
+            self.require(field.name, getattr(self, field.name) >= 0, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings(Settings):
     """The first phase."""
 
-    model: dict[str, Any]  # as in the model's config.json, sizes given by the data left out
-    descent: Optimisation
+    GROUP = "autoencoder"
+    OLD_NAMES = {"descent": "optimization"}
+
+    model: dict[str, Any]  # as in the model's config.json, without the sizes that follow from data
+    optimization: OptimizationSettings
     loss: AutoencoderLoss = AutoencoderLoss()
 
-    def __post_init__(self):
-        _check_model("autoencoder.model", self.model)
+    def _check_ranges(self):
+        _check_model(self, "model")
 
 
 @dataclasses.dataclass(frozen=True)
-class TextEncoderSettings:
-    """The second phase: the text encoder alone, before it goes on with the UNet."""
+class TextEncoderSettings(Settings):
+    """The second phase: the text encoder alone, before it is trained further with the UNet."""
+
+    GROUP = "text_encoder"
+    OLD_NAMES = {"descent": "optimization"}
 
     model: dict[str, Any]
-    descent: Optimisation
+    optimization: OptimizationSettings
 
-    def __post_init__(self):
-        _check_model("text_encoder.model", self.model, ("hidden_size",))
+    def _check_ranges(self):
+        _check_model(self, "model", "hidden_size")
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionSettings:
+class DiffusionSettings(Settings):
     """The third phase: text encoder and UNet."""
 
+    GROUP = "diffusion"
+    OLD_NAMES = {"descent": "optimization"}
+
     unet: dict[str, Any]
-    descent: Optimisation
+    optimization: OptimizationSettings
     caption_dropout: float = 0.1
 
-    def __post_init__(self):
-        _check_model("diffusion.unet", self.unet)
-        if not 0 <= self.caption_dropout < 1:
-            raise UserError(
-                f"diffusion.caption_dropout must be from 0 to below 1, got {self.caption_dropout}"
-            )
+    def _check_ranges(self):
+        _check_model(self, "unet")
+        self.require("caption_dropout", 0 <= self.caption_dropout < 1, "from 0 to below 1")
 
 
-def _check_model(name: str, model: Any, needed: tuple[str, ...] = ("block_out_channels",)) -> None:
-    if not isinstance(model, dict) or not all(key in model for key in needed):
-        raise UserError(
-            f"{name} must be a group of settings with {', '.join(needed)} among them, got {model!r}"
-        )
+def _check_model(settings: Settings, name: str, needed: str = "block_out_channels") -> None:
+    model = getattr(settings, name)
+    settings.require(name, needed in model, f"a group of settings that has {needed}")
     for key in model.keys() & {"block_out_channels", "down_block_types", "up_block_types"}:
-        if not isinstance(model[key], list | tuple) or not model[key]:
-            raise UserError(f"{name}.{key} must be a list, one entry a block, got {model[key]!r}")
+        is_list = isinstance(model[key], list | tuple) and model[key]
+        settings.require(name, bool(is_list), f"a list as its {key}, one entry a block")
 
 
 @dataclasses.dataclass(frozen=True)
-class VisitSettings:
-    """How often the run writes something down."""
+class IntervalSettings(Settings):
+    """How often a run logs, saves its state, and shows what it has learned."""
+
+    GROUP = "intervals"
+    OLD_NAMES = {"save_minutes": "checkpoint_minutes", "show_minutes": "preview_minutes"}
 
     log_steps: int = 20
-    save_minutes: float = 5.0
-    show_minutes: float = 8.0  # sample grids and an export of the model as it is
+    checkpoint_minutes: float = 5.0
+    preview_minutes: float = 8.0  # sample grids, and an export of the model so far
 
-    def __post_init__(self):
-        check_fields(self, "visits")
-        if self.log_steps < 1 or self.save_minutes <= 0 or self.show_minutes <= 0:
-            raise UserError(f"visits must be positive, got {dataclasses.asdict(self)}")
+    def _check_ranges(self):
+        for field in dataclasses.fields(self):
+            self.require(field.name, getattr(self, field.name) > 0, "above 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings:
-    """Everything a training run is told."""
+class TrainSettings(Settings):
+    """Everything a training run is given."""
+
+    OLD_NAMES = {"visits": "intervals"}
 
     name: str  # of the model
     seed: int
-    data: DataConfig
+    data: DataSettings
     tokenizer: TokenizerSettings
     autoencoder: AutoencoderSettings
     text_encoder: TextEncoderSettings
     diffusion: DiffusionSettings
     # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs,
     # which have units for it.
-    precision: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
-    visits: VisitSettings = VisitSettings()
+    intervals: IntervalSettings = IntervalSettings()
 
-    def __post_init__(self):
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed must be from 0 to {2**31 - 1}, got {self.seed}")
-        if self.precision not in PRECISIONS:
-            raise UserError(
-                f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        for phase, descent in self.descents().items():
-            if descent.batch > self.data.pictures - self.data.held_out:
+    def _check_ranges(self):
+        self.require("seed", 0 <= self.seed < 2**31, f"0 to {2**31 - 1}")
+        for phase, optimization in self.phases().items():
+            if optimization.batch_size > self.data.trained_on:
                 raise UserError(
-                    f"{phase}: a batch of {descent.batch} is more than the "
-                    f"{self.data.pictures - self.data.held_out} pictures to train on"
+                    f"{phase}.optimization.batch_size: a batch of {optimization.batch_size} is "
+                    f"more than the {self.data.trained_on} pictures to train on"
                 )
 
-    def descents(self) -> dict[str, Optimisation]:
-        """How each phase descends, in their order."""
+    def phases(self) -> dict[str, OptimizationSettings]:
+        """Returns the optimization settings of the phases, in order."""
         return {
-            "autoencoder": self.autoencoder.descent,
-            "text_encoder": self.text_encoder.descent,
-            "diffusion": self.diffusion.descent,
+            "autoencoder": self.autoencoder.optimization,
+            "text_encoder": self.text_encoder.optimization,
+            "diffusion": self.diffusion.optimization,
         }
 
 
-def read_settings(config: ml_collections.ConfigDict | dict) -> TrainSettings:
-    """The settings of a run.
+def read_settings(config: Any) -> TrainSettings:
+    """Returns the settings of a run, from plain data or an `ml_collections.ConfigDict`.
 
     Raises:
       UserError: a setting is unknown, missing or out of its range.
     """
-    data = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+    return build(TrainSettings, config.to_dict() if hasattr(config, "to_dict") else config)
+
+
+def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a run's `config.json` holds in today's format, {"format": ..., "config": ...}.
+
+    Raises:
+      UserError: a later version wrote it, or it is not of a training.
+    """
+    number = record.get("format", 1)
+    if number not in range(1, FORMAT + 1):
+        raise UserError(
+            f"its config.json has format {shown(repr(number))}, this version of pot_jax reads 1 to "
+            f"{FORMAT}; use the version that wrote it, or a later one"
+        )
+    # Format 1 is the settings themselves, none left out, some under the names of that time.
+    config = record if number == 1 else record.get("config")
     try:
-        return from_dict(data, TrainSettings)
-    except TypeError as error:
-        # A field without a default that the config leaves out, or a value of another kind.
-        raise UserError(f"the training config is incomplete or of another kind: {error}") from None
-
-
-def as_json(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as plain data, as `config.json` holds them."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
-
-
-def first_difference(ours: Any, theirs: Any, path: str = "") -> str | None:
-    """Where two settings part, as "path: theirs there, ours here"; None where they agree."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted(ours.keys() | theirs.keys()):
-            name = f"{path}.{key}" if path else key
-            if (found := first_difference(ours.get(key), theirs.get(key), name)) is not None:
-                return found
-        return None
-    return None if ours == theirs else f"{path}: {theirs} there, {ours} here"
+        return {"format": FORMAT, "config": overlay(TrainSettings, {}, config)}
+    except UserError as error:
+        raise UserError(f"its config.json is not of a training: {error}") from None

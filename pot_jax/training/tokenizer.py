@@ -1,10 +1,10 @@
-"""The model's own vocabulary: byte-level BPE as CLIP's, learnt from captions.
+"""The model's own vocabulary: byte-level BPE as in CLIP, learned from captions.
 
-CLIP's 49408 tokens would be most of a small model's weights, and nearly all of them never seen. The
-tokenizer that comes out has CLIP's rules (lower case, one word at a time, `</w>` at a word's end)
-and CLIP's files, so transformers' `CLIPTokenizer` and any diffusers pipeline load it as it is.
+CLIP's 49408 tokens would be most of a small model's weights, and nearly all of them unused. The
+resulting tokenizer has CLIP's rules (lower case, one word at a time, `</w>` at a word's end)
+and CLIP's files, so transformers' `CLIPTokenizer` and any diffusers pipeline load it unchanged.
 
-Ids: 256 bytes, the same 256 at a word's end, the learnt merges in order, then the two specials,
+Ids: 256 bytes, the same 256 at a word's end, the learned merges in order, then the two specials,
 `<|startoftext|>` and `<|endoftext|>`, which also pads; CLIP numbers its own in the same order.
 """
 
@@ -14,52 +14,31 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from pot_jax.errors import UserError
+from pot_jax.training.settings import TokenizerSettings
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-# Every byte, and every byte ending a word, is a token, so that no text is unknown.
-BASE_TOKENS = 2 * 256
 
 
-def check_sizes(vocabulary: int, length: int) -> None:
-    """Raises UserError where the vocabulary or a prompt has no room for what must be in it."""
-    least = BASE_TOKENS + 2
-    if vocabulary < least:
-        raise UserError(
-            f"tokenizer.vocabulary must be at least {least} (all bytes, all bytes ending a word, "
-            f"two specials), got {vocabulary}"
-        )
-    if length < 3:
-        raise UserError(f"tokenizer.length must be at least 3 (start, one word, end), got {length}")
-
-
-def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) -> CLIPTokenizer:
-    """Learn a vocabulary from captions.
+def train_tokenizer(captions: Iterable[str], settings: TokenizerSettings) -> CLIPTokenizer:
+    """Learns a vocabulary from captions.
 
     Args:
       captions: the texts to learn from; the same captions give the same vocabulary.
-      vocabulary_size: the most tokens it may have, the two specials among them. It may come out
-        smaller: once every word of the captions is one token there is nothing left to merge.
-      length: tokens in a prompt (`model_max_length`), the two specials among them.
-
-    Returns:
-      A `CLIPTokenizer`.
-
-    Raises:
-      UserError: as `check_sizes`.
+      settings: the vocabulary's size and a prompt's length, both including the two specials. The
+        vocabulary may come out smaller: once every word of the captions is one token there is
+        nothing left to merge.
     """
-    check_sizes(vocabulary_size, length)
     rules = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
     learner.normalizer, learner.pre_tokenizer = rules.normalizer, rules.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     word_ends = [letter + WORD_END for letter in alphabet]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size - 2,
+        vocab_size=settings.vocabulary - 2,
         initial_alphabet=alphabet,
-        # Declared beforehand, or the trainer numbers the word ends in a hash map's order, and the
-        # merges of equal count would come out differently every time.
+        # Declared in advance: otherwise the trainer numbers the word ends in a hash map's order,
+        # and merges of equal count come out differently every time.
         special_tokens=word_ends,
         end_of_word_suffix=WORD_END,
         show_progress=False,
@@ -75,5 +54,5 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, length: int) 
         eos_token=END,
         unk_token=END,
         pad_token=END,
-        model_max_length=length,
+        model_max_length=settings.length,
     )

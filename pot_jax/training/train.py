@@ -1,21 +1,20 @@
-"""Trains the embedded model from nothing: `pot-jax train --config=... --workdir=...`.
+"""Trains the embedded model from scratch: `pot-jax train --config=... --workdir=...`.
 
-The walk: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
+In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
 folder in diffusers' layout with its card.
 
-  config.json           the settings; a workdir belongs to one run
+  config.json           the settings, itself a config; a workdir belongs to one run
   renders/              rendered views, made once
   checkpoints/<phase>/  states to resume from
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
 
-Killed at any moment, the same command goes on from the last saved step. A machine that is to be
-taken away says so by SIGTERM: the state is saved at once.
+After a kill at any moment, the same command resumes from the last saved step. On SIGTERM, which
+announces that the machine will be taken away, the state is saved at once.
 """
 
 import contextlib
-import json
 import logging
 import platform
 import shutil
@@ -24,25 +23,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from pot_jax import world as worlds
+from pot_jax import world
+from pot_jax.checks import to_dict
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
+from pot_jax.runs.claims import claim, named_differences
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
-from pot_jax.training.settings import TrainSettings, as_json, first_difference, read_settings
-from pot_jax.training.steps import AXIS, check_batch
+from pot_jax.training.loop import check_batch
+from pot_jax.training.settings import FORMAT, TrainSettings, read_settings, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
@@ -50,11 +51,12 @@ from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Run, or resume, a training.
+def train(config: Any, workdir: str) -> None:
+    """Runs, or resumes, a training.
 
     Args:
-      config: see `settings.TrainSettings` and `configs/train/`.
+      config: plain data or an `ml_collections.ConfigDict`; see `settings.TrainSettings` and
+        `configs/train/`.
       workdir: a new folder, or one that holds this same run.
 
     Raises:
@@ -63,12 +65,12 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> None:
     settings = read_settings(config)
     module = _autoencoder_module(settings)
     side = settings.data.size // module.config.downsample_factor
-    # Before any work: the same networks but for the size of the vocabulary, which is not known yet.
+    # Before any work: the same networks, except for the vocabulary's size, which is not known yet.
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
     diffusion.check_sizes(planned, side, module.config.latent_channels, settings.tokenizer.length)
-    mesh = device_mesh(AXIS)
-    for phase, descent in settings.descents().items():
-        check_batch(phase, descent, mesh)
+    mesh = device_mesh()
+    for phase, optimization in settings.phases().items():
+        check_batch(phase, optimization, mesh)
     folder = _claim_workdir(Path(workdir), settings)
     with _preemption() as stopping:
         _train(settings, folder, mesh, module, stopping)
@@ -88,9 +90,10 @@ def _train(
     run = phases.Run(settings, folder, mesh, examples, scores, stopping)
 
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
-    texts = [text for variant in (0, 1) for text in examples.captions(some, variant + 0 * some)]
-    tokenizer = train_tokenizer(texts, settings.tokenizer.vocabulary, settings.tokenizer.length)
-    tokenize(tokenizer, texts)  # tells at once of prompts that are too short for the captions
+    variants = (np.full_like(some, variant) for variant in (0, 1))
+    texts = [text for variant in variants for text in examples.captions(some, variant)]
+    tokenizer = train_tokenizer(texts, settings.tokenizer)
+    tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     networks = _networks(
         settings,
         vocab_size=len(tokenizer),
@@ -98,11 +101,11 @@ def _train(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    coded = phases.train_autoencoder(run, module)
-    read = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
+    autoencoder = phases.train_autoencoder(run, module)
+    text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
 
     def model_of(params) -> Model:
-        params = jax.device_get({**params, "autoencoder": coded})
+        params = jax.device_get({**params, "autoencoder": autoencoder})
         return Model(
             name=settings.name,
             text_encoder=networks.text_encoder,
@@ -118,7 +121,9 @@ def _train(
     def publish(params) -> None:
         _publish(model_of(params), folder / "model", settings, scores)
 
-    params = phases.train_denoiser(run, module, coded, networks, read, tokenizer, publish)
+    params = phases.train_denoiser(
+        run, module, autoencoder, networks, text_encoder, tokenizer, publish
+    )
     scores["hardware"] = _hardware(mesh)
     write_json(folder / "scores.json", scores)
     publish(params)
@@ -127,41 +132,35 @@ def _train(
 
 @contextlib.contextmanager
 def _preemption() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether SIGTERM has come since."""
-    told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    """Yields a function that returns whether SIGTERM has come since."""
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
-        yield told.is_set
+        yield received.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> Path:
-    path = folder / "config.json"
-    ours = as_json(settings)
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        if (difference := first_difference(ours, theirs)) is not None:
-            raise UserError(
-                f"{folder} holds another training ({difference}): give another --workdir, or the "
-                "same settings to go on with it"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no training: give another --workdir")
-    write_json(path, ours)
+    def differing(found, wanted):
+        return named_differences(upgraded(found)["config"], wanted["config"])
+
+    path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
+    if claim(path, record, what="training", differing=differing) not in (None, record):
+        write_json(path, record)  # an earlier format
     return folder
 
 
 def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
     views = draw_views(settings.data, settings.seed)
 
-    def told(done, total):
+    def progress(done, total):
         if done % 4096 == 0 or done == total:
             logging.info("rendered %d of %d views", done, total)
 
     renders = Path(settings.renders) if settings.renders else folder / "renders"
-    pictures = render_views(renders, settings.data, settings.seed, worlds.picture, told)
-    return phases.Examples(pictures, views, settings.data.pictures - settings.data.held_out)
+    pictures = render_views(renders, settings.data, settings.seed, world.picture, progress)
+    return phases.Examples(pictures, views, settings.data.trained_on)
 
 
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
@@ -181,7 +180,7 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     factor = module.config.downsample_factor
     if settings.data.size % (2 * factor):
         raise UserError(
-            f"data.size must be a multiple of {2 * factor} for an autoencoder of {blocks} blocks "
+            f"data.size: expected a multiple of {2 * factor} for an autoencoder of {blocks} blocks "
             f"(latents are {factor} times as coarse, and halved once more in its loss), got "
             f"{settings.data.size}"
         )
@@ -211,7 +210,7 @@ def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
 
 
 def _publish(model: Model, folder: Path, settings: TrainSettings, scores: dict) -> None:
-    """Put the model in place of the one before, so that the folder is whole at any time."""
+    """Replaces the model by a newer one, so that the folder is whole at any time."""
     new, old = folder.with_name("model.new"), folder.with_name("model.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -1,7 +1,11 @@
-"""The procedural world the embedded model learns from: nested scenes, true at every scale."""
+"""The procedural world that the embedded model learns from: nested scenes at every scale.
+
+NumPy only, so that the processes that render training data start without JAX.
+"""
 
 from pot_jax.world.attributes import World, imagine
 from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT
 from pot_jax.world.painter import picture
+from pot_jax.world.views import Views
 
-__all__ = ["CONCEPTS", "DEEPEST", "SCALES_PER_CONCEPT", "World", "imagine", "picture"]
+__all__ = ["CONCEPTS", "DEEPEST", "SCALES_PER_CONCEPT", "Views", "World", "imagine", "picture"]

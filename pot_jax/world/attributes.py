@@ -24,8 +24,8 @@ class World:
     pitch: float  # winding of the arms; its sign is their sense
     nebula: str
     nebula_second: str
-    cloudy: bool  # the star hangs in a nebula, else in a star field
-    nebula_density: float  # of what clouds there are, -1 .. 1
+    cloudy: bool  # the star lies in a nebula, else in a star field
+    nebula_density: float  # of the clouds, -1 .. 1
     sun: str
     planet: str
     ringed: bool
@@ -44,7 +44,7 @@ class World:
 
 @lru_cache(maxsize=256)
 def imagine(seed: int) -> World:
-    """The world of a seed (any whole number from 0); the same in every process."""
+    """Returns the world of a seed (any whole number from 0); the same in every process."""
     rng = np.random.default_rng([20231204, seed])
 
     def among(names):

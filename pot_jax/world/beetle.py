@@ -54,7 +54,7 @@ def _head(patch: Patch, x, y, light, edge: float) -> None:
 
 
 def paint_beetle(canvas: Canvas, world: World) -> None:
-    """Legs, head, and glossy wing cases with their spots."""
+    """Paints legs, head, and glossy wing cases with their spots."""
     patch = canvas.patch(LADYBUG, RADIUS * 1.75)
     if patch is None:
         return

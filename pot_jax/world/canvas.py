@@ -25,7 +25,7 @@ class Canvas:
     """Samples of one square view, centred on the world's centre."""
 
     def __init__(self, scale: float, samples: int, rgb: np.ndarray | None = None):
-        """A black canvas of `samples` x `samples` for the view of the given scale."""
+        """Makes a canvas of `samples` x `samples` for the view of a scale; black without `rgb`."""
         self.scale = scale
         self.fine = rgb is not None
         self.samples = samples
@@ -35,9 +35,9 @@ class Canvas:
     def patch(
         self, frame: float, radius: float = np.inf, middle: tuple[float, float] = (0, 0)
     ) -> Patch | None:
-        """The samples within `radius` of `middle` in a frame, their x and y counted from there.
+        """Returns the samples within `radius` of `middle` in a frame; x and y are relative to it.
 
-        None where they are under a sample wide, or out of the picture.
+        None where they are less than a sample wide, or outside the picture.
         """
         unit = 2.0 ** (frame - self.scale)
         spacing = 2 / self.samples * unit
@@ -58,36 +58,36 @@ class Canvas:
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         return Patch(x, y, self.rgb[:, rows, columns], spacing, self.scale, self.fine)
 
-    def refine(self) -> None:
-        """Doubles the number of samples in each direction, keeping what is painted."""
-        self.__init__(self.scale, 2 * self.samples, self.rgb.repeat(2, 1).repeat(2, 2))
+    def refined(self) -> "Canvas":
+        """Returns the same picture with twice as many samples in each direction."""
+        return Canvas(self.scale, 2 * self.samples, self.rgb.repeat(2, 1).repeat(2, 2))
 
 
 def ramp(low: float, high: float, value):
-    """Cubic step from 0 (value <= low) to 1 (value >= high); falls where high < low."""
+    """Returns a cubic step from 0 (value <= low) to 1 (value >= high); falls where high < low."""
     t = np.clip((value - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def tint(colour) -> np.ndarray:
-    """One colour (3,) as [3, 1, 1], to broadcast over a canvas."""
+    """Returns one colour (3,) as [3, 1, 1], to broadcast over a canvas."""
     return np.asarray(colour, np.float32).reshape(3, 1, 1)
 
 
 def mix(first, second, amount) -> np.ndarray:
-    """Colours between `first` (amount 0) and `second` (1); each (3,) or [3, h, w]."""
+    """Returns colours between `first` (amount 0) and `second` (1); each (3,) or [3, h, w]."""
     first = tint(first) if np.size(first) == 3 else first
     second = tint(second) if np.size(second) == 3 else second
     return first + (second - first) * amount
 
 
 def over(rgb: np.ndarray, colour, alpha) -> None:
-    """Paint a colour, (3,) or [3, h, w], over `rgb` with coverage `alpha`, in place."""
+    """Paints a colour, (3,) or [3, h, w], over `rgb` with coverage `alpha`, in place."""
     colour = tint(colour) if np.size(colour) == 3 else colour
     rgb += alpha * (colour - rgb)
 
 
 def rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along and across a direction at `angle` from the x axis."""
+    """Returns coordinates along and across a direction at `angle` from the x axis."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cosine + y * sine, y * cosine - x * sine

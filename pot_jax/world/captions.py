@@ -1,14 +1,15 @@
-"""Words for the world's pictures: what is seen, its attributes, how near it is, what surrounds it.
+"""Captions of the world's pictures: the object, its attributes, how close it is, what surrounds it.
 
-A small grammar: each concept has several phrasings, filled with a world's attributes and with a
+A small grammar: each concept has several phrasings, filled in with a world's attributes and with a
 phrase for the size of the object within its two scales. Variant 0 is the full, plain phrasing that
-prompts are made of; other variants leave things out and say them otherwise.
+prompts use; other variants leave things out or use other words.
 """
 
 import numpy as np
 
+from pot_jax.errors import UserError
 from pot_jax.world.attributes import World, imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, check_scale
 from pot_jax.world.palettes import FORESTS
 
 MOST_WORDS = 28
@@ -29,9 +30,12 @@ _FIELD = (
 
 
 def concept(scale: float) -> str:
-    """What a picture at this scale is of: one of CONCEPTS. ValueError outside 0..20."""
-    if not 0 <= scale <= DEEPEST:
-        raise ValueError(f"scale must lie between 0 and {DEEPEST:g}, came {scale}")
+    """Returns what a picture at this scale shows, one of CONCEPTS.
+
+    Raises:
+      UserError: the scale is outside 0..20.
+    """
+    check_scale(scale)
     return CONCEPTS[min(int(scale // SCALES_PER_CONCEPT), len(CONCEPTS) - 1)]
 
 
@@ -46,25 +50,22 @@ def _a(words: str) -> str:
 
 
 def _sky(w: World) -> str:
-    """What the star hangs in; a star field shows no colour to name."""
+    """What surrounds the star; a star field has no colour to name."""
     return f"a {w.nebula} nebula" if w.cloudy else "a star field"
 
 
 def attributes(seed: int, scale: float) -> dict[str, str]:
-    """What `caption(seed, scale)` names by attribute, "concept" first, for scoring.
+    """Returns what `caption(seed, scale)` names, by attribute, "concept" first.
 
-    A season is not among them: it is the forest's colour in another word.
+    A season is not among them: it is another word for the forest's colour.
     """
     w = imagine(seed)
     name = concept(scale)
+    nebula = w.nebula if w.cloudy else "none"
     found = {
         "galaxy": {"kind": w.galaxy_kind, "colour": w.galaxy},
-        "nebula": {"colour": w.nebula if w.cloudy else "none", "star": w.sun},
-        "star": {
-            "colour": w.sun,
-            "planet": w.planet,
-            "nebula": w.nebula if w.cloudy else "none",
-        },
+        "nebula": {"colour": nebula, "star": w.sun},
+        "star": {"colour": w.sun, "planet": w.planet, "nebula": nebula},
         "planet": {"colour": w.planet, "rings": "rings" if w.ringed else "no rings"},
         "continent": {"colour": w.planet, "island": w.forest},
         "island": {"colour": w.forest, "planet": w.planet},
@@ -208,24 +209,12 @@ def _ladybug(w: World, near: str) -> list[str]:
     ]
 
 
-_PHRASES = dict(
-    zip(
-        CONCEPTS,
-        (
-            _galaxy,
-            _nebula,
-            _star,
-            _planet,
-            _continent,
-            _island,
-            _forest,
-            _tree,
-            _leaf,
-            _ladybug,
-        ),
-        strict=True,
+_PHRASES = {
+    phrases.__name__[1:]: phrases
+    for phrases in (
+        _galaxy, _nebula, _star, _planet, _continent, _island, _forest, _tree, _leaf, _ladybug
     )
-)
+}  # fmt: skip
 
 
 def _tidy(words: str) -> str:
@@ -235,9 +224,15 @@ def _tidy(words: str) -> str:
 
 
 def caption(seed: int, scale: float, variant: int = 0) -> str:
-    """Words for `picture(seed, scale)`, at most 28 of them; another phrasing by each variant.
+    """Returns a caption of `picture(seed, scale)`, of at most 28 words.
 
-    seed, variant: whole numbers from 0. Raises ValueError for a scale outside 0..20.
+    Args:
+      seed: of the world, a whole number from 0.
+      scale: 0 to 20.
+      variant: a whole number from 0, which picks the phrasing.
+
+    Raises:
+      UserError: the scale is outside 0..20.
     """
     name = concept(scale)
     nearness = (_NEARNESS if name in _OUTLINED else _FIELD)[_third(scale)]
@@ -252,15 +247,21 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
 def scene_prompts(
     levels: int, seed: int = 0, *, start: float = 0.0, zoom_factor: int = 2
 ) -> list[str]:
-    """One prompt a level for a zoom into world `seed`: `levels` of them, the widest first.
+    """Returns one prompt for each level of a zoom into world `seed`, the widest first.
 
-    start: the scale of the widest level. Raises ValueError where the zoom would go below the
-    world's deepest scale.
+    Args:
+      levels: N, how many.
+      seed: of the world.
+      start: the scale of the widest level.
+      zoom_factor: p, between levels.
+
+    Raises:
+      UserError: the zoom would leave the world's scales.
     """
     last = start + (levels - 1) * np.log2(zoom_factor)
     if levels < 1 or start < 0 or last > DEEPEST:
-        raise ValueError(
+        raise UserError(
             f"{levels} levels of factor {zoom_factor} from scale {start:g} end at scale {last:g}; "
-            f"the world goes from 0 to {DEEPEST:g}: start higher or ask for fewer levels"
+            f"the world has scales 0 to {DEEPEST:g}: start wider or ask for fewer levels"
         )
     return [caption(seed, start + i * np.log2(zoom_factor)) for i in range(levels)]

@@ -23,7 +23,7 @@ def _light(world: World) -> tuple[np.float32, np.float32]:
 
 
 def surface(world: World, x, y, spacing: float, scale: float):
-    """Colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
+    """Returns the colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
     kind = palettes.PLANETS[world.planet]
     forest = palettes.FORESTS[world.forest]
     (px, py), (qx, qy) = world.offsets[5:7]
@@ -40,7 +40,7 @@ def surface(world: World, x, y, spacing: float, scale: float):
     bay = noise.fractal(near_x * 0.9 + py, near_y * 0.9 + px, near_spacing * 0.9)
     detail = noise.fractal(near_x * 11 + qx, near_y * 11 + qy, near_spacing * 11)
     continent = _continent(world, x, y, spacing, ridges) + 0.03 * coast
-    # The island has the sea round it whatever the planet.
+    # The island is surrounded by sea, whatever the planet.
     continent = np.minimum(continent, 0.5 * (radius - 1.3 + 0.28 * bay) + 0.04 * coast)
     height = np.maximum(continent, _island(world, radius, bay, coast)) + 0.012 * detail
     slope = coast - coasts(near_x + 0.06 * lx, near_y + 0.06 * ly, near_spacing)
@@ -136,7 +136,7 @@ def _moon(canvas: Canvas, world: World) -> None:
 
 
 def paint_planet(canvas: Canvas, world: World) -> None:
-    """The sphere with its land, sea, clouds, air, and perhaps rings and a moon."""
+    """Paints the sphere with its land, sea, clouds, air, and perhaps rings and a moon."""
     kind = palettes.PLANETS[world.planet]
     if world.moon and canvas.scale < PLANET + 1.5:
         _moon(canvas, world)
@@ -198,13 +198,10 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
             return noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
 
         clumps = _at_pixels(texture, x, y) if patch.fine else texture(x, y)
-        twigs = float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale)) * (
-            clumps.height - np.float32(0.86)
-        )
+        shown = float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale))
+        twigs = shown * (clumps.height - np.float32(0.86))
         bright = 0.45 * (clumps.dx * lx + clumps.dy * ly) + 0.30 * (clumps.tone - 0.5)
-        twigs_light = np.clip(
-            0.45 * twigs + float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale)) * bright, -0.5, 0.4
-        )
+        twigs_light = np.clip(0.45 * twigs + shown * bright, -0.5, 0.4)
     cells = noise.domes(x + ox, y + oy, 0.62, salt=int(ox * 40))
     facing = cells.dx * lx + cells.dy * ly
     relief = float(ramp(0.42, 0.13, patch.spacing / CROWN))
@@ -222,7 +219,7 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
 
 
 def paint_forest(canvas: Canvas, world: World) -> None:
-    """Crowns over the island and the clearing in their middle, in frame TREE."""
+    """Paints crowns over the island and the clearing in their middle, in frame TREE."""
     patch = canvas.patch(TREE, 16 * 0.8)  # the island's size
     forest = palettes.FORESTS[world.forest]
     colour = _crowns(world, patch)

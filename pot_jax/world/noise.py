@@ -1,8 +1,8 @@
 """Tileable noise and jittered cells: the two textures every scene is made of.
 
 x, y are float32 arrays of one shape, in the caller's own units; `spacing` is the distance between
-neighbouring samples in those units. The tables are made once a process from fixed seeds, so that a
-picture depends on nothing but its arguments.
+neighbouring samples in those units. Each process makes the tables once, from fixed seeds, so that a
+picture depends only on its arguments.
 """
 
 from functools import cache
@@ -48,7 +48,7 @@ def _tables() -> tuple[np.ndarray, ...]:
 
 
 def fractal(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
-    """Five-octave noise at (x, y); zero mean, unit deviation, largest features one unit wide.
+    """Returns five-octave noise at (x, y): mean 0, deviation 1, largest features one unit wide.
 
     Octaves finer than `spacing` are averaged away (the table's means are what a shrunken picture
     would show), so that views of one place at different zooms agree.
@@ -106,7 +106,7 @@ def _neighbours(x, y, salt):
 
 
 def domes(x: np.ndarray, y: np.ndarray, radius: float = 0.64, salt: int = 0) -> Cells:
-    """Round bumps (tree crowns seen from above), one a unit cell, the higher one on top."""
+    """Returns round bumps (tree crowns from above), one a unit cell, the higher one on top."""
     jitter_x, jitter_y, lift, tones = _jitter()[:4]
     best = None
     for index, dx, dy in _neighbours(x, y, salt):
@@ -143,7 +143,7 @@ def _directions() -> tuple[np.ndarray, np.ndarray]:
 
 
 def leaves(x: np.ndarray, y: np.ndarray, salt: int = 0) -> Leaves:
-    """Pointed leaves at random angles, one a unit cell, half a length of 0.74 cells."""
+    """Returns pointed leaves at random angles, one a unit cell, half of it 0.74 cells long."""
     jitter_x, jitter_y, lift, tones = _jitter()[:4]
     cosines, sines = _directions()
     best = None

@@ -1,27 +1,17 @@
 """One picture of a world at any scale: the nested painter.
 
 Scale 0 shows the galaxy; each whole scale further halves the width of the view, about the same
-centre. Every object is a function of its place in the world and of how fine the view resolves it,
-painted wide ones first, so that pictures at neighbouring scales show the same things.
+centre. Every object is a function of its place in the world and of the view's resolution, painted
+wide ones first, so that pictures at neighbouring scales show the same things.
 """
 
 import numpy as np
 
-from pot_jax.world import space
+from pot_jax.checks import require
+from pot_jax.world import frames, space
 from pot_jax.world.attributes import imagine
 from pot_jax.world.beetle import paint_beetle
 from pot_jax.world.canvas import Canvas
-from pot_jax.world.frames import (
-    CONTINENT,
-    DEEPEST,
-    FOREST,
-    ISLAND,
-    LADYBUG,
-    LEAF,
-    NEBULA,
-    PLANET,
-    TREE,
-)
 from pot_jax.world.land import paint_forest, paint_planet
 from pot_jax.world.plants import paint_leaf, paint_tree
 
@@ -36,35 +26,38 @@ def _paint_stars(canvas, _):
 # soft, its painter smooths its edges, or it lies out of focus behind a nearer one. Once a layer
 # needs more samples, all after it are painted with them.
 _LAYERS = (
-    (space.paint_galaxy, -np.inf, NEBULA + 1.9, -np.inf),
-    (space.paint_nebula, -np.inf, CONTINENT + 0.2, -np.inf),
-    (space.paint_sun, -np.inf, PLANET + 0.6, -np.inf),
-    (_paint_stars, -np.inf, CONTINENT + 0.2, -np.inf),
-    (paint_planet, -np.inf, FOREST + 1.0, -np.inf),
-    (space.paint_core, -np.inf, NEBULA + 1.0, -np.inf),
-    (paint_forest, ISLAND - 0.6, LEAF + 0.2, TREE + 0.4),
-    (paint_tree, ISLAND - 0.4, LADYBUG + 0.6, TREE + 0.4),
-    (paint_leaf, FOREST, np.inf, LADYBUG + 0.8),
-    (paint_beetle, TREE, np.inf, np.inf),
+    (space.paint_galaxy, -np.inf, frames.NEBULA + 1.9, -np.inf),
+    (space.paint_nebula, -np.inf, frames.CONTINENT + 0.2, -np.inf),
+    (space.paint_sun, -np.inf, frames.PLANET + 0.6, -np.inf),
+    (_paint_stars, -np.inf, frames.CONTINENT + 0.2, -np.inf),
+    (paint_planet, -np.inf, frames.FOREST + 1.0, -np.inf),
+    (space.paint_core, -np.inf, frames.NEBULA + 1.0, -np.inf),
+    (paint_forest, frames.ISLAND - 0.6, frames.LEAF + 0.2, frames.TREE + 0.4),
+    (paint_tree, frames.ISLAND - 0.4, frames.LADYBUG + 0.6, frames.TREE + 0.4),
+    (paint_leaf, frames.FOREST, np.inf, frames.LADYBUG + 0.8),
+    (paint_beetle, frames.TREE, np.inf, np.inf),
 )
 
 
 def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
-    """The view of world `seed` at `scale`: float32 [size, size, 3] in [-1, 1].
+    """Returns the view of world `seed` at `scale`: float32 [size, size, 3] in [-1, 1].
 
-    scale: 0 (galaxy) to 20 (ladybug), any number between; each +1 halves the width of the view.
-    Raises ValueError for a scale outside that range or an odd or small size.
+    Args:
+      seed: a whole number from 0.
+      scale: 0 (galaxy) to 20 (ladybug), any number between; each +1 halves the width of the view.
+      size: pixels a side.
+
+    Raises:
+      UserError: the scale is outside that range, or the size is odd or below 8.
     """
-    if not 0 <= scale <= DEEPEST:
-        raise ValueError(f"scale must lie between 0 and {DEEPEST:g}, came {scale}")
-    if size < 8 or size % 2:
-        raise ValueError(f"size must be an even number of at least 8, came {size}")
+    frames.check_scale(scale)
+    require(size >= 8 and size % 2 == 0, "size", "an even number of at least 8", size)
     canvas = Canvas(float(scale), size)
     attributes = imagine(int(seed))
     for paint, first, last, soft_after in _LAYERS:
         if first <= scale <= last:
             if scale <= soft_after and canvas.samples == size:
-                canvas.refine()
+                canvas = canvas.refined()
             paint(canvas, attributes)
     if canvas.samples == size:
         return np.ascontiguousarray(np.clip(canvas.rgb, 0, 1).transpose(1, 2, 0)) * 2 - 1

@@ -45,7 +45,7 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
 
 
 def paint_tree(canvas: Canvas, world: World) -> None:
-    """A round crown of clumps, and of single leaves where they can be seen."""
+    """Paints a round crown of clumps, and of single leaves where they can be seen."""
     patch = canvas.patch(TREE, TREE_RADIUS * 1.3)
     if patch is None:
         return
@@ -82,7 +82,7 @@ def paint_tree(canvas: Canvas, world: World) -> None:
 
 
 def paint_blade(patch: Patch, x, y, name: str, light, spacing: float, dim: float = 1) -> None:
-    """One leaf along x: |x| <= 1 from stalk to tip, with veins and sheen; `dim` in shade."""
+    """Paints one leaf along x: |x| <= 1 from stalk to tip, with veins and sheen; `dim` in shade."""
     blade, vein = palettes.LEAVES[name]
     ratio = np.float32(LEAF_LENGTH / LEAF_WIDTH)
     # Widest before the middle, pointed at the tip.
@@ -112,7 +112,7 @@ def _shade(patch: Patch, x, y, amount: float) -> None:
 
 
 def paint_leaf(canvas: Canvas, world: World) -> None:
-    """The leaf in the crown's middle, over its sisters on the same twig."""
+    """Paints the leaf in the crown's middle, over its sisters on the same twig."""
     tree = palettes.TREES[world.tree]
     lx, ly = _light(world)
     sisters = tree.leaves

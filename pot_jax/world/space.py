@@ -1,8 +1,10 @@
 """Galaxy, nebula and the planet's star, each in its own frame, over black space.
 
 The nebula lies in the galaxy's core: seen from far it is the core's colour, from inside it is the
-sky round the star and its planets, with a dark hollow in which they hang.
+sky around the star and its planets, with a dark hollow in which they hang.
 """
+
+from functools import cache
 
 import numpy as np
 
@@ -17,9 +19,10 @@ STAR_COLOURS = np.array([(1, 1, 1), (0.72, 0.84, 1), (1, 0.86, 0.66), (1, 0.74, 
 
 
 def paint_stars(canvas: Canvas, scale_of_layer: int, brightness: float) -> None:
-    """Stars of one size class: points in the frame of that scale, fading in before and out after.
+    """Paints stars of one size class: points in the frame of that scale.
 
-    A class is seen for about four scales, so that neighbouring views share most of their stars.
+    They fade in before that scale and out after it. A class is seen for about four scales, so that
+    neighbouring views share most of their stars.
     """
     age = canvas.scale - scale_of_layer
     brightness *= float(ramp(-2.2, -1.0, age) * ramp(2.2, 1.0, age))
@@ -30,8 +33,7 @@ def paint_stars(canvas: Canvas, scale_of_layer: int, brightness: float) -> None:
     cell_x, cell_y = np.floor(patch.x * cells), np.floor(patch.y * cells)
     index = (cell_y.astype(np.int32) & 63) * 64 + (cell_x.astype(np.int32) & 63)
     index = (index + 577 * scale_of_layer) & 4095
-    table = _star_table()
-    light, where_x, where_y, kind = (column.take(index) for column in table)
+    light, where_x, where_y, kind = (column.take(index) for column in _star_table())
     square = (patch.x * cells - cell_x - where_x) ** 2
     square += (patch.y * cells - cell_y - where_y) ** 2
     # A disc no smaller than a sample keeps its light when seen from far away.
@@ -41,16 +43,13 @@ def paint_stars(canvas: Canvas, scale_of_layer: int, brightness: float) -> None:
     patch.rgb[:] += glow * STAR_COLOURS.T[:, kind]
 
 
-def _star_table():
-    if not _STARS:
-        rng = np.random.default_rng(1054)
-        light = (1.9 * rng.random(4096) ** 2.2 * (rng.random(4096) < 0.6)).astype(np.float32)
-        where = rng.uniform(0.25, 0.75, (2, 4096)).astype(np.float32)
-        _STARS.append((light, where[0], where[1], rng.choice(4, 4096, p=[0.5, 0.25, 0.17, 0.08])))
-    return _STARS[0]
-
-
-_STARS: list = []  # filled once a process, read only afterwards
+@cache
+def _star_table() -> tuple[np.ndarray, ...]:
+    """Brightness, place in the cell (x, y) and colour of the stars of 64 x 64 cells."""
+    rng = np.random.default_rng(1054)
+    light = (1.9 * rng.random(4096) ** 2.2 * (rng.random(4096) < 0.6)).astype(np.float32)
+    x, y = rng.uniform(0.25, 0.75, (2, 4096)).astype(np.float32)
+    return light, x, y, rng.choice(4, 4096, p=[0.5, 0.25, 0.17, 0.08])
 
 
 def _arms(world: World, x, y, radius, clumps):
@@ -74,7 +73,7 @@ def _arms(world: World, x, y, radius, clumps):
 
 
 def paint_galaxy(canvas: Canvas, world: World) -> None:
-    """The galaxy's disc, arms, dust lanes and core."""
+    """Paints the galaxy's disc, arms, dust lanes and core."""
     patch = canvas.patch(GALAXY)
     disc, core = palettes.GALAXY[world.galaxy]
     x, y = rotate(patch.x, patch.y, world.galaxy_angle)
@@ -114,15 +113,15 @@ def _clouds(world: World, patch: Patch):
     other = noise.fractal(x * 0.7 + 5, y * 0.7 + 9, patch.spacing * 0.6)
     near = np.exp((patch.x**2 + patch.y**2) * np.float32(-1 / 0.8**2))
     density += np.float32(0.2 * world.nebula_density)
-    if world.cloudy:  # all round the middle, so that the star and its planets hang in its colour
+    if world.cloudy:  # all around the middle, so that the star and its planets hang in its colour
         density = np.maximum(density + 0.2 + 0.6 * near, 0.9 * near)
-    else:  # a star field, whatever there is of clouds in the distance
+    else:  # a star field: few clouds, and those far from the middle
         density -= 1.7 + 1.5 * near
     return density, other, warp
 
 
 def paint_nebula(canvas: Canvas, world: World) -> None:
-    """Clouds in two colours, bright where they thicken, round a hollow in the middle."""
+    """Paints clouds in two colours, bright where they thicken, around a hollow in the middle."""
     patch = canvas.patch(NEBULA, 2.6)
     density, other, warp = _clouds(world, patch)
     square = patch.x**2 + patch.y**2
@@ -150,11 +149,8 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
 
 
 def paint_sun(canvas: Canvas, world: World) -> None:
-    """The star that lights the planet in the middle, and the orbits round it."""
-    middle = (
-        SUN_DISTANCE * np.cos(world.light),
-        SUN_DISTANCE * np.sin(world.light),
-    )
+    """Paints the star that lights the planet in the middle, and the orbits around it."""
+    middle = (SUN_DISTANCE * np.cos(world.light), SUN_DISTANCE * np.sin(world.light))
     patch = canvas.patch(STAR, 1.6, middle)
     if patch is None:
         return
@@ -163,7 +159,7 @@ def paint_sun(canvas: Canvas, world: World) -> None:
     _orbits(canvas, world, patch, radius)
     ox, oy = world.offsets[15]
     reach = radius / np.float32(SUN_RADIUS)
-    # Flames: the glow reaches out unevenly round the disc.
+    # Flames: the glow reaches out unevenly around the disc.
     around = 1 / np.maximum(reach, 0.3)
     flames = noise.fractal(
         patch.x / SUN_RADIUS * around * 1.5 + ox, patch.y / SUN_RADIUS * around * 1.5 + oy, 0.05
@@ -202,7 +198,7 @@ def _orbits(canvas: Canvas, world: World, patch: Patch, radius) -> None:
 
 
 def paint_core(canvas: Canvas, world: World) -> None:
-    """The glare of the galaxy's core, which hides what lies in it until one comes near."""
+    """Paints the glare of the galaxy's core, which hides its inside from afar."""
     patch = canvas.patch(canvas.scale)
     x, y = rotate(patch.x, patch.y, world.galaxy_angle)
     radius = np.sqrt(x**2 + (y / np.float32(0.5 + 0.5 * world.galaxy_tilt)) ** 2)

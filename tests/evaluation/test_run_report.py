@@ -48,7 +48,7 @@ def finished_run(tmp_path_factory):
         tmp_path / "stack.npz",
         images=zoom.images,
         images_before_render=zoom.before_render,
-        latents=np.zeros((4, 4, 6, 4)),
+        latents=np.zeros((4, 4, 6, 4), np.float32),
     )
     for level, picture in enumerate(pictures):
         save_png(tmp_path / "levels" / f"level_{level:03d}.png", picture)
@@ -138,7 +138,8 @@ def flip(path):
 
 def geometry_with(**changes):
     def damage(path):
-        path.write_text(json.dumps({"geometry": dataclasses.asdict(GEOMETRY) | changes}))
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"geometry": dataclasses.asdict(GEOMETRY) | changes}))
 
     return damage
 
@@ -149,11 +150,12 @@ def geometry_with(**changes):
         ("config.json", os.remove, "no run at .*config.json"),
         ("config.json", cut, "config.json is not whole JSON"),
         ("config.json", lambda p: p.write_text("[]"), "holds a list"),
-        ("config.json", lambda p: p.write_text("{}"), "no 'geometry'"),
+        ("config.json", lambda p: p.write_text("{}"), "it has no settings in it"),
+        ("config.json", lambda p: p.write_text('{"config": {}}'), "expected a geometry with"),
         ("config.json", geometry_with(height=20), "stack.npz: images has shape"),
-        ("config.json", geometry_with(height=17), "makes no sense: .*17"),
-        ("config.json", geometry_with(levels="4"), "makes no sense"),
-        ("config.json", geometry_with(offsets=[3]), "makes no sense"),
+        ("config.json", geometry_with(height=17), "config.json: .*17"),
+        ("config.json", geometry_with(levels="4"), "config.json: levels must be a whole"),
+        ("config.json", geometry_with(offsets=[3]), "config.json: offsets must be pairs"),
         ("stack.npz", os.remove, "no stack.npz in .*has it finished"),
         ("stack.npz", cut, "stack.npz cannot be read, it may be cut off"),
         ("stack.npz", flip, "stack.npz cannot be read"),
@@ -188,5 +190,5 @@ def test_a_run_of_several_stacks_names_them(workdir):
     (workdir / "stack.npz").unlink()
     for name in ("stack_000", "stack_001"):
         (workdir / name).mkdir()
-    with pytest.raises(UserError, match="give one of its stacks: stack_000, stack_001"):
+    with pytest.raises(UserError, match="give one of its samples: stack_000, stack_001"):
         report.evaluate(workdir)

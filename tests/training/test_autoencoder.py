@@ -8,15 +8,15 @@ import pytest
 from pot_jax.errors import UserError
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.training.autoencoder import (
-    AutoencoderLoss,
-    carried_start,
-    certain_start,
+    initialise_carriers,
+    initialise_logvar,
     make_loss,
     picture_error,
     psnr,
-    quiet_start,
     standardise,
+    zero_residuals,
 )
+from pot_jax.training.settings import AutoencoderLoss
 from pot_jax.zoom.operators import downsample
 
 MODULE = AutoencoderKL(
@@ -76,21 +76,21 @@ def test_psnr_of_a_known_error():
 
 def test_the_loss_has_finite_gradients_everywhere(params, pictures):
     gradient = jax.jit(jax.grad(make_loss(MODULE, AutoencoderLoss()), has_aux=True))
-    slopes, parts = gradient(params, {"pictures": pictures[:4]}, jax.random.key(0))
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((slopes, parts)))
-    assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(slopes["quant_conv"]))
+    gradients, parts = gradient(params, {"pictures": pictures[:4]}, jax.random.key(0))
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((gradients, parts)))
+    assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradients["quant_conv"]))
 
 
-def test_a_certain_start_has_little_noise_and_the_same_means(params, pictures):
+def test_initial_latents_have_little_noise_and_the_same_means(params, pictures):
     images = images_of(pictures[:2])
     before = MODULE.apply({"params": params}, images, method="encode")
-    after = MODULE.apply({"params": certain_start(params)}, images, method="encode")
+    after = MODULE.apply({"params": initialise_logvar(params)}, images, method="encode")
     np.testing.assert_array_equal(after.mean, before.mean)
     np.testing.assert_allclose(after.logvar, before.logvar - 6, atol=1e-5)
 
 
-def test_a_quiet_start_leaves_the_shortcuts(params):
-    quiet = quiet_start(params)
+def test_zero_residuals_leave_the_shortcuts(params):
+    quiet = zero_residuals(params)
     block = quiet["encoder"]["mid_block"]["resnets_0"]
     assert not block["conv2"]["kernel"].any()
     np.testing.assert_array_equal(
@@ -119,17 +119,17 @@ def test_negative_weights_are_refused():
         AutoencoderLoss(kl=-1.0)
 
 
-def test_a_carried_start_is_cell_means_smoothly_enlarged():
+def test_initial_carriers_are_cell_means_smoothly_enlarged():
     config = dataclasses.replace(
         MODULE.config, block_out_channels=(16, 32), norm_num_groups=2, latent_channels=4
     )
     module = AutoencoderKL(config)
     drawn = jax.jit(module.init)(jax.random.key(5), jnp.zeros((1, 8, 8, 3)))["params"]
-    start = carried_start(module, quiet_start(drawn))
+    start = initialise_carriers(module, zero_residuals(drawn))
     images = jax.random.uniform(jax.random.key(6), (2, 64, 64, 3), minval=-1.0)
     means = np.asarray(downsample(images, 2))
     moments = module.apply({"params": start}, images, method="encode")
-    # The colours are in the group's deviation too, beside the constant 8: up to 2 % of it.
+    # The colours are in the group's deviation too, besides the constant 8: up to 2 % of it.
     np.testing.assert_allclose(moments.mean[..., :3], means, atol=0.03)
     decoded = module.apply({"params": start}, images)
     smooth = np.asarray(jax.image.resize(means, images.shape, "linear"))
@@ -138,5 +138,5 @@ def test_a_carried_start_is_cell_means_smoothly_enlarged():
     np.testing.assert_allclose(decoded[inner], smooth[inner], atol=0.04)
 
 
-def test_a_carried_start_needs_wide_groups(params):
-    assert carried_start(MODULE, params) is params
+def test_initial_carriers_need_wide_groups(params):
+    assert initialise_carriers(MODULE, params) is params

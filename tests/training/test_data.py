@@ -1,15 +1,18 @@
 import dataclasses
 import functools
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
+from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.training import data
-from pot_jax.training.data import DataConfig, batch_indices, draw_views, render_views
+from pot_jax.training.data import batch_indices, draw_views, render_views
+from pot_jax.training.settings import DataSettings
 
-CONFIG = DataConfig(pictures=20, size=8, held_out=4, deepest=3.5, workers=2, phrasings=1)
+CONFIG = DataSettings(pictures=20, size=8, held_out=4, deepest=3.5, workers=2, phrasings=1)
 
 
 def flat(seed: int, scale: float, size: int) -> np.ndarray:
@@ -37,7 +40,7 @@ def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch):
     pictures = render_views(tmp_path, CONFIG, 0, flat)
     views = draw_views(CONFIG, 0)
     expected = np.stack(
-        [data.to_bytes(flat(s, scale, 8)) for s, scale in zip(views.seeds, views.scales)]
+        [to_bytes(flat(s, scale, 8)) for s, scale in zip(views.seeds, views.scales)]
     )
     np.testing.assert_array_equal(pictures, expected)
     assert pictures.dtype == np.uint8
@@ -48,32 +51,47 @@ def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch
     whole = render_views(tmp_path, CONFIG, 0, flat)
     (tmp_path / "shard_00001.npy").unlink()
     kept = (tmp_path / "shard_00000.npy").stat().st_mtime_ns
-    told = []
-    again = render_views(tmp_path, CONFIG, 0, flat, lambda done, total: told.append((done, total)))
+    calls = []
+    again = render_views(tmp_path, CONFIG, 0, flat, lambda done, total: calls.append((done, total)))
     np.testing.assert_array_equal(again, whole)
-    assert told == [(10, 20), (20, 20)]
+    assert calls == [(10, 20), (20, 20)]
     assert (tmp_path / "shard_00000.npy").stat().st_mtime_ns == kept
 
 
 def test_a_folder_of_other_renders_is_refused(tmp_path):
     render_views(tmp_path, CONFIG, 0, flat)
-    with pytest.raises(UserError, match="seed: 0 there, 1 wanted"):
+    with pytest.raises(UserError, match="another set of renders .*seed is 0 there, 1 here"):
         render_views(tmp_path, CONFIG, 1, flat)
+
+
+def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path):
+    whole = render_views(tmp_path, CONFIG, 0, flat)
+    record = json.loads((tmp_path / "views.json").read_text())
+    record["picture"] = "pot_jax.training.worlds.world.picture"
+    (tmp_path / "views.json").write_text(json.dumps(record))
+    np.testing.assert_array_equal(render_views(tmp_path, CONFIG, 0, flat), whole)
+
+
+def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path):
+    (tmp_path / ".views.0123.json").write_text("{")
+    assert len(render_views(tmp_path, CONFIG, 0, flat)) == CONFIG.pictures
+    (tmp_path / "views.json").rename(tmp_path / "other.json")
+    with pytest.raises(UserError, match="renders: .* holds other files and no set of renders"):
+        render_views(tmp_path, CONFIG, 0, flat)
 
 
 def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch):
     """Captions are made by today's code: they would describe pictures that are not there."""
     render_views(tmp_path, CONFIG, 0, flat)
     repainted = functools.partial(flat_in_colour, 0.25)
-    repainted.__module__, repainted.__qualname__ = flat.__module__, flat.__qualname__
     with pytest.raises(UserError, match="first_pictures"):
         render_views(tmp_path, CONFIG, 0, repainted)
 
 
 def test_bytes_round_trip():
     every = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(data.to_bytes(data.from_bytes(every)), every)
-    np.testing.assert_array_equal(data.to_bytes(np.array([-2.0, 2.0])), [0, 255])
+    np.testing.assert_array_equal(to_bytes(from_bytes(every)), every)
+    np.testing.assert_array_equal(to_bytes(np.array([-2.0, 2.0])), [0, 255])
 
 
 def test_every_pass_sees_each_example_once():

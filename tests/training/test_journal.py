@@ -25,7 +25,7 @@ def test_a_row_an_entry_with_its_speed(tmp_path):
     assert float(rows(tmp_path)[1]["images_per_second"]) == 4.0
 
 
-def test_a_resumed_journal_forgets_what_will_be_lived_again(tmp_path):
+def test_a_resumed_journal_drops_the_steps_to_be_repeated(tmp_path):
     journal = Journal(tmp_path, "toy")
     for step in range(1, 6):
         note(journal, step, 1.0)

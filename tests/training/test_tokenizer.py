@@ -3,6 +3,7 @@ import json
 import pytest
 from transformers import CLIPTokenizer
 
+from pot_jax.training.settings import TokenizerSettings
 from pot_jax.training.tokenizer import END, START, train_tokenizer
 from pot_jax.weights.tokenization import write_tokenizer
 
@@ -17,7 +18,7 @@ STRANGE = ["", "Zebra  42!", "don't\tPANIC", "é 漢字 😀", "a<|endoftext|>b"
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(CAPTIONS, 700, 16)
+    return train_tokenizer(CAPTIONS, TokenizerSettings(700, 16))
 
 
 def test_common_words_become_one_token(tokenizer):
@@ -33,14 +34,16 @@ def test_the_specials_come_last_as_in_clip(tokenizer):
 
 
 def test_the_same_captions_give_the_same_vocabulary(tokenizer):
-    assert train_tokenizer(CAPTIONS, 700, 16).get_vocab() == tokenizer.get_vocab()
+    assert (
+        train_tokenizer(CAPTIONS, TokenizerSettings(700, 16)).get_vocab() == tokenizer.get_vocab()
+    )
 
 
 @pytest.mark.parametrize("size", [514, 530, 5000])
 def test_the_vocabulary_never_exceeds_its_size(size):
-    learnt = train_tokenizer(CAPTIONS, size, 16)
-    assert 514 <= len(learnt) <= size
-    assert sorted(learnt.get_vocab().values()) == list(range(len(learnt)))
+    learned = train_tokenizer(CAPTIONS, TokenizerSettings(size, 16))
+    assert 514 <= len(learned) <= size
+    assert sorted(learned.get_vocab().values()) == list(range(len(learned)))
 
 
 def test_any_text_is_known_byte_by_byte(tokenizer):
@@ -61,4 +64,4 @@ def test_transformers_reads_it_back_the_same(tokenizer, tmp_path):
 @pytest.mark.parametrize(("size", "length", "words"), [(513, 16, "514"), (600, 2, "at least 3")])
 def test_impossible_sizes_are_refused(size, length, words):
     with pytest.raises(ValueError, match=words):
-        train_tokenizer(CAPTIONS, size, length)
+        train_tokenizer(CAPTIONS, TokenizerSettings(size, length))

@@ -1,9 +1,13 @@
 """A whole training in miniature: a few steps of the smallest networks, on the real world."""
 
 import copy
+import importlib
 import json
 import math
+import pathlib
 import signal
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,32 +16,39 @@ import pytest
 from PIL import Image
 
 import pot_jax.weights.load
-from configs.train import cosmos64, cosmos64_gpu
+from pot_jax.checks import to_dict
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
-from pot_jax.training.data import Views, draw_views
-from pot_jax.training.reading import start_heads
+from pot_jax.training.data import draw_views
+from pot_jax.training.loop import start_state
 from pot_jax.training.settings import read_settings
-from pot_jax.training.steps import start_state
+from pot_jax.training.text_encoder import initialise_heads
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
 from pot_jax.world.labels import Labels
 
 
+def recipe(name: str) -> dict:
+    """A file of configs/train/, which imports its siblings by their bare names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(pathlib.Path(__file__).parents[2] / "configs" / "train")
+        return importlib.import_module(name).get_config().to_dict()
+
+
 def tiny() -> dict:
     """The shipped recipe, made small."""
-    config = cosmos64.get_config().to_dict()
+    config = recipe("cosmos64")
     config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "workers": 1, "phrasings": 2}
     config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
-    config["autoencoder"]["descent"] |= {"batch": 8, "steps": 2, "minutes": 0.0}
-    config["text_encoder"]["descent"] |= {"batch": 8, "steps": 2}
-    # A rate of nearly nothing, to see what the phase began with.
-    config["diffusion"]["descent"] |= {
-        "batch": 8,
+    config["autoencoder"]["optimization"] |= {"batch_size": 8, "steps": 2, "minutes": 0.0}
+    config["text_encoder"]["optimization"] |= {"batch_size": 8, "steps": 2}
+    # A rate near zero, to see what the phase started from.
+    config["diffusion"]["optimization"] |= {
+        "batch_size": 8,
         "steps": 2,
         "minutes": 0.0,
         "learning_rate": 1e-9,
@@ -55,7 +66,7 @@ def tiny() -> dict:
         "norm_num_groups": 4,
         "attention_head_dim": 2,
     }
-    config["visits"] |= {"log_steps": 1}
+    config["intervals"] |= {"log_steps": 1}
     return config
 
 
@@ -63,7 +74,7 @@ def tiny() -> dict:
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("training") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "SHOWN_STEPS", 2)
+        patch.setattr(phases, "PREVIEW_STEPS", 2)
         train(tiny(), str(workdir))
     return workdir
 
@@ -103,17 +114,19 @@ def test_curves_pictures_and_scores_are_files(finished):
     assert scores["autoencoder_held_out_psnr"] > 0
 
 
-def test_the_denoiser_begins_with_the_text_encoder_that_has_learnt_to_read(finished):
+def test_the_denoiser_starts_from_the_pretrained_text_encoder(finished):
     model = pot_jax.weights.load.load(finished / "model")
     phase = Checkpoints(finished / "checkpoints" / "text_encoder")
     settings = read_settings(tiny())
     views = draw_views(settings.data, settings.seed)
-    labels = Labels(Views(*(x[:16] for x in views)))
+    labels = Labels(views.take(slice(16)))
     start = {
         "text_encoder": model.params["text_encoder"],
-        "heads": start_heads(8, labels.classes),
+        "heads": initialise_heads(8, labels.classes),
     }
-    _, state, _ = phase.restore(start_state(start, settings.text_encoder.descent, device_mesh()))
+    _, state, _ = phase.restore(
+        start_state(start, settings.text_encoder.optimization, device_mesh())
+    )
     # The shipped weights are float16.
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6),
@@ -125,13 +138,13 @@ def test_the_denoiser_begins_with_the_text_encoder_that_has_learnt_to_read(finis
 def test_a_finished_run_is_left_as_it_is(finished):
     weights = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "SHOWN_STEPS", 2)
+        patch.setattr(phases, "PREVIEW_STEPS", 2)
         train(tiny(), str(finished))
     again = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert again == weights
 
 
-def test_sigterm_is_told_once_training_is_under_way_and_not_after():
+def test_sigterm_is_noticed_during_training_and_not_after():
     before = signal.getsignal(signal.SIGTERM)
     with training._preemption() as stopping:
         assert not stopping()
@@ -162,14 +175,71 @@ def module_inputs(module):
 
 def test_a_workdir_of_another_run_is_refused(finished):
     other = tiny()
-    other["autoencoder"]["descent"]["learning_rate"] = 0.5
-    with pytest.raises(UserError, match="autoencoder.descent.learning_rate: 0.003 there, 0.5"):
+    other["autoencoder"]["optimization"]["learning_rate"] = 0.5
+    with pytest.raises(
+        UserError, match="autoencoder.optimization.learning_rate is 0.003 there, 0.5"
+    ):
         train(other, str(finished))
+
+
+def test_a_run_of_the_first_format_resumes_and_its_record_is_upgraded(finished, tmp_path):
+    """The names of that time, no number: what a run left behind before it had a format."""
+    path = finished / "config.json"
+    today = json.loads(path.read_text())
+    assert today["format"] == 2
+    path.write_text(json.dumps(in_old_names(today["config"])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "PREVIEW_STEPS", 2)
+        train(tiny(), str(finished))
+    assert json.loads(path.read_text()) == today
+
+    other = in_old_names(today["config"]) | {"seed": 5}
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match="another training .seed is 5 there, 0 here"):
+        train(tiny(), str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text()) == other
+    (tmp_path / "config.json").write_text('{"format": 3, "config": {}}')
+    with pytest.raises(UserError, match="format 3, this version of pot_jax reads 1 to 2"):
+        train(tiny(), str(tmp_path))
+    (tmp_path / "config.json").write_text('{"prompts": ["a leaf"]}')
+    with pytest.raises(UserError, match="not of a training: unknown setting 'prompts'"):
+        train(tiny(), str(tmp_path))
+
+
+def in_old_names(config: dict) -> dict:
+    config = copy.deepcopy(config)
+    for phase in ("autoencoder", "text_encoder", "diffusion"):
+        new = config[phase].pop("optimization")
+        old = {"batch": "batch_size", "average": "ema_decay", "clip": "clip_norm"}
+        config[phase]["descent"] = {name: new.pop(today) for name, today in old.items()} | new
+    new = config.pop("intervals")
+    config["visits"] = {
+        "log_steps": new["log_steps"],
+        "save_minutes": new["checkpoint_minutes"],
+        "show_minutes": new["preview_minutes"],
+    }
+    return config
+
+
+def test_a_config_with_old_names_is_the_same_settings():
+    settings = read_settings(tiny() | {"seed": 3})
+    assert read_settings(in_old_names(to_dict(settings))) == settings
+
+
+def test_settings_and_rendering_need_no_jax():
+    code = (
+        "import sys; import pot_jax.training.data  # as each process that renders does\n"
+        "from pot_jax.training.settings import read_settings\n"
+        "try: read_settings({'colour': 'red'})\n"
+        "except ValueError: assert not {'jax', 'optax', 'transformers'} & set(sys.modules)\n"
+        "else: raise AssertionError"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(UserError, match="is not empty and holds no training"):
+    with pytest.raises(UserError, match="holds other files and no training"):
         train(tiny(), str(tmp_path))
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
@@ -177,28 +247,44 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("data.size", 18, "data.size must be a multiple of 4"),
+        ("data.size", 18, "data.size: expected a multiple of 4"),
         ("data.held_out", 24, "data.held_out"),
         ("data.deepest", 30.0, "at most 20, where the world ends, got 30"),
-        ("tokenizer.vocabulary", 500, "tokenizer.vocabulary must be at least 514"),
-        ("tokenizer.length", 2, "tokenizer.length must be at least 3"),
-        ("autoencoder.model.block_out_channels", 64, "block_out_channels must be a list"),
-        ("autoencoder.descent.batch", 8.0, "batch: expected a whole number, got 8.0"),
-        ("text_encoder.descent.batch", 12, "text_encoder: a batch of 12 does not divide over 8"),
+        ("tokenizer.vocabulary", 500, "tokenizer.vocabulary: expected at least 514"),
+        ("tokenizer.length", 2, "tokenizer.length: expected at least 3"),
+        (
+            "autoencoder.model.block_out_channels",
+            64,
+            "autoencoder.model: expected a list as its block_out_channels",
+        ),
+        (
+            "autoencoder.optimization.batch_size",
+            8.0,
+            "batch_size: expected a whole number, got 8.0",
+        ),
+        (
+            "text_encoder.optimization.batch_size",
+            12,
+            "text_encoder.optimization.batch_size: a batch of 12 does not divide over 8",
+        ),
         ("diffusion.unet.cross_attention_dim", 5, "cross_attention_dim is 5, where .* have 8"),
         ("diffusion.unet.in_channels", 3, "in_channels is 3, where the other networks have 4"),
-        ("diffusion.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
-        ("text_encoder.descent.batch", 64, "a batch of 64 is more than the 16 pictures"),
-        ("text_encoder.descent.optimizer", "sgd", "optimizer must be one of adam, muon"),
-        ("text_encoder.model", {}, "text_encoder.model must be a group"),
+        ("diffusion.optimization.batch_size", 64, "a batch of 64 is more than the 16 pictures"),
+        ("text_encoder.optimization.batch_size", 64, "a batch of 64 is more than the 16 pictures"),
+        ("text_encoder.optimization.optimizer", "sgd", "optimizer: expected one of adam, muon"),
+        ("text_encoder.model", {}, "text_encoder.model: expected a group"),
         ("autoencoder.model.norm_num_groups", 3, "norm_num_groups"),
         ("diffusion.caption_dropout", 1.0, "caption_dropout"),
-        ("diffusion.unet", None, "diffusion.unet must be a group"),
+        ("diffusion.unet", None, "diffusion.unet: expected a group"),
         ("text_encoder.model.num_attention_heads", 3, "num_attention_heads"),
         ("text_encoder.model.max_position_embeddings", 8, "160 tokens do not fit"),
-        ("autoencoder.descent.batch", "many", "batch: expected a whole number, got 'many'"),
+        (
+            "autoencoder.optimization.batch_size",
+            "many",
+            "batch_size: expected a whole number, got 'many'",
+        ),
         ("seed", -1, "seed"),
-        ("precision", "float8", "precision must be one of auto, float32, bfloat16, got 'float8'"),
+        ("precision", "float8", "precision: expected one of auto, float32, bfloat16, got 'float8'"),
         ("colour", "red", "unknown setting 'colour'"),
     ],
 )
@@ -215,9 +301,9 @@ def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, wor
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("recipe", [cosmos64, cosmos64_gpu])
-def test_the_recipes_are_valid_and_their_models_small(recipe):
-    settings = read_settings(recipe.get_config())
+@pytest.mark.parametrize("name", ["cosmos64", "cosmos64_gpu"])
+def test_the_recipes_are_valid_and_their_models_small(name):
+    settings = read_settings(recipe(name))
     autoencoder = training._autoencoder_module(settings)
     assert autoencoder.config.downsample_factor == 4
     networks = training._networks(settings, vocab_size=settings.tokenizer.vocabulary)

@@ -60,5 +60,5 @@ def test_scene_prompts_follow_one_world():
 def test_impossible_requests_are_refused():
     with pytest.raises(ValueError, match="between 0 and 20"):
         captions.concept(21)
-    with pytest.raises(ValueError, match="start higher or ask for fewer"):
+    with pytest.raises(ValueError, match="start wider or ask for fewer"):
         captions.scene_prompts(40)

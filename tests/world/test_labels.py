@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.training.data import Views
-from pot_jax.world import captions
+from pot_jax.world import Views, captions
 from pot_jax.world.labels import Labels
 
 
@@ -17,13 +16,13 @@ def test_numbers_stand_for_the_attributes():
     assert labels.classes["concept"] == sorted(labels.classes["concept"])
     for i, (seed, scale) in enumerate(zip(*some)):
         found = captions.attributes(int(seed), float(scale))
-        told = {
+        named = {
             head: names[labels.numbers[head][i]]
             for head, names in labels.classes.items()
             if labels.numbers[head][i] >= 0
         }
-        assert told.pop("concept") == (name := found.pop("concept"))
-        assert told == {f"{name}.{attribute}": value for attribute, value in found.items()}
+        assert named.pop("concept") == (name := found.pop("concept"))
+        assert named == {f"{name}.{attribute}": value for attribute, value in found.items()}
 
 
 def test_labels_of_other_views_use_the_same_classes():

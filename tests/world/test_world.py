@@ -47,12 +47,21 @@ def test_a_larger_picture_shows_the_same():
 
 def test_a_seed_fixes_the_picture_in_every_process():
     code = (
-        "import hashlib; from pot_jax.training.worlds import picture;"
+        "import hashlib; from pot_jax.world import picture;"
         "print(hashlib.sha256(picture(7, 5.3).tobytes()).hexdigest())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     picture(8, 9.0)  # what was painted before leaves no trace
     assert other.stdout.strip() == hashlib.sha256(picture(7, 5.3).tobytes()).hexdigest()
+
+
+def test_the_world_needs_no_jax():
+    """Each process that renders training data would pay for it."""
+    code = (
+        "import sys; from pot_jax import world; from pot_jax.world import captions, labels;"
+        "world.picture(7, 5.3); captions.caption(7, 5.3); assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_seeds_draw_everything_there_is():

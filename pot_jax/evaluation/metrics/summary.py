@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pot_jax.evaluation.metrics import overlap
-from pot_jax.media.images import from_bytes
+from pot_jax.media.pixels import from_bytes
 from pot_jax.zoom.geometry import Geometry
 
 # JSON has no infinity, and float32 pictures cannot agree much better than this unless they are

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.training import reading
+from pot_jax.training import text_encoder
 
 END = 9
 MODULE = CLIPTextModel(
@@ -23,7 +23,7 @@ CLASSES = {"thing": ["a", "b"], "b.colour": ["red", "blue", "green"]}
 
 def start():
     encoder = MODULE.init(jax.random.key(0), jnp.zeros((1, 6), jnp.int32))["params"]
-    return {"text_encoder": encoder, "heads": reading.start_heads(16, CLASSES)}
+    return {"text_encoder": encoder, "heads": text_encoder.initialise_heads(16, CLASSES)}
 
 
 def batch():
@@ -42,20 +42,20 @@ def batch():
 
 def test_at_first_every_answer_is_as_likely():
     examples = batch()
-    value, _ = reading.make_loss(MODULE)(start(), examples, None)
+    value, _ = text_encoder.make_loss(MODULE)(start(), examples, None)
     asked = (examples["numbers"]["b.colour"] >= 0).mean()
     np.testing.assert_allclose(value, np.log(2) + asked * np.log(3), rtol=1e-5)
 
 
 def test_the_encoder_learns_to_answer_at_the_end_and_behind_it():
-    examples, loss = batch(), reading.make_loss(MODULE)
+    examples, loss = batch(), text_encoder.make_loss(MODULE)
     params, optimizer = start(), optax.adam(1e-2)
     state = optimizer.init(params)
 
     @jax.jit
     def step(params, state):
-        (value, parts), slopes = jax.value_and_grad(loss, has_aux=True)(params, examples, None)
-        updates, state = optimizer.update(slopes, state)
+        (value, parts), gradients = jax.value_and_grad(loss, has_aux=True)(params, examples, None)
+        updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(params, updates), state, value, parts["accuracy"]
 
     for _ in range(150):
@@ -65,9 +65,9 @@ def test_the_encoder_learns_to_answer_at_the_end_and_behind_it():
 
 
 def test_a_head_that_does_not_apply_changes_nothing():
-    examples, loss = batch(), reading.make_loss(MODULE)
+    examples, loss = batch(), text_encoder.make_loss(MODULE)
     nothing = np.full(64, -1, np.int32)
     silent = {**examples, "numbers": {**examples["numbers"], "b.colour": nothing}}
-    slopes = jax.grad(lambda p: loss(p, silent, None)[0])(start())
-    assert not np.any(slopes["heads"]["b.colour"]["kernel"])
-    assert np.any(slopes["heads"]["thing"]["kernel"])
+    gradients = jax.grad(lambda p: loss(p, silent, None)[0])(start())
+    assert not np.any(gradients["heads"]["b.colour"]["kernel"])
+    assert np.any(gradients["heads"]["thing"]["kernel"])

@@ -1,9 +1,9 @@
-"""The text encoder's first lessons: to say of a caption what the view shows.
+"""Pretraining of the text encoder: classify, from its caption, what a view shows.
 
-Stable Diffusion's text encoder has learnt from pictures before its UNet is trained; ours begins
-with the labels of the world. Without them it learns only late which colour belongs to which thing,
-since a small thing's colour is a small part of the UNet's loss: after 138,000 examples of joint
-training alone, the colour of a forest's middle tree was still drawn at random.
+Stable Diffusion's text encoder was trained on pictures before its UNet; ours is trained on the
+world's labels. Without them it learns late which colour belongs to which object, because a small
+object's colour is a small part of the UNet's loss: after 138,000 examples of joint training alone,
+the colour of a forest's middle tree was still random.
 
 Symbols: ids [B, T] token ids, states [B, T, D] the text encoder's, k answers of a head.
 """
@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pot_jax.models.clip import CLIPTextModel
-from pot_jax.training.steps import Loss
+from pot_jax.training.loop import Loss
 
 
-def start_heads(width: int, classes: dict[str, list[str]]) -> dict[str, Any]:
-    """A linear answer from states [..., width] for each head of `Labels.classes`, all at zero."""
+def initialise_heads(width: int, classes: dict[str, list[str]]) -> dict[str, Any]:
+    """Returns a linear classifier of states [..., width] for each head of `classes`, all zero."""
     return {
         head: {"kernel": jnp.zeros((width, len(names))), "bias": jnp.zeros(len(names))}
         for head, names in classes.items()
@@ -27,17 +27,17 @@ def start_heads(width: int, classes: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def log_likelihood(logits: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Log-probability of the right answers: [..., k] and [...] -> [...]; 0 where a number is -1."""
+    """Returns log-probabilities of the right answers: [..., k], [...] -> [...]; 0 for answer -1."""
     answers = jnp.maximum(numbers, 0)[..., None]
     chosen = jnp.take_along_axis(nn.log_softmax(logits), answers, axis=-1)[..., 0]
     return chosen * (numbers >= 0)
 
 
 def make_loss(module: CLIPTextModel) -> Loss:
-    """Cross entropy of all heads over a batch {"ids": [B, T], "numbers": {head: [B]}}.
+    """Returns the cross entropy of all heads over a batch {"ids": [B, T], "numbers": {head: [B]}}.
 
-    params: {"text_encoder": ..., "heads": `start_heads`}. Every head is asked at the caption's end
-    and at all the padding behind it: these states have seen the whole caption, and the UNet's
+    params: {"text_encoder": ..., "heads": `initialise_heads`}. Every head classifies the caption's
+    end and all the padding after it: these states have seen the whole caption, and the UNet's
     attention finds them at the same places whatever the caption's length.
     """
     end = module.config.eos_token_id
@@ -51,7 +51,7 @@ def make_loss(module: CLIPTextModel) -> Loss:
             logits = states @ params["heads"][head]["kernel"] + params["heads"][head]["bias"]
             everywhere = jnp.broadcast_to(numbers[:, None], ended.shape)
             total -= jnp.mean(jnp.sum(log_likelihood(logits, everywhere) * ended, axis=1))
-            # At the last place, which is padding or the end itself; -1 is nobody's answer.
+            # At the last place, which is padding or the end itself; -1 is no head's answer.
             right += jnp.sum(jnp.argmax(logits[:, -1], axis=-1) == numbers)
             asked += jnp.sum(numbers >= 0)
         return total, {"accuracy": right / jnp.maximum(asked, 1)}
