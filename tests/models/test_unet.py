@@ -46,7 +46,7 @@ def test_bfloat16_is_float32_to_its_own_precision(variables):
     np.testing.assert_allclose(rough, exact, atol=0.1 * float(jnp.std(exact)))
 
 
-def test_nothing_is_promoted_silently(variables, strict_promotion):
+def test_nothing_is_promoted_silently(variables):
     out = jax.eval_shape(MODEL.apply, variables, **inputs())
     assert (out.shape, out.dtype) == ((3, 8, 4, 4), jnp.float32)
 
