@@ -82,9 +82,10 @@ def fitted(value: Any, kind: Any) -> Any:
         return value
     plain = origin or kind
     if plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise Unfit("a finite number", value)
-        return float(value)
+        with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
+        raise Unfit("a finite number", value)
     if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         return operator.index(value)
     right = isinstance(value, plain) if plain not in (int, float) else False
@@ -271,18 +272,3 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, A
             yield from differences(ours.get(key), theirs.get(key), name)
     elif ours != theirs:
         yield path, ours, theirs
-
-
-def check_fields(settings: Any, group: str) -> None:
-    """Brings every field of a dataclass that is no `Settings` yet to its declared type."""
-    for name, kind in typing.get_type_hints(type(settings), include_extras=True).items():
-        try:
-            value = fitted(getattr(settings, name), kind)
-        except Unfit as unfit:
-            require(
-                False,
-                f"{group}.{name}{unfit.place}" if group else name + unfit.place,
-                unfit.expected,
-                unfit.came,
-            )
-        object.__setattr__(settings, name, value)

@@ -68,7 +68,7 @@ class ModelConfig:
             given, kind = getattr(self, field.name), kinds[field.name]
             try:
                 value = fitted(given, kind)
-            except (Unfit, OverflowError):  # a whole number may be too large for a float
+            except Unfit:
                 value = ()
             if value == ():  # no model has an empty list
                 self._refuse(field.name, given, described(kind))

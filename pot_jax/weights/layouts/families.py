@@ -60,7 +60,7 @@ FAMILIES = {
 USES = {
     "text-to-image": "pot_jax.sample, or pot-jax sample --model",
     "inpainting": "pot_jax.inpaint",
-    "upscaling": "pot_jax.enlarge, or pot-jax sample --upscaler",
+    "upscaling": "pot_jax.upscale, or pot-jax sample --upscaler",
 }
 
 
