@@ -83,7 +83,8 @@ def restored_params(
 @functools.lru_cache(maxsize=16)
 def param_shapes(module: nn.Module) -> dict[str, Any]:
     """Returns the shapes of a module's parameters; tracing a UNet takes a second."""
-    return abstract_params(module)
+    # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
+    return abstract_params(module.clone(dtype=jnp.float32))
 
 
 def read_params(
