@@ -30,6 +30,10 @@ TINY = AutoencoderTiny(
         num_decoder_blocks=(1, 1),
     )
 )
+HALF = pytest.param(
+    jnp.bfloat16,
+    marks=pytest.mark.loose_promotion("flax and jax promote half precision in norms and attention"),
+)
 BOTH = pytest.mark.parametrize("module", [KL, TINY], ids=["kl", "tiny"])
 encode = jax.jit(encode_latents, static_argnums=0)
 decode = jax.jit(decode_latents, static_argnums=0)
@@ -45,7 +49,7 @@ def images(height=8, width=12):
 
 
 @BOTH
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, HALF])
 def test_images_become_latents_and_latents_images(module, dtype):
     assert module.config.downsample_factor == 2
     module, params = module.clone(dtype=dtype), params_of(module)
