@@ -14,12 +14,12 @@ Names and meanings are those of diffusers' `scheduler_config.json`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from pot_jax.checks import Unfit, fitted
-from pot_jax.errors import UserError
+from pot_jax.checks import Settings
+from pot_jax.errors import UserError, shown
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
@@ -92,7 +92,7 @@ _REQUIRED_VALUES = {
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """A model's noise schedule, as its checkpoint states it; hashable.
 
     Any solver runs on any schedule, as with diffusers' `from_config`: what a solver has no use for
@@ -102,12 +102,12 @@ class ScheduleConfig:
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
     beta_end: float = 0.02
-    beta_schedule: str = "linear"  # a key of BETA_SCHEDULES
+    beta_schedule: Literal[tuple(BETA_SCHEDULES)] = "linear"
     trained_betas: tuple[float, ...] | None = None  # the table itself; overrides the three above
-    prediction_type: str = "epsilon"  # one of PREDICTION_TYPES
+    prediction_type: Literal[PREDICTION_TYPES] = "epsilon"
     # None: not stated. Each solver then spaces its steps as its diffusers class does by default
     # ("leading" for DDPM and DDIM, "linspace" for the others), which is what `from_config` gives.
-    timestep_spacing: str | None = None
+    timestep_spacing: Literal[TIMESTEP_SPACINGS] | None = None
     steps_offset: int = 0  # added to the timesteps of leading spacing
     rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
     # Limits of the clean estimates. False unless stated: latents have no fixed range.
@@ -117,12 +117,13 @@ class ScheduleConfig:
     dynamic_thresholding_ratio: float = 0.995
     sample_max_value: float = 1.0
     set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
-    variance_type: str = "fixed_small"  # DDPM's noise; one of VARIANCE_TYPES
+    variance_type: Literal[VARIANCE_TYPES] = "fixed_small"  # DDPM's noise
     # Euler and DPM-Solver++ end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
-    final_sigmas_type: str = "zero"
+    final_sigmas_type: Literal[FINAL_SIGMAS_TYPES] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
-    lambda_min_clipped: float = -math.inf  # DPM-Solver++: starts where log(alpha/sigma) is above it
+    # DPM-Solver++ starts where log(alpha/sigma) is above it; None: nowhere else.
+    lambda_min_clipped: float | None = None
     original_inference_steps: int = 50  # LCM: the steps it was distilled from; it takes some
     timestep_scaling: float = 10.0  # LCM: how fast its boundary condition lets go of timestep 0
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
@@ -130,34 +131,19 @@ class ScheduleConfig:
     # Keys of the file that no solver here reads, kept for `to_json`.
     other: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        _check_types(self)
-        _check_choice("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
-        _check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        if self.timestep_spacing is not None:
-            _check_choice("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
-        _check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
-        _check_choice("final_sigmas_type", self.final_sigmas_type, FINAL_SIGMAS_TYPES)
-        if not 2 <= self.num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
-            raise UserError(
-                f"num_train_timesteps must be 2 to {MAX_TRAIN_TIMESTEPS}, got "
-                f"{self.num_train_timesteps}"
-            )
-        if self.original_inference_steps < 1:
-            raise UserError(
-                f"original_inference_steps must be at least 1, got {self.original_inference_steps}"
-            )
-        if self.steps_offset < 0:
-            raise UserError(f"steps_offset must be at least 0, got {self.steps_offset}")
-        if not 0 <= self.dynamic_thresholding_ratio <= 1:
-            raise UserError(
-                f"dynamic_thresholding_ratio must be 0 to 1, got {self.dynamic_thresholding_ratio}"
-            )
+    def _check_ranges(self) -> None:
+        most = MAX_TRAIN_TIMESTEPS
+        self.require("num_train_timesteps", 2 <= self.num_train_timesteps <= most, f"2 to {most}")
+        self.require("original_inference_steps", self.original_inference_steps >= 1, "at least 1")
+        self.require("steps_offset", self.steps_offset >= 0, "at least 0")
+        ratio = self.dynamic_thresholding_ratio
+        self.require("dynamic_thresholding_ratio", 0 <= ratio <= 1, "0 to 1")
         # Below 1 diffusers' clamp(min=1, max=sample_max_value) contradicts itself.
-        if not self.sample_max_value >= 1:
-            raise UserError(f"sample_max_value must be at least 1, got {self.sample_max_value}")
-        if not self.clip_sample_range > 0:
-            raise UserError(f"clip_sample_range must be above 0, got {self.clip_sample_range}")
+        self.require("sample_max_value", self.sample_max_value >= 1, "at least 1")
+        self.require("clip_sample_range", self.clip_sample_range > 0, "above 0")
+        count, table = self.num_train_timesteps, self.trained_betas
+        whole = table is None or len(table) == count
+        self.require("trained_betas", whole, f"num_train_timesteps = {count} numbers")
         _check_betas(self)
 
     @classmethod
@@ -172,7 +158,7 @@ class ScheduleConfig:
             (flow matching, continuous time).
         """
         if not isinstance(json, Mapping):
-            raise UserError(f"a scheduler config must be a JSON object, got {_shorten(json)}")
+            raise UserError(f"a scheduler config must be a JSON object, got {shown(repr(json))}")
         name = str(json.get("_class_name", "(none)"))
         # A null stands for "not stated" wherever diffusers writes one.
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
@@ -192,8 +178,8 @@ class ScheduleConfig:
             read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}
         facts = {key: present[key] for key in known & set(present)}
-        if isinstance(facts.get("trained_betas"), list):
-            facts["trained_betas"] = tuple(facts["trained_betas"])
+        if facts.get("lambda_min_clipped") == -math.inf:
+            del facts["lambda_min_clipped"]
         other = {key: value for key, value in stated.items() if key not in known}
         return cls(**{**CLASS_DEFAULTS.get(name, {}), **facts}, **read, other=other)
 
@@ -209,7 +195,7 @@ class ScheduleConfig:
             value = getattr(self, item.name)
             if item.name in ("other", "class_name", "sigma_request"):
                 continue
-            if value is None or value == -math.inf:  # JSON has no infinity
+            if value is None:
                 continue
             silent = usual is not None and value == usual.get(item.name, item.default)
             if item.name in always or not silent:
@@ -217,32 +203,7 @@ class ScheduleConfig:
         return json
 
 
-def _check_choice(name: str, value: str, known) -> None:
-    if value not in known:
-        raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-
-
-def _check_types(config: ScheduleConfig) -> None:
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.type not in (bool, int, float, str) or value == -math.inf:
-            continue
-        try:
-            fitted(value, item.type)
-        except Unfit as unfit:
-            raise UserError(f"{item.name} must be {unfit.expected}, got {value!r}") from None
-
-
 def _check_betas(config: ScheduleConfig) -> None:
-    if config.trained_betas is not None and (
-        not isinstance(config.trained_betas, tuple)
-        or len(config.trained_betas) != config.num_train_timesteps
-        or not all(isinstance(beta, int | float) for beta in config.trained_betas)
-    ):
-        raise UserError(
-            f"trained_betas must be num_train_timesteps = {config.num_train_timesteps} numbers, "
-            f"got {_shorten(config.trained_betas)}"
-        )
     ends = (config.beta_start, config.beta_end)
     betas = np.asarray(config.trained_betas or ends, np.float64)
     # A smaller beta is lost in float32's 1 - beta, and the schedule would begin without noise.
@@ -270,10 +231,6 @@ def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
             f"scheduler class {name} is not known, and its file does not state "
             f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
         )
-
-
-def _shorten(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, tuple) else repr(value)[:60]
 
 
 def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:

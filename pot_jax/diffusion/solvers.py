@@ -170,11 +170,7 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     return _variance_preserving_plan(
         timesteps,
         table,
-        {
-            "latents": kept,
-            "agreed": np.sqrt(after) - np.sqrt(table) * kept,
-            "noise": deviation,
-        },
+        {"latents": kept, "agreed": np.sqrt(after) - np.sqrt(table) * kept, "noise": deviation},
     )
 
 

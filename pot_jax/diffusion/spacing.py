@@ -46,7 +46,8 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     """
     check_steps(config, steps)
     log_snr = -np.log(noise_to_signal(config))  # falls with t
-    last = int(np.sum(log_snr >= config.lambda_min_clipped))
+    lowest = -np.inf if config.lambda_min_clipped is None else config.lambda_min_clipped
+    last = int(np.sum(log_snr >= lowest))
     if last == 0:
         raise UserError(
             f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "

@@ -11,10 +11,12 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from PIL import Image
 
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_atomically
@@ -24,9 +26,6 @@ from pot_jax.zoom.geometry import Geometry
 # Width of the soft edge between a level and the wider one below it, as a fraction of its side. The
 # levels agree, so only sharpness changes across it; a hard edge would show as a square.
 _EDGE = 0.1
-
-# Support of the Catmull-Rom kernel, in samples to either side.
-_RADIUS = 2
 
 # The bytes that x264 writes depend on its thread count; a file must not depend on the machine.
 _THREADS = 2
@@ -89,8 +88,8 @@ def zoom_frames(
     A frame starts as the deepest level that fills it. Each deeper level is laid over it in its
     place, with a soft edge, and fades in while it grows from 1/p of the frame's pixel density to
     all of it. While it is that small, its mean is what the wider level shows already. So nothing
-    appears, ends or is replaced at once: levels that agree give a movie without pops. Resampling
-    is exact below a pixel, by a Catmull-Rom kernel, which is widened where a level is reduced.
+    appears, ends or is replaced at once: levels that agree give a movie without pops. Pillow
+    resamples, exact below a pixel, by a Catmull-Rom kernel that is widened where a level shrinks.
 
     Args:
       images: [N, H, W, 3], float in [-1, 1], which agree under `geometry`.
@@ -115,16 +114,17 @@ def zoom_frames(
     centres = _fixed_point(geometry)
 
     @functools.lru_cache(maxsize=16)  # only the levels near the camera, however deep the zoom
-    def planes(level):
-        picture = np.clip(np.asarray(images[level], np.float32), -1, 1)
-        return np.ascontiguousarray(picture.transpose(2, 0, 1))  # [3, H, W]
+    def picture(level):
+        # A margin of p, for a pixel of the frame of which only the centre lies in the level.
+        margins = (2 * ((geometry.zoom_factor,) * 2,)) + ((0, 0),)
+        return Image.fromarray(np.pad(to_bytes(images[level]), margins, mode="edge"))
 
     last_t, frame = None, None
     for t in path:
         if not 0 <= t <= geometry.levels - 1:
             raise UserError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
         if t != last_t:
-            last_t, frame = t, _view(planes, geometry, centres, float(t), shape)
+            last_t, frame = t, _view(picture, geometry, centres, float(t), shape)
         yield frame
 
 
@@ -190,7 +190,7 @@ def _fixed_point(geometry: Geometry) -> np.ndarray:
     return places
 
 
-def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> np.ndarray:
+def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> np.ndarray:
     p, sides = geometry.zoom_factor, (geometry.height, geometry.width)
     # Pixels of the frame for each of the level: where a level has as many, it is shown in full.
     enough = [min(1.0, n / side) for n, side in zip(shape, sides)]
@@ -214,55 +214,40 @@ def _view(planes, geometry: Geometry, centres: np.ndarray, t: float, shape) -> n
         if level > base and presence <= 0:
             break
         places = zip(shape, sides, starts(level))
-        y, x = (_Axis(n, side, begin, extent(level)) for n, side, begin in places)
-        if not len(y.matrix) or not len(x.matrix):
+        y, x = (_axis(n, side, begin, extent(level), p) for n, side, begin in places)
+        if not len(y.edge) or not len(x.edge):
             continue
-        source = planes(level)[:, y.source, x.source]
-        layer = np.matmul(np.matmul(y.matrix, source), x.matrix.T)
+        box = (x.box[0], y.box[0], x.box[1], y.box[1])
+        layer = picture(level).resize((len(x.edge), len(y.edge)), Image.Resampling.BICUBIC, box)
         if level == base:
             frame = layer
             continue
-        below = frame[:, y.frame, x.frame]
-        below += _smooth(presence) * np.outer(y.edge, x.edge) * (layer - below)
-    return to_bytes(frame.transpose(1, 2, 0))
+        opacity = np.rint(255 * _smooth(presence) * np.outer(y.edge, x.edge)).astype(np.uint8)
+        frame.paste(layer, (x.first, y.first), Image.fromarray(opacity))
+    return np.asarray(frame)
 
 
-class _Axis:
-    """How one level is resampled along one axis of the frame.
+class _Axis(NamedTuple):
+    """How one level is resampled along one axis of the frame."""
 
-    Attributes:
-      frame: slice of the frame's pixels whose centres lie in the level, n of them.
-      source: slice of the level's pixels that they need, m of them.
-      matrix: [n, m] float32, from `source` to `frame`; the weights of a pixel sum to 1.
-      edge: [n] float32, the level's opacity: 0 at an edge inside the frame, 1 further in.
-    """
+    first: int  # of the frame's pixels whose centres lie in the level
+    box: tuple[float, float]  # what those pixels show, in the level's pixels with its margin
+    edge: np.ndarray  # the level's opacity in each: 0 at an edge inside the frame, 1 further in
 
-    def __init__(self, pixels: int, side: int, begin: float, extent: float):
-        first = max(0, math.ceil(begin * pixels - 0.5 - 1e-9))
-        last = min(pixels - 1, math.floor((begin + extent) * pixels - 0.5 + 1e-9))
-        self.frame = slice(first, last + 1)
-        view = (np.arange(first, last + 1) + 0.5) / pixels  # places in the view
-        place = (
-            view - begin
-        ) / extent * side - 0.5  # in the level's pixels, whole numbers at centres
-        stretch = max(1.0, side / (extent * pixels))
-        reach = math.ceil(_RADIUS * stretch)
-        taps = np.floor(place).astype(int)[:, None] + np.arange(1 - reach, reach + 1)
-        weights = _catmull_rom((place[:, None] - taps) / stretch)
-        weights[(taps < 0) | (taps >= side)] = 0
-        weights /= weights.sum(1, keepdims=True)
-        low = max(0, taps.min(initial=side))
-        high = min(side, taps.max(initial=-1) + 1)
-        self.source = slice(low, max(low, high))
-        padded = np.zeros((len(taps), side + 2 * reach), np.float32)
-        np.put_along_axis(padded, taps + reach, weights, axis=1)
-        self.matrix = padded[:, low + reach : max(low, high) + reach]
-        self.edge = np.ones(len(view), np.float32)
-        end = begin + extent
-        for gap, distance in ((begin, view - begin), (1 - end, end - view)):
-            width = min(_EDGE * extent, gap)  # no soft edge where the level ends outside the view
-            if width > 0:
-                self.edge *= _smooth(distance / width)
+
+def _axis(pixels: int, side: int, begin: float, extent: float, margin: int) -> _Axis:
+    first = max(0, math.ceil(begin * pixels - 0.5 - 1e-9))
+    last = min(pixels - 1, math.floor((begin + extent) * pixels - 0.5 + 1e-9))
+    view = (np.arange(first, last + 1) + 0.5) / pixels  # places in the view
+    ends = ((end / pixels - begin) / extent * side + margin for end in (first, last + 1))
+    box = tuple(min(max(place, 0), side + 2 * margin) for place in ends)
+    edge = np.ones(len(view), np.float32)
+    end = begin + extent
+    for gap, distance in ((begin, view - begin), (1 - end, end - view)):
+        width = min(_EDGE * extent, gap)  # no soft edge where the level ends outside the view
+        if width > 0:
+            edge *= _smooth(distance / width)
+    return _Axis(first, box, edge)
 
 
 def _smooth(x):
@@ -270,20 +255,13 @@ def _smooth(x):
     return (x * x * (3 - 2 * x)).astype(np.float32)
 
 
-def _catmull_rom(x: np.ndarray) -> np.ndarray:
-    """Returns the cubic convolution kernel with a = -1/2 (Keys, 1981, equation 15) at x."""
-    x = np.abs(x)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0))
-
-
 def _h264_stream(container, shape: tuple[int, ...], fps: float):
     rate = fractions.Fraction(fps).limit_denominator(1001)
     stream = container.add_stream("libx264", rate=rate)
     stream.height, stream.width = (side + side % 2 for side in shape[:2])
     stream.pix_fmt = "yuv420p"
-    stream.options = {"crf": "16", "preset": "veryfast"}
+    # x264's trees of macroblocks come out differently now and then where the CPU has AVX-512.
+    stream.options = {"crf": "16", "preset": "veryfast", "x264-params": "mbtree=0"}
     context = stream.codec_context
     context.thread_count = _THREADS
     context.time_base = 1 / rate

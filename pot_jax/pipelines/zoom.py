@@ -45,7 +45,9 @@ class OwnParts(NamedTuple):
     """Functions from Python that take the place of parts by name; None leaves the named one."""
 
     solver: Solver | None = None
-    blend: Callable | None = None  # (images, geometry, *, weight, kernel) -> stack, or a `Blend`
+    blend: Callable | None = (
+        None  # (images, geometry, *, weight, kernel) -> zoom stack, or a `Blend`
+    )
     agreement: Callable | None = None  # (blend, latent view, pixel view) -> Agree
     guidance: Guidance | None = None
 

@@ -15,6 +15,9 @@ from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom
 from pot_jax.zoom.geometry import Geometry
 
+# What NumPy and zipfile raise on files that are cut off, corrupted, or of another kind.
+_DAMAGE = (OSError, ValueError, EOFError, AttributeError, TypeError, MemoryError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 _ARRAYS = ("images", "images_before_render", "latents")
 
 
@@ -83,25 +86,14 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stack:
-            names = [name for name in _ARRAYS if name in stack.files]
-            arrays = {name: stack[name] for name in names}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
+            names = [name for name in _ARRAYS if name in kept.files]
+            arrays = {name: kept[name] for name in names}
     except FileNotFoundError:
-        stacks = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
-        hint = f"; give one of its samples: {', '.join(stacks)}" if stacks else "; has it finished?"
-        raise UserError(f"no {path.name} in {path.parent}{hint}") from None
-    # What NumPy and zipfile raise on files that are cut off, corrupted, or of another kind.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-        pickle.UnpicklingError,
-    ) as error:
+        samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
+        one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
+        raise UserError(f"no {path.name} in {path.parent}; {one}") from None
+    except _DAMAGE as error:
         raise UserError(f"{path} cannot be read, it may be cut off: {error}") from None
     if "images" not in arrays:
         raise UserError(f"{path} holds no array named images")

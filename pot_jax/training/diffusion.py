@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.diffusion.guidance import clean_from_prediction, guide, prediction_target
+from pot_jax.diffusion.guidance import guide
+from pot_jax.diffusion.prediction import estimator, prediction_target
+from pot_jax.diffusion.sampler import Parts, chunks, key_of, make_chunk, start
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, Denoised
 from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.clip import CLIPTextModel
@@ -21,6 +23,7 @@ from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL, encode_latents
 from pot_jax.training.data import STREAMS
 from pot_jax.training.loop import Loss
+from pot_jax.zoom.agreement import Agreed
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
 # step in training still shows the mean colour, and every sample comes out mid-grey.
@@ -144,34 +147,37 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
 def make_sampler(
     networks: Networks, steps: int, guidance_scale: float, schedule: ScheduleConfig = SCHEDULE
 ) -> Callable[..., jax.Array]:
-    """Returns DDIM for previews: sample(params, ids [B, T], empty [T], noise [B, h, w, c])."""
-    # To become a few lines over diffusion/sampler.py, once `denoise` has its new contract.
-    solver = SOLVERS["ddim"]
-    plan = solver.plan(schedule, steps)
+    """Returns DDIM for previews: sample(params, ids [B, T], empty [T], noise [B, h, w, c]).
 
+    The joint sampler, whose levels are here B pictures that need not agree.
+    """
+    to_clean = estimator(schedule)
+
+    def denoise(weights, z, row, memory):
+        unet, states = weights
+        both, timesteps = jnp.concatenate([z, z]), jnp.broadcast_to(row.timestep, 2 * len(z))
+        prediction = networks.unet.apply({"params": unet}, both, timesteps, states)
+        guided = guide(*jnp.split(prediction, 2), guidance_scale)
+        clean = to_clean(guided, z, row)
+        return Denoised(clean, clean), memory
+
+    def agree(weights, clean, step):
+        return Agreed(clean, jnp.float32(0))
+
+    def no_noise(key):
+        return jnp.float32(0)  # DDIM with eta 0 adds none
+
+    parts = Parts(denoise, agree, no_noise, no_noise, SOLVERS["ddim"])
+    plan = parts.solver.plan(schedule, steps)
+    chunk = make_chunk(parts)
+
+    @jax.jit
     def sample(params, ids, empty, noise):
-        count = len(ids)
-        both_ids = jnp.concatenate([jnp.broadcast_to(empty, ids.shape), ids])
-        text = networks.text_encoder.apply({"params": params["text_encoder"]}, both_ids)
+        both = jnp.concatenate([jnp.broadcast_to(empty, ids.shape), ids])
+        states = networks.text_encoder.apply({"params": params["text_encoder"]}, both)
+        state = start(parts, plan.init_scale, key_of(0), noise)
+        rows, active, _ = next(chunks(plan, steps))
+        state, _ = chunk((params["unet"], states), state, rows, active)
+        return state.latents
 
-        def one(carry, row):
-            latents, history = carry
-            seen = latents * row.input_scale
-            prediction = networks.unet.apply(
-                {"params": params["unet"]},
-                jnp.concatenate([seen, seen]),
-                jnp.broadcast_to(row.timesteps, (2 * count,)),
-                text,
-            )
-            guided = guide(prediction[:count], prediction[count:], guidance_scale)
-            clean = clean_from_prediction(
-                guided, seen, row.alpha, row.sigma, schedule.prediction_type
-            )
-            return solver.step(row, history, latents, clean, jnp.zeros_like(latents)), None
-
-        first = noise * plan.init_scale
-        rows = plan._replace(init_scale=None)
-        (latents, _), _ = jax.lax.scan(one, (first, solver.init(first)), rows)
-        return latents
-
-    return jax.jit(sample)
+    return sample

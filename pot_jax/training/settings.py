@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pot_jax.checks import Settings, build, overlay
+from pot_jax.checks import Settings, overlay
 from pot_jax.errors import UserError, shown
 from pot_jax.world import DEEPEST
 
@@ -207,15 +207,6 @@ class TrainSettings(Settings):
             "text_encoder": self.text_encoder.optimization,
             "diffusion": self.diffusion.optimization,
         }
-
-
-def read_settings(config: Any) -> TrainSettings:
-    """Returns the settings of a run, from plain data or an `ml_collections.ConfigDict`.
-
-    Raises:
-      UserError: a setting is unknown, missing or out of its range.
-    """
-    return build(TrainSettings, config.to_dict() if hasattr(config, "to_dict") else config)
 
 
 def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
 from pot_jax.training.loop import check_batch
-from pot_jax.training.settings import FORMAT, TrainSettings, read_settings, upgraded
+from pot_jax.training.settings import FORMAT, TrainSettings, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
@@ -51,18 +50,16 @@ from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
 
 
-def train(config: Any, workdir: str) -> None:
+def train(settings: TrainSettings, workdir: str) -> None:
     """Runs, or resumes, a training.
 
     Args:
-      config: plain data or an `ml_collections.ConfigDict`; see `settings.TrainSettings` and
-        `configs/train/`.
+      settings: for instance those of a file in `configs/train/`, by `checks.build`.
       workdir: a new folder, or one that holds this same run.
 
     Raises:
       UserError: settings that cannot work, a workdir of another run, a full disk.
     """
-    settings = read_settings(config)
     module = _autoencoder_module(settings)
     side = settings.data.size // module.config.downsample_factor
     # Before any work: the same networks, except for the vocabulary's size, which is not known yet.

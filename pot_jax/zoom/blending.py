@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import crop, downsample, observe, require_stack, upsample
+from pot_jax.zoom.operators import crop, downsample, observe, require_levels, upsample
 
 
 def laplacian(
@@ -41,8 +41,8 @@ def laplacian(
     #     P_b = (W_{b-1} D P_{b-1} + w_b O_b) / W_b = D P_{b-1} + (w_b / W_b) (O_b - D P_{b-1}).
     # Collapsing from the deepest band: out_K = P_K, out_b = P_b - up(D P_b) + up(out_{b+1}).
     # Bands that no wider level sees come back as they were: the pyramid ends at the last one seen.
-    # Where levels agree O_b = D P_{b-1}: a stack that agrees passes unchanged.
-    require_stack(images, geometry)
+    # Where levels agree O_b = D P_{b-1}: pictures that agree pass unchanged.
+    require_levels(images, geometry)
     p = geometry.zoom_factor
     prefix, total = images, 1.0
     bands = []
@@ -63,7 +63,7 @@ def average(
 ) -> jax.Array:
     """Upsamples every view of a level to full size and averages them, which blurs."""
     del kernel  # nothing is made smaller
-    require_stack(images, geometry)
+    require_levels(images, geometry)
     out, total = images, 1.0
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
         share = _share(images, geometry, weight, k)
@@ -81,7 +81,7 @@ def iterative(
     L_0 = x_0, L_{i+1} = x_{i+1} + w up(window(L_i) - D(x_{i+1})): w is the share of the low band
     that is taken over. Nothing flows back to wider levels.
     """
-    require_stack(images, geometry)
+    require_levels(images, geometry)
 
     def follow(seen, level):
         own, child_corner = level
@@ -102,7 +102,7 @@ def none(
 ) -> jax.Array:
     """The pictures as they are: levels sampled independently."""
     del weight, kernel
-    require_stack(images, geometry)
+    require_levels(images, geometry)
     return images
 
 

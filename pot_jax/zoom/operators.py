@@ -1,9 +1,9 @@
 """The linear maps of a zoom stack: downsample, upsample, observe, render; and shared noise.
 
 Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `upsample_nearest`, R =
-`render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for stacks. The dtype of the
-result is that of the argument. Everything is linear in its array, differentiable, and works under
-jit and vmap.
+`render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for all levels. The result has
+the dtype of the argument. Everything is linear in its array, differentiable, and works under jit
+and vmap.
 """
 
 from functools import partial
@@ -127,7 +127,7 @@ def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
       [N, H/p^k, W/p^k, C]; zeros for i < k, meaningless where `geometry.observation(k)` says that
       the window does not exist.
     """
-    require_stack(images, geometry)
+    require_levels(images, geometry)
     corners, _ = geometry.observation(k)
     shrink = geometry.zoom_factor**k
     shape = (geometry.height // shrink, geometry.width // shrink)
@@ -156,7 +156,7 @@ def render(
     Raises:
       UserError: if the stack does not have the shape of the geometry.
     """
-    require_stack(stack, geometry)
+    require_levels(stack, geometry)
 
     def paste_child(child, level):
         own, corner = level
@@ -198,11 +198,11 @@ def shared_noise(
     return render(draws, geometry, kernel=kernel, gain=gain)
 
 
-def require_stack(stack: jax.Array, geometry: Geometry) -> None:
-    """Raises UserError unless `stack` is [N, H, W, C] with the geometry's N, H and W."""
+def require_levels(images: jax.Array, geometry: Geometry) -> None:
+    """Raises UserError unless `images` are [N, H, W, C] with the geometry's N, H and W."""
     expected = (geometry.levels, geometry.height, geometry.width)
-    if len(stack.shape) != 4 or stack.shape[:3] != expected:
+    if len(images.shape) != 4 or images.shape[:3] != expected:
         raise UserError(
-            f"expected a stack [N, H, W, C] with N, H, W = {expected}, not {tuple(stack.shape)}; "
-            "make the Geometry from the stack's own shape"
+            f"expected all levels, [N, H, W, C] with N, H, W = {expected}, not "
+            f"{tuple(images.shape)}; make the Geometry from their own shape"
         )

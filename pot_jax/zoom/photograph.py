@@ -16,7 +16,7 @@ import optax
 from pot_jax.errors import UserError
 from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, require_stack, upsample_nearest
+from pot_jax.zoom.operators import downsample, require_levels, upsample_nearest
 
 
 class _Tie(NamedTuple):
@@ -120,7 +120,7 @@ def _window(corner, size):
 
 
 def _require_photo(images, photo, geometry, level):
-    require_stack(images, geometry)
+    require_levels(images, geometry)
     if photo.shape != images.shape[1:]:
         raise UserError(
             f"expected a photograph of one level's shape {images.shape[1:]}, not {photo.shape}; "

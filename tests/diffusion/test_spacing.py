@@ -45,7 +45,7 @@ def test_lambda_min_clipped_cuts_the_noisy_end():
     assert 900 < interval_timesteps(config, 20, "linspace")[0] < 999
     assert len(interval_timesteps(config, 20, "linspace")) == 20
     assert np.all(interval_timesteps(config, 700, "trailing") >= 0)
-    with pytest.raises(ValueError, match="lambda_min_clipped=50 leaves no timestep"):
+    with pytest.raises(ValueError, match="lambda_min_clipped=50.0 leaves no timestep"):
         interval_timesteps(ScheduleConfig(lambda_min_clipped=50), 20, "linspace")
 
 

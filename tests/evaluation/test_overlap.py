@@ -90,7 +90,7 @@ def test_one_level_has_no_pairs():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="expected a stack"):
+    with pytest.raises(ValueError, match="expected all levels"):
         consistency.overlap_psnr(np.zeros((2, 8, 8, 3)), Geometry(3, 2, 8, 8))
     with pytest.raises(ValueError, match="unknown kernel 'box'; known: gaussian, mean"):
         consistency.overlap_psnr(np.zeros((3, 8, 8, 3)), Geometry(3, 2, 8, 8), kernel="box")

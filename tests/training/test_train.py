@@ -1,10 +1,8 @@
 """A whole training in miniature: a few steps of the smallest networks, on the real world."""
 
 import copy
-import importlib
 import json
 import math
-import pathlib
 import signal
 import subprocess
 import sys
@@ -16,7 +14,8 @@ import pytest
 from PIL import Image
 
 import pot_jax.weights.load
-from pot_jax.checks import to_dict
+from pot_jax.checks import build, to_dict
+from pot_jax.config import read
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
@@ -24,23 +23,16 @@ from pot_jax.training import diffusion, phases
 from pot_jax.training import train as training
 from pot_jax.training.data import draw_views
 from pot_jax.training.loop import start_state
-from pot_jax.training.settings import read_settings
+from pot_jax.training.settings import TrainSettings
 from pot_jax.training.text_encoder import initialise_heads
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
 from pot_jax.world.labels import Labels
 
 
-def recipe(name: str) -> dict:
-    """A file of configs/train/, which imports its siblings by their bare names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(pathlib.Path(__file__).parents[2] / "configs" / "train")
-        return importlib.import_module(name).get_config().to_dict()
-
-
 def tiny() -> dict:
     """The shipped recipe, made small."""
-    config = recipe("cosmos64")
+    config = read("cosmos64", "train")
     config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "workers": 1, "phrasings": 2}
     config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
@@ -75,7 +67,7 @@ def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("training") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phases, "PREVIEW_STEPS", 2)
-        train(tiny(), str(workdir))
+        train(build(TrainSettings, tiny()), str(workdir))
     return workdir
 
 
@@ -98,7 +90,7 @@ def test_the_card_says_what_was_done(finished):
     ):
         assert words in card
     settings = card.split("```json\n")[1].split("```")[0]
-    assert read_settings(json.loads(settings)) == read_settings(tiny())
+    assert build(TrainSettings, json.loads(settings)) == build(TrainSettings, tiny())
 
 
 def test_curves_pictures_and_scores_are_files(finished):
@@ -117,7 +109,7 @@ def test_curves_pictures_and_scores_are_files(finished):
 def test_the_denoiser_starts_from_the_pretrained_text_encoder(finished):
     model = pot_jax.weights.load.load(finished / "model")
     phase = Checkpoints(finished / "checkpoints" / "text_encoder")
-    settings = read_settings(tiny())
+    settings = build(TrainSettings, tiny())
     views = draw_views(settings.data, settings.seed)
     labels = Labels(views.take(slice(16)))
     start = {
@@ -139,7 +131,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
     weights = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phases, "PREVIEW_STEPS", 2)
-        train(tiny(), str(finished))
+        train(build(TrainSettings, tiny()), str(finished))
     again = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert again == weights
 
@@ -154,7 +146,7 @@ def test_sigterm_is_noticed_during_training_and_not_after():
 
 
 def test_bfloat16_is_of_the_arithmetic_not_of_the_weights():
-    settings = read_settings(tiny() | {"precision": "bfloat16"})
+    settings = build(TrainSettings, tiny() | {"precision": "bfloat16"})
     run = phases.Run(settings, None, None, None, {}, lambda: False)
     module = run.in_precision(training._autoencoder_module(settings))
     params = module.init(jax.random.key(0), **jax.tree.map(jnp.zeros_like, module_inputs(module)))
@@ -179,7 +171,7 @@ def test_a_workdir_of_another_run_is_refused(finished):
     with pytest.raises(
         UserError, match="autoencoder.optimization.learning_rate is 0.003 there, 0.5"
     ):
-        train(other, str(finished))
+        train(build(TrainSettings, other), str(finished))
 
 
 def test_a_run_of_the_first_format_resumes_and_its_record_is_upgraded(finished, tmp_path):
@@ -190,20 +182,20 @@ def test_a_run_of_the_first_format_resumes_and_its_record_is_upgraded(finished, 
     path.write_text(json.dumps(in_old_names(today["config"])))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phases, "PREVIEW_STEPS", 2)
-        train(tiny(), str(finished))
+        train(build(TrainSettings, tiny()), str(finished))
     assert json.loads(path.read_text()) == today
 
     other = in_old_names(today["config"]) | {"seed": 5}
     (tmp_path / "config.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="another training .seed is 5 there, 0 here"):
-        train(tiny(), str(tmp_path))
+        train(build(TrainSettings, tiny()), str(tmp_path))
     assert json.loads((tmp_path / "config.json").read_text()) == other
     (tmp_path / "config.json").write_text('{"format": 3, "config": {}}')
     with pytest.raises(UserError, match="format 3, this version of pot_jax reads 1 to 2"):
-        train(tiny(), str(tmp_path))
+        train(build(TrainSettings, tiny()), str(tmp_path))
     (tmp_path / "config.json").write_text('{"prompts": ["a leaf"]}')
     with pytest.raises(UserError, match="not of a training: unknown setting 'prompts'"):
-        train(tiny(), str(tmp_path))
+        train(build(TrainSettings, tiny()), str(tmp_path))
 
 
 def in_old_names(config: dict) -> dict:
@@ -222,15 +214,15 @@ def in_old_names(config: dict) -> dict:
 
 
 def test_a_config_with_old_names_is_the_same_settings():
-    settings = read_settings(tiny() | {"seed": 3})
-    assert read_settings(in_old_names(to_dict(settings))) == settings
+    settings = build(TrainSettings, tiny() | {"seed": 3})
+    assert build(TrainSettings, in_old_names(to_dict(settings))) == settings
 
 
 def test_settings_and_rendering_need_no_jax():
     code = (
         "import sys; import pot_jax.training.data  # as each process that renders does\n"
-        "from pot_jax.training.settings import read_settings\n"
-        "try: read_settings({'colour': 'red'})\n"
+        "from pot_jax.checks import build; from pot_jax.training.settings import TrainSettings\n"
+        "try: build(TrainSettings, {'colour': 'red'})\n"
         "except ValueError: assert not {'jax', 'optax', 'transformers'} & set(sys.modules)\n"
         "else: raise AssertionError"
     )
@@ -240,7 +232,7 @@ def test_settings_and_rendering_need_no_jax():
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(UserError, match="holds other files and no training"):
-        train(tiny(), str(tmp_path))
+        train(build(TrainSettings, tiny()), str(tmp_path))
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
 
@@ -296,14 +288,14 @@ def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, wor
         place = place[group]
     place[last] = value
     with pytest.raises(UserError, match=words) as caught:
-        train(config, str(tmp_path / "run"))
+        train(build(TrainSettings, config), str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["cosmos64", "cosmos64_gpu"])
 def test_the_recipes_are_valid_and_their_models_small(name):
-    settings = read_settings(recipe(name))
+    settings = build(TrainSettings, read(name, "train"))
     autoencoder = training._autoencoder_module(settings)
     assert autoencoder.config.downsample_factor == 4
     networks = training._networks(settings, vocab_size=settings.tokenizer.vocabulary)

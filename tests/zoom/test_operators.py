@@ -254,7 +254,7 @@ def test_shapes_and_names_that_do_not_fit_are_named():
         with pytest.raises(ValueError, match=r"\(3, 8, 8\), not \(") as error:
             render(jnp.zeros(shape), geometry)
         assert str(shape) in str(error.value)
-        with pytest.raises(ValueError, match="expected a stack"):
+        with pytest.raises(ValueError, match="expected all levels"):
             observe(jnp.zeros(shape), geometry, 1)
     with pytest.raises(ValueError, match="levels wider"):
         observe(jnp.zeros((3, 8, 8, 1)), geometry, 3)

@@ -180,5 +180,5 @@ def test_photographs_that_do_not_fit_are_named(method):
     for level in (-1, 6):
         with pytest.raises(ValueError, match=f"levels 0 to 5, not {level}"):
             ground(images, images[0], CENTRED, level=level)
-    with pytest.raises(ValueError, match="expected a stack"):
+    with pytest.raises(ValueError, match="expected all levels"):
         ground(images[:2], images[0], CENTRED)

@@ -53,7 +53,7 @@ def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
 
 
 def _pairs(images, geometry, kernel):
-    operators.require_stack(images, geometry)
+    operators.require_levels(images, geometry)
     height, width = geometry.window_shape
     for level, (top, left) in enumerate(geometry.corners):
         child = np.asarray(images[level + 1], np.float64)

@@ -63,8 +63,4 @@ def _summary(pairs: np.ndarray) -> dict[str, Any]:
     values = [round(float(value), 4) for value in pairs]
     if not values:
         return {"pairs": [], "minimum": None, "mean": None}
-    return {
-        "pairs": values,
-        "minimum": min(values),
-        "mean": round(float(np.mean(pairs)), 4),
-    }
+    return {"pairs": values, "minimum": min(values), "mean": round(float(np.mean(pairs)), 4)}
