@@ -51,6 +51,7 @@ SHORT_FLAGS = {
     "upscaler": ("upscaler.path", "model folder of an x4 upscaler for the finished zoom"),
 }
 
+_HELP = {"-h", "-help", "--help"}
 # Flags of `sample` that may be given several times.
 ADAPTER_FLAGS = {
     "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
@@ -75,8 +76,14 @@ def sample(arguments: Sequence[str]) -> None:
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
+    given = {}
     for name, (setting, _) in SHORT_FLAGS.items():
         if values[name].present:
+            if setting in given:
+                raise UserError(
+                    f"--{given[setting]} and --{name} are one setting; give one of them"
+                )
+            given[setting] = name
             _override(values.config, setting, values[name].value)
     if values["allow_pickle"].present:
         values.config.allow_pickle = values.allow_pickle
@@ -286,7 +293,7 @@ def _loading(values: flags.FlagValues) -> dict:
 
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Parses flags; returns what is not a flag."""
-    if {"-h", "-help", "--help"} & set(arguments):
+    if _HELP & set(arguments):
         raise _Help(f"{COMMANDS[command].__doc__}\n{values.get_help()}")
     return values(["pot-jax", *arguments])[1:]
 
@@ -329,7 +336,7 @@ def _define_config(
             rest.append(f"--config.{todays_name(cls, name)}{mark}{value}")
         else:
             rest.append(argument)
-    if required and path is None and "--help" not in rest:
+    if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
     data = config.overlay(cls, defaults(cls), config.read(path, folder) if path else {})
     try:

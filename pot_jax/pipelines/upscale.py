@@ -11,6 +11,7 @@ they are made to agree once, as pictures.
 
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,7 @@ def upscale(
     zoom: Zoom,
     upscaler: Model,
     *,
+    blend: str | Callable | None = None,
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -73,6 +75,7 @@ def upscale(
     Args:
       zoom: from `pot_jax.sample`.
       upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline.
+      blend: as in `pot_jax.sample`; by default the zoom's own, where it has a name.
       devices: to split the levels over; default all.
       progress: called with (steps done, steps in all), first with 0 before compilation.
       **settings: fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level, solver,
@@ -89,13 +92,17 @@ def upscale(
         raise UserError("unknown setting 'path'; the upscaler is the model that is given")
     if zoom.settings.upscaler.path:
         raise UserError("this zoom is upscaled already; start from the one that sample returned")
+    own = [part.name for part in zoom.settings.own_parts if part.part == "blend"]
+    if own and blend is None:
+        raise UserError(f"this zoom was sampled with {own[0]} as its blend; give it as blend=")
     chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
     prepared = prepare(
         upscaler,
         dataclasses.replace(zoom.settings, upscaler=chosen),
         zoom.geometry,
         zoom.weights_digest,
-        meshes.device_mesh(devices=devices),
+        meshes.device_mesh(devices),
+        blend,
     )
     return upscale_prepared(prepared, zoom, progress)
 
@@ -106,6 +113,7 @@ def prepare(
     geometry: Geometry,
     zoom_digest: str,
     mesh: jax.sharding.Mesh,
+    blend: str | Callable | None = None,
 ) -> PreparedUpscaler:
     """Checks what can be checked before the long work.
 
@@ -115,6 +123,7 @@ def prepare(
       geometry: of the small pictures.
       zoom_digest: of the weights that the small pictures come from.
       mesh: the devices.
+      blend: where it is not the settings' own.
 
     Raises:
       UserError: naming what does not fit.
@@ -122,8 +131,9 @@ def prepare(
     require_task(upscaler, "upscaling", "upscaling a zoom")
     chosen, s = settings.upscaler, settings.sampler
     _check_noise_level(upscaler, chosen.noise_level)
+    scale = chosen.guidance_scale
     conditions = text_conditions(
-        upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
+        upscaler, settings.prompts, settings.negative_prompt, scale, guided=scale != 1
     )
     if upscaler.unet.config.has_classes:
         levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
@@ -136,7 +146,7 @@ def prepare(
         mesh=mesh,
         guided=conditions.guided,
         solver=SOLVERS[chosen.solver],
-        blend=find_blend(s.blend),
+        blend=find_blend(blend or s.blend),
         agreement=SPACES["delivery"],
         kernel=s.kernel,
         decode_rows=1,  # decoding a picture costs many times what a batch row of the UNet does
@@ -150,7 +160,11 @@ def prepare(
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
         "agreement": numbers,
     }
-    ours = model_identity(upscaler) | {"settings": digest({**plain(chosen), "path": "", "rows": 0})}
+    ours = model_identity(upscaler) | {
+        "settings": digest({**plain(chosen), "path": "", "rows": 0}),
+        "noising": digest(upscaler.low_res.schedule.to_json()),
+        "prompts": digest(conditions.token_ids.tolist()),
+    }
     return PreparedUpscaler(
         settings,
         recipe,
@@ -198,7 +212,7 @@ def upscale_prepared(
         geometry=prepared.geometry,
         weights_digest=prepared.weights_digest,
         timings={**zoom.timings, "upscaling_seconds": time.perf_counter() - began},
-        identity={**zoom.identity, **prepared.identity},
+        identity={**(zoom.identity or {}), **prepared.identity},
     )
 
 
