@@ -1,5 +1,7 @@
 """A latent consistency model against LatentConsistencyModelPipeline: weights, tokens, all noise."""
 
+from functools import partial
+
 import diffusers
 import jax
 import numpy as np
@@ -10,9 +12,13 @@ from tiny_models import tiny_consistency_model
 
 import pot_jax
 from pot_jax.config import RunSettings, SamplerSettings
+from pot_jax.diffusion.sampler import keys_of
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.conditions import guidance_embedding
+from pot_jax.pipelines.job import begin
 from pot_jax.weights.export import export
+from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import shared_noise
 
 PROMPT = "star a"
 pytestmark = pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
@@ -37,11 +43,11 @@ def test_pictures_are_equal_to_60_db(tmp_path, monkeypatch, steps, scale):
     model = pot_jax.load(tmp_path / "model")
     sampler = SamplerSettings("lcm", steps, scale, space="latent")
     settings = RunSettings(prompts=(PROMPT,), sampler=sampler)
-    job = pipeline.prepare(model, settings, devices=jax.devices()[:1])
-    states = pipeline.begin(job)
-    first, keys = np.asarray(states.latents[0]), states.key[0]
-    draw = job.program.parts.step_noise
-    noises = iter([np.asarray(draw(jax.random.fold_in(keys, i))) for i in range(steps)])
+    prepared = pipeline.prepare(model, settings, devices=jax.devices()[:1])
+    states = begin(prepared.job, keys_of(np.uint32([settings.seed])))
+    first, key = np.asarray(states.latents[0]), states.key[0]
+    draw = partial(shared_noise, geometry=Geometry(1, 2, *first.shape[1:3]), channels=4)
+    noises = iter([np.asarray(draw(jax.random.fold_in(key, i))) for i in range(steps)])
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_lcm.randn_tensor",
         lambda shape, **_: to_torch(next(noises)),
@@ -57,6 +63,6 @@ def test_pictures_are_equal_to_60_db(tmp_path, monkeypatch, steps, scale):
         latents=to_torch(first),
         output_type="np",
     ).images
-    zoom = pipeline.finish(job, *pipeline.run(job, states))[0]
+    (zoom,) = pipeline.sample_run(prepared)
     assert expected.std() > 0.05, "a picture, not a flat field"
     assert psnr((zoom.images + 1) / 2, expected) > 60  # measured: 123 and 131
