@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pot_jax.zoom.agreement import descend, disagreement
+from pot_jax.zoom.agreement import descend, squared_disagreement
 from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
 
 GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
-disagreement_jit = jax.jit(disagreement, static_argnames=("geometry", "blend", "kernel"))
+disagreement_jit = jax.jit(squared_disagreement, static_argnames=("geometry", "blend", "kernel"))
 
 
 def pictures(seed=0):
