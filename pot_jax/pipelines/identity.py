@@ -1,7 +1,8 @@
-"""What a run is: a digest of each thing that decides its pictures, taken where it is decided.
+"""Identifies a run: a digest of everything that decides its pictures.
 
-A folder that holds equal digests holds the same run. Of what networks compute (text states, the
-photograph's latents) the inputs are digested, since other devices round otherwise.
+Folders with equal digests hold the same run. Where a network computes something (text states, the
+photograph's latents), its inputs are digested and not its outputs, because other devices round
+differently.
 """
 
 import hashlib
@@ -42,9 +43,9 @@ def generator_identity() -> str:
 
 
 def own_part(part: str, function: Any) -> OwnPartSettings:
-    """Returns what a run records of a function passed from Python: its name and its source.
+    """Returns what a run records of a Python function: its name and the digest of its source.
 
-    The digest covers the source, the defaults and what the function closes over. Where one of these
+    The digest covers the source, the defaults and what the function closes over. If one of these
     cannot be read (a lambda typed at a prompt, an object in the closure), there is no digest, and a
     resumed run cannot check the function.
     """
@@ -57,7 +58,7 @@ def own_part(part: str, function: Any) -> OwnPartSettings:
 
 
 def _functions(function: Any) -> list[Any]:
-    """A function itself; of a record of functions (a Solver, a Guidance), those that it holds."""
+    """Returns the function itself, or the functions held by a record (a Solver, a Guidance)."""
     if hasattr(function, "__qualname__"):
         return [function]
     held = [f for f in vars(function).values() if hasattr(f, "__qualname__")]
@@ -65,7 +66,7 @@ def _functions(function: Any) -> list[Any]:
 
 
 def _content(function: Any) -> list[Any]:
-    """Plain data that decide what a function does; TypeError or OSError where there are none."""
+    """Returns plain data that decide what a function does; raises TypeError or OSError."""
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     values = [cells, getattr(function, "__defaults__", None)]
     json.dumps(values)

@@ -1,8 +1,8 @@
-"""What a run's `config.json` says: everything that decided its pictures, and what made them.
+"""What a run's `config.json` says: everything that decides its pictures, and what made them.
 
-Writer and reader share this one type. What a run *is* are its `identity`'s digests: a folder that
-holds equal ones holds the same run, wherever its model or photograph lay. Settings only name what
-differs.
+Writer and reader share this one type. A run is identified by the digests in `identity`: folders
+with equal digests hold the same run, wherever its model or photograph was stored. The settings only
+serve to say what differs.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
-# Settings that say where something lay or how it was computed, not what the pictures are.
+# Settings that say where something was stored or how it was computed; the pictures are the same.
 _NOT_COMPARED = (
     "model",
     "tokenizer",
@@ -39,7 +39,7 @@ _NOT_COMPARED = (
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One run."""
+    """The record of one run."""
 
     settings: RunSettings
     geometry: Geometry  # of the pictures
@@ -48,7 +48,7 @@ class Record:
     made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # versions, devices, code
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the contents of `config.json`, made here and now."""
+        """Returns the contents of `config.json`, with the versions, code and devices of now."""
         return {
             "format": config.FORMAT,
             "config": to_dict(self.settings),
@@ -70,7 +70,7 @@ class Record:
           place: the file, for messages.
 
         Raises:
-          UserError: it is no record of a run.
+          UserError: it is not the record of a run.
         """
         data = config.upgraded(data, place)
         try:
@@ -85,7 +85,7 @@ class Record:
             raise UserError(f"{place}: {error}") from None
 
     def differing(self, wanted: "Record") -> list[str]:
-        """Names what makes `wanted` another run than this one; empty when it is the same."""
+        """Returns what makes `wanted` another run than this one; empty if it is the same run."""
         if self.identity is not None and self.identity == wanted.identity:
             return []
         rows = []
@@ -110,7 +110,7 @@ def _shortened(name: str) -> str:
 
 @functools.cache
 def _code() -> dict[str, Any] | None:
-    """The commit of the checkout that this code runs from, and whether it is unchanged."""
+    """Returns the commit of the checkout that this code runs from, and whether it is clean."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -121,5 +121,5 @@ def _code() -> dict[str, Any] | None:
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout it does not trust
+    except (OSError, subprocess.CalledProcessError):  # no git, or a checkout that it does not trust
         return None
