@@ -1,7 +1,5 @@
 """`pot-jax convert`: a kept copy of a model, which loads faster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

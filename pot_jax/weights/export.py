@@ -4,8 +4,6 @@ Everything is written under a temporary name next to the target and moved into p
 folder is either complete or absent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -4,8 +4,6 @@ All settings and headers are read first, so that everything that does not fit, i
 known before gigabytes are read. `parameters` then reads the weights one by one.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """A model, and the components that it is made of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple

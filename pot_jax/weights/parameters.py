@@ -4,8 +4,6 @@ Each is read, cast, laid out as its parameter needs it and given to JAX, and its
 a host holds one model and two tensors.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

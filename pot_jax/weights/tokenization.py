@@ -3,8 +3,6 @@
 Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable Diffusion).
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

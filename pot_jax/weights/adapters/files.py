@@ -1,7 +1,5 @@
 """What is added to a model as it is loaded: the user's list of files, and one file of it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path

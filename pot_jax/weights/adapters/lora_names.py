@@ -12,8 +12,6 @@ LDM is the original code of Stable Diffusion. Dots and underscores count as the 
 a prefix and a suffix are cut off, all of these are one name.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple

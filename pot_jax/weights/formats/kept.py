@@ -5,8 +5,6 @@ A kept copy is a model folder: settings and tokenizer in diffusers' layout, the 
 each array's SHA-256, because Orbax does not notice a flipped bit in array data.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor

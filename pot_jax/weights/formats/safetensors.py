@@ -10,8 +10,6 @@ memory map would count a second time against the host's memory. `read_tensor` re
 a new buffer instead.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A component's folder: which of its files hold the weights, in one file or in shards."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path

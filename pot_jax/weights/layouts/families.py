@@ -4,8 +4,6 @@ All have a text encoder, a UNet and an autoencoder. They differ in what the UNet
 latents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple

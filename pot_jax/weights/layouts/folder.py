@@ -1,7 +1,5 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

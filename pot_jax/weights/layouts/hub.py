@@ -12,8 +12,6 @@ pickles. A commit's list of files never changes. It is kept in the cache, so tha
 there loads without the network and chooses the same weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`model_index.json`: which components a model folder has, and of which classes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -9,8 +9,6 @@ from them the configs that a diffusers folder would hold. What they cannot tell 
 of these models, and is a constant here with its origin.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple

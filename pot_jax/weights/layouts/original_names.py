@@ -6,8 +6,6 @@ replacement in the file; the rest of the name is the same in both.
     down_blocks.1.resnets.0.norm1.weight  ->  input_blocks.4.0.in_layers.0.weight
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pot_jax.models.clip import CLIPTextConfig

@@ -4,8 +4,6 @@ The layout is in `original` and `original_names`. The tokenizer comes from a fol
 cannot hold its vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
