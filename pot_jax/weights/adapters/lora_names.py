@@ -37,13 +37,7 @@ _PREFIX = re.compile(
     r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
 )
 # The names of attention's layers in old diffusers, in both networks.
-_OLD = {
-    "to_out_0": "to_out",
-    "q_proj": "to_q",
-    "k_proj": "to_k",
-    "v_proj": "to_v",
-    "out_proj": "to_out",
-}
+_OLD = {"to_out_0": "to_out"} | {f"{part}_proj": f"to_{part}" for part in ("q", "k", "v", "out")}
 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:

@@ -57,9 +57,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 
 
 def restore_arrays(
-    folder: Path,
-    expected: Mapping[str, Any],
-    take: Callable[[str, np.ndarray, str], T],
+    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], T]
 ) -> dict[str, T]:
     """Reads the parameters of a kept copy and checks each against its digest.
 

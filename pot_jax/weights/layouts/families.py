@@ -50,6 +50,7 @@ FAMILIES = {
         schedules=("scheduler", "low_res_scheduler"),
         # Old files do not state it. (diffusers' pipeline sets it even if a file states another.)
         defaults={"autoencoder": {"scaling_factor": 0.08333}},
+        # 350: low_scale_config in x4-upscaling.yaml, and the default of a folder that states none.
         others={**_SAFETY, "watermarker": [None, None], "max_noise_level": 350},
     ),
 }

@@ -183,9 +183,7 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         attending and _only_crosses(shapes, name, width, context)
         for name, attending, width in zip(transformers, attends, channels)
     ]
-    classes = None
-    if shapes.is_upscaler:
-        classes = shapes.size(f"{UNET}label_emb.weight", 0, 2)
+    classes = shapes.size(f"{UNET}label_emb.weight", 0, 2) if shapes.is_upscaler else None
     return UNetConfig(
         sample_size=128 if shapes.is_upscaler else 96 if generation_2 and predicts_v else 64,
         in_channels=shapes.size(f"{UNET}input_blocks.0.0.weight", 1, 4),
