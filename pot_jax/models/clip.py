@@ -1,6 +1,6 @@
 """The text encoder: CLIP's causal transformer, as SD 1.x (OpenAI) and SD 2.x (OpenCLIP) use it.
 
-SD 2.x conditions on the last layer but one of a 24-layer OpenCLIP. Its checkpoints hold only the
+SD 2.x conditions on the next-to-last layer of a 24-layer OpenCLIP. Its checkpoints hold only the
 first 23 layers, so it needs no special case here.
 Shapes: B prompts, T tokens, D width.
 """

@@ -126,7 +126,7 @@ class UNetConfig(ModelConfig):
 
     @property
     def has_classes(self) -> bool:
-        """Whether it is told a class, or an upscaler's noise level, besides the timestep."""
+        """Whether it takes a class, or an upscaler's noise level, besides the timestep."""
         return self.class_embed_type is not None or self.num_class_embeds is not None
 
     def per_block(self, key: str) -> tuple:
@@ -227,7 +227,7 @@ class UpBlock2D(UNetBlock):
 
 
 class UNet2DConditionModel(nn.Module):
-    """The denoiser; what it predicts (eps, v or x0) is said by the scheduler's config."""
+    """The denoiser; the scheduler's config says what it predicts (eps, v or x0)."""
 
     config: UNetConfig
     dtype: DTypeLike = jnp.float32

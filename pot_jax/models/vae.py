@@ -23,7 +23,7 @@ from pot_jax.models.layers import (
     multi_head_attention,
 )
 
-EPS = 1e-6  # of every normalisation, a constant in diffusers, too
+EPS = 1e-6  # of every normalisation; a constant in diffusers, too
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pot_jax.weights.formats.kinds import regular_file
 # transformers warns at import that torch is missing; a tokenizer does not need it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-_SPARE = 128  # up to so many embeddings without a token: a table lengthened to suit hardware
+_SPARE = 128  # fewer embeddings than this may lack a token: a table padded to suit hardware
 # Where a user's cache may hold CLIP's vocabulary; all of these are the same.
 _CACHED = (
     ("openai/clip-vit-large-patch14", ""),

@@ -6,7 +6,7 @@ The spellings of one layer:
     lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight           kohya, LDM
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight           PEFT
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight        diffusers
-    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   and before
+    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   older
 
 LDM is the original code of Stable Diffusion. Dots and underscores count as the same, so that after
 a prefix and a suffix are cut off, all of these are one name.

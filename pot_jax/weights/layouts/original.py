@@ -27,7 +27,7 @@ OPEN_CLIP = TEXT + "model."
 
 # What training leaves in a file without any effect on the pictures.
 LEFT_OUT = re.compile(
-    # Running averages of the weights; like this, diffusers reads the weights themselves.
+    # Running averages of the weights; diffusers, too, reads the weights themselves.
     r"(model_ema|first_stage_model\.model_ema)\..*"
     # The schedule's tables, which follow from the numbers in `schedule_json`.
     r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
