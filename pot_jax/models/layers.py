@@ -132,7 +132,7 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, attention on the text, dense block; each of normalised states, and added."""
+    """Adds self-attention, attention to the text and a dense block, each of normalised states."""
 
     heads: int
     dtype: DTypeLike
