@@ -13,6 +13,7 @@ Everything is a function of the settings and the step, so that a resumed run see
 
 import functools
 import hashlib
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,9 +107,7 @@ def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]
     """Yields load(first_step), load(first_step + 1), ..., loading the next one meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(load, first_step)
-        step = first_step
-        while True:
-            step += 1
+        for step in itertools.count(first_step + 1):
             now, ahead = ahead, thread.submit(load, step)
             yield now.result()
 
