@@ -119,8 +119,6 @@ def _ring(patch: Patch, world: World, front: bool) -> None:
 def _moon(canvas: Canvas, world: World) -> None:
     angle = world.light + 2.0
     patch = canvas.patch(PLANET, 0.1, (0.78 * np.cos(angle), 0.78 * np.sin(angle)))
-    if patch is None:
-        return
     x, y = patch.x / np.float32(0.085), patch.y / np.float32(0.085)
     square = x * x + y * y
     lx, ly = world.towards_light
@@ -137,10 +135,11 @@ def paint_planet(canvas: Canvas, world: World) -> None:
     if world.moon and canvas.scale < PLANET + 1.5:
         _moon(canvas, world)
     ringed = world.ringed and canvas.scale < PLANET + 2.2
-    if ringed and (rings := canvas.patch(PLANET, 0.95)) is not None:
+    rings = canvas.patch(PLANET, 0.95)
+    if ringed:
         _ring(rings, world, front=False)
     patch = canvas.patch(PLANET, PLANET_RADIUS * 1.35)
-    if patch is None:
+    if not patch.x.size:
         return
     x, y = patch.x / np.float32(PLANET_RADIUS), patch.y / np.float32(PLANET_RADIUS)
     square = x * x + y * y
@@ -164,7 +163,7 @@ def paint_planet(canvas: Canvas, world: World) -> None:
     halo = np.exp(-outside / 0.06) * (radius >= 0.97) * ramp(-0.6, 0.7, x * lx + y * ly) * 0.75
     patch.rgb[:] += tint(kind.air) * (halo * (1 - patch.rgb))
     over(patch.rgb, np.minimum(colour, 1), ramp(1.0 + patch.spacing, 1.0 - patch.spacing, radius))
-    if ringed and rings is not None:
+    if ringed:
         _ring(rings, world, front=True)
 
 
@@ -233,8 +232,6 @@ def paint_forest(canvas: Canvas, world: World) -> None:
 
 def _paint_clearing(canvas: Canvas, world: World, forest: palettes.Forest) -> None:
     patch = canvas.patch(TREE, CLEARING * 1.5)
-    if patch is None:
-        return
     ox, oy = world.offsets[10]
     ragged = noise.fractal(patch.x * 1.8 + ox, patch.y * 1.8 + oy, patch.spacing * 1.8)
     radius = np.sqrt(patch.x**2 + patch.y**2) + 0.05 * ragged

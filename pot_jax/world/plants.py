@@ -43,8 +43,6 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
 def paint_tree(canvas: Canvas, world: World) -> None:
     """Paints a round crown of clumps, and of single leaves where they can be seen."""
     patch = canvas.patch(TREE, TREE_RADIUS * 1.3)
-    if patch is None:
-        return
     tree = palettes.TREES[world.tree]
     ox, oy = world.offsets[12]
     size = np.float32(0.15)
@@ -94,12 +92,6 @@ def paint_blade(patch: Patch, x, y, name: str, light, spacing: float, dim: float
     over(patch.rgb, np.clip(colour * np.float32(dim), 0, 1), cover)
 
 
-def _shade(patch: Patch, x, y, amount: float) -> None:
-    """The soft shadow of a leaf lying along x."""
-    reach = np.sqrt(x * x + (y * np.float32(LEAF_LENGTH / LEAF_WIDTH)) ** 2)
-    patch.rgb[:] *= 1 - amount * ramp(1.15, 0.7, reach)
-
-
 def paint_leaf(canvas: Canvas, world: World) -> None:
     """Paints the leaf in the crown's middle, over its sisters on the same twig."""
     tree = palettes.TREES[world.tree]
@@ -113,11 +105,11 @@ def paint_leaf(canvas: Canvas, world: World) -> None:
             placed.insert(0, (far * np.cos(turn), far * np.sin(turn), turn, 0.82, name))
     for px, py, angle, size, name in placed:
         patch = canvas.patch(LEAF, LEAF_LENGTH * size * 1.25, (px, py))
-        if patch is None:
-            continue
         length = np.float32(LEAF_LENGTH * size)
         x, y = rotate(patch.x + 0.05 * lx, patch.y + 0.05 * ly, angle)
-        _shade(patch, x / length, y / length, 0.5)
+        x, y = x / length, y / length
+        reach = np.sqrt(x * x + (y * np.float32(LEAF_LENGTH / LEAF_WIDTH)) ** 2)
+        patch.rgb[:] *= 1 - 0.5 * ramp(1.15, 0.7, reach)  # the leaf's soft shadow
         x, y = rotate(patch.x, patch.y, angle)
         facing = rotate(lx, ly, angle)
         dim = 1 if size == 1 else 0.86  # the sisters lie deeper

@@ -156,8 +156,6 @@ def paint_sun(canvas: Canvas, world: World) -> None:
     """Paints the star that lights the planet in the middle, and the orbits around it."""
     middle = (SUN_DISTANCE * np.cos(world.light), SUN_DISTANCE * np.sin(world.light))
     patch = canvas.patch(STAR, 1.6, middle)
-    if patch is None:
-        return
     radius = np.sqrt(patch.x**2 + patch.y**2)
     colour = palettes.SUN[world.sun]
     _orbits(canvas, world, patch, radius)
