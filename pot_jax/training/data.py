@@ -69,12 +69,15 @@ def render_views(
       UserError: the folder holds other views.
     """
     views, size = draw_views(settings, seed), settings.size
+    # If the world's code has changed since the shards were made, the same seeds draw other worlds,
+    # and captions, which are made when needed, would describe pictures that are not there.
+    probe = _render(picture, views.take(slice(PROBED)), size)
     record = {
         "pictures": settings.pictures,
         "size": size,
         "deepest": settings.deepest,
         "seed": seed,
-        "first_pictures": _digest(_render(picture, views.take(slice(PROBED)), size)),
+        "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest(),
     }
     path = Path(folder) / "views.json"
     claim(path, record, what="set of renders", flag="renders", differing=_differing)
@@ -127,15 +130,6 @@ def _render_shard(job: tuple[Path, Picture, Views, int]) -> int:
     with write_atomically(path) as temporary:
         np.save(temporary, pictures)
     return len(pictures)
-
-
-def _digest(pictures: np.ndarray) -> str:
-    """SHA-256 of the first pictures as they are rendered today.
-
-    If the world's code has changed since the shards were made, the same seeds draw other worlds,
-    and captions, which are made when needed, would describe pictures that are not there.
-    """
-    return hashlib.sha256(pictures.tobytes()).hexdigest()
 
 
 def _differing(found: dict, wanted: dict) -> list[str]:

@@ -20,7 +20,7 @@ from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
-from pot_jax.models.vae import AutoencoderKL, encode_latents
+from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.training.data import STREAMS
@@ -36,8 +36,6 @@ SCHEDULE = ScheduleConfig(
     prediction_type="v_prediction",
     timestep_spacing="trailing",
     rescale_betas_zero_snr=True,
-    clip_sample=False,
-    set_alpha_to_one=True,
 )
 
 
@@ -87,26 +85,31 @@ class LatentStore:
     """Latents of the training pictures, encoded when first needed, then kept.
 
     A short run never encodes what it does not use; a long one encodes everything once.
+
+    Attributes:
+      shape: (h, w, c) of a picture's latents.
     """
 
     def __init__(self, module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray):
-        self._pictures = pictures
-        factor = module.config.downsample_factor
-        side = pictures.shape[1] // factor
-        shape = (len(pictures), side, side, module.config.latent_channels)
-        self._latents = np.zeros(shape, np.float32)
+        side = pictures.shape[1] // module.config.downsample_factor
+        self.shape = (side, side, module.config.latent_channels)
+        self._pictures, self._params = pictures, params
+        self._latents = np.zeros((len(pictures), *self.shape), np.float32)
         self._known = np.zeros(len(pictures), bool)
-        self._params = params
         self._encode = jax.jit(lambda params, x: encode_latents(module, params, from_bytes(x)))
+        self._decode = jax.jit(lambda params, z: decode_latents(module, params, z))
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Returns the latents of pictures [B]: float32 [B, h, w, c]."""
         if not self._known[indices].all():
             # All of them, even those known, so that one shape is compiled.
-            encoded = self._encode(self._params, self._pictures[indices])
-            self._latents[indices] = np.asarray(encoded)
+            self._latents[indices] = self._encode(self._params, self._pictures[indices])
             self._known[indices] = True
         return self._latents[indices]
+
+    def decode(self, latents: jax.Array) -> np.ndarray:
+        """Returns the pictures of any latents, [B, h, w, c]: float32 [B, S, S, 3] in [-1, 1]."""
+        return np.asarray(self._decode(self._params, latents))
 
 
 def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, step: int):

@@ -21,7 +21,9 @@ class Journal:
         self._name = name
         self._table = Path(folder) / f"{name}.csv"
         self._curve = Path(folder) / f"{name}_loss.png"
-        self._rows = [row for row in _read(self._table) if int(row["step"]) <= resumed_at]
+        text = self._table.read_text(encoding="utf-8") if self._table.exists() else ""
+        rows = csv.DictReader(text.splitlines())
+        self._rows = [row for row in rows if int(row["step"]) <= resumed_at]
         self._write("w", self._rows)
 
     def add(
@@ -77,10 +79,3 @@ def draw_curve(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
     draw.text((30, 8), f"loss {losses.max():.3g} .. {losses.min():.3g}")
     draw.text((30, 300), f"step {steps[0]:.0f} .. {steps[-1]:.0f}")
     return np.asarray(page)
-
-
-def _read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

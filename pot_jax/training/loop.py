@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
@@ -55,7 +54,7 @@ def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh) -> Callabl
     `step` counts from 0; the randomness of a step is `fold_in(key, step)`.
     """
     optimizer = make_optimizer(settings)
-    split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
+    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def train_step(state: TrainState, batch, step, rate, key):
         compute = jax.value_and_grad(loss, has_aux=True)
@@ -67,12 +66,8 @@ def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh) -> Callabl
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, params)
         return TrainState(params, average, optimizer_state), {"loss": value, **parts}
 
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(whole, split, whole, whole, whole),
-        out_shardings=whole,
-    )
+    places = (whole, split, whole, whole, whole)
+    return jax.jit(train_step, donate_argnums=0, in_shardings=places, out_shardings=whole)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,11 +202,8 @@ class TrainSettings(Settings):
 
     def phases(self) -> dict[str, OptimizationSettings]:
         """Returns the optimization settings of the phases, in order."""
-        return {
-            "autoencoder": self.autoencoder.optimization,
-            "text_encoder": self.text_encoder.optimization,
-            "diffusion": self.diffusion.optimization,
-        }
+        names = ("autoencoder", "text_encoder", "diffusion")
+        return {name: getattr(self, name).optimization for name in names}
 
 
 def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:

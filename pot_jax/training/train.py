@@ -68,42 +68,34 @@ def train(settings: TrainSettings, workdir: str) -> None:
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
-    folder = _claim_workdir(Path(workdir), settings)
+    _claim_workdir(Path(workdir), settings)
     with _preemption() as stopping:
-        _train(settings, folder, mesh, module, stopping)
+        _train(settings, Path(workdir), mesh, module, stopping)
 
 
 def _train(
-    settings: TrainSettings,
-    folder: Path,
-    mesh: Mesh,
-    module: AutoencoderKL,
-    stopping: Callable[[], bool],
+    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, stopping: Callable
 ) -> None:
-    logging.info("%d devices, %s", mesh.size, jax.devices()[0].device_kind)
+    kind = jax.devices()[0].device_kind
+    logging.info("%d devices, %s", mesh.size, kind)
     began = time.monotonic()
     examples = _examples(settings, folder)
     scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
     run = phases.Run(settings, folder, mesh, examples, scores, stopping)
 
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
-    variants = (np.full_like(some, variant) for variant in (0, 1))
-    texts = [text for variant in variants for text in examples.captions(some, variant)]
+    texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
-    networks = _networks(
-        settings,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    specials = ("bos_token_id", "eos_token_id", "pad_token_id")
+    specials = {name: getattr(tokenizer, name) for name in specials}
+    networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     autoencoder = phases.train_autoencoder(run, module)
     text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
 
-    def model_of(params) -> Model:
+    def publish(params) -> None:
         params = jax.device_get({**params, "autoencoder": autoencoder})
-        return Model(
+        model = Model(
             name=settings.name,
             text_encoder=networks.text_encoder,
             unet=networks.unet,
@@ -114,14 +106,11 @@ def _train(
             digest=combined_digest(array_digests(params)),
             source=str(folder),
         )
+        _publish(model, folder / "model", settings, scores)
 
-    def publish(params) -> None:
-        _publish(model_of(params), folder / "model", settings, scores)
-
-    params = phases.train_denoiser(
-        run, module, autoencoder, networks, text_encoder, tokenizer, publish
-    )
-    scores["hardware"] = _hardware(mesh)
+    latents = diffusion.LatentStore(module, autoencoder, examples.pictures[: examples.trained_on])
+    params = phases.train_denoiser(run, latents, networks, text_encoder, tokenizer, publish)
+    scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     write_json(folder / "scores.json", scores)
     publish(params)
     logging.info("the model is in %s", folder / "model")
@@ -138,14 +127,13 @@ def _preemption() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _claim_workdir(folder: Path, settings: TrainSettings) -> Path:
+def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     def differing(found, wanted):
         return named_differences(upgraded(found)["config"], wanted["config"])
 
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
     if claim(path, record, what="training", differing=differing) not in (None, record):
         write_json(path, record)  # an earlier format
-    return folder
 
 
 def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
@@ -163,17 +151,13 @@ def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     given = settings.autoencoder.model
     blocks = len(given["block_out_channels"])
-    module = AutoencoderKL(
-        AutoencoderKLConfig.from_json(
-            {
-                "sample_size": settings.data.size,
-                "down_block_types": ["DownEncoderBlock2D"] * blocks,
-                "up_block_types": ["UpDecoderBlock2D"] * blocks,
-                "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
-                **given,
-            }
-        )
-    )
+    usual = {
+        "sample_size": settings.data.size,
+        "down_block_types": ["DownEncoderBlock2D"] * blocks,
+        "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
+    }
+    module = AutoencoderKL(AutoencoderKLConfig.from_json(usual | given))
     factor = module.config.downsample_factor
     if settings.data.size % (2 * factor):
         raise UserError(
@@ -185,24 +169,16 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
 
 
 def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
-    text = CLIPTextConfig.from_json(
-        {
-            **vocabulary,
-            "max_position_embeddings": settings.tokenizer.length,
-            **settings.text_encoder.model,
-        }
-    )
-    channels = settings.autoencoder.model.get("latent_channels", 4)
-    factor = 2 ** (len(settings.autoencoder.model["block_out_channels"]) - 1)
-    unet = UNetConfig.from_json(
-        {
-            "sample_size": settings.data.size // factor,
-            "in_channels": channels,
-            "out_channels": channels,
-            "cross_attention_dim": text.hidden_size,
-            **settings.diffusion.unet,
-        }
-    )
+    usual = {**vocabulary, "max_position_embeddings": settings.tokenizer.length}
+    text = CLIPTextConfig.from_json(usual | settings.text_encoder.model)
+    autoencoder = _autoencoder_module(settings).config
+    usual = {
+        "sample_size": settings.data.size // autoencoder.downsample_factor,
+        "in_channels": autoencoder.latent_channels,
+        "out_channels": autoencoder.latent_channels,
+        "cross_attention_dim": text.hidden_size,
+    }
+    unet = UNetConfig.from_json(usual | settings.diffusion.unet)
     return diffusion.Networks(CLIPTextModel(text), UNet2DConditionModel(unet))
 
 
@@ -217,8 +193,3 @@ def _publish(model: Model, folder: Path, settings: TrainSettings, scores: dict) 
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _hardware(mesh) -> str:
-    kind = jax.devices()[0].device_kind
-    return f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
