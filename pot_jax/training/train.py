@@ -4,7 +4,7 @@ In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> auto
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
 folder in diffusers' layout with its card.
 
-  config.json           the settings, itself a config; a workdir belongs to one run
+  config.json           the settings, itself a config, and the code; a workdir belongs to one run
   renders/              rendered views, made once
   checkpoints/<phase>/  states to resume from
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
@@ -15,6 +15,7 @@ announces that the machine will be taken away, the state is saved at once.
 """
 
 import contextlib
+import importlib.metadata
 import logging
 import platform
 import shutil
@@ -38,6 +39,7 @@ from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
@@ -129,11 +131,13 @@ def _preemption() -> Iterator[Callable[[], bool]]:
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     def differing(found, wanted):
-        return named_differences(upgraded(found)["config"], wanted["config"])
+        return named_differences(upgraded(found, "its config.json")["config"], wanted["config"])
 
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
-    if claim(path, record, what="training", differing=differing) not in (None, record):
-        write_json(path, record)  # an earlier format
+    record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
+    found = claim(path, record, what="training", differing=differing)
+    if found is not None and found.get("format") != FORMAT:
+        write_json(path, record)
 
 
 def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
