@@ -317,7 +317,7 @@ def _define_config(
       values: where the flags are defined.
       arguments: of the command.
       cls: the settings.
-      read: of the file.
+      read: reads the file that --config names.
       required: an example for --config, where it has to be given.
 
     Returns:

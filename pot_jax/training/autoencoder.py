@@ -160,8 +160,6 @@ def standardise(
     shift = np.concatenate([-mean / std, -2 * np.log(std)])
     new_quant = {"kernel": quant["kernel"] * shrink, "bias": quant["bias"] * shrink + shift}
     kernel = post["kernel"]  # [1, 1, c in, c out]
-    new_post = {
-        "kernel": kernel * std[:, None],
-        "bias": post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0]),
-    }
+    bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
+    new_post = {"kernel": kernel * std[:, None], "bias": bias}
     return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}

@@ -69,16 +69,11 @@ def render_views(
       UserError: the folder holds other views.
     """
     views, size = draw_views(settings, seed), settings.size
-    # If the world's code has changed since the shards were made, the same seeds draw other worlds,
-    # and captions, which are made when needed, would describe pictures that are not there.
+    # If the world's code has changed since the shards were made, the same seeds draw other worlds.
+    # Captions are made when needed: they would describe pictures that are not there.
     probe = _render(picture, views.take(slice(PROBED)), size)
-    record = {
-        "pictures": settings.pictures,
-        "size": size,
-        "deepest": settings.deepest,
-        "seed": seed,
-        "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest(),
-    }
+    record = {"pictures": settings.pictures, "size": size, "deepest": settings.deepest}
+    record |= {"seed": seed, "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest()}
     path = Path(folder) / "views.json"
     claim(path, record, what="set of renders", flag="renders", differing=_differing)
     shards = {

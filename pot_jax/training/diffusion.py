@@ -155,11 +155,11 @@ def make_sampler(
     The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
 
-    def no_noise(key):
-        return jnp.float32(0)  # DDIM with eta 0 adds none
-
     def agree(weights, clean, step):
         return Agreed(clean, jnp.float32(0))
+
+    def no_noise(key):
+        return jnp.float32(0)  # DDIM with eta 0 adds none
 
     mesh = device_mesh(devices=jax.local_devices()[:1])
     denoise = denoiser(networks.unet, schedule, CLASSIFIER_FREE, guided=True, mesh=mesh)

@@ -89,8 +89,8 @@ def _train(
     texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
-    specials = ("bos_token_id", "eos_token_id", "pad_token_id")
-    specials = {name: getattr(tokenizer, name) for name in specials}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    specials = {name: getattr(tokenizer, name) for name in names}
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     autoencoder = phases.train_autoencoder(run, module)
     text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
