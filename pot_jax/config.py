@@ -288,7 +288,8 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     Args:
       path: a `.py` file that defines `get_config()`, and may import its siblings by their bare
         names; a `.json` file, which is data only; or the short name of a file that ships.
-      folder: of `configs/`, where short names are looked up.
+      folder: of `configs/`, where short names are looked up; "" is sampling's, whose records of
+        runs are configurations too.
 
     Raises:
       UserError: the file is missing, of another kind, raises, or holds no configuration.
@@ -299,9 +300,9 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
-        if isinstance(data, dict) and isinstance(data.get("config"), dict):
+        if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
-            data, given = record["config"], record["identity"] or {}
+            data, given = record["config"], record.get("identity") or {}
             photograph = "photograph" in given and not data["photograph"]["path"]
             if photograph or "given latents" in given:
                 what = "a photograph" if photograph else "latents"

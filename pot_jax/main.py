@@ -207,10 +207,10 @@ def export(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
-    from pot_jax.training.settings import TrainSettings
+    from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, TrainSettings, "train", required="cosmos64")
+    arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _no_positionals("train", _parse("train", values, arguments))
     settings = config.build(TrainSettings, values.config.to_dict())
@@ -308,7 +308,7 @@ def _define_config(
     values: flags.FlagValues,
     arguments: Sequence[str],
     cls: type,
-    folder: str = "",
+    read: Callable[[str], dict] = config.read,
     required: str = "",
 ) -> list[str]:
     """Defines --config.KEY flags for the settings `cls`, --config's file over their defaults.
@@ -317,7 +317,7 @@ def _define_config(
       values: where the flags are defined.
       arguments: of the command.
       cls: the settings.
-      folder: of `configs/`, for short names.
+      read: reads the file that --config names.
       required: an example for --config, where it has to be given.
 
     Returns:
@@ -338,7 +338,7 @@ def _define_config(
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = config.overlay(cls, defaults(cls), config.read(path, folder) if path else {})
+    data = config.overlay(cls, defaults(cls), read(path) if path else {})
     try:
         config_flags.DEFINE_config_dict(
             "config",

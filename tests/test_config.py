@@ -156,6 +156,19 @@ def test_a_record_is_a_configuration(tmp_path):
     assert settings.sampler.blend_weight == 0.3, "a default of that time, stated"
 
 
+def test_only_samplings_records_are_upgraded(tmp_path):
+    record = {"format": 99, "config": {"seed": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert config.read(str(tmp_path / "config.json"), "train") == record
+
+
+def test_a_record_of_a_training_is_one_line_for_sampling(tmp_path):
+    record = {"format": 2, "config": {"name": "cosmos64"}, "version": "0.1", "code": None}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="unknown setting 'name'"):
+        checks.build(config.RunSettings, config.read(str(tmp_path / "config.json")))
+
+
 def test_a_record_of_a_later_version_is_refused():
     with pytest.raises(UserError, match="has format 99, this version of pot_jax reads 1 to 2"):
         config.upgraded({"format": 99, "config": {}}, "config.json")

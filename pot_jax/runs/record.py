@@ -64,7 +64,7 @@ class Record:
             "geometry": self.geometry.to_json(),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
-            "code": _code(),
+            "code": code_state(),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
@@ -111,8 +111,11 @@ class Record:
 
 
 @functools.cache
-def _code() -> dict[str, Any] | None:
-    """The commit of the checkout that this code runs from, and whether it is unchanged."""
+def code_state() -> dict[str, Any] | None:
+    """Returns the commit of the checkout that this code runs from, and whether it is unchanged.
+
+    {"commit": its SHA, "clean": whether no file differs}; None without a checkout or without git.
+    """
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
