@@ -121,7 +121,7 @@ class CLIPTextEmbeddings(CLIPPart):
 
         tokens = table(self.config.vocab_size, "token_embedding")(ids)
         positions = table(self.config.max_position_embeddings, "position_embedding")
-        return tokens + positions(jnp.arange(ids.shape[1]))
+        return tokens + positions(jnp.arange(ids.shape[1]))[None]
 
 
 class CLIPTextTransformer(CLIPPart):

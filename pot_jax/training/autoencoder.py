@@ -158,8 +158,9 @@ def standardise(
     quant, post = params["quant_conv"], params["post_quant_conv"]
     shrink = np.concatenate([1 / std, np.ones_like(std)])
     shift = np.concatenate([-mean / std, -2 * np.log(std)])
-    new_quant = {"kernel": quant["kernel"] * shrink, "bias": quant["bias"] * shrink + shift}
-    kernel = post["kernel"]  # [1, 1, c in, c out]
+    kernel = quant["kernel"] * shrink[None, None, None]  # [1, 1, channels in, channels out]
+    new_quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
+    kernel = post["kernel"]
     bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
-    new_post = {"kernel": kernel * std[:, None], "bias": bias}
+    new_post = {"kernel": kernel * std[None, None, :, None], "bias": bias}
     return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}

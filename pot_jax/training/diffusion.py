@@ -67,7 +67,8 @@ def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
         noise_key, time_key = jax.random.split(key)
         eps = jax.random.normal(noise_key, latents.shape)
         # One timestep in each B-th part of the range: every batch sees all noise levels.
-        places = (jnp.arange(size) + jax.random.uniform(time_key, (size,))) / size
+        offsets = jax.random.uniform(time_key, (size,))
+        places = (jnp.arange(size, dtype=jnp.float32) + offsets) / size
         timesteps = jnp.minimum((places * count).astype(jnp.int32), count - 1)
         alpha, sigma = (jnp.asarray(x)[timesteps, None, None, None] for x in table)
         noisy = alpha * latents + sigma * eps

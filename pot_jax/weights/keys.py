@@ -18,6 +18,7 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Path = tuple[str, ...]
@@ -50,6 +51,8 @@ def abstract_params(module: Any) -> dict[str, Any]:
 
     The module's `example_inputs()` says what it is called with.
     """
+    # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
+    module = module.clone(dtype=jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
     return variables["params"]
 

@@ -10,8 +10,6 @@ from pot_jax.zoom.blending import average, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, render
 
-pytestmark = pytest.mark.usefixtures("strict_promotion")
-
 GEOMETRIES = {
     "p2": Geometry(5, 2, 16, 32),
     "p2-off-centre": Geometry(5, 2, 16, 16, ((2, -4), (-4, 0), (1, 3), (0, 2))),
