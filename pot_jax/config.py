@@ -205,7 +205,8 @@ class RunSettings(Settings):
 
     def _check_ranges(self):
         self.require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
-        self.require("num_samples", self.num_samples >= 1, "at least 1")
+        most = 2**32 - self.seed  # so that every sample has a seed
+        self.require("num_samples", 1 <= self.num_samples <= most, f"1 to {most}")
         self.require("save_every", self.save_every >= 0, ">= 0")
         self.require("decode_rows", self.decode_rows >= 1, "at least 1")
 
@@ -246,9 +247,9 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     """Upgrades format 1 (to version 0.1): no defaults, stacks for samples, no digests."""
     config = {**_DEFAULTS_1, **record["config"]}
     for group, usual in _DEFAULTS_1.items():
-        if isinstance(usual, dict):
+        if isinstance(usual, dict) and isinstance(config[group], dict):
             config[group] = {**usual, **config[group]}
-    config["num_samples"] = config.pop("stacks")
+    config.setdefault("num_samples", config.pop("stacks"))
     return {**record, "config": config, "identity": None}
 
 
@@ -288,7 +289,8 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     Args:
       path: a `.py` file that defines `get_config()`, and may import other files in its folder by
         name; a `.json` file, which is data only; or the name of a shipped config.
-      folder: the folder in `configs/` where shipped configs are looked up.
+      folder: the folder in `configs/` where shipped configs are looked up; "" is sampling's, whose
+        runs' records are configurations too.
 
     Raises:
       UserError: the file is missing, of another kind, raises, or contains no configuration.
@@ -299,8 +301,16 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
-        if isinstance(data, dict) and isinstance(data.get("config"), dict):
-            data = upgraded(data, str(path))["config"]
+        if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
+            record = upgraded(data, str(path))
+            data, given = record["config"], record.get("identity") or {}
+            photograph = "photograph" in given and not data["photograph"]["path"]
+            if photograph or "given latents" in given:
+                what = "a photograph" if photograph else "latents"
+                raise UserError(
+                    f"--config: {path}: the run used {what} given as an array; run it again with "
+                    "pot_jax.sample(..., workdir=...)"
+                )
     elif file.suffix == ".py":
         data = _run(file)
     else:

@@ -57,6 +57,7 @@ SHORT_FLAGS = {
     "upscaler": ("upscaler.path", "model folder of an x4 upscaler for the finished zoom"),
 }
 
+_HELP = {"-h", "-help", "--help"}
 # Flags of `sample` that may be given several times.
 ADAPTER_FLAGS = {
     "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
@@ -81,8 +82,14 @@ def sample(arguments: Sequence[str]) -> None:
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
+    given = {}
     for name, (setting, _) in SHORT_FLAGS.items():
         if values[name].present:
+            if setting in given:
+                raise UserError(
+                    f"--{given[setting]} and --{name} are the same setting; give one of them"
+                )
+            given[setting] = name
             _override(values.config, setting, values[name].value)
     if values["allow_pickle"].present:
         values.config.allow_pickle = values.allow_pickle
@@ -206,10 +213,10 @@ def export(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Trains the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
-    from pot_jax.training.settings import TrainSettings
+    from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, TrainSettings, "train", required="cosmos64")
+    arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _no_positionals("train", _parse("train", values, arguments))
     settings = config.build(TrainSettings, values.config.to_dict())
@@ -294,7 +301,7 @@ def _loading(values: flags.FlagValues) -> dict:
 
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Parses flags; returns the arguments that are not flags."""
-    if {"-h", "-help", "--help"} & set(arguments):
+    if _HELP & set(arguments):
         raise _Help(f"{COMMANDS[command].__doc__}\n{values.get_help()}")
     return values(["pot-jax", *arguments])[1:]
 
@@ -309,13 +316,13 @@ def _define_config(
     values: flags.FlagValues,
     arguments: Sequence[str],
     cls: type,
-    folder: str = "",
+    read: Callable[[str], dict] = config.read,
     required: str = "",
 ) -> list[str]:
     """Defines --config.KEY flags for the settings `cls`, with --config's file over their defaults.
 
-    `folder` is the one in `configs/` for shipped names; `required` is an example for --config, if
-    it has to be given. Returns the other arguments.
+    `read` reads the file that --config names; `required` is an example for --config, if it has to
+    be given. Returns the other arguments.
     """
     rest, path = [], None
     arguments = list(arguments)
@@ -330,11 +337,11 @@ def _define_config(
             rest.append(f"--config.{todays_name(cls, name)}{mark}{value}")
         else:
             rest.append(argument)
-    if required and path is None and "--help" not in rest:
+    if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = config.overlay(cls, defaults(cls), config.read(path, folder) if path else {})
-    shipped = ", ".join(config.shipped_names(folder))
-    example = "diffusion.optimization.steps" if folder else "sampler.steps"
+    data = config.overlay(cls, defaults(cls), read(path) if path else {})
+    shipped = ", ".join(config.shipped_names("train" if required else ""))
+    example = "diffusion.optimization.steps" if required else "sampler.steps"
     text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "
     text += f"--config.{example}=64 overrides one value"
     try:

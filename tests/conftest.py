@@ -13,6 +13,8 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_collection_modifyitems(items):
@@ -24,8 +26,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(skip)
 
 
-@pytest.fixture
-def strict_promotion():
-    """No silent float64 or integer promotion inside the test."""
-    with jax.numpy_dtype_promotion("strict"):
+@pytest.fixture(autouse=True)
+def promotion(request):
+    """No silent promotion of dtypes or ranks, but in tests marked `loose_promotion(reason)`."""
+    if request.node.get_closest_marker("loose_promotion") is None:
+        yield
+        return
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 
 from pot_jax.checks import Settings
+from pot_jax.config import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
 FINAL_SIGMAS_TYPES = ("zero", "sigma_min")

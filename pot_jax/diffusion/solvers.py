@@ -39,8 +39,8 @@ class Plan(NamedTuple):
     input_scale: Any  # the network sees latents * input_scale, [S]
     alpha: Any  # signal of the scaled latents, [S]: latents * input_scale = alpha x0 + sigma eps
     sigma: Any  # noise of the scaled latents, [S]
-    # The coefficients of the step, [S] each: "latents" a, "agreed" b, "renoise" d, "noise" c and
-    # "agreed_before" e; a missing one is 0 at every step.
+    # The coefficients of the step, [S] each: "latents" a, "agreed" b, "renoise" d; "noise" c if any
+    # is added; "agreed_before" e if the solver remembers.
     coefficients: dict[str, Any]
     init_scale: float | None  # the first latents are unit noise times this
 
@@ -95,8 +95,8 @@ class Solver:
             after = after + c["renoise"] * (denoised.clean - denoised.renoise)
         if "noise" in c:
             after = after + c["noise"] * noise
-        for before in history:
-            after = after + c["agreed_before"] * before
+        for before, name in zip(history, ("agreed_before",), strict=bool(self.remembers)):
+            after = after + c[name] * before
         return after, (agreed, *history)[: self.remembers]
 
 

@@ -132,7 +132,7 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, attention on the text, dense block; each of normalised states, and added."""
+    """Adds self-attention, attention to the text and a dense block, each of normalised states."""
 
     heads: int
     dtype: DTypeLike
@@ -249,7 +249,8 @@ def timestep_features(
     """
     half = width // 2
     exponents = jnp.arange(half, dtype=jnp.float32) / (half - freq_shift)
-    angles = timesteps.astype(jnp.float32)[:, None] * jnp.exp(-math.log(10000) * exponents)
+    frequencies = jnp.exp(-math.log(10000) * exponents)
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
     waves = [jnp.sin(angles), jnp.cos(angles)]
     features = jnp.concatenate(waves[::-1] if flip_sin_to_cos else waves, axis=-1)
     return jnp.pad(features, ((0, 0), (0, width % 2)))

@@ -46,11 +46,10 @@ class AutoencoderTinyConfig(ModelConfig):
         super().__post_init__()
         stages = len(self.encoder_block_out_channels)
         for key in ("decoder_block_out_channels", "num_encoder_blocks", "num_decoder_blocks"):
-            if len(getattr(self, key)) != stages:
-                self._refuse(key, getattr(self, key), f"{stages} numbers")
+            self.require(key, len(getattr(self, key)) == stages, f"{stages} numbers")
         for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
-            if len(set(getattr(self, key))) != 1:
-                self._refuse(key, getattr(self, key), "the same number for each stage")
+            one_width = len(set(getattr(self, key))) == 1
+            self.require(key, one_width, "the same number for each stage")
 
     @property
     def downsample_factor(self) -> int:

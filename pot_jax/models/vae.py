@@ -23,7 +23,7 @@ from pot_jax.models.layers import (
     multi_head_attention,
 )
 
-EPS = 1e-6  # of every normalisation, a constant in diffusers, too
+EPS = 1e-6  # of every normalisation; a constant in diffusers, too
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,12 @@ class AutoencoderKLConfig(ModelConfig):
     def __post_init__(self):
         super().__post_init__()
         blocks = len(self.block_out_channels)
-        for key, name in (
-            ("down_block_types", "DownEncoderBlock2D"),
-            ("up_block_types", "UpDecoderBlock2D"),
-        ):
-            if getattr(self, key) != (name,) * blocks:
-                self._refuse(key, getattr(self, key), f"{blocks} times {name}")
-        if any(channels % self.norm_num_groups for channels in self.block_out_channels):
-            self._refuse(
-                "block_out_channels",
-                self.block_out_channels,
-                f"multiples of norm_num_groups, {self.norm_num_groups}",
-            )
+        kinds = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+        for key, name in kinds.items():
+            self.require(key, getattr(self, key) == (name,) * blocks, f"{blocks} times {name}")
+        divisible = not any(channels % self.norm_num_groups for channels in self.block_out_channels)
+        expected = f"multiples of norm_num_groups, {self.norm_num_groups}"
+        self.require("block_out_channels", divisible, expected)
 
     @property
     def downsample_factor(self) -> int:
@@ -156,18 +150,13 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
+        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(images.astype(self.dtype))
         for i, channels in enumerate(c.block_out_channels):
-            x = DownEncoderBlock2D(
-                channels,
-                c.layers_per_block,
-                c.norm_num_groups,
-                self.dtype,
-                downsample=i < len(c.block_out_channels) - 1,
-                name=f"down_blocks_{i}",
-            )(x)
-        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
-        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+            name = f"down_blocks_{i}"
+            x = DownEncoderBlock2D(channels, layers, groups, self.dtype, i < last, name=name)(x)
+        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(2 * c.latent_channels, 3, self.dtype, "conv_out")(x)
 
 
@@ -180,18 +169,13 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         c = self.config
+        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
         x = conv(c.block_out_channels[-1], 3, self.dtype, "conv_in")(latents)
-        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
+        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
         for i, channels in enumerate(reversed(c.block_out_channels)):
-            x = UpDecoderBlock2D(
-                channels,
-                c.layers_per_block + 1,
-                c.norm_num_groups,
-                self.dtype,
-                upsample=i < len(c.block_out_channels) - 1,
-                name=f"up_blocks_{i}",
-            )(x)
-        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+            name = f"up_blocks_{i}"
+            x = UpDecoderBlock2D(channels, layers + 1, groups, self.dtype, i < last, name=name)(x)
+        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x)
 
 

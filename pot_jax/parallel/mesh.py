@@ -14,10 +14,10 @@ from jax.sharding import PartitionSpec as P
 AXIS = "levels"
 
 
-def device_mesh(axis: str = AXIS, devices: list[jax.Device] | None = None) -> Mesh:
+def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis over `devices` (default: all, of every process)."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

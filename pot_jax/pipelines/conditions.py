@@ -45,7 +45,11 @@ class Conditions(NamedTuple):
 
 
 def text_conditions(
-    model: Model, prompts: Sequence[str], negative_prompt: str, guidance_scale: float
+    model: Model,
+    prompts: Sequence[str],
+    negative_prompt: str,
+    guidance_scale: float,
+    guided: bool,
 ) -> Conditions:
     """Returns the conditions common to all models: prompts and guidance scale.
 
@@ -53,7 +57,8 @@ def text_conditions(
       model: whose text encoder reads the prompts.
       prompts: N strings.
       negative_prompt: what guidance steers the pictures away from.
-      guidance_scale: s in u + s (c - u); with 1 there is no unconditional half.
+      guidance_scale: s in u + s (c - u).
+      guided: whether there is an unconditional half, if the network has no guidance built in.
 
     Raises:
       UserError: a prompt is too long, or a network with guidance built in, which was distilled
@@ -72,7 +77,7 @@ def text_conditions(
         scales = np.full(len(conditional), guidance_scale, np.float32)
         embedding = np.asarray(guidance_embedding(scales, width))
         return Conditions({"text_states": conditional, "timestep_cond": embedding}, False, ids)
-    if guidance_scale == 1:
+    if not guided:
         return Conditions({"text_states": conditional}, False, ids)
     unconditional = np.repeat(negative, len(conditional), axis=0)
     return Conditions({"text_states": np.concatenate([unconditional, conditional])}, True, ids)

@@ -5,6 +5,8 @@ photograph's latents), its inputs are digested and not its outputs, because othe
 differently.
 """
 
+import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -42,32 +44,43 @@ def generator_identity() -> str:
     return digest([GENERATOR, bool(jax.config.jax_threefry_partitionable)])
 
 
-def own_part(part: str, function: Any) -> OwnPartSettings:
-    """Returns what a run records of a Python function: its name and the digest of its source.
+def own_part(part: str, value: Any) -> OwnPartSettings:
+    """Returns what a run records of a part passed from Python: its name and a digest of its source.
 
-    The digest covers the source, the defaults and what the function closes over. If one of these
-    cannot be read (a lambda typed at a prompt, an object in the closure), there is no digest, and a
-    resumed run cannot check the function.
+    The digest covers the source, the defaults and what a function closes over. If one of these
+    cannot be read (a lambda typed at a prompt, an object in a closure), there is no digest, and a
+    resumed run cannot check the part.
     """
-    functions = _functions(function)
-    name = ", ".join(f"{f.__module__}.{f.__qualname__}" for f in functions)
     try:
-        return OwnPartSettings(part, name, digest([_content(f) for f in functions]))
-    except (OSError, TypeError):
-        return OwnPartSettings(part, name)
+        return OwnPartSettings(part, _name(value), digest(_content(value)))
+    except (OSError, TypeError, ValueError, RecursionError):
+        return OwnPartSettings(part, _name(value))
 
 
-def _functions(function: Any) -> list[Any]:
-    """Returns the function itself, or the functions held by a record (a Solver, a Guidance)."""
-    if hasattr(function, "__qualname__"):
-        return [function]
-    held = [f for f in vars(function).values() if hasattr(f, "__qualname__")]
-    return held or [type(function)]
+def _name(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return _name(value.func)
+    if dataclasses.is_dataclass(value):
+        return ", ".join(_name(f) for f in vars(value).values() if callable(f))
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
-def _content(function: Any) -> list[Any]:
-    """Returns plain data that decide what a function does; raises TypeError or OSError."""
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    values = [cells, getattr(function, "__defaults__", None)]
-    json.dumps(values)
-    return [inspect.getsource(function), *values]
+def _content(value: Any) -> Any:
+    """Returns plain data that decide what a value does; raises if they cannot be read."""
+    if isinstance(value, functools.partial):
+        return ["partial", _content(value.func), _content(value.args), _content(value.keywords)]
+    if dataclasses.is_dataclass(value):  # a Solver, a Guidance, a Blend
+        return _content(vars(value))
+    if isinstance(value, list | tuple):
+        return [_content(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _content(item) for name, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    function = inspect.unwrap(value)
+    if not inspect.isfunction(function):
+        raise TypeError(f"the state of {value!r} cannot be read")
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    values = cells, function.__defaults__, function.__kwdefaults__
+    return [inspect.getsource(function), *map(_content, values)]

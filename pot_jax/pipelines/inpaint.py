@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.checks import build
+from pot_jax.checks import build, require
 from pot_jax.config import SamplerSettings, checked_prompts
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE
 from pot_jax.diffusion.sampler import Parts, keys_of
@@ -29,7 +29,7 @@ from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
-from pot_jax.zoom.agreement import at_delivery
+from pot_jax.zoom.agreement import leave_alone
 
 _DECODE_ROWS = 8  # pictures decoded at a time on each device
 
@@ -80,13 +80,15 @@ def inpaint(
         {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta},
         "sampler.",
     )
+    require(0 <= seed < 2**32, "seed", "0 to 4294967295", seed)
     images, masks = _checked_pictures(model, image, mask)
     prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
     if len(prompts) != len(images):
         raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
-    mesh = meshes.device_mesh(devices=devices)
+    mesh = meshes.device_mesh(devices)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
-    conditions = text_conditions(model, prompts, negative_prompt, guidance_scale)
+    scale = settings.guidance_scale
+    conditions = text_conditions(model, prompts, negative_prompt, scale, guided=scale != 1)
     networks = model.unet, model.autoencoder, model.schedule
     program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
@@ -133,7 +135,7 @@ def _assemble(
 
     parts = Parts(
         denoise=denoiser(unet, schedule, CLASSIFIER_FREE, guided, mesh),
-        agree=at_delivery(None, None, None),
+        agree=leave_alone,
         first_noise=draw,
         step_noise=draw,
         solver=SOLVERS[solver],

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -51,12 +51,16 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
       UserError: the latents do not have the job's shape.
     """
     if latents is not None:
-        latents = np.asarray(latents, np.float32)
-        if latents.shape[1:] != job.latent_shape or len(latents) != len(keys):
-            raise UserError(
-                f"latents: expected unit noise of {job.latent_shape}, got {latents.shape[1:]}"
-            )
+        latents = checked_latents(latents, (len(keys), *job.latent_shape))
     return job.program.begin(job.plan.init_scale, keys, latents)
+
+
+def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns given unit noise as float32; raises UserError unless it has the shape [B, N, ...]."""
+    if np.shape(latents) != shape:
+        expected, came = (s[1:] if s[:1] == shape[:1] else s for s in (shape, np.shape(latents)))
+        raise UserError(f"latents: expected unit noise of {expected}, got {came}")
+    return np.asarray(latents, np.float32)
 
 
 def run(

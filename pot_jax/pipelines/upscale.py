@@ -11,6 +11,7 @@ The levels are made to agree once, as pictures.
 
 import dataclasses
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,7 @@ def upscale(
     zoom: Zoom,
     upscaler: Model,
     *,
+    blend: str | Callable | None = None,
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -73,6 +75,7 @@ def upscale(
     Args:
       zoom: from `pot_jax.sample`.
       upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline.
+      blend: as in `pot_jax.sample`; default: the zoom's own, if it has a name.
       devices: those that the levels are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.
       **settings: fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level, solver,
@@ -89,13 +92,17 @@ def upscale(
         raise UserError("unknown setting 'path'; pass the upscaler as the second argument")
     if zoom.settings.upscaler.path:
         raise UserError("the zoom has already been upscaled; pass the one from pot_jax.sample")
+    own = [part.name for part in zoom.settings.own_parts if part.part == "blend"]
+    if own and blend is None:
+        raise UserError(f"the zoom was sampled with {own[0]} as its blend; pass it as blend=")
     chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
     prepared = prepare(
         upscaler,
         dataclasses.replace(zoom.settings, upscaler=chosen),
         zoom.geometry,
         zoom.weights_digest,
-        meshes.device_mesh(devices=devices),
+        meshes.device_mesh(devices),
+        blend,
     )
     return upscale_prepared(prepared, zoom, progress)
 
@@ -106,17 +113,19 @@ def prepare(
     geometry: Geometry,
     zoom_digest: str,
     mesh: jax.sharding.Mesh,
+    blend: str | Callable | None = None,
 ) -> PreparedUpscaler:
     """Checks what can be checked before the long work; raises UserError if something does not fit.
 
     `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
-    which made them.
+    which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
     chosen, s = settings.upscaler, settings.sampler
     _check_noise_level(upscaler, chosen.noise_level)
+    scale = chosen.guidance_scale
     conditions = text_conditions(
-        upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
+        upscaler, settings.prompts, settings.negative_prompt, scale, guided=scale != 1
     )
     if upscaler.unet.config.has_classes:
         levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
@@ -129,7 +138,7 @@ def prepare(
         mesh=mesh,
         guided=conditions.guided,
         solver=SOLVERS[chosen.solver],
-        blend=find_blend(s.blend),
+        blend=find_blend(blend or s.blend),
         agreement=SPACES["delivery"],
         kernel=s.kernel,
         decode_rows=1,  # decoding a picture costs many times what a batch row of the UNet does
@@ -143,7 +152,11 @@ def prepare(
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
         "agreement": numbers,
     }
-    ours = model_identity(upscaler) | {"settings": digest({**plain(chosen), "path": "", "rows": 0})}
+    ours = model_identity(upscaler) | {
+        "settings": digest({**plain(chosen), "path": "", "rows": 0}),
+        "noising": digest(upscaler.low_res.schedule.to_json()),
+        "prompts": digest(conditions.token_ids.tolist()),
+    }
     return PreparedUpscaler(
         settings,
         recipe,
@@ -186,7 +199,7 @@ def upscale_prepared(
         geometry=prepared.geometry,
         weights_digest=prepared.weights_digest,
         timings={**zoom.timings, "upscaling_seconds": time.perf_counter() - began},
-        identity={**zoom.identity, **prepared.identity},
+        identity={**(zoom.identity or {}), **prepared.identity},
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import build, plain
+from pot_jax.checks import build, plain, require
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -28,7 +28,7 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, generator_identity, model_identity, own_part
-from pot_jax.pipelines.job import Job, Progress, Watched, begin, deliver, run
+from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.reading import read_zoom
@@ -151,7 +151,7 @@ def sample(
             "seed": seed,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
-            | {"placement": tuple(map(tuple, placement))},
+            | {"placement": list(placement)},
             "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
         },
     )
@@ -197,6 +197,7 @@ def prepare(
     settings = dataclasses.replace(
         settings,
         model=model.source,
+        dtype=str(np.dtype(model.unet.dtype)),
         loras=tuple(model.loras),
         embeddings=tuple(model.embeddings),
         own_parts=tuple(
@@ -208,21 +209,27 @@ def prepare(
     s = settings.sampler
     prompts = checked_prompts(settings.prompts)
     on_latents = latent_geometry(model, len(prompts), settings.zoom)
-    if s.guidance_rescale and model.unet.config.time_cond_proj_dim is not None:
-        raise UserError(
-            f"sampler.guidance_rescale: {model.name} has its guidance built in "
-            "(time_cond_proj_dim), so there is nothing to rescale; leave it at 0"
-        )
+    if model.unet.config.time_cond_proj_dim is not None:
+        for name, given in (
+            ("sampler.guidance_rescale", s.guidance_rescale),
+            ("guidance", own_parts.guidance),
+        ):
+            if given:
+                raise UserError(
+                    f"{name}: {model.name} has its guidance built in (time_cond_proj_dim), so "
+                    "there is nothing to change; leave it out"
+                )
     grounded = photograph is not None or settings.photograph.path
     solver = own_parts.solver or SOLVERS[s.solver]
     plan = solver.plan(model.schedule, s.steps, eta=s.eta)
-    conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale)
+    guided = own_parts.guidance is not None or s.guidance_scale != 1
+    conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale, guided)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
         schedule=model.schedule,
         geometry=on_latents,
-        mesh=meshes.device_mesh(devices=devices),
+        mesh=meshes.device_mesh(devices),
         guided=conditions.guided,
         solver=solver,
         blend=find_blend(own_parts.blend or s.blend),
@@ -235,7 +242,9 @@ def prepare(
     )
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
     upscaling = None
-    if settings.upscaler.path:
+    if upscaler is not None:
+        chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
+        settings = dataclasses.replace(settings, upscaler=chosen)
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )
@@ -262,7 +271,8 @@ def prepare(
     if grounded:
         identity["photograph"] = digest([digest(pixels), *recipe.photograph])
     if latents is not None:
-        identity["given latents"] = digest(np.asarray(latents, np.float32))
+        latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
+        identity["given latents"] = digest(latents)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
         settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
@@ -326,6 +336,10 @@ def _check_own_parts(own: OwnParts) -> None:
         if value is not None and not (isinstance(value, kind) if kind else callable(value)):
             expected = f"a {kind.__name__}" if kind else "a function"
             raise UserError(f"{part}: expected {expected}, got {shown(repr(value))}")
+        try:
+            hash(value)  # compiled programs are cached by it
+        except TypeError:
+            raise UserError(f"{part}: expected something hashable, got {shown(value)}") from None
 
 
 def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
@@ -369,8 +383,11 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
       UserError: the size does not fit the model, or the zoom factor or placement the size.
     """
     factor = model.autoencoder.config.downsample_factor
-    own = model.unet.config.sample_size * factor
-    height, width = zoom.height or own, zoom.width or own
+    own = model.unet.config.sample_size
+    rows, columns = own if isinstance(own, tuple) else (own or 0, own or 0)
+    height, width = zoom.height or rows * factor, zoom.width or columns * factor
+    for name, value in (("height", height), ("width", width)):
+        require(value > 0, f"zoom.{name}", f"a size, since {model.name} states none", value)
     grain = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     for name, value in (("height", height), ("width", width)):
         if value % grain:
@@ -405,4 +422,6 @@ def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.
     expected = (geometry.height, geometry.width, 3)
     if np.shape(pixels) != expected:
         raise UserError(f"photograph: expected pixels of {expected}, got {np.shape(pixels)}")
+    largest = np.abs(np.asarray(pixels, np.float32)).max()
+    require(bool(largest <= 1), "photograph", "values in [-1, 1]", f"values up to {largest}")
     return np.asarray(pixels, np.float32)

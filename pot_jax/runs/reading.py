@@ -51,7 +51,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
         geometry=geometry,
         weights_digest=record.weights_sha256,
         timings=_timings(folder / "metrics.json"),
-        identity=record.identity or {},
+        identity=record.identity,
     )
 
 

@@ -19,22 +19,30 @@ import jax
 from pot_jax import config
 from pot_jax.checks import build, differences, to_dict
 from pot_jax.config import RunSettings
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
-# Settings that say where something was stored or how it was computed; the pictures are the same.
-_NOT_COMPARED = (
-    "model",
-    "tokenizer",
-    "variant",
-    "allow_pickle",
-    "photograph.path",
-    "upscaler.path",
-    "upscaler.rows",
-    "save_every",
-    "decode_rows",
-)
+# Settings and groups of settings -> the digest of a run's identity that they decide. Others say
+# where something was stored or how it was computed; the pictures are the same.
+_DECIDES = {
+    "prompts": "prompts",
+    "negative_prompt": "prompts",
+    "sampler": "sampler",
+    "zoom": "geometry",
+    "seed": "seeds",
+    "num_samples": "seeds",
+    "dtype": "networks",
+    "prediction_type": "schedule",
+    "loras": "weights",
+    "embeddings": "weights",
+    "photograph.level": "photograph",
+    "photograph.method": "photograph",
+    "upscaler.steps": "upscaler settings",
+    "upscaler.guidance_scale": "upscaler settings",
+    "upscaler.noise_level": "upscaler settings",
+    "upscaler.solver": "upscaler settings",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,6 @@ class Record:
     geometry: Geometry  # of the pictures
     weights_sha256: str
     identity: Mapping[str, str] | None  # name -> digest; None in records of format 1
-    made_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # versions, devices, code
 
     def to_json(self) -> dict[str, Any]:
         """Returns the contents of `config.json`, with the versions, code and devices of now."""
@@ -53,11 +60,11 @@ class Record:
             "format": config.FORMAT,
             "config": to_dict(self.settings),
             "weights_sha256": self.weights_sha256,
-            "identity": None if self.identity is None else dict(self.identity),
+            "identity": self.identity,
             "geometry": self.geometry.to_json(),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
-            "code": _code(),
+            "code": code_state(),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
@@ -79,38 +86,36 @@ class Record:
                 geometry=Geometry.from_json(data.get("geometry")),
                 weights_sha256=str(data.get("weights_sha256", "")),
                 identity=data.get("identity"),
-                made_by={k: data[k] for k in ("versions", "code", "devices") if k in data},
             )
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
 
     def differing(self, wanted: "Record") -> list[str]:
         """Returns what makes `wanted` another run than this one; empty if it is the same run."""
-        if self.identity is not None and self.identity == wanted.identity:
-            return []
+        known = self.identity is not None
+        ours, theirs = self.identity or {}, wanted.identity
+        changed = {
+            name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+        }
         rows = []
         for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
-            if name not in _NOT_COMPARED and not name.startswith(("movie.", "own_parts")):
-                rows.append(f"{_shortened(name)} is {there!r} there, {here!r} here")
-        if self.weights_sha256 != wanted.weights_sha256:
-            rows.append("other weights")
-        if self.identity is None or rows:
-            return rows
-        names = sorted(self.identity.keys() | wanted.identity.keys())
-        return [
-            f"other {name}"
-            for name in names
-            if self.identity.get(name) != wanted.identity.get(name)
-        ]
-
-
-def _shortened(name: str) -> str:
-    return name.split("[")[0]
+            decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])
+            if not known and name.endswith(".path"):  # all that format 1 says of them
+                decides = name
+            if decides and (decides in changed or not known):
+                rows.append(f"{name} is {shown(repr(there))} there, {shown(repr(here))} here")
+                changed.discard(decides)
+        if not known:
+            return rows + ["other weights"] * (self.weights_sha256 != wanted.weights_sha256)
+        return rows + [f"other {name}" for name in sorted(changed)]
 
 
 @functools.cache
-def _code() -> dict[str, Any] | None:
-    """Returns the commit of the checkout that this code runs from, and whether it is clean."""
+def code_state() -> dict[str, Any] | None:
+    """Returns the commit of the checkout that this code runs from, and whether it is clean.
+
+    {"commit": its SHA, "clean": whether no file differs}; None without a checkout or without git.
+    """
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

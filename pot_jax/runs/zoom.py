@@ -22,15 +22,16 @@ class Zoom:
     """One sampled zoom."""
 
     images: np.ndarray  # delivered pictures, [N, H, W, 3], float32 in [-1, 1], agreeing
-    # Both may be None in a zoom that was read back.
-    before_render: np.ndarray | None  # as decoded, before the last blend and render, [N, H, W, 3]
-    latents: np.ndarray | None  # [N, h, w, c], float32
+    # As decoded, before the last blend and render, [N, H, W, 3]; and [N, h, w, c] float32. Both may
+    # be None in a zoom that was read back.
+    before_render: np.ndarray | None
+    latents: np.ndarray | None
     settings: RunSettings  # with this sample's own seed
     geometry: Geometry  # of the pictures
     weights_digest: str
     # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom.
     timings: Mapping[str, float]
-    identity: Mapping[str, str]  # digests of everything that decides the pictures, by name
+    identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
@@ -49,13 +50,10 @@ def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
     path = pathlib.Path(folder)
     record = Record(zoom.settings, zoom.geometry, zoom.weights_digest, zoom.identity)
     write_json(path / "config.json", record.to_json())
+    arrays = {"images_before_render": zoom.before_render, "latents": zoom.latents}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     with write_atomically(path / "stack.npz") as temporary:
-        np.savez(
-            temporary,
-            images=zoom.images,
-            images_before_render=zoom.before_render,
-            latents=zoom.latents,
-        )
+        np.savez(temporary, images=zoom.images, **arrays)
     kernel = zoom.settings.sampler.kernel
     levels = pictures.zoom_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
     for level, picture in enumerate(levels):

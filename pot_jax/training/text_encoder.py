@@ -30,7 +30,7 @@ def log_likelihood(logits: jax.Array, numbers: jax.Array) -> jax.Array:
     """Returns log-probabilities of the right answers: [..., k], [...] -> [...]; 0 for answer -1."""
     answers = jnp.maximum(numbers, 0)[..., None]
     chosen = jnp.take_along_axis(nn.log_softmax(logits), answers, axis=-1)[..., 0]
-    return chosen * (numbers >= 0)
+    return chosen * (numbers >= 0).astype(chosen.dtype)
 
 
 def make_loss(module: CLIPTextModel) -> Loss:
@@ -46,9 +46,10 @@ def make_loss(module: CLIPTextModel) -> Loss:
         states = module.apply({"params": params["text_encoder"]}, batch["ids"])
         ended = (batch["ids"] == end).astype(jnp.float32)
         ended /= jnp.maximum(ended.sum(1, keepdims=True), 1)
-        total, right, asked = 0.0, 0.0, 0.0
+        total, right, asked = 0.0, 0, 0
         for head, numbers in batch["numbers"].items():
-            logits = states @ params["heads"][head]["kernel"] + params["heads"][head]["bias"]
+            layer = params["heads"][head]
+            logits = states @ layer["kernel"] + layer["bias"][None, None]
             everywhere = jnp.broadcast_to(numbers[:, None], ended.shape)
             total -= jnp.mean(jnp.sum(log_likelihood(logits, everywhere) * ended, axis=1))
             # At the last place, which is padding or the end itself; -1 is no head's answer.

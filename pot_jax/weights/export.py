@@ -4,14 +4,12 @@ Everything is written under a temporary name next to the target and moved into p
 folder is either complete or absent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,11 +56,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     """
     target = check_vacant(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        place = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+        place.mkdir(parents=True)
         try:
             yield place
-            place.chmod(0o777 & ~_umask())  # mkdtemp lets only this user read it
             os.replace(place, target)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -80,11 +77,6 @@ def check_vacant(target: str | Path) -> Path:
     if not vacant:
         raise UserError(f"{shown(target)} exists already; remove it or name another folder")
     return target
-
-
-def _umask() -> int:
-    os.umask(mask := os.umask(0o022))
-    return mask
 
 
 def write_settings(model: Model, folder: Path) -> None:

@@ -64,10 +64,12 @@ Agree = Callable[[Any, jax.Array, jax.Array], Agreed]  # (weights, clean, step [
 
 def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
     """Blends and renders the images, and brings the change back."""
-    images = view.ground(weights, view.decode(weights, clean))
+    seen = view.decode(weights, clean)
+    images = view.ground(weights, seen)
     weight = weights["agreement"].blend_weight
     agreed = consistent(images, view.geometry, blend=blend, weight=weight, kernel=view.kernel)
-    return Agreed(view.bring_back(weights, clean, images, agreed), _rms(images - agreed))
+    # From what was seen before the photograph, or its pull would cancel in the residual.
+    return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
 
 
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
@@ -107,10 +109,6 @@ class Blend:
     render: Callable[..., jax.Array] = operators.render
     noise: Callable[..., jax.Array] = operators.shared_noise
     agree: Callable[..., Agreed] = by_formula
-
-    def __call__(self, images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
-        """Returns the zoom stack of N pictures."""
-        return self.stack(images, geometry, **options)
 
 
 def _as_they_are(stack: jax.Array, geometry: Geometry, *, kernel: str = "mean") -> jax.Array:
@@ -274,8 +272,20 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement that changes nothing: levels agree only once they are delivered."""
-    del blend, latents, pixels
-    return lambda weights, clean, step: Agreed(clean, jnp.zeros((), clean.dtype))
+    del pixels
+    grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
+
+    def agree(weights, clean, step):
+        agreed = consistent(clean, weight=weights["agreement"].blend_weight, **grid)
+        return Agreed(clean, _rms(clean - agreed))
+
+    return agree
+
+
+def leave_alone(weights: Any, clean: jax.Array, step: jax.Array) -> Agreed:
+    """Returns the clean estimates unchanged, for pictures that do not have to agree."""
+    del weights, step
+    return Agreed(clean, jnp.zeros((), clean.dtype))
 
 
 # Where levels are made to agree -> (blend, latent view, pixel view) -> Agree.

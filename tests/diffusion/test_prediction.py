@@ -92,7 +92,7 @@ def test_limiter_follows_the_schedule():
 
 
 @pytest.mark.parametrize("limits", [{"clip_sample": True}, {"thresholding": True}])
-def test_gradients_are_finite_and_jit_changes_nothing(limits, strict_promotion):
+def test_gradients_are_finite_and_jit_changes_nothing(limits):
     limit = limiter(ScheduleConfig(sample_max_value=3.0, **limits))
     clean = 2 * draw(0)
     gradient = jax.grad(lambda x: jnp.sum(limit(x) ** 2))(clean)

@@ -145,7 +145,7 @@ def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_scan_under_jit_equals_the_plain_loop(name, strict_promotion):
+def test_scan_under_jit_equals_the_plain_loop(name):
     plan = SOLVERS[name].plan(ScheduleConfig(), 10)
     noises = jax.random.normal(jax.random.key(0), (11, 2, 4, 4, 3))
     start = noises[0] * np.float32(plan.init_scale)

@@ -7,6 +7,8 @@ import pytest
 
 from pot_jax.models import layers
 
+in_half_precision = pytest.mark.loose_promotion("jax's attention promotes half precision")
+
 
 def attention_slowly(q, k, v, causal):
     """One query, one head at a time, in float64."""
@@ -35,6 +37,7 @@ def test_many_queries_take_turns(monkeypatch, most):
     np.testing.assert_allclose(layers.attend(q, k, v), whole, atol=1e-6)
 
 
+@in_half_precision
 def test_attention_scores_are_float32_in_half_precision():
     # In float16 the score 300 * 300 is beyond 65504, and the result would be NaN.
     q = jnp.full((1, 1, 1, 1), 300, jnp.float16)
@@ -74,6 +77,7 @@ def test_the_fused_kernel_is_asked_for_where_it_exists(
     assert layers.cudnn_can(dtype, head_size) == fused
 
 
+@in_half_precision
 @pytest.mark.accelerator
 @pytest.mark.parametrize("head_size", [40, 64, 80, 160])
 @pytest.mark.parametrize("keys", [64, 77])

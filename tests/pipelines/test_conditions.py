@@ -30,7 +30,8 @@ def consistency_model(tmp_path_factory):
 
 def test_text_rows_are_unconditional_then_conditional(model):
     def rows(scale, negative=""):
-        return conditions.text_conditions(model, PROMPTS, negative, scale).arrays["text_states"]
+        told = conditions.text_conditions(model, PROMPTS, negative, scale, guided=scale != 1)
+        return told.arrays["text_states"]
 
     whole, alone = rows(4.0, "st"), rows(1.0, "st")
     assert whole.shape == (4, 8, 16)
@@ -40,11 +41,11 @@ def test_text_rows_are_unconditional_then_conditional(model):
 
 
 def test_a_network_with_guidance_built_in_has_one_row_a_level(consistency_model):
-    told = conditions.text_conditions(consistency_model, PROMPTS, "", 8.0).arrays
+    told = conditions.text_conditions(consistency_model, PROMPTS, "", 8.0, True).arrays
     assert told["text_states"].shape == (2, 8, 16)
     assert told["timestep_cond"].shape == (2, 16)
     with pytest.raises(UserError, match="takes no negative prompt"):
-        conditions.text_conditions(consistency_model, PROMPTS, "a", 8.0)
+        conditions.text_conditions(consistency_model, PROMPTS, "a", 8.0, True)
 
 
 def test_the_guidance_embedding_holds_waves_of_1000_w():
@@ -91,7 +92,7 @@ def test_every_condition_reaches_its_row(rows_at_once, rescale):
 
 
 def test_there_is_nothing_to_rescale_in_guidance_built_in(consistency_model):
-    with pytest.raises(UserError, match="guidance_rescale: .* so there is nothing to rescale"):
+    with pytest.raises(UserError, match="guidance_rescale: .* so there is nothing to change"):
         pot_jax.sample(consistency_model, PROMPTS, solver="lcm", steps=4, guidance_rescale=0.7)
 
 

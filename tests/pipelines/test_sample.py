@@ -1,18 +1,23 @@
 """The whole walk with a model of a few thousand random parameters."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_models import tiny_model
 
 import pot_jax
+from pot_jax import config
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings
 from pot_jax.diffusion.guidance import Guidance, Guided
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
+from pot_jax.pipelines import identity
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
 from pot_jax.runs.reading import read_record
@@ -141,10 +146,16 @@ def test_a_photograph_is_met_exactly(model):
     np.testing.assert_allclose(zoom.images[0][reachable], photograph[reachable], atol=1e-5)
 
 
+BY_GRADIENT = pytest.param(
+    {"blend": "gradient", "gradient_steps": 2},
+    marks=pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count"),
+)
+
+
 @pytest.mark.parametrize(
     "sampler",
     [
-        {"blend": "gradient", "gradient_steps": 2},
+        BY_GRADIENT,
         {"pixel_every": 2, "solver": "dpmpp_2m"},
         {"blend": "iterative", "space": "latent", "solver": "euler_ancestral"},
         {"space": "delivery"},
@@ -195,6 +206,13 @@ def test_one_prompt_is_text_to_image(model):
             "latents: expected unit noise of (1, 8, 8, 4)",
         ),
         (["a"], {"photograph": np.zeros((8, 8, 3))}, "photograph: expected pixels of (16, 16, 3)"),
+        (
+            ["a"],
+            {"photograph": np.full((16, 16, 3), 255)},
+            "values in [-1, 1], got 'values up to 255",
+        ),
+        (["a"], {"photograph": np.full((16, 16, 3), np.nan)}, "values in [-1, 1]"),
+        (["a", "b"], {"placement": [3]}, "zoom.placement[0]: expected a list"),
         (["a"], {"photograph": "no.png"}, "no.png"),
         (["a"], {"photograph": np.zeros((16, 16, 3)), "photograph_level": 1}, "expected 0 to 0"),
     ],
@@ -289,6 +307,77 @@ def test_another_own_part_is_another_run(model, tmp_path):
 
     with pytest.raises(UserError, match=r"holds another run \(other own parts\)"):
         pot_jax.sample(model, PROMPTS, **own(blend=changed, workdir=tmp_path / "run"))
+
+
+def test_own_parts_that_differ_have_digests_that_differ():
+    def closure(scale):
+        def blend(images, geometry, *, weight, kernel):
+            return scale * images
+
+        return blend
+
+    def keyword(scale):
+        def blend(images, geometry, *, weight, kernel, scale=scale):
+            return scale * images
+
+        return blend
+
+    def two(images, geometry, *, weight, kernel):
+        return 2 * images
+
+    class Stateful:
+        def __call__(self, images, geometry, *, weight, kernel):
+            return images
+
+    def digest(part):
+        return identity.own_part("blend", part).sha256
+
+    for first, second in (
+        (closure(1.0), closure(2.0)),
+        (keyword(1.0), keyword(2.0)),
+        (functools.partial(two, a=1), functools.partial(two, a=2)),
+        (functools.partial(two), functools.partial(my_blend)),
+        (agreement.Blend(closure(1.0)), agreement.Blend(closure(2.0))),
+        (jax.jit(closure(1.0)), jax.jit(closure(2.0))),
+    ):
+        assert len(digest(first)) == len(digest(second)) == 64
+        assert digest(first) != digest(second)
+    assert digest(closure(1.0)) == digest(closure(1.0))
+    for unreadable in (Stateful(), Stateful().__call__, closure(np.zeros(3))):
+        assert digest(unreadable) == "", "not checked, rather than checked wrongly"
+
+
+def test_an_own_guidance_is_asked_at_any_scale(model):
+    other = Guidance(twice_the_unconditional)
+    a, b = (
+        pot_jax.sample(model, PROMPTS, **own(guidance_scale=1.0, **g))
+        for g in ({}, {"guidance": other})
+    )
+    assert np.abs(a.images - b.images).max() > 1e-3
+
+
+def test_wrong_latents_leave_no_folder_behind(model, tmp_path):
+    given = own(workdir=tmp_path / "run")
+    with pytest.raises(UserError, match="latents: expected"):
+        pot_jax.sample(model, PROMPTS, **given, latents=np.zeros((3, 4, 4, 4)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_arrays_from_python_is_not_repeated_without_them(model, tmp_path):
+    given = own(workdir=tmp_path / "run", latents=np.zeros((3, 8, 8, 4), np.float32))
+    pot_jax.sample(model, PROMPTS, **given)
+    with pytest.raises(
+        UserError, match="used latents given as an array; run it again with pot_jax"
+    ):
+        config.read(str(tmp_path / "run" / "config.json"))
+
+
+def test_the_record_says_the_precision_that_the_model_has(model):
+    half = {
+        name: getattr(model, name).clone(dtype=jnp.bfloat16) for name in ("unet", "autoencoder")
+    }
+    zoom = pot_jax.sample(pot_jax.Model(**{**model.__dict__, **half}), PROMPTS, **own())
+    assert zoom.settings.dtype == "bfloat16"
 
 
 def test_a_callback_sees_every_step(model):

@@ -116,6 +116,19 @@ def test_independent_levels_stay_independent(small, upscaler):
     assert np.abs(one[2] - other[2]).max() > 1e-3
 
 
+def test_an_own_blend_is_not_replaced_in_silence(model, upscaler):
+    def alone(images, geometry, *, weight, kernel):
+        return images
+
+    zoom = pot_jax.sample(
+        model, PROMPTS, steps=1, space="latent", blend=alone, devices=one_device()
+    )
+    with pytest.raises(UserError, match="was sampled with .*alone as its blend; pass it as blend="):
+        pot_jax.upscale(zoom, upscaler, devices=one_device(), **STEPS)
+    given = pot_jax.upscale(zoom, upscaler, blend="none", steps=1, devices=one_device())
+    assert given.images.shape == (3, 64, 64, 3)
+
+
 def test_an_upscaler_is_written_in_diffusers_layout(upscaler, tmp_path):
     export(upscaler, tmp_path / "x4")
     index = json.loads((tmp_path / "x4" / "model_index.json").read_text())

@@ -87,11 +87,12 @@ def our_run(solver, config, plan, first, noises):
     latents = plan.init_scale * first
     history = solver.start(latents)
     run = [latents]
+    of_dtype = first.dtype.type  # the plan's float32 numbers, exactly
     for step, noise in enumerate(noises[: len(plan.timestep)]):
         row = plan._replace(
             init_scale=None,
-            coefficients={key: column[step] for key, column in plan.coefficients.items()},
-            **{key: getattr(plan, key)[step] for key in plan._fields[:4]},
+            coefficients={key: of_dtype(column[step]) for key, column in plan.coefficients.items()},
+            **{key: of_dtype(getattr(plan, key)[step]) for key in plan._fields[:4]},
         )
         z = latents * row.input_scale
         prediction = answer(z, row.alpha, row.sigma, config.prediction_type)

@@ -17,6 +17,9 @@ from pot_jax.training.loop import Phase, make_step, run_phase, start_state
 from pot_jax.training.optimizers import OPTIMIZERS, learning_rate
 from pot_jax.training.settings import OptimizationSettings
 
+# All tests but the last take Adam's steps, by default or beside Muon's.
+pytestmark = pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
+
 TRUTH = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]], np.float32)
 SETTINGS = OptimizationSettings(batch_size=16, learning_rate=0.1, steps=200, ema_decay=0.9)
 SHORT = dataclasses.replace(SETTINGS, steps=6)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.training import text_encoder
@@ -47,6 +48,7 @@ def test_at_first_every_answer_is_as_likely():
     np.testing.assert_allclose(value, np.log(2) + asked * np.log(3), rtol=1e-5)
 
 
+@pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
 def test_the_encoder_learns_to_answer_at_the_end_and_behind_it():
     examples, loss = batch(), text_encoder.make_loss(MODULE)
     params, optimizer = start(), optax.adam(1e-2)

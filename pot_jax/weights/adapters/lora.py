@@ -13,8 +13,6 @@ The headers of all files are checked before the model is read, so that everythin
 is known at once. Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

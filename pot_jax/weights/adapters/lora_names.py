@@ -6,13 +6,11 @@ The spellings of one layer:
     lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight           kohya, LDM
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight           PEFT
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight        diffusers
-    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   and before
+    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   older
 
 LDM is the original code of Stable Diffusion. Dots and underscores count as the same, so that after
 a prefix and a suffix are cut off, all of these are one name.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
@@ -39,13 +37,7 @@ _PREFIX = re.compile(
     r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
 )
 # The names of attention's layers in old diffusers, in both networks.
-_OLD = {
-    "to_out_0": "to_out",
-    "q_proj": "to_q",
-    "k_proj": "to_k",
-    "v_proj": "to_v",
-    "out_proj": "to_out",
-}
+_OLD = {"to_out_0": "to_out"} | {f"{part}_proj": f"to_{part}" for part in ("q", "k", "v", "out")}
 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:

@@ -6,8 +6,6 @@ of their own, `<token>_1`, `<token>_2`, ..., as in diffusers; a prompt with the 
 of them (`tokenization.tokenize`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which kind of file this is, by its first bytes, and what to do about one that is not weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pot_jax.errors import UserError, shown

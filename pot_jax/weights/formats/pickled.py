@@ -12,8 +12,6 @@ for a safetensors file: where each tensor lies, checked against its storage. Ten
 one by one, straight from the file.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle
