@@ -9,7 +9,6 @@ a mistake is reported, and a render worker starts, at once.
 
 import contextlib
 import contextvars
-import copy
 import dataclasses
 import json
 import math
@@ -88,8 +87,7 @@ def fitted(value: Any, kind: Any) -> Any:
         raise Unfit("a finite number", value)
     if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         return operator.index(value)
-    right = isinstance(value, plain) if plain not in (int, float) else False
-    if not right:
+    if plain in (int, float) or not isinstance(value, plain):
         raise Unfit(described(kind), value)
     return value
 
@@ -156,41 +154,23 @@ class Settings:
         return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
 
 
-@contextlib.contextmanager
-def _at(path: str) -> Iterator[None]:
-    token = _path.set(path)
-    try:
-        yield
-    finally:
-        _path.reset(token)
-
-
 def defaults(cls: type) -> dict[str, Any]:
     """Returns the default settings of `cls` as plain data, without fields that must be given."""
     data = {}
     kinds = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
-            data[field.name] = plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            data[field.name] = plain(field.default_factory())
-        elif dataclasses.is_dataclass(kinds[field.name]):
-            data[field.name] = defaults(kinds[field.name])
+        value, kind = field.default, kinds[field.name]
+        if dataclasses.is_dataclass(kind):
+            unset = value is dataclasses.MISSING
+            data[field.name] = defaults(kind) if unset else dataclasses.asdict(value)
+        elif value is not dataclasses.MISSING:
+            data[field.name] = value
     return data
-
-
-def plain(settings: Any) -> Any:
-    """Returns settings as plain data: groups as dicts, tuples unchanged."""
-    if dataclasses.is_dataclass(settings):
-        return {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-    if isinstance(settings, tuple):
-        return tuple(plain(item) for item in settings)
-    return copy.deepcopy(settings)
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
     """Returns settings as JSON data; `build` is the inverse."""
-    return json.loads(json.dumps(plain(settings)))
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
@@ -250,8 +230,11 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
             value = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
         values[name] = value
-    with _at(path):
+    token = _path.set(path)
+    try:
         return cls(**values)
+    finally:
+        _path.reset(token)
 
 
 def todays_name(cls: type, name: str) -> str:

@@ -15,10 +15,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pot_jax.checks import Settings, build, overlay, to_dict
+from pot_jax.checks import Settings
 from pot_jax.errors import UserError, one_line, shown
-
-__all__ = ["build", "overlay", "to_dict"]
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
@@ -196,11 +194,11 @@ class RunSettings(Settings):
     num_samples: int = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: int = 25  # steps between saved states; 0 never
     decode_rows: int = 8  # pictures decoded at a time on each device
-    sampler: SamplerSettings = dataclasses.field(default_factory=SamplerSettings)
-    zoom: ZoomSettings = dataclasses.field(default_factory=ZoomSettings)
-    photograph: PhotographSettings = dataclasses.field(default_factory=PhotographSettings)
-    upscaler: UpscalerSettings = dataclasses.field(default_factory=UpscalerSettings)
-    movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
+    sampler: SamplerSettings = SamplerSettings()
+    zoom: ZoomSettings = ZoomSettings()
+    photograph: PhotographSettings = PhotographSettings()
+    upscaler: UpscalerSettings = UpscalerSettings()
+    movie: MovieSettings = MovieSettings()
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
     def _check_ranges(self):

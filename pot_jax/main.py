@@ -16,47 +16,34 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import defaults, todays_name
+from pot_jax.checks import build, defaults, overlay, todays_name
 from pot_jax.errors import UserError, one_line
 
-# Flags of every command that loads a model -> (the setting, help).
+# Settings that every command which loads a model has as short flags -> help.
 LOADING_FLAGS = {
-    "tokenizer": ("tokenizer", "folder of a tokenizer, for a checkpoint file without one"),
-    "prediction_type": (
-        "prediction_type",
-        "what the weights predict: epsilon, v_prediction or sample (default: the model's own)",
-    ),
+    "tokenizer": "folder of a tokenizer, for a checkpoint file without one",
+    "prediction_type": "what the weights predict: epsilon, v_prediction or sample (default: the "
+    "model's own)",
 }
-# Short flags of `sample` -> (the setting, help).
+# Settings that are short flags of `sample`, by the last part of their names -> help.
 SHORT_FLAGS = {
-    "model": (
-        "model",
-        "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
-    ),
-    "variant": ("variant", "which copy of the model's weights, such as fp16"),
-    "dtype": ("dtype", "dtype of the networks: float32, bfloat16 or float16"),
+    "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
+    "variant": "which copy of the model's weights, such as fp16",
+    "dtype": "dtype of the networks: float32, bfloat16 or float16",
     **LOADING_FLAGS,
-    "negative_prompt": ("negative_prompt", "what guidance steers the pictures away from"),
-    "seed": ("seed", "seed of all noise"),
-    "num_samples": ("num_samples", "zooms sampled together, with seeds seed, seed + 1, ..."),
-    "stacks": ("num_samples", "an earlier name of --num_samples"),
-    "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
-    "steps": ("sampler.steps", "denoising steps"),
-    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
-    "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
-    "guidance_rescale": (
-        "sampler.guidance_rescale",
-        "0 to 1: how much of the contrast added by guidance is removed",
-    ),
-    "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
-    "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
-    "photograph": (
-        "photograph.path",
-        "a picture that one level (photograph.level) has to agree with",
-    ),
-    "upscaler": ("upscaler.path", "model folder of an x4 upscaler for the finished zoom"),
+    "negative_prompt": "what guidance steers the pictures away from",
+    "seed": "seed of all noise",
+    "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
+    "zoom.zoom_factor": "level i+1 shows a window 1/p as wide as level i",
+    "sampler.steps": "denoising steps",
+    "sampler.solver": ", ".join(config.SOLVERS),
+    "sampler.guidance_scale": "s in u + s (c - u); 1 is no guidance",
+    "sampler.guidance_rescale": "0 to 1: how much of the contrast added by guidance is removed",
+    "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
+    "sampler.blend": ", ".join(config.BLENDS),
+    "photograph.path": "a picture that one level (photograph.level) has to agree with",
+    "upscaler.path": "model folder of an x4 upscaler for the finished zoom",
 }
-
 _HELP = {"-h", "-help", "--help"}
 # Flags of `sample` that may be given several times.
 ADAPTER_FLAGS = {
@@ -76,21 +63,22 @@ def sample(arguments: Sequence[str]) -> None:
     flags.DEFINE_bool(
         "distributed", False, "run as one process of a multi-host job (jax.distributed)", values
     )
-    for name, (_, text) in SHORT_FLAGS.items():
-        _define_text(values, name, text)
+    for setting, text in SHORT_FLAGS.items():
+        _define_text(values, _flag(setting), text)
+    for old, new in config.RunSettings.OLD_NAMES.items():
+        _define_text(values, old, f"an earlier name of --{new}")
     _define_allow_pickle(values)
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
-    given = {}
-    for name, (setting, _) in SHORT_FLAGS.items():
-        if values[name].present:
-            if setting in given:
-                raise UserError(
-                    f"--{given[setting]} and --{name} are the same setting; give one of them"
-                )
-            given[setting] = name
-            _override(values.config, setting, values[name].value)
+    for old, new in config.RunSettings.OLD_NAMES.items():
+        if values[old].present and values[new].present:
+            raise UserError(f"--{new} and --{old} are the same setting; give one of them")
+        if values[old].present:
+            _override(values.config, new, values[old].value)
+    for setting in SHORT_FLAGS:
+        if values[_flag(setting)].present:
+            _override(values.config, setting, values[_flag(setting)].value)
     if values["allow_pickle"].present:
         values.config.allow_pickle = values.allow_pickle
     if prompts:
@@ -99,7 +87,7 @@ def sample(arguments: Sequence[str]) -> None:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
         values.config.embeddings = tuple(map(_embedding, values.embedding))
-    settings = config.build(config.RunSettings, values.config.to_dict())
+    settings = build(config.RunSettings, values.config.to_dict())
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
         raise UserError(
@@ -219,7 +207,7 @@ def train(arguments: Sequence[str]) -> None:
     arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _no_positionals("train", _parse("train", values, arguments))
-    settings = config.build(TrainSettings, values.config.to_dict())
+    settings = build(TrainSettings, values.config.to_dict())
     folder = _required(values, "workdir", "runs/training")
 
     from pot_jax.training import train as training
@@ -279,6 +267,10 @@ def _usage() -> str:
     )
 
 
+def _flag(setting: str) -> str:
+    return setting.removesuffix(".path").rpartition(".")[2]
+
+
 def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
 
@@ -289,7 +281,7 @@ def _define_allow_pickle(values: flags.FlagValues) -> None:
 
 
 def _define_loading(values: flags.FlagValues) -> None:
-    for name, (_, text) in LOADING_FLAGS.items():
+    for name, text in LOADING_FLAGS.items():
         _define_text(values, name, text)
     _define_allow_pickle(values)
 
@@ -339,7 +331,7 @@ def _define_config(
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = config.overlay(cls, defaults(cls), read(path) if path else {})
+    data = overlay(cls, defaults(cls), read(path) if path else {})
     shipped = ", ".join(config.shipped_names("train" if required else ""))
     example = "diffusion.optimization.steps" if required else "sampler.steps"
     text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "

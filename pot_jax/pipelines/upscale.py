@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.checks import build, plain
+from pot_jax.checks import build
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
@@ -153,7 +153,7 @@ def prepare(
         "agreement": numbers,
     }
     ours = model_identity(upscaler) | {
-        "settings": digest({**plain(chosen), "path": "", "rows": 0}),
+        "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),
         "noising": digest(upscaler.low_res.schedule.to_json()),
         "prompts": digest(conditions.token_ids.tolist()),
     }

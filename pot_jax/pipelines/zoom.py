@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import build, plain, require
+from pot_jax.checks import build, require
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -263,8 +263,8 @@ def prepare(
         **model_identity(model),
         "prompts": digest([conditions.token_ids.tolist(), conditions.guided]),
         "geometry": digest(on_latents.to_json()),
-        "sampler": digest(plain(s)),
-        "own parts": digest([plain(own) for own in settings.own_parts]),
+        "sampler": digest(dataclasses.asdict(s)),
+        "own parts": digest([dataclasses.asdict(own) for own in settings.own_parts]),
         "seeds": digest(sample_seeds(settings)),
         "generator": generator_identity(),
     }

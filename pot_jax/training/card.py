@@ -21,8 +21,7 @@ pipeline_tag: text-to-image
 # {s.name}
 
 A small text-to-image model in Stable Diffusion's shape ({data.size} x {data.size} pixels), trained
-from scratch by pot_jax on its own procedural world. The demo, the tests and the ablations run on
-it.
+from scratch by pot_jax on its own procedural world. The demo, tests and ablations run on it.
 
 **Use.** Zooms through its world on a laptop ({concepts}), and
 tests of zoom algorithms without a download. It knows nothing else: words outside the captions'
