@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import attend, layer_norm, quick_gelu
+from pot_jax.models.layers import Configured, attend, layer_norm, quick_gelu
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
 
@@ -42,8 +41,7 @@ class CLIPTextConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        known = self.hidden_act in ACTIVATIONS
-        self.require("hidden_act", known, f"one of {list(ACTIVATIONS)}")
+        self.require("hidden_act", self.hidden_act in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
         divides = self.hidden_size % self.num_attention_heads == 0
         expected = f"a divisor of hidden_size, {self.hidden_size}"
         self.require("num_attention_heads", divides, expected)
@@ -55,14 +53,7 @@ class CLIPTextConfig(ModelConfig):
         return kind | fields
 
 
-class CLIPPart(nn.Module):
-    """What all parts share: the whole config, and the dtype of their arithmetic."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike = jnp.float32
-
-
-class CLIPAttention(CLIPPart):
+class CLIPAttention(Configured):
     """Causal multi-head attention, [B, T, D] -> [B, T, D]."""
 
     @nn.compact
@@ -77,7 +68,7 @@ class CLIPAttention(CLIPPart):
         return dense("out_proj")(attend(q, k, v, causal=True).reshape(states.shape))
 
 
-class CLIPMLP(CLIPPart):
+class CLIPMLP(Configured):
     """The dense block, [B, T, D] -> [B, T, D]."""
 
     @nn.compact
@@ -87,7 +78,7 @@ class CLIPMLP(CLIPPart):
         return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(states)
 
 
-class CLIPEncoderLayer(CLIPPart):
+class CLIPEncoderLayer(Configured):
     """Attention and dense block, each normalised first and added, [B, T, D] -> [B, T, D]."""
 
     @nn.compact
@@ -99,7 +90,7 @@ class CLIPEncoderLayer(CLIPPart):
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
 
 
-class CLIPEncoder(CLIPPart):
+class CLIPEncoder(Configured):
     """All layers, one after the other, [B, T, D] -> [B, T, D]."""
 
     @nn.compact
@@ -109,7 +100,7 @@ class CLIPEncoder(CLIPPart):
         return states
 
 
-class CLIPTextEmbeddings(CLIPPart):
+class CLIPTextEmbeddings(Configured):
     """Token ids [B, T] -> embeddings of the tokens plus those of their positions, [B, T, D]."""
 
     @nn.compact
@@ -124,7 +115,7 @@ class CLIPTextEmbeddings(CLIPPart):
         return tokens + positions(jnp.arange(ids.shape[1]))[None]
 
 
-class CLIPTextTransformer(CLIPPart):
+class CLIPTextTransformer(Configured):
     """Token ids [B, T] -> text states [B, T, D], normalised."""
 
     @nn.compact
@@ -134,7 +125,7 @@ class CLIPTextTransformer(CLIPPart):
         return layer_norm(self.config.layer_norm_eps, self.dtype, "final_layer_norm")(states)
 
 
-class CLIPTextModel(CLIPPart):
+class CLIPTextModel(Configured):
     """The text encoder: token ids [B, T] int32 -> text states [B, T, D] float32.
 
     Calls raise ValueError if T exceeds the number of the model's positions.

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
+    Configured,
     Downsample2D,
     ResnetBlock2D,
     TimestepEmbedding,
@@ -226,11 +227,8 @@ class UpBlock2D(UNetBlock):
         return x
 
 
-class UNet2DConditionModel(nn.Module):
+class UNet2DConditionModel(Configured):
     """The denoiser; the scheduler's config says what it predicts (eps, v or x0)."""
-
-    config: UNetConfig
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

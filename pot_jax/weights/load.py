@@ -72,7 +72,9 @@ def load(
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
-    snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
+    is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
+    on_hub = is_id and not os.path.lexists(path_or_name)
+    snapshot = hub.fetch_settings(path_or_name) if on_hub else None
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
     if variant is not None and (path.is_file() or kept.is_kept(path)):
@@ -111,11 +113,6 @@ def load(
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
     )
-
-
-def _on_hub(name: str | Path) -> bool:
-    """Returns whether this is an id of the hub, and not a path that exists."""
-    return isinstance(name, str) and hub.is_id(name) and not os.path.lexists(name)
 
 
 def _find(path_or_name: str | Path) -> Path:

@@ -31,6 +31,7 @@ _THREADS = 2
 # Where parameters go: by one sharding, by a function of path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
+Loaded = tuple[dict[str, Any], dict[str, str]]  # nested parameters, and their digests by path
 
 
 class Slot(NamedTuple):
@@ -52,9 +53,7 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def restored_params(
-    folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put
-) -> tuple[dict[str, Any], dict[str, str]]:
+def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
     Raises:
@@ -75,9 +74,7 @@ def restored_params(
     return _params_and_digests(kept.restore_arrays(folder, shapes, take))
 
 
-def read_params(
-    source: Source, dtype: jnp.dtype, put: Put
-) -> tuple[dict[str, Any], dict[str, str]]:
+def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
     Raises:
@@ -110,9 +107,7 @@ def read_params(
     return _params_and_digests(filled)
 
 
-def _params_and_digests(
-    filled: Mapping[str, tuple[jax.Array, str]],
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
     params = unflatten_dict({path: array for path, (array, _) in filled.items()}, sep="/")
     return params, {path: digest for path, (_, digest) in filled.items()}
 

@@ -13,7 +13,7 @@ a prefix and a suffix are cut off, all of these are one name.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pot_jax.models.unet import UNetConfig
@@ -73,12 +73,8 @@ def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Targ
                 keys += [respelled(key, ldm) for key in keys]
             for key in keys:
                 name = key.removesuffix(".weight").replace(".", "_")
-                table |= dict.fromkeys(_spellings(name), target)
+                table[name] = target
+                for new, old in _OLD.items():
+                    if name.endswith(f"_{new}"):
+                        table[name.removesuffix(new) + old] = target
     return table
-
-
-def _spellings(name: str) -> Iterator[str]:
-    yield name
-    for new, old in _OLD.items():
-        if name.endswith(f"_{new}"):
-            yield name.removesuffix(new) + old

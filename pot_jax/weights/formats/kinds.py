@@ -36,11 +36,6 @@ def is_safetensors(start: bytes, size: int) -> bool:
     return 2 <= length <= MAX_HEADER and 8 + length <= size and start[8:9] == b"{"
 
 
-def is_pickled(start: bytes) -> bool:
-    """Returns whether a file with these first bytes is a pickle, or a zip as torch writes it."""
-    return start.startswith((ZIP, PICKLE))
-
-
 def not_safetensors(start: bytes, size: int) -> str:
     """Says what a file that is not safetensors is, and what to do about it."""
     if size < 10:

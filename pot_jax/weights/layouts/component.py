@@ -44,7 +44,11 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
       UserError: there are no such weights; the message names what there is.
     """
     names = sorted(names)
-    sources = _sources(names, stem)
+    # The one file, or else the index, of each variant (None: no variant).
+    index = rf"{stem}\.safetensors\.index(?:\.(.+))?\.json"
+    whole = rf"{stem}(?:\.((?!.*-of-).+))?\.safetensors"
+    matches = [re.fullmatch(kind, name) for kind in (index, whole) for name in names]
+    sources = {match[1]: match[0] for match in matches if match}
     if variant is None and len(sources) == 1:
         (variant,) = sources
     if variant in sources:
@@ -61,14 +65,6 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
             f"safetensors ({stem}.safetensors was expected)"
         )
     raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
-
-
-def _sources(names: list[str], stem: str) -> dict[str | None, str]:
-    """Returns the one file, or else the index, of each variant (None: no variant)."""
-    index = rf"{stem}\.safetensors\.index(?:\.(.+))?\.json"
-    whole = rf"{stem}(?:\.((?!.*-of-).+))?\.safetensors"
-    matches = [re.fullmatch(kind, name) for kind in (index, whole) for name in names]
-    return {match[1]: match[0] for match in matches if match}
 
 
 def read_weight_map(index: Path) -> dict[str, str]:

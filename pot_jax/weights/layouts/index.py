@@ -12,11 +12,8 @@ _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are not components, or have no effect on the pictures.
 _IGNORED = (
-    "safety_checker",
-    "feature_extractor",
-    "requires_safety_checker",
-    "watermarker",
-    "max_noise_level",
+    *("safety_checker", "feature_extractor", "requires_safety_checker"),
+    *("watermarker", "max_noise_level"),
 )
 
 

@@ -159,9 +159,6 @@ def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
         raise UserError(f"{prefix}{error}") from None
 
 
-# Configs -----------------------------------------------------------------------------------------
-
-
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     """Derives the UNet's config; raises as `describe` does."""
     levels = _unet_levels(shapes)
@@ -217,10 +214,7 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
 
 
 def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
-    """Returns whether the first attention, too, is on the text.
-
-    If both widths are equal, it is not, as in the upscaler's innermost level.
-    """
+    """Returns whether the first attention, too, is on the text; it is not if both are as wide."""
     key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
     return width != context and shapes.size(key, 1, 2) == context
 

@@ -13,7 +13,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
-from pot_jax.weights.formats.kinds import is_pickled, is_safetensors, regular_file
+from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors, regular_file
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
@@ -96,7 +96,8 @@ def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
-    if is_safetensors(start, path.stat().st_size) or not is_pickled(start):
+    pickled = start.startswith((ZIP, PICKLE))  # a zip is how torch writes a pickle
+    if is_safetensors(start, path.stat().st_size) or not pickled:
         return read_header(path)
     if not allow_pickle:
         raise UserError(
