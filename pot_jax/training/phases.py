@@ -57,14 +57,11 @@ class Run(NamedTuple):
     scores: dict[str, Any]  # filled in by the phases
     stopping: Callable[[], bool]
 
-    def train(self, name: str, start: dict, scored: str = "", **parts: Any) -> tuple[int, Any]:
-        """Runs the phase `name` from parameters `start`; its files go to the run's folder.
+    def train(self, name: str, start: dict, scored: str = "", **parts: Any) -> Any:
+        """Runs the phase `name` from parameters `start`; returns their averages.
 
-        `parts` are the rest of the `Phase`; `scored` is the logged value whose recent mean becomes
-        one of the run's scores, if any.
-
-        Returns:
-          (steps taken, averaged parameters).
+        Its files go to the run's folder. `parts` are the rest of the `Phase`; `scored` is the
+        logged value whose recent mean becomes one of the run's scores, if any.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
         intervals = self.settings.intervals
@@ -87,7 +84,8 @@ class Run(NamedTuple):
         if scored:
             recent = phase.journal.recent(scored)
             self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
-        return steps, params
+        phase.preview(steps, params)
+        return params
 
     def in_precision(self, module: nn.Module) -> nn.Module:
         """Returns the module, computing in the run's precision; its parameters stay float32."""
@@ -128,10 +126,7 @@ def train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
     start = _initial(module, jax.random.key(settings.seed))
     start = autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, start))
     loss = autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss)
-    steps, params = run.train(
-        "autoencoder", start, loss=loss, load_batch=load_batch, preview=preview
-    )
-    preview(steps, params)
+    params = run.train("autoencoder", start, loss=loss, load_batch=load_batch, preview=preview)
     params = jax.device_get(params)
     return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
 
@@ -149,7 +144,7 @@ def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, 
     start = {"text_encoder": _initial(module, jax.random.key(settings.seed + 2)), "heads": heads}
     loss = text_encoder.make_loss(run.in_precision(module))
     # The accuracy is over all phrasings: most leave attributes out, so that it stays far from 1.
-    _, params = run.train("text_encoder", start, "accuracy", loss=loss, load_batch=load_batch)
+    params = run.train("text_encoder", start, "accuracy", loss=loss, load_batch=load_batch)
     return jax.device_get(params["text_encoder"])
 
 
@@ -197,8 +192,4 @@ def train_denoiser(
     unet = _initial(networks.unet, jax.random.key(settings.seed + 3))
     start = {"text_encoder": pretrained, "unet": unet}
     loss = diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks)))
-    steps, params = run.train(
-        "diffusion", start, "loss", loss=loss, load_batch=load_batch, preview=preview
-    )
-    preview(steps, params)
-    return params
+    return run.train("diffusion", start, "loss", loss=loss, load_batch=load_batch, preview=preview)

@@ -88,10 +88,7 @@ def _wooded(world: World, x, y, spacing: float):
 
 
 def _cloud_cover(world: World, x, y, spacing: float):
-    """Coverage 0..1 of the clouds at (x, y) in frame CONTINENT, and of their shadows.
-
-    Clear above the island.
-    """
+    """Coverage 0..1 of clouds, none over the island, and of their shadows; frame CONTINENT."""
     ox, oy = world.offsets[7]
     lx, ly = world.towards_light
     warp = noise.fractal(x * 0.5 + oy, y * 0.5 + ox, spacing)
