@@ -185,7 +185,7 @@ def test_one_prompt_is_text_to_image(model):
     ("prompts", "arguments", "message"),
     [
         ([], {}, "expected at least one, got none"),
-        ("a star", {}, "expected a list of texts"),
+        ("a star", {}, "expected a list of prompts"),
         (["a", " "], {}, "the prompt of level 1 is empty"),
         (["a", "abcdefghijk"], {}, "has 11 tokens, the model takes 6"),
         (["a"], {"steps": 5000}, "5000"),
