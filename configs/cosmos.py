@@ -1,15 +1,16 @@
-"""From a galaxy to a ladybug in twenty levels, each twice as deep, with the model that ships.
+"""From a galaxy to a ladybug in twenty levels, each at twice the magnification of the last, with
+the shipped model.
 
     pot-jax sample --config=configs/cosmos.py --workdir=runs/cosmos      (or tools/demo)
 
 2 CPU cores, 2 GiB of memory: half a minute to compile, half a minute to sample. Expected: twenty
 pictures of ten concepts, two levels each, whose overlaps agree to 55 dB or more after rounding to
-bytes, and a movie of 24 s.
+8 bits, and a movie of 24 s.
 """
 
 import ml_collections
 
-# Each concept far away and close, with its parent's colours named, as the model has learnt them.
+# Each concept, far away and close. Prompts name the parent's colours, as the training captions do.
 PROMPTS = [
     f"{words}, {view}"
     for words, views in (
@@ -44,7 +45,7 @@ PROMPTS = [
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what differs from the defaults."""
+    """Returns the settings that differ from the defaults."""
     return ml_collections.ConfigDict(
         {
             "prompts": tuple(PROMPTS),

@@ -1,12 +1,11 @@
-"""The paper's own settings (arXiv 2312.02149, sections 4.1 to 4.4 and 5), with the embedded model.
+"""The paper's own settings (arXiv 2312.02149, sections 4.1 to 4.4 and 5), with the shipped model.
 
     pot-jax sample --config=paper --workdir=runs/paper
 
-DDPM, 256 steps, factor 2 between levels, the plain average of all views (weight 1), z_T drawn for
-each level alone, the truncated Gaussian kernel, and, where a photograph is given
-(--photograph=picture.png), five Adam steps of rate 0.1 towards it at each step; none by default.
-The paper used a cascaded pixel model, so levels agree in pixels. Its guidance scale is not stated;
-4 is this model's own.
+DDPM, 256 steps, zoom factor 2, the plain average of all observations (weight 1), z_T drawn for each
+level alone, the truncated Gaussian kernel, and, with --photograph=picture.png, five Adam steps of
+rate 0.1 towards it at each step; there is no photograph by default. The paper used a cascaded pixel
+model, so levels agree in pixels. Its guidance scale is not stated; 4 is this model's default.
 
 Expected: FILL_IN
 """
@@ -16,7 +15,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns what differs from the defaults."""
+    """Returns the settings that differ from the defaults."""
     return ml_collections.ConfigDict(
         {
             "prompts": tuple(cosmos.PROMPTS[4:10]),

@@ -1,15 +1,14 @@
 """Settings: frozen dataclasses whose fields come from files, flags and Python, checked in one way.
 
     build(cls, data, path)   plain data -> cls: unknown names, old names, missing values
-    Settings.__post_init__   every field brought to its declared type, then `_check_ranges`
+    Settings.__post_init__   converts every field to its declared type, then `_check_ranges`
 
-Every message names the setting by its whole path ("loras[1].strength"). Without JAX, so that a
-mistake costs no import of it and a render worker starts at once.
+Every message names the setting by its full path ("loras[1].strength"). Does not import JAX, so that
+a mistake is reported, and a render worker starts, at once.
 """
 
 import contextlib
 import contextvars
-import copy
 import dataclasses
 import json
 import math
@@ -24,21 +23,21 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pot_jax.errors import UserError
 
 T = TypeVar("T")
-# Where the settings being built stand in the whole; None: they are built on their own, from Python.
+# The path of the settings being built; None: they are built on their own, from Python.
 _path: contextvars.ContextVar[str | None] = contextvars.ContextVar("path", default=None)
 
 _WORDS = {
     bool: "true or false",
     float: "a number",
     int: "a whole number",
-    str: "a text",
+    str: "a string",
     dict: "a group of settings",
     type(None): "null",
 }
 
 
 class Unfit(Exception):
-    """A value is not of the kind that it has to be; `place` says where in it ("[1]")."""
+    """A value is not of the declared type; `place` says where in it ("[1]")."""
 
     def __init__(self, expected: str, came: Any, place: str = ""):
         super().__init__(expected)
@@ -46,19 +45,19 @@ class Unfit(Exception):
 
 
 def require(ok: bool, name: str, expected: str, came: Any) -> None:
-    """Raises UserError naming the setting, what was expected and what came, unless `ok`."""
+    """Raises UserError, with the setting's name, what was expected and what came, unless `ok`."""
     if not ok:
         raise UserError(f"{name}: expected {expected}, got {reprlib.repr(came)}")
 
 
 def fitted(value: Any, kind: Any) -> Any:
-    """Returns `value` in the declared type `kind`: a number as float, a list as tuple.
+    """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
     Kinds: bool, int, float (finite), str, dict, Any, None, dataclasses, Literal, unions, tuples,
     and Annotated[int, range] or Annotated[float, "above 0"].
 
     Raises:
-      Unfit: it is of another kind.
+      Unfit: it is of another type.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -88,8 +87,7 @@ def fitted(value: Any, kind: Any) -> Any:
         raise Unfit("a finite number", value)
     if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         return operator.index(value)
-    right = isinstance(value, plain) if plain not in (int, float) else False
-    if not right:
+    if plain in (int, float) or not isinstance(value, plain):
         raise Unfit(described(kind), value)
     return value
 
@@ -111,7 +109,7 @@ def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
 
 
 def described(kind: Any) -> str:
-    """The kind in words, for "expected ..."."""
+    """Returns the type in words, for "expected ..."."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(described(one) for one in args)
@@ -131,7 +129,7 @@ class Settings:
     """Base of the frozen dataclasses that a user fills in."""
 
     GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
-    # Names of earlier versions -> today's; they go on working.
+    # Names of earlier versions -> today's; the old names still work.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self):
@@ -145,10 +143,10 @@ class Settings:
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        """Raises UserError where a value, of the right type, is out of its range."""
+        """Raises UserError if a value of the right type is out of its range."""
 
     def require(self, name: str, ok: bool, expected: str) -> None:
-        """Raises UserError for field `name`, by its whole path, unless `ok`."""
+        """Raises UserError for field `name`, by its full path, unless `ok`."""
         require(ok, self._named(name), expected, getattr(self, name))
 
     def _named(self, name: str) -> str:
@@ -156,47 +154,29 @@ class Settings:
         return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
 
 
-@contextlib.contextmanager
-def _at(path: str) -> Iterator[None]:
-    token = _path.set(path)
-    try:
-        yield
-    finally:
-        _path.reset(token)
-
-
 def defaults(cls: type) -> dict[str, Any]:
-    """The plain data of `cls` with nothing set; fields that must be given are left out."""
+    """Returns the default settings of `cls` as plain data, without fields that must be given."""
     data = {}
     kinds = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
-            data[field.name] = plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            data[field.name] = plain(field.default_factory())
-        elif dataclasses.is_dataclass(kinds[field.name]):
-            data[field.name] = defaults(kinds[field.name])
+        value, kind = field.default, kinds[field.name]
+        if dataclasses.is_dataclass(kind):
+            unset = value is dataclasses.MISSING
+            data[field.name] = defaults(kind) if unset else dataclasses.asdict(value)
+        elif value is not dataclasses.MISSING:
+            data[field.name] = value
     return data
 
 
-def plain(settings: Any) -> Any:
-    """Settings as plain data: groups as dicts, tuples as they are."""
-    if dataclasses.is_dataclass(settings):
-        return {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-    if isinstance(settings, tuple):
-        return tuple(plain(item) for item in settings)
-    return copy.deepcopy(settings)
-
-
 def to_dict(settings: Any) -> dict[str, Any]:
-    """The inverse of `build`, ready for JSON."""
-    return json.loads(json.dumps(plain(settings)))
+    """Returns settings as JSON data; `build` is the inverse."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
     """Lays `data` over `base`, both plain data of the settings `cls`; old names become today's.
 
-    The one check of unknown names, for files, flags, records and Python.
+    This is the only check of unknown names, for files, flags, records and Python.
 
     Raises:
       UserError: a name is unknown (the known ones are listed), given twice under two names, or a
@@ -204,7 +184,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     """
     if not isinstance(data, Mapping):
         raise UserError(
-            f"{path.rstrip('.') or 'the configuration'} must be a group of settings, got "
+            f"{path.rstrip('.') or 'the configuration'}: expected a group of settings, got "
             f"{reprlib.repr(data)}"
         )
     kinds = typing.get_type_hints(cls)
@@ -216,7 +196,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
             raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
         if name in given:
             raise UserError(
-                f"{path}{given[name]} and {path}{key} are one setting; give one of them"
+                f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
             )
         given[name] = key
         kind = kinds[name]
@@ -231,10 +211,10 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
 
 
 def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
-    """Builds settings from plain data; what is left out has its default.
+    """Builds settings from plain data; what is left out gets its default.
 
     Raises:
-      UserError: an unknown name, a missing value, or one of another kind or out of its range.
+      UserError: a name is unknown, or a value is missing, of another type or out of range.
     """
     data = overlay(cls, defaults(cls), data, path)
     kinds = typing.get_type_hints(cls)
@@ -250,8 +230,11 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
             value = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
         values[name] = value
-    with _at(path):
+    token = _path.set(path)
+    try:
         return cls(**values)
+    finally:
+        _path.reset(token)
 
 
 def todays_name(cls: type, name: str) -> str:
@@ -265,7 +248,7 @@ def todays_name(cls: type, name: str) -> str:
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two pieces of plain data differ: (path, ours, theirs), None for none."""
+    """Yields the leaves that differ as (path, ours, theirs); a missing leaf is None."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for key in sorted(ours.keys() | theirs.keys()):
             name = f"{path}.{key}" if path else key

@@ -1,9 +1,9 @@
 """The settings of a run: frozen and validated, and the files and records that hold them.
 
 A configuration is plain data: the defaults, overlaid by a file (`configs/*.py`, JSON, or the
-`config.json` of a run), by flags or by Python's keywords. It is turned at once into `RunSettings`;
-nothing after that reads loose keys. Facts that only the model knows (its size, its tokenizer's
-length) are checked by the pipelines. Without JAX: `--help` and a mistake cost no import of it.
+`config.json` of a run), by flags or by Python's keywords. It becomes `RunSettings` at once; nothing
+later reads single keys. What depends on the model (its size, its tokenizer's length) is checked by
+the pipelines. Does not import JAX, so that `--help` and errors in settings appear at once.
 """
 
 import contextlib
@@ -15,12 +15,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pot_jax.checks import Settings, build, overlay, to_dict
+from pot_jax.checks import Settings
 from pot_jax.errors import UserError, one_line, shown
 
-__all__ = ["build", "overlay", "to_dict"]
-
-# The names of the tables' rows, which are elsewhere because they need JAX; a test compares them.
+# The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
 SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
@@ -28,7 +26,7 @@ KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
-# Files that ship: a link to `configs/` in a checkout, a folder in a wheel.
+# The shipped configs: a link to `configs/` in a checkout, a folder in a wheel.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
@@ -41,10 +39,10 @@ class SamplerSettings(Settings):
     solver: Literal[SOLVERS] = "ddim"
     steps: int = 50
     guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
-    # How far guidance's gain in contrast is taken back, 0 to 1 (arXiv 2305.08891; 0.7 there).
+    # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: float = 0.0
-    eta: float = 0.0  # DDIM's noise: 0 none, 1 as much as DDPM
-    # Where blend and render happen; `delivery`: nowhere but in the delivered pictures.
+    eta: float = 0.0  # DDIM's noise: 0 is none, 1 is as much as DDPM's
+    # Where blend and render happen; `delivery`: only in the delivered pictures.
     space: Literal[SPACES] = "pixel"
     pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
     blend: Literal[BLENDS] = "laplacian"
@@ -67,15 +65,15 @@ class SamplerSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ZoomSettings(Settings):
-    """How the levels lie in each other."""
+    """How the levels lie within each other."""
 
     GROUP: ClassVar[str] = "zoom"
 
     zoom_factor: int = 2  # p: level i+1 shows a window 1/p as wide as level i
     height: int = 0  # of every picture, in pixels; 0 is the model's own size
     width: int = 0
-    # Per child, (down, right): its centre's offset from its parent's centre, in parent pixels; ()
-    # is the centre for all.
+    # For each level but the widest, (down, right): its centre's offset from its parent's centre,
+    # in parent pixels; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
 
     def _check_ranges(self):
@@ -90,7 +88,7 @@ class PhotographSettings(Settings):
 
     GROUP: ClassVar[str] = "photograph"
 
-    path: str = ""  # none when empty
+    path: str = ""  # empty: no photograph
     level: int = 0
     method: Literal[PHOTOGRAPH_METHODS] = "project"
 
@@ -106,7 +104,7 @@ class LoraSettings(Settings):
 
     path: str = ""
     strength: float = 1.0
-    sha256: str = ""  # of the file: checked where it is given, and always recorded
+    sha256: str = ""  # of the file: checked if given, and always recorded
 
     def _check_ranges(self):
         self.require("path", bool(self.path), "a file")
@@ -114,11 +112,11 @@ class LoraSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingSettings(Settings):
-    """A textual inversion joined to the model."""
+    """A textual inversion added to the model's tokenizer and text encoder."""
 
     GROUP: ClassVar[str] = "embeddings"
 
-    token: str = ""  # the word for it in prompts; when empty, the file's own
+    token: str = ""  # the word for it in prompts; empty: the file's own
     path: str = ""
     sha256: str = ""  # as above
 
@@ -128,14 +126,14 @@ class EmbeddingSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class UpscalerSettings(Settings):
-    """How a delivered zoom is upscaled; the numbers are those of diffusers' pipeline."""
+    """How a delivered zoom is upscaled; the defaults are those of diffusers' pipeline."""
 
     GROUP: ClassVar[str] = "upscaler"
 
-    path: str = ""  # the upscaler's model folder; empty: the pictures stay as they are
+    path: str = ""  # the upscaler's model folder; empty: no upscaling
     steps: int = 75
     guidance_scale: float = 9.0
-    noise_level: int = 20  # a timestep: how much of the small pictures may be drawn anew
+    noise_level: int = 20  # a timestep: how much of the small pictures may be redrawn
     solver: Literal[SOLVERS] = "ddim"
     rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
@@ -152,7 +150,7 @@ class MovieSettings(Settings):
 
     GROUP: ClassVar[str] = "movie"
 
-    seconds_per_level: float = 1.5  # the time in which the view shrinks by the zoom factor
+    seconds_per_level: float = 1.5  # the time in which the view becomes p times narrower
     fps: int = 30
     size: int = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
@@ -165,29 +163,29 @@ class MovieSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class OwnPartSettings(Settings):
-    """A function that a run took from Python instead of a part by name."""
+    """A Python function that a run used instead of a named part."""
 
     GROUP: ClassVar[str] = "own_parts"
 
     part: Literal["solver", "blend", "agreement", "guidance"]
     name: str  # its module and qualified name
-    sha256: str = ""  # of its source; empty where there is none to read, so that it is not checked
+    sha256: str = ""  # of its source; empty if it cannot be read, and then it is not checked
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings(Settings):
-    """Everything that decides a run, and what its files look like."""
+    """Everything that decides a run and its files."""
 
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"stacks": "num_samples"}
 
     # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
     model: str = "cosmos64"
-    variant: str = ""  # which copy of its weights ("fp16"); empty: the plain one, or the only one
+    variant: str = ""  # which copy of its weights ("fp16"); empty: the plain copy, or the only one
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
-    tokenizer: str = ""  # folder of a tokenizer to take instead of the model's own
-    # What the weights predict, instead of what the model says or, in a file of SD 2.x, leaves open.
+    tokenizer: str = ""  # folder of a tokenizer to use instead of the model's own
+    # What the weights predict, if it is not what the model says; an SD 2.x file does not say it.
     prediction_type: Literal[("", *PREDICTION_TYPES)] = ""
-    allow_pickle: bool = False  # read a pickled checkpoint (.ckpt), running nothing in it
+    allow_pickle: bool = False  # read a pickled checkpoint (.ckpt); none of its code is run
     loras: tuple[LoraSettings, ...] = ()
     embeddings: tuple[EmbeddingSettings, ...] = ()
     prompts: tuple[str, ...] = ()  # one per level, widest first
@@ -196,11 +194,11 @@ class RunSettings(Settings):
     num_samples: int = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: int = 25  # steps between saved states; 0 never
     decode_rows: int = 8  # pictures decoded at a time on each device
-    sampler: SamplerSettings = dataclasses.field(default_factory=SamplerSettings)
-    zoom: ZoomSettings = dataclasses.field(default_factory=ZoomSettings)
-    photograph: PhotographSettings = dataclasses.field(default_factory=PhotographSettings)
-    upscaler: UpscalerSettings = dataclasses.field(default_factory=UpscalerSettings)
-    movie: MovieSettings = dataclasses.field(default_factory=MovieSettings)
+    sampler: SamplerSettings = SamplerSettings()
+    zoom: ZoomSettings = ZoomSettings()
+    photograph: PhotographSettings = PhotographSettings()
+    upscaler: UpscalerSettings = UpscalerSettings()
+    movie: MovieSettings = MovieSettings()
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
     def _check_ranges(self):
@@ -212,14 +210,14 @@ class RunSettings(Settings):
 
 
 def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Returns the prompts as a tuple, or raises UserError: at least one, none empty."""
+    """Returns the prompts as a tuple; raises UserError if there are none, or one is empty."""
     if isinstance(prompts, str):
-        raise UserError("prompts: expected a list of texts, one per level, got one text")
+        raise UserError("prompts: expected a list of prompts, one per level, got one string")
     if not len(prompts):
-        raise UserError("prompts: expected at least one, got none; give one text per zoom level")
+        raise UserError("prompts: expected at least one, got none; give one prompt per zoom level")
     for level, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip():
-            raise UserError(f"prompts: the prompt of level {level} is empty; give it a text")
+            raise UserError(f"prompts: the prompt of level {level} is empty; write one")
     return tuple(prompts)
 
 
@@ -227,7 +225,7 @@ def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
 
 FORMAT = 2
 
-# Every default of format 1, which no record of that format needs to state.
+# Every default of format 1, which records of that format may omit.
 _DEFAULTS_1 = json.loads("""{
   "model": "cosmos64", "variant": "", "dtype": "float32", "tokenizer": "", "prediction_type": "",
   "allow_pickle": false, "loras": [], "embeddings": [], "prompts": [], "negative_prompt": "",
@@ -244,7 +242,7 @@ _DEFAULTS_1 = json.loads("""{
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 (to version 0.1): defaults not stated, stacks for samples, no digest of the run."""
+    """Upgrades format 1 (to version 0.1): no defaults, stacks for samples, no digests."""
     config = {**_DEFAULTS_1, **record["config"]}
     for group, usual in _DEFAULTS_1.items():
         if isinstance(usual, dict) and isinstance(config[group], dict):
@@ -264,11 +262,12 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
       place: the file, for messages.
 
     Raises:
-      UserError: it is no record of a run, or one of a later version.
+      UserError: it is not the record of a run, or a later version wrote it.
     """
     record, number = dict(record), record.get("format", 1)
     if not isinstance(record.get("config"), dict):
-        raise UserError(f"{place} is not of a run of pot-jax sample: it has no settings in it")
+        problem = "is not the record of a `pot-jax sample` run: it contains no settings"
+        raise UserError(f"{place} {problem}")
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
             f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
@@ -283,15 +282,16 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def read(path: str, folder: str = "") -> dict[str, Any]:
-    """Reads a configuration file: plain data, to be laid over the defaults.
+    """Reads a configuration file, as plain data to be laid over the defaults.
 
     Args:
-      path: a `.py` file that defines `get_config()`, and may import its siblings by their bare
-        names; a `.json` file, which is data only; or the short name of a file that ships.
-      folder: of `configs/`, where short names are looked up.
+      path: a `.py` file that defines `get_config()`, and may import other files in its folder by
+        name; a `.json` file, which is data only; or the name of a shipped config.
+      folder: the folder in `configs/` where shipped configs are looked up; "" is sampling's, whose
+        runs' records are configurations too.
 
     Raises:
-      UserError: the file is missing, of another kind, raises, or holds no configuration.
+      UserError: the file is missing, of another kind, raises, or contains no configuration.
     """
     file = _find(path, CONFIGS / folder)
     if file.suffix == ".json":
@@ -299,14 +299,14 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
-        if isinstance(data, dict) and isinstance(data.get("config"), dict):
+        if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
-            data, given = record["config"], record["identity"] or {}
+            data, given = record["config"], record.get("identity") or {}
             photograph = "photograph" in given and not data["photograph"]["path"]
             if photograph or "given latents" in given:
                 what = "a photograph" if photograph else "latents"
                 raise UserError(
-                    f"--config: {path} is of a run with {what} given as an array; repeat it with "
+                    f"--config: {path}: the run used {what} given as an array; run it again with "
                     "pot_jax.sample(..., workdir=...)"
                 )
     elif file.suffix == ".py":
@@ -315,8 +315,13 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
         raise UserError(f"--config: expected a .py or .json file, got {path!r}")
     data = data.to_dict() if hasattr(data, "to_dict") else data  # an ml_collections.ConfigDict
     if not isinstance(data, dict):
-        raise UserError(f"--config: {path} holds {type(data).__name__}, expected settings by name")
+        raise UserError(f"--config: expected settings by name in {path}, got {type(data).__name__}")
     return data
+
+
+def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
+    """Returns the names of the shipped configs in a folder of `configs/`."""
+    return sorted(file.stem for file in (CONFIGS / folder).glob("*.py"))
 
 
 def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
@@ -325,8 +330,8 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
         return file
     if (shipped / f"{path}.py").is_file():
         return shipped / f"{path}.py"
-    names = ", ".join(sorted(file.stem for file in shipped.glob("*.py")))
-    raise UserError(f"--config: no file {path!r}, and none of that name ships (there are: {names})")
+    known = f"(shipped: {', '.join(shipped_names(shipped))})"
+    raise UserError(f"--config: no file {path!r} and no shipped config of that name {known}")
 
 
 def _run(file: pathlib.Path) -> Any:
@@ -348,7 +353,7 @@ def _run(file: pathlib.Path) -> Any:
 
 @contextlib.contextmanager
 def _siblings(folder: pathlib.Path) -> Iterator[None]:
-    """Lets files of `folder` import each other by bare names, and forgets them afterwards."""
+    """Lets files of `folder` import each other by name, and forgets them afterwards."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can correct this", and how messages quote what came."""
+"""The exception that means "the user can correct this", and how messages quote other texts."""
 
 
 class UserError(ValueError):
@@ -13,14 +13,14 @@ _LONGEST = 200  # characters of a foreign text that a message quotes
 
 
 def shown(text: object) -> str:
-    """A foreign text, safe to print inside a one-line message: escaped where needed, cut short."""
+    """Returns `text` in a form safe for a one-line message: escaped if needed, and truncated."""
     text = str(text)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what another library says in `error`, or the name of its class."""
+    """Returns the first line of another library's message in `error`, or the name of its class."""
     return (
         shown(next((line for line in str(error).splitlines() if line.strip()), ""))
         or type(error).__name__

@@ -16,41 +16,34 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import defaults, todays_name
+from pot_jax.checks import build, defaults, overlay, todays_name
 from pot_jax.errors import UserError, one_line
 
-# Flags of every command that loads a model, and the settings they stand for.
+# Settings that every command which loads a model has as short flags -> help.
 LOADING_FLAGS = {
-    "tokenizer": ("tokenizer", "folder of a tokenizer, for a checkpoint file that has none"),
-    "prediction_type": (
-        "prediction_type",
-        "what the weights predict: epsilon, v_prediction or sample (default: the model's own)",
-    ),
+    "tokenizer": "folder of a tokenizer, for a checkpoint file without one",
+    "prediction_type": "what the weights predict: epsilon, v_prediction or sample (default: the "
+    "model's own)",
 }
-# Short flags of `sample` and the settings they stand for.
+# Settings that are short flags of `sample`, by the last part of their names -> help.
 SHORT_FLAGS = {
-    "model": (
-        "model",
-        "a model folder, a checkpoint file, a shipped model's name, or a hub's owner/name@revision",
-    ),
-    "variant": ("variant", "which copy of the model's weights, such as fp16"),
-    "dtype": ("dtype", "of the networks: float32, bfloat16 or float16"),
+    "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
+    "variant": "which copy of the model's weights, such as fp16",
+    "dtype": "dtype of the networks: float32, bfloat16 or float16",
     **LOADING_FLAGS,
-    "negative_prompt": ("negative_prompt", "what guidance leads away from"),
-    "seed": ("seed", "of all noise"),
-    "num_samples": ("num_samples", "zooms sampled together, with seeds seed, seed + 1, ..."),
-    "stacks": ("num_samples", "an earlier name of --num_samples"),
-    "zoom_factor": ("zoom.zoom_factor", "level i+1 shows a window 1/p as wide as level i"),
-    "steps": ("sampler.steps", "denoising steps"),
-    "solver": ("sampler.solver", "ddpm, ddim, euler, euler_ancestral, dpmpp_2m or lcm"),
-    "guidance_scale": ("sampler.guidance_scale", "s in u + s (c - u); 1 is no guidance"),
-    "guidance_rescale": ("sampler.guidance_rescale", "0 to 1: takes guidance's contrast back"),
-    "space": ("sampler.space", "where levels are made to agree: pixel, latent or delivery"),
-    "blend": ("sampler.blend", "laplacian, average, iterative, gradient or none"),
-    "photograph": ("photograph.path", "a picture that level photograph.level has to agree with"),
-    "upscaler": ("upscaler.path", "model folder of an x4 upscaler for the finished zoom"),
+    "negative_prompt": "what guidance steers the pictures away from",
+    "seed": "seed of all noise",
+    "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
+    "zoom.zoom_factor": "level i+1 shows a window 1/p as wide as level i",
+    "sampler.steps": "denoising steps",
+    "sampler.solver": ", ".join(config.SOLVERS),
+    "sampler.guidance_scale": "s in u + s (c - u); 1 is no guidance",
+    "sampler.guidance_rescale": "0 to 1: how much of the contrast added by guidance is removed",
+    "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
+    "sampler.blend": ", ".join(config.BLENDS),
+    "photograph.path": "a picture that one level (photograph.level) has to agree with",
+    "upscaler.path": "model folder of an x4 upscaler for the finished zoom",
 }
-
 _HELP = {"-h", "-help", "--help"}
 # Flags of `sample` that may be given several times.
 ADAPTER_FLAGS = {
@@ -60,31 +53,32 @@ ADAPTER_FLAGS = {
 
 
 def sample(arguments: Sequence[str]) -> None:
-    """Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
+    """Samples a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, config.RunSettings)
-    _define_text(values, "workdir", "folder that the run leaves its files in")
+    _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_enum(
         "devices", None, ("cpu", "gpu", "tpu"), "platform (default: the best)", flag_values=values
     )
     flags.DEFINE_bool(
-        "distributed", False, "one process of a multi-host job (jax.distributed)", values
+        "distributed", False, "run as one process of a multi-host job (jax.distributed)", values
     )
-    for name, (_, text) in SHORT_FLAGS.items():
-        _define_text(values, name, text)
+    for setting, text in SHORT_FLAGS.items():
+        _define_text(values, _flag(setting), text)
+    for old, new in config.RunSettings.OLD_NAMES.items():
+        _define_text(values, old, f"an earlier name of --{new}")
     _define_allow_pickle(values)
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
-    given = {}
-    for name, (setting, _) in SHORT_FLAGS.items():
-        if values[name].present:
-            if setting in given:
-                raise UserError(
-                    f"--{given[setting]} and --{name} are one setting; give one of them"
-                )
-            given[setting] = name
-            _override(values.config, setting, values[name].value)
+    for old, new in config.RunSettings.OLD_NAMES.items():
+        if values[old].present and values[new].present:
+            raise UserError(f"--{new} and --{old} are the same setting; give one of them")
+        if values[old].present:
+            _override(values.config, new, values[old].value)
+    for setting in SHORT_FLAGS:
+        if values[_flag(setting)].present:
+            _override(values.config, setting, values[_flag(setting)].value)
     if values["allow_pickle"].present:
         values.config.allow_pickle = values.allow_pickle
     if prompts:
@@ -93,12 +87,12 @@ def sample(arguments: Sequence[str]) -> None:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
         values.config.embeddings = tuple(map(_embedding, values.embedding))
-    settings = config.build(config.RunSettings, values.config.to_dict())
+    settings = build(config.RunSettings, values.config.to_dict())
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
         raise UserError(
-            f"own_parts: this run took {settings.own_parts[0].name} from Python for its "
-            f"{settings.own_parts[0].part}; repeat it with pot_jax.sample(..., workdir=...)"
+            f"own_parts: this run used the Python function {settings.own_parts[0].name} as its "
+            f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
     folder = _required(values, "workdir", "runs/mine")
 
@@ -139,7 +133,7 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
 
 
 def render(arguments: Sequence[str]) -> None:
-    """Make the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
+    """Makes the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
     values = flags.FlagValues()
     movie = config.MovieSettings()
     _define_text(values, "workdir", "folder of a run")
@@ -147,7 +141,7 @@ def render(arguments: Sequence[str]) -> None:
     flags.DEFINE_float(
         "seconds_per_level", movie.seconds_per_level, "time per zoom factor", flag_values=values
     )
-    flags.DEFINE_integer("fps", movie.fps, "frames a second", flag_values=values)
+    flags.DEFINE_integer("fps", movie.fps, "frames per second", flag_values=values)
     flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)
     flags.DEFINE_string("direction", movie.direction, "in, out or both", values)
     _no_positionals("render", _parse("render", values, arguments))
@@ -166,7 +160,7 @@ def render(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Measure a finished run's pictures again: pot-jax evaluate --workdir=runs/mine"""
+    """Measures how well a finished run's levels agree: pot-jax evaluate --workdir=runs/mine"""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of a run")
     _no_positionals("evaluate", _parse("evaluate", values, arguments))
@@ -178,7 +172,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Keep a model ready to start: pot-jax convert path/to/model path/to/kept"""
+    """Converts a model for faster starts: pot-jax convert path/to/model path/to/kept"""
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
     _define_loading(values)
@@ -193,7 +187,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Write a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
+    """Writes a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
     values = flags.FlagValues()
     _define_loading(values)
     source, target = _two_paths("export", _parse("export", values, arguments))
@@ -206,21 +200,21 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
-    from pot_jax.training.settings import TrainSettings
+    """Trains the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
+    from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, TrainSettings, "train", required="cosmos64")
+    arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _no_positionals("train", _parse("train", values, arguments))
-    settings = config.build(TrainSettings, values.config.to_dict())
+    settings = build(TrainSettings, values.config.to_dict())
     folder = _required(values, "workdir", "runs/training")
 
     from pot_jax.training import train as training
 
-    # By force: libraries imported by now have put handlers of their own there.
+    # By force: libraries imported by now have installed their own handlers.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it writes
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it writes
     training.train(settings, folder)
 
 
@@ -230,7 +224,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command; returns the process's exit code: 0, or 2 for a user's mistake."""
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if len(argv) >= 2 else 2
@@ -246,12 +240,14 @@ def main(argv: Sequence[str]) -> int:
     except (UserError, flags.Error) as error:
         return _mistake(str(error))
     except KeyboardInterrupt:
-        return _mistake("stopped; the same command resumes from the last saved state", code=130)
+        resumes = argv[1] in ("sample", "train")
+        how = "; the same command resumes from the last saved state" if resumes else ""
+        return _mistake(f"stopped{how}", code=130)
     return 0
 
 
 def run() -> None:
-    """The entry point of `pot-jax`."""
+    """Runs the command of `sys.argv`; the entry point of `pot-jax`."""
     sys.exit(main(sys.argv))
 
 
@@ -271,28 +267,32 @@ def _usage() -> str:
     )
 
 
+def _flag(setting: str) -> str:
+    return setting.removesuffix(".path").rpartition(".")[2]
+
+
 def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
 
 
 def _define_allow_pickle(values: flags.FlagValues) -> None:
-    text = "read a pickled checkpoint (.ckpt) too; nothing in it is run"
+    text = "read a pickled checkpoint (.ckpt) too; none of its code is run"
     flags.DEFINE_bool("allow_pickle", False, text, values)
 
 
 def _define_loading(values: flags.FlagValues) -> None:
-    for name, (_, text) in LOADING_FLAGS.items():
+    for name, text in LOADING_FLAGS.items():
         _define_text(values, name, text)
     _define_allow_pickle(values)
 
 
 def _loading(values: flags.FlagValues) -> dict:
-    """The arguments of `load` that the flags of `_define_loading` stand for."""
+    """Returns the arguments of `load` that the flags of `_define_loading` give."""
     return {name: values[name].value for name in (*LOADING_FLAGS, "allow_pickle")}
 
 
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
-    """Parses flags; returns what is not a flag."""
+    """Parses flags; returns the arguments that are not flags."""
     if _HELP & set(arguments):
         raise _Help(f"{COMMANDS[command].__doc__}\n{values.get_help()}")
     return values(["pot-jax", *arguments])[1:]
@@ -308,20 +308,13 @@ def _define_config(
     values: flags.FlagValues,
     arguments: Sequence[str],
     cls: type,
-    folder: str = "",
+    read: Callable[[str], dict] = config.read,
     required: str = "",
 ) -> list[str]:
-    """Defines --config.KEY flags for the settings `cls`, --config's file over their defaults.
+    """Defines --config.KEY flags for the settings `cls`, with --config's file over their defaults.
 
-    Args:
-      values: where the flags are defined.
-      arguments: of the command.
-      cls: the settings.
-      folder: of `configs/`, for short names.
-      required: an example for --config, where it has to be given.
-
-    Returns:
-      The other arguments.
+    `read` reads the file that --config names; `required` is an example for --config, if it has to
+    be given. Returns the other arguments.
     """
     rest, path = [], None
     arguments = list(arguments)
@@ -338,16 +331,22 @@ def _define_config(
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = config.overlay(cls, defaults(cls), config.read(path, folder) if path else {})
+    data = overlay(cls, defaults(cls), read(path) if path else {})
+    shipped = ", ".join(config.shipped_names("train" if required else ""))
+    example = "diffusion.optimization.steps" if required else "sampler.steps"
+    text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "
+    text += f"--config.{example}=64 overrides one value"
     try:
         config_flags.DEFINE_config_dict(
             "config",
             ml_collections.ConfigDict(data),
+            help_string=text,
             flag_values=values,
             sys_argv=["pot-jax", *rest],
         )
     except (AttributeError, KeyError) as error:  # an override of a key that does not exist
         raise UserError(f"unknown setting in a --config.key flag: {one_line(error)}") from error
+    values["config"].default_as_str = None  # --help would print all settings
     return rest
 
 
@@ -377,7 +376,7 @@ def _embedding(text: str) -> dict:
 
 
 def _file_and_rest(text: str) -> tuple[str, str]:
-    """Cuts "file.safetensors:rest"; there may be colons in the path, too."""
+    """Splits "file.safetensors:rest"; the path may contain colons, too."""
     path, mark, rest = text.rpartition(".safetensors:")
     return (path + mark[:-1], rest) if mark else (text, "")
 

@@ -48,13 +48,13 @@ def test_whole_numbers_serve_as_numbers():
         ({"sampler": {"guidance_rescale": 1.5}}, "guidance_rescale"),
         ({"sampler": {"guidance_scale": "high"}}, "guidance_scale"),
         ({"sampler": {"guidence": 3}}, "unknown setting 'sampler.guidence'; known: solver, steps"),
-        ({"sampler": 3}, "sampler must be a group of settings"),
-        ({"stacks": 2, "num_samples": 2}, "stacks and num_samples are one setting"),
+        ({"sampler": 3}, "sampler: expected a group of settings, got 3"),
+        ({"stacks": 2, "num_samples": 2}, "stacks and num_samples are the same setting"),
         ({"zoom": {"zoom_factor": 1}}, "zoom.zoom_factor: expected a whole number >= 2, got 1"),
         ({"zoom": {"placement": [[1, 2, 3]]}}, "placement[0]: expected 2 values"),
         ({"zoom": {"placement": "centre"}}, "zoom.placement: expected a list"),
         ({"loras": "a.safetensors"}, "loras: expected a list, got 'a.safetensors'"),
-        ({"loras": ["a"]}, "loras[0] must be a group of settings, got 'a'"),
+        ({"loras": ["a"]}, "loras[0]: expected a group of settings, got 'a'"),
         ({"loras": [{"file": "a"}]}, "unknown setting 'loras[0].file'; known: path, strength"),
         ({"loras": [{"strength": 1.0}]}, "loras[0].path: expected a file, got ''"),
         (
@@ -65,7 +65,7 @@ def test_whole_numbers_serve_as_numbers():
         ({"photograph": {"method": "sgd"}}, "photograph.method: expected one of"),
         ({"movie": {"fps": 0}}, "movie.fps"),
         ({"seed": -1}, "seed: expected 0 to"),
-        ({"prompts": ["a", 3]}, "prompts[1]: expected a text, got 3"),
+        ({"prompts": ["a", 3]}, "prompts[1]: expected a string, got 3"),
         ({"dtype": "int8"}, "dtype: expected one of float32, bfloat16, float16"),
         ({"colour": "red"}, "unknown setting 'colour'"),
     ],
@@ -92,7 +92,7 @@ def test_files(tmp_path):
     ("name", "text", "message"),
     [
         ("a.json", "{", "is not JSON"),
-        ("a.json", "[1]", "holds list"),
+        ("a.json", "[1]", "expected settings by name in"),
         ("a.py", "x = 1", "defines no get_config()"),
         ("a.yaml", "x: 1", "expected a .py or .json file"),
         ("missing.json", None, "no file"),
@@ -154,6 +154,19 @@ def test_a_record_is_a_configuration(tmp_path):
     settings = checks.build(config.RunSettings, data)
     assert (settings.num_samples, settings.sampler.steps) == (2, 3)
     assert settings.sampler.blend_weight == 0.3, "a default of that time, stated"
+
+
+def test_only_samplings_records_are_upgraded(tmp_path):
+    record = {"format": 99, "config": {"seed": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert config.read(str(tmp_path / "config.json"), "train") == record
+
+
+def test_a_record_of_a_training_is_one_line_for_sampling(tmp_path):
+    record = {"format": 2, "config": {"name": "cosmos64"}, "version": "0.1", "code": None}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="unknown setting 'name'"):
+        checks.build(config.RunSettings, config.read(str(tmp_path / "config.json")))
 
 
 def test_a_record_of_a_later_version_is_refused():

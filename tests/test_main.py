@@ -243,7 +243,7 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
         (["render", "what"], "render takes flags only"),
         (
             ["sample", "a", "--workdir=w", "--stacks=2", "--num_samples=3"],
-            "are one setting; give one",
+            "are the same setting; give one",
         ),
         (
             ["sample", "a", "--workdir=w", "--seed=4294967295", "--stacks=2"],
@@ -274,7 +274,21 @@ def test_a_folder_with_other_files_is_left_alone(folder, tmp_path, capsys):
 @pytest.mark.parametrize("command", ["--help", *(f"{name} --help" for name in main.COMMANDS)])
 def test_help(command, capsys):
     assert run(*command.split()) == 0
-    assert "pot-jax" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "pot-jax" in out
+    assert "ConfigDict" not in out, "no dump of every setting"
+    assert "!!python" not in out, "no dump of every setting"
+
+
+@pytest.mark.parametrize(("command", "resumes"), [("sample", True), ("evaluate", False)])
+def test_ctrl_c_says_whether_the_command_resumes(command, resumes, capsys, monkeypatch):
+    def stop(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.COMMANDS, command, stop)
+    assert run(command) == 130
+    rest = "; the same command resumes from the last saved state" if resumes else ""
+    assert capsys.readouterr().err == f"pot-jax: stopped{rest}\n"
 
 
 def test_a_zoom_from_python_is_saved_whole(tmp_path):

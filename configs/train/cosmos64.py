@@ -1,14 +1,14 @@
-"""cosmos64, the model that ships in the repository: 64 px, latents 16 x 16 x 4.
+"""cosmos64, the shipped model: 64 px, latents 16 x 16 x 4.
 
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 
-Hardware: 2 CPU cores, 8 GiB of memory. One device per core is 5 to 25 % faster than one device on
+Hardware: 2 CPU cores, 8 GiB of memory. One device per core is 5% to 25% faster than one device on
 both: XLA_FLAGS=--xla_force_host_platform_device_count=2.
-Time: 104 minutes (rendering 4, autoencoder 18, text encoder 2, denoiser 80). The clock ends the
-long phases, with the learning rate decayed; on a faster machine their `steps` end them.
+Time: 104 minutes (rendering 4, autoencoder 18, text encoder 2, denoiser 80). Long phases end after
+`minutes`, or on a faster machine after `steps`; either way the learning rate has decayed to zero.
 Result: `runs/cosmos64/model` in diffusers' layout, 6.8 M parameters. Autoencoder: 28.0 dB on
-held-out renders. `tools/score_model --zooms=6`: concept 98.1 % (renders 99.8 %), attributes 86.7 %
-(98.8 %).
+held-out renders. `tools/score_model --zooms=6`: concept 98.1% (renders 99.8%), attributes 86.7%
+(98.8%).
 """
 
 import ml_collections
@@ -33,14 +33,14 @@ def get_config() -> ml_collections.ConfigDict:
             "tokenizer": {"vocabulary": 1024, "length": 32},
             "autoencoder": {
                 "model": {
-                    # Eight channels a group: room for the carriers of `initialise_carriers`.
+                    # Eight channels per group: room for the carriers of `initialise_carriers`.
                     "block_out_channels": [32, 32, 64],
                     "layers_per_block": 1,
                     "latent_channels": 4,
                     "norm_num_groups": 4,
                 },
                 "loss": {"edges": 0.5, "colour": 1.0, "kl": 3e-4, "zoom": 0.25},
-                # Muon: 24.8 dB after 300 steps, where Adam (1.5e-3) has 22.7.
+                # Muon: 24.8 dB after 300 steps, where Adam (1.5e-3) reaches 22.7.
                 "optimization": {
                     "optimizer": "muon",
                     "batch_size": 8,
@@ -80,7 +80,7 @@ def get_config() -> ml_collections.ConfigDict:
                     "use_linear_projection": True,
                 },
                 "optimization": {
-                    # Muon: after 300 steps of 32 a loss of 0.421, where Adam (1.2e-3) has 0.470. It
+                    # Muon: after 300 steps of 32 a loss of 0.421; Adam (1.2e-3) reaches 0.470. It
                     # adds a fixed time to every step, so the batch is larger.
                     "optimizer": "muon",
                     "batch_size": 64,

@@ -1,11 +1,12 @@
-"""cosmos64 for one large GPU: up to twice as wide, with many times as many examples.
+"""cosmos64 for one large GPU: up to twice as wide, with many times more examples.
 
   pot-jax train --config=configs/train/cosmos64_gpu.py --workdir=runs/cosmos64_gpu
 
 Hardware: one H100 or H200 with 16 CPU cores, in bfloat16.
 Time: under 25 minutes (rendering 2, autoencoder 6, text encoder 1, denoiser 14).
 Result: `runs/cosmos64_gpu/model` in diffusers' layout, 38 MB in float16.
-Not run at full length yet; the model that ships is from `cosmos64.py`, on two CPU cores.
+This config has not been run to its end yet. The shipped model was trained with `cosmos64.py` on two
+CPU cores.
 """
 
 import cosmos64

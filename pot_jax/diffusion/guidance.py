@@ -1,9 +1,9 @@
-"""How a prompt leads: from predictions with and without it to the one that the step takes.
+"""Guidance: combines the predictions with and without the prompt into the one that a step uses.
 
 Symbols: c and u the conditional and unconditional predictions, [..., H, W, C] float32; s the
-guidance scale. A guidance may hand on two predictions: the one for the clean estimate, and the one
-whose noise is put back (CFG++ takes u for that); and it may remember (momentum). What it remembers
-belongs to the sampler's state.
+guidance scale. A guidance may return two predictions: one for the clean estimate, and one whose
+noise is put back (CFG++ uses u for that); and it may keep a memory (momentum), which is part of
+the sampler's state.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ import jax.numpy as jnp
 
 
 class Numbers(NamedTuple):
-    """The numbers of a guidance: scalars, traced, so that a sweep compiles once."""
+    """The numeric settings of a guidance: traced scalars, so that a sweep compiles once."""
 
     scale: Any  # s
-    rescale: Any  # 0 to 1: how far the gain in contrast is taken back
+    rescale: Any  # 0 to 1: how much of the added contrast is removed
 
 
 class Guided(NamedTuple):
-    """The predictions that a guidance hands on."""
+    """The predictions that a guidance returns."""
 
     prediction: jax.Array  # for the clean estimate
-    renoise: jax.Array | None  # whose noise the solver puts back; None: the same
+    renoise: jax.Array | None  # whose noise the solver puts back; None: `prediction`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ def guide(
       unconditional: u, [..., H, W, C].
       conditional: c, of the same shape.
       guidance_scale: s.
-      rescale: how far the result's deviation over each picture is brought back to c's, 0 (not at
-        all) to 1. Guidance increases it, most of all with zero terminal SNR, and pictures come out
-        too bright (arXiv 2305.08891, section 3.4, which takes 0.7).
+      rescale: how far the result's standard deviation over each picture is brought back to c's,
+        0 (not at all) to 1. Guidance increases it, most of all with zero terminal SNR, and makes
+        pictures too bright (arXiv 2305.08891, section 3.4, which uses 0.7).
     """
     guided = unconditional + guidance_scale * (conditional - unconditional)
     plain, spread = (jnp.std(x, axis=(-3, -2, -1), keepdims=True) for x in (conditional, guided))
-    # Where nothing varies there is no gain to take back, and no 0 / 0 either.
+    # Where nothing varies there is nothing to rescale; this also avoids 0 / 0.
     ratio = jnp.where(spread > 0, plain / jnp.where(spread > 0, spread, 1.0), 1.0)
     return guided * (rescale * ratio + (1.0 - rescale))
 

@@ -1,4 +1,4 @@
-"""From the network's output to a clean estimate.
+"""Converts the network's output to a clean estimate.
 
     z = alpha x0 + sigma eps,    v = alpha eps - sigma x0,    alpha^2 + sigma^2 = 1
 
@@ -23,7 +23,7 @@ _CLEAN = {
     "sample": lambda clean, z, alpha, sigma: clean,
 }
 
-# prediction type -> fn(x0, eps, alpha, sigma) -> what the network should have said
+# prediction type -> fn(x0, eps, alpha, sigma) -> what the network should have predicted
 _TARGET = {
     "epsilon": lambda clean, eps, alpha, sigma: eps,
     "v_prediction": lambda clean, eps, alpha, sigma: alpha * eps - sigma * clean,
@@ -34,30 +34,30 @@ _TARGET = {
 def clean_from_prediction(
     prediction: jax.Array, z: jax.Array, alpha, sigma, prediction_type: str
 ) -> jax.Array:
-    """The estimate of x0 that a prediction implies.
+    """Returns the estimate of x0 that a prediction implies.
 
     Args:
       prediction: the network's (guided) output, shaped like `z`.
       z: what the network saw, at signal `alpha` and noise `sigma`.
-      alpha: the step's signal scale; must not be 0 for `epsilon`.
+      alpha: the step's signal scale; not 0 for `epsilon`.
       sigma: the step's noise scale.
       prediction_type: "epsilon", "v_prediction" (arXiv 2202.00512, section 4) or "sample".
 
     Raises:
-      UserError: an unknown prediction type.
+      UserError: the prediction type is unknown.
     """
     return _look_up(_CLEAN, prediction_type)(prediction, z, alpha, sigma)
 
 
 def prediction_target(clean: jax.Array, eps: jax.Array, alpha, sigma, prediction_type: str):
-    """What the network should output for alpha x0 + sigma eps: the target of training."""
+    """Returns the training target: what the network should output for alpha x0 + sigma eps."""
     return _look_up(_TARGET, prediction_type)(clean, eps, alpha, sigma)
 
 
 def _look_up(table: dict[str, Callable], prediction_type: str) -> Callable:
     if prediction_type not in table:
         raise UserError(
-            f"prediction_type must be one of {', '.join(table)}; got {prediction_type!r}"
+            f"prediction_type: expected one of {', '.join(table)}, got {prediction_type!r}"
         )
     return table[prediction_type]
 
@@ -68,10 +68,10 @@ def clip(clean: jax.Array, bound: float) -> jax.Array:
 
 
 def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
-    """Dynamic thresholding, per picture (Imagen, arXiv 2205.11487, section 2.3).
+    """Applies dynamic thresholding to each picture (Imagen, arXiv 2205.11487, section 2.3).
 
-    With s the `ratio` quantile of |x| over the picture, but from 1 to `maximum`: clip to [-s, s]
-    and divide by s, so that saturated pixels move inwards.
+    Let s be the `ratio` quantile of |x| over the picture, limited to 1 .. `maximum`. Clips to
+    [-s, s] and divides by s, so that saturated pixels move inwards.
 
     Args:
       clean: [..., H, W, C].
@@ -84,9 +84,9 @@ def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
 
 
 def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
-    """Returns the limit that the schedule sets to clean estimates: threshold, clip, or none.
+    """Returns the schedule's limit of clean estimates, as a function: threshold, clip, or neither.
 
-    It belongs to the model's data, so it holds with every solver (diffusers' Euler classes ignore
+    It depends on the model's data, so it applies to every solver (diffusers' Euler classes ignore
     it).
     """
     if config.thresholding:

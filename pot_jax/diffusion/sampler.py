@@ -1,12 +1,12 @@
-"""The joint sampler: every zoom level is one row of one batch (paper, section 4.3, Algorithm 2).
+"""The joint sampler: each level is one batch row of one network call (paper, section 4.3).
 
     network -> clean estimates -> photograph, blend, render -> solver step with rendered noise
 
-N levels, h w c the latents' (or a pixel model's pictures') height, width and channels. The networks
-and the zoom operators come in as callables, so that a toy with a known answer can stand in for
-either, and nothing here knows of text, autoencoders or devices. Their first argument, `weights`, is
-any pytree of arrays; it stays an argument all the way, so that gigabytes of parameters are never
-compiled in as constants.
+This is Algorithm 2. N levels; h w c the latents' (or a pixel model's pictures') height, width and
+channels. Networks and zoom operators are passed in as callables, so that a toy with a known answer
+can replace either, and nothing here knows about text, autoencoders or devices. The callables' first
+argument, `weights`, is any pytree of arrays, and never in a closure: gigabytes of parameters would
+be compiled in as constants.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ import numpy as np
 from pot_jax.diffusion.solvers import Denoised, Plan, Solver
 from pot_jax.errors import UserError
 
-# The generator of every key, whatever JAX's own default is set to: part of what a seed means.
+# The generator of every key, whatever JAX's default is, since it decides what a seed draws.
 GENERATOR = "threefry2x32"
 
 
 class SamplerState(NamedTuple):
-    """All that a run must keep to resume: small, and the same on every device."""
+    """Everything that a run needs to resume: small, and replicated on every device."""
 
     step: jax.Array  # steps done, int32, []
     latents: jax.Array  # z_t as the solver holds it, [N, h, w, c], float32
@@ -34,14 +34,14 @@ class SamplerState(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a callback sees of a step."""
+    """What a callback is given about a step."""
 
     clean: jax.Array  # the clean estimates before agreement, [N, h, w, c]
-    disagreement: jax.Array  # rms of what agreement changes, []
+    disagreement: jax.Array  # rms of the change that agreement makes, []
 
 
 class Parts(NamedTuple):
-    """What the sampler is made of; see `make_step`."""
+    """The callables of the sampler; see `make_step`."""
 
     # (weights, z [N,h,w,c], row, memory) -> (Denoised, memory); z is what the network sees, at the
     # row's timestep, alpha and sigma.
@@ -60,7 +60,7 @@ def key_of(seed: jax.Array | int) -> jax.Array:
 
 @jax.jit
 def keys_of(seeds: jax.Array) -> jax.Array:
-    """Returns the keys [B] of samples of the seeds [B] uint32."""
+    """Returns the typed PRNG keys [B] of samples with the seeds [B] uint32."""
     return jax.vmap(key_of)(seeds)
 
 
@@ -73,7 +73,7 @@ def start(
       parts: the sampler's callables.
       init_scale: of the solver's plan.
       key: typed PRNG key of this sample.
-      latents: unit noise [N, h, w, c] to begin from; drawn with `parts.first_noise` when None.
+      latents: unit noise [N, h, w, c] to start from; None: drawn with `parts.first_noise`.
     """
     first, steps = jax.random.split(key)
     noise = parts.first_noise(first) if latents is None else jnp.asarray(latents, jnp.float32)
@@ -103,8 +103,8 @@ def make_chunk(parts: Parts, *, watch: bool = False) -> Callable:
     """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
 
     `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
-    others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is what
-    each step shows, `Seen` with a leading axis c, where it is watched, and None elsewhere.
+    others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is a
+    `Seen` with leading axis c if `watch`, else None.
     """
     step = make_step(parts)
 
@@ -127,15 +127,15 @@ def make_chunk(parts: Parts, *, watch: bool = False) -> Callable:
     return chunk
 
 
-# The steps are counted once for all samples; everything else has a leading axis B.
+# The steps are counted once for all samples; all other arrays have a leading axis B.
 _SAMPLE_AXES = SamplerState(step=None, latents=0, key=0, history=0, memory=0)
 
 
 def over_samples(chunk: Callable) -> Callable:
-    """Makes `chunk` advance B samples (seeds) at once.
+    """Returns `chunk` for B samples (seeds) at once.
 
-    Every array of the state but `step` then has a leading axis B, and what is seen an axis B after
-    that of the steps.
+    Every array of the state but `step` then has a leading axis B; arrays of `seen` have leading
+    axes [c, B].
     """
     return jax.vmap(chunk, in_axes=(None, _SAMPLE_AXES, None, None), out_axes=(_SAMPLE_AXES, 1))
 
@@ -145,11 +145,7 @@ def start_samples(
 ) -> SamplerState:
     """Returns the joined states of B samples before the first step, for `over_samples`.
 
-    Args:
-      parts: the sampler's callables.
-      init_scale: of the solver's plan.
-      keys: typed PRNG keys, [B].
-      latents: unit noise [B, N, h, w, c] to begin from, or None.
+    The arguments are those of `start`, with a leading axis B on keys and latents.
     """
 
     def one(key, latents):
@@ -160,16 +156,16 @@ def start_samples(
 
 
 def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.ndarray, int]]:
-    """Yields (rows, active, step after) for the steps of `plan` after the first `done`.
+    """Yields (rows, active, steps done after them) for the steps of `plan` after the first `done`.
 
     Every chunk has `length` rows; the last is padded with inactive copies of the last row.
 
     Raises:
-      UserError: the plan is shorter than what is done.
+      UserError: more steps are done than the plan has.
     """
     total = len(plan.timestep)
     if done > total:
-        raise UserError(f"{done} steps are done of a run of {total}")
+        raise UserError(f"the saved state has {done} steps, but the run has only {total}")
     table = plan._replace(init_scale=None)  # the one field that is not a column
     for first in range(done, total, length):
         last = min(first + length, total)

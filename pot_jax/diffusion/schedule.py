@@ -1,4 +1,4 @@
-"""Noise schedules: the facts of a diffusion model's training.
+"""Noise schedules: what a diffusion model was trained with.
 
 A variance-preserving process mixes a clean picture with unit noise,
 
@@ -35,13 +35,13 @@ def _linear_betas(config: "ScheduleConfig") -> np.ndarray:
 
 
 def _scaled_linear_betas(config: "ScheduleConfig") -> np.ndarray:
-    """Linear in sqrt(beta): latent diffusion's own (arXiv 2112.10752)."""
+    """Returns betas linear in sqrt(beta), as in latent diffusion (arXiv 2112.10752)."""
     ends = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
     return np.linspace(*ends, config.num_train_timesteps) ** 2
 
 
 def _cosine_betas(config: "ScheduleConfig") -> np.ndarray:
-    """Improved DDPM's cosine (arXiv 2102.09672, equation 17), each beta at most 0.999."""
+    """Returns improved DDPM's cosine (arXiv 2102.09672, equation 17), each beta <= 0.999."""
     times = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
     alpha_squared = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.minimum(1 - alpha_squared[1:] / alpha_squared[:-1], 0.999)
@@ -53,8 +53,8 @@ BETA_SCHEDULES = {
     "squaredcos_cap_v2": _cosine_betas,
 }
 
-# What a json that is silent on a key means depends on the class it names: the defaults of
-# diffusers' scheduler classes, where they differ from those of `ScheduleConfig`.
+# What a missing key means depends on the class that the file names: the defaults of diffusers'
+# scheduler classes, where they differ from those of `ScheduleConfig`.
 _KARRAS_CLASS = {"beta_start": 0.00085, "beta_end": 0.012}
 CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {"clip_sample": True},
@@ -83,7 +83,7 @@ _SIGMA_REQUESTS = {
     "use_karras_sigmas": False,
     "use_lu_lambdas": False,
 }
-# Keys of another process altogether; any other value cannot be sampled as a VP process.
+# Keys of another kind of process; with other values it is not a variance-preserving one.
 _REQUIRED_VALUES = {
     "timestep_type": "discrete",
     "use_dynamic_shifting": False,
@@ -95,8 +95,8 @@ _REQUIRED_VALUES = {
 class ScheduleConfig(Settings):
     """A model's noise schedule, as its checkpoint states it; hashable.
 
-    Any solver runs on any schedule, as with diffusers' `from_config`: what a solver has no use for
-    it leaves alone. The constructor raises `UserError` where the values make no schedule.
+    Any solver runs on any schedule, as with diffusers' `from_config`; a solver ignores the fields
+    it does not use. The constructor raises `UserError` if the values make no schedule.
     """
 
     num_train_timesteps: int = 1000
@@ -106,7 +106,7 @@ class ScheduleConfig(Settings):
     trained_betas: tuple[float, ...] | None = None  # the table itself; overrides the three above
     prediction_type: Literal[PREDICTION_TYPES] = "epsilon"
     # None: not stated. Each solver then spaces its steps as its diffusers class does by default
-    # ("leading" for DDPM and DDIM, "linspace" for the others), which is what `from_config` gives.
+    # ("leading" for DDPM and DDIM, "linspace" for the others), as `from_config` does.
     timestep_spacing: Literal[TIMESTEP_SPACINGS] | None = None
     steps_offset: int = 0  # added to the timesteps of leading spacing
     rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
@@ -122,10 +122,11 @@ class ScheduleConfig(Settings):
     final_sigmas_type: Literal[FINAL_SIGMAS_TYPES] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
-    # DPM-Solver++ starts where log(alpha/sigma) is above it; None: nowhere else.
+    # DPM-Solver++ starts where log(alpha/sigma) is above it; None: no bound.
     lambda_min_clipped: float | None = None
-    original_inference_steps: int = 50  # LCM: the steps it was distilled from; it takes some
-    timestep_scaling: float = 10.0  # LCM: how fast its boundary condition lets go of timestep 0
+    # LCM: number of steps it was distilled from; a run uses some of them.
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0  # LCM: scale of timesteps in its boundary condition
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
     class_name: str = "DDIMScheduler"  # the diffusers class of the file
     # Keys of the file that no solver here reads, kept for `to_json`.
@@ -150,17 +151,17 @@ class ScheduleConfig(Settings):
     def from_json(cls, json: Mapping[str, Any]) -> "ScheduleConfig":
         """Reads the contents of a `scheduler_config.json`.
 
-        The class it names (`_class_name`) only supplies the defaults of what the file leaves out; a
-        file of no class or of one not known here must state its betas and prediction type itself.
+        The class it names (`_class_name`) only supplies the defaults of what the file omits; a file
+        of no class or of an unknown one must state its betas and prediction type itself.
 
         Raises:
-          UserError: a value is of the wrong type or unsupported, or the process is another one
+          UserError: a value is of the wrong type or unsupported, or the process is of another kind
             (flow matching, continuous time).
         """
         if not isinstance(json, Mapping):
-            raise UserError(f"a scheduler config must be a JSON object, got {shown(repr(json))}")
+            raise UserError(f"scheduler config: expected a JSON object, got {shown(repr(json))}")
         name = str(json.get("_class_name", "(none)"))
-        # A null stands for "not stated" wherever diffusers writes one.
+        # Where diffusers writes null, it means "not stated".
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
         present = {key: value for key, value in stated.items() if value is not None}
         if name not in CLASS_DEFAULTS:
@@ -184,9 +185,9 @@ class ScheduleConfig(Settings):
         return cls(**{**CLASS_DEFAULTS.get(name, {}), **facts}, **read, other=other)
 
     def to_json(self) -> dict[str, Any]:
-        """What `scheduler_config.json` must hold for diffusers to mean the same schedule."""
-        # Stated even where the class would mean the same by silence, for the sake of a reader that
-        # runs the file with another class, whose defaults may differ.
+        """Returns the `scheduler_config.json` that means the same schedule to diffusers."""
+        # Written even where it is the class's default: a reader may load the file with another
+        # class, whose defaults differ.
         always = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule"}
         always |= {"prediction_type", "steps_offset", "clip_sample", "set_alpha_to_one"}
         usual = CLASS_DEFAULTS.get(self.class_name)
@@ -206,14 +207,14 @@ class ScheduleConfig(Settings):
 def _check_betas(config: ScheduleConfig) -> None:
     ends = (config.beta_start, config.beta_end)
     betas = np.asarray(config.trained_betas or ends, np.float64)
-    # A smaller beta is lost in float32's 1 - beta, and the schedule would begin without noise.
+    # A smaller beta is lost in float32's 1 - beta, and the schedule would start without noise.
     if not np.all((betas >= 1e-7) & (betas <= 1)):
         what = "beta_start and beta_end" if config.trained_betas is None else "trained_betas"
-        raise UserError(f"{what} must lie from 1e-7 to 1, got {betas.min()} to {betas.max()}")
+        raise UserError(f"{what}: expected 1e-7 to 1, got {betas.min()} to {betas.max()}")
     table = alphas_cumprod(config)
     if table[-2] == 0:
         raise UserError("the betas leave no signal before the last training timestep")
-    # eps says nothing of x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
+    # eps says nothing about x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
     if table[-1] == 0 and config.prediction_type == "epsilon":
         raise UserError(
             "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, got "
@@ -234,34 +235,34 @@ def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
 
 
 def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
-    """alpha_t^2 of every training timestep, float64 [T]; the last is 0 at zero terminal SNR."""
+    """Returns alpha_t^2, float64 [T]; the last is 0 at zero terminal SNR."""
     if config.trained_betas is not None:
         betas = np.asarray(config.trained_betas, np.float64)
     else:
         betas = BETA_SCHEDULES[config.beta_schedule](config)
-    # Training rounded beta and 1 - beta to float32, and its table is the fact: cosine's last beta,
-    # 0.999, makes 3e-5 of difference to the noisiest sigma.
+    # Training rounded beta and 1 - beta to float32, and so does this: with cosine's last beta,
+    # 0.999, the noisiest sigma would otherwise differ by 3e-5.
     alpha_steps = np.float32(1) - betas.astype(np.float32)
     table = np.cumprod(alpha_steps, dtype=np.float64)
     if not config.rescale_betas_zero_snr:
         return table
-    # arXiv 2305.08891, algorithm 1: shift alpha so that it ends at 0, then stretch it so that it
-    # begins where it did.
+    # arXiv 2305.08891, algorithm 1: shift alpha so that it ends at 0, then scale it so that it
+    # starts where it did.
     root = np.sqrt(table)
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
 def signal_and_noise(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray]:
-    """alpha_t and sigma_t of every training timestep, float64 [T] each, for adding noise."""
+    """Returns alpha_t and sigma_t of every training timestep, float64 [T] each."""
     table = alphas_cumprod(config)
     return np.sqrt(table), np.sqrt(1 - table)
 
 
 def noise_to_signal(config: ScheduleConfig) -> np.ndarray:
-    """sigma_t / alpha_t of every training timestep, float64 [T]: Euler's "sigmas".
+    """Returns sigma_t / alpha_t of every training timestep, float64 [T]: Euler's "sigmas".
 
-    A timestep of zero SNR counts as alpha^2 = 2^-24 (a ratio of 4096), as in diffusers, for its
-    ratio to be finite.
+    At zero SNR it assumes alpha^2 = 2^-24 (a ratio of 4096), as diffusers does, so that the ratio
+    is finite.
     """
     table = alphas_cumprod(config)
     table = np.where(table > 0, table, 2.0**-24)

@@ -1,17 +1,17 @@
 """Solvers: from z_t and an estimate of x0 to the next, less noisy z.
 
-Every solver is linear in what it is given,
+Every solver is linear in its inputs,
 
     z' = a z + b agreed + d (clean - renoise) + c noise + e agreed_before
 
 with coefficients that depend only on the schedule. They are computed beforehand in float64, one row
-a step, so that a step is this one line, and a run is a `lax.scan` over the rows. Symbols: alpha and
+per step, so that a step is this line and a run is a `lax.scan` over the rows. Symbols: alpha and
 sigma, the signal and noise of a timestep, alpha^2 + sigma^2 = 1; ratio = sigma / alpha; a prime
 marks the value after the step; S is the number of steps.
 
 `agreed` is the clean estimate after the levels were made to agree. eps is therefore never the
-network's, but the one that z and agreed imply: eps = (z - alpha agreed) / sigma. `clean` and
-`renoise` are the two estimates before that (`Denoised`). Where they differ, the noise put back is
+network's, but what z and agreed imply: eps = (z - alpha agreed) / sigma. `clean` and `renoise` are
+the two estimates before that (`Denoised`). Where they differ, the noise put back is
 that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is A x0 + B eps has
 a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 """
@@ -30,7 +30,7 @@ from pot_jax.errors import UserError
 
 
 class Plan(NamedTuple):
-    """All that the steps of a run need: float32, leading axis S, to be scanned over.
+    """Everything that the steps of a run need: float32, leading axis S, to be scanned over.
 
     A row of a plan is a `Plan` too, without the axis S and without `init_scale`.
     """
@@ -39,17 +39,17 @@ class Plan(NamedTuple):
     input_scale: Any  # the network sees latents * input_scale, [S]
     alpha: Any  # signal of the scaled latents, [S]: latents * input_scale = alpha x0 + sigma eps
     sigma: Any  # noise of the scaled latents, [S]
-    # Of the solver's step, [S] each: "latents" a, "agreed" b, "renoise" d; "noise" c where there is
-    # any; "agreed_before" e where the solver remembers.
+    # The coefficients of the step, [S] each: "latents" a, "agreed" b, "renoise" d; "noise" c if any
+    # is added; "agreed_before" e if the solver remembers.
     coefficients: dict[str, Any]
     init_scale: float | None  # the first latents are unit noise times this
 
 
 class Denoised(NamedTuple):
-    """What a denoiser says of z: two estimates of x0, [N, h, w, c]."""
+    """A denoiser's two estimates of x0, [N, h, w, c]."""
 
     clean: jax.Array  # after guidance and thresholding
-    renoise: jax.Array  # whose noise is put back; `clean` itself unless a guidance says otherwise
+    renoise: jax.Array  # whose noise is put back; `clean` unless the guidance returns another
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Solver:
     """One way to step; hashable.
 
     Attributes:
-      name: as settings give it.
+      name: as in settings.
       plan: (config, steps, *, eta=0.0) -> Plan; only DDIM takes an eta other than 0.
       remembers: how many earlier agreed estimates a step uses: 0, or 1.
     """
@@ -67,7 +67,7 @@ class Solver:
     remembers: int = 0
 
     def start(self, latents: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns the history before the first step, whose coefficients there are 0."""
+        """Returns the history before the first step, at which its coefficients are 0."""
         return (jnp.zeros_like(latents),) * self.remembers
 
     def step(
@@ -79,18 +79,15 @@ class Solver:
         agreed: jax.Array,
         noise: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Takes one step.
+        """Takes one step; returns the latents after it, and the history for the next.
 
         Args:
-          row: of the plan.
+          row: one row of the plan.
           history: earlier agreed estimates, the latest first.
           latents: z as the solver holds it, [N, h, w, c].
           denoised: the estimates before agreement.
           agreed: the clean estimate after agreement.
-          noise: unit normal; counts for nothing where the solver is deterministic.
-
-        Returns:
-          The latents after the step, and the history for the next.
+          noise: unit normal; ignored by deterministic solvers.
         """
         c = row.coefficients
         after = c["latents"] * latents + c["agreed"] * agreed
@@ -109,14 +106,14 @@ def _float32(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
-        raise UserError(f"eta belongs to solver ddim; {name} takes only 0, got {eta}")
+        raise UserError(f"solver {name} takes no eta (only ddim does), got {eta}")
 
 
 def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Plan:
-    """The plan of a solver whose latents the network sees as they are; `table` is alpha^2 [S]."""
+    """Returns the plan of a solver on unscaled latents; `table` is alpha^2, [S]."""
     alpha = np.sqrt(table)
     columns = _float32({"scale": np.ones(len(table)), "a": alpha, "s": np.sqrt(1 - table)})
-    # A solver that puts no noise back itself says so.
+    # The default d; a solver that puts no noise back overrides it.
     coefficients = {"renoise": alpha * coefficients["latents"], **coefficients}
     return Plan(
         timesteps, columns["scale"], columns["a"], columns["s"], _float32(coefficients), 1.0
@@ -124,7 +121,7 @@ def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Pla
 
 
 def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Ancestral sampling (DDPM, arXiv 2006.11239, equation 7, over the timesteps of the run)."""
+    """Returns the plan of ancestral sampling (DDPM, arXiv 2006.11239, equation 7)."""
     _refuse_eta("ddpm", eta)
     if config.variance_type.startswith("learned"):
         raise UserError(
@@ -151,9 +148,9 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """DDIM (arXiv 2010.02502, equation 12); `eta` from 0, deterministic, to 1, DDPM-like."""
+    """Returns the plan of DDIM (arXiv 2010.02502, equation 12); `eta` 0 (deterministic) to 1."""
     if not 0 <= eta <= 1:
-        raise UserError(f"eta must be 0 to 1, got {eta}")
+        raise UserError(f"eta: expected 0 to 1, got {eta}")
     timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     whole = timesteps.astype(int)
     everything = alphas_cumprod(config)
@@ -178,19 +175,19 @@ def _check_sigmas(name: str, config: ScheduleConfig) -> None:
     if config.sigma_request is not None:
         raise UserError(
             f"the scheduler config asks for {config.sigma_request}, which solver {name} does not "
-            "do; remove it from scheduler_config.json or choose ddpm, ddim or euler_ancestral"
+            "support; remove it from scheduler_config.json or use ddpm, ddim or euler_ancestral"
         )
 
 
 def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.ndarray:
-    """Noise to signal at each timestep (interpolated) and after the last, float64 [S + 1]."""
+    """Returns noise to signal at each timestep (interpolated) and after the last, [S + 1]."""
     everything = noise_to_signal(config)
     ratio = np.interp(timesteps, np.arange(len(everything)), everything)
     return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
 
 
 def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) -> Plan:
-    """The plan of a solver on latents x0 + ratio eps, which the network sees times alpha."""
+    """Returns the plan of a solver on latents x0 + ratio eps; the network sees them times alpha."""
     alpha = 1 / np.sqrt(ratio[:-1] ** 2 + 1)
     columns = _float32({"a": alpha, "s": ratio[:-1] * alpha})
     # Leading spacing starts below pure noise, where unit data make the latents' deviation
@@ -202,7 +199,7 @@ def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) ->
 
 
 def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1 without its correction)."""
+    """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
     _refuse_eta("euler", eta)
     _check_sigmas("euler", config)
     spacing = config.timestep_spacing or "linspace"
@@ -215,7 +212,7 @@ def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 
 def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Euler's method to a lower noise than the step's end, then noise up to it (k-diffusion)."""
+    """Returns the plan of Euler's method to below the step's end, then noise (k-diffusion)."""
     _refuse_eta("euler_ancestral", eta)
     spacing = config.timestep_spacing or "linspace"
     timesteps = spaced_timesteps(config, steps, spacing, whole=False)
@@ -228,7 +225,7 @@ def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0
 
 
 def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2, midpoint form)."""
+    """Returns the plan of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2, midpoint form)."""
     _refuse_eta("dpmpp_2m", eta)
     _check_sigmas("dpmpp_2m", config)
     timesteps = interval_timesteps(config, steps, config.timestep_spacing or "linspace")
@@ -236,14 +233,14 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
     if ratio[-1] == ratio[-2]:
         raise UserError(
-            "solver dpmpp_2m would end with a step of no length: with final_sigmas_type sigma_min "
-            "the last timestep must not be 0; take fewer steps or another timestep_spacing"
+            "solver dpmpp_2m would end with a step of length zero: with final_sigmas_type "
+            "sigma_min the last timestep must not be 0; use fewer steps or another spacing"
         )
     alpha = 1 / np.sqrt(ratio**2 + 1)
     sigma = ratio * alpha
     # With lambda = log(alpha / sigma) and h = lambda' - lambda, the exact solution for a clean
     # estimate that is constant in lambda is z' = (sigma' / sigma) z + alpha' (1 - e^-h) x0, where
-    # e^-h = ratio' / ratio. Second order extrapolates the estimate half a step onwards:
+    # e^-h = ratio' / ratio. Second order extrapolates the estimate half a step ahead:
     # x0 + (x0 - x0_before) h / (2 h_before).
     gain = alpha[1:] * (1 - ratio[1:] / ratio[:-1])
     with np.errstate(divide="ignore"):
@@ -278,10 +275,10 @@ _SIGMA_DATA = 0.5
 
 
 def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Multistep consistency sampling (latent consistency models, arXiv 2310.04378, algorithm 3).
+    """Returns the plan of multistep consistency sampling (arXiv 2310.04378, algorithm 3).
 
-    The network, made to be the identity at timestep 0 by its boundary condition, answers with the
-    end of the trajectory, which is noised anew to the next timestep:
+    The network, whose boundary condition makes it the identity at timestep 0, predicts the end of
+    the trajectory, which is noised again to the next timestep:
 
         f = c_skip z + c_out x0,    z' = alpha' f + sigma' noise,    after the last step z' = f
     """

@@ -1,4 +1,4 @@
-"""Where along a schedule a run steps: S of the T training timesteps, noisiest first.
+"""Chooses the timesteps of a run: S of the T training timesteps, noisiest first.
 
 The three ways are those of arXiv 2305.08891, table 2: `linspace` includes both ends of the table,
 `leading` (with an offset of 0) its clean end, `trailing` its noisy end.
@@ -13,7 +13,7 @@ from pot_jax.errors import UserError
 def spaced_timesteps(
     config: ScheduleConfig, steps: int, spacing: str, *, whole: bool = True
 ) -> np.ndarray:
-    """The training timesteps of a run of S steps, noisiest first, float32 [S].
+    """Returns the training timesteps of a run of S steps: float32 [S], noisiest first.
 
     Args:
       config: the schedule; `steps_offset` shifts leading spacing.
@@ -38,11 +38,11 @@ def spaced_timesteps(
 
 
 def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
-    """The same for DPM-Solver++: S intervals of the table, each entered at its noisy end.
+    """Returns the timesteps for DPM-Solver++: the noisy ends of S intervals of the table.
 
-    float32 [S], noisiest first. Differs from `spaced_timesteps` in that linspace and leading
-    spacing leave out the cleanest of S + 1 timesteps, and in that `lambda_min_clipped` may cut off
-    the noisy end (trailing spacing then keeps its stride, and the run is shorter).
+    float32 [S], noisiest first. Unlike `spaced_timesteps`, linspace and leading spacing omit the
+    cleanest of S + 1 timesteps, and `lambda_min_clipped` may remove the noisy end (trailing spacing
+    then keeps its stride, and the run is shorter). Raises UserError if S does not fit the schedule.
     """
     check_steps(config, steps)
     log_snr = -np.log(noise_to_signal(config))  # falls with t
@@ -64,22 +64,23 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
 
 
 def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
-    """The same for latent consistency models: S of the timesteps that they were distilled at.
+    """Returns the timesteps for latent consistency models.
 
-    float32 [S], noisiest first: of the timesteps k - 1, 2k - 1, ... with k the stride of the
-    `original_inference_steps`, S that lie evenly from the noisiest on.
+    The model was distilled at timesteps k-1, 2k-1, ..., with k = T // `original_inference_steps`.
+    Returns S of them, evenly spaced, starting at the noisiest: float32 [S], noisiest first. Raises
+    UserError if S does not fit the schedule.
     """
     check_steps(config, steps)
     original = config.original_inference_steps
     if original > config.num_train_timesteps:
         raise UserError(
-            f"original_inference_steps must be 1 to {config.num_train_timesteps}, the number of "
-            f"training timesteps; got {original}"
+            f"original_inference_steps: expected 1 to {config.num_train_timesteps}, the number of "
+            f"training timesteps, got {original}"
         )
     if steps > original:
         raise UserError(
-            f"solver lcm takes 1 to {original} steps, the scheduler's original_inference_steps; "
-            f"got {steps}"
+            f"solver lcm: expected 1 to {original} steps, the scheduler's "
+            f"original_inference_steps, got {steps}"
         )
     stride = config.num_train_timesteps // original
     every = np.arange(original, 0, -1) * stride - 1
@@ -88,8 +89,8 @@ def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
 
 
 def _trailing(last: int, total: int, steps: int) -> np.ndarray:
-    # np.arange has a rounding of its own, and diffusers rounds what it gives to whole timesteps,
-    # so the same call is made here. It may also end on a timestep too many, near 0, which is cut.
+    # The rounding errors of np.arange matter, since diffusers rounds its result to whole timesteps,
+    # so the same call is made here. It may also return one timestep too many, near 0: dropped.
     timesteps = np.arange(last, 0, -total / steps)[:steps].round() - 1
     return timesteps[timesteps >= 0]
 
@@ -97,10 +98,10 @@ def _trailing(last: int, total: int, steps: int) -> np.ndarray:
 def check_steps(config: ScheduleConfig, steps: int) -> None:
     """Raises `UserError` unless S is a whole number from 1 to T."""
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise UserError(f"steps must be a whole number, got {steps!r}")
+        raise UserError(f"steps: expected a whole number, got {steps!r}")
     if not 1 <= steps <= config.num_train_timesteps:
         raise UserError(
-            f"steps must be 1 to {config.num_train_timesteps}, the number of training timesteps; "
+            f"steps: expected 1 to {config.num_train_timesteps}, the number of training timesteps, "
             f"got {steps}"
         )
 
@@ -108,12 +109,12 @@ def check_steps(config: ScheduleConfig, steps: int) -> None:
 def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
     if timesteps[0] > config.num_train_timesteps - 1:
         raise UserError(
-            f"{steps} steps with steps_offset {config.steps_offset} begin at timestep "
+            f"{steps} steps with steps_offset {config.steps_offset} start at timestep "
             f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
-            "take fewer steps"
+            "use fewer steps"
         )
     if np.any(np.diff(timesteps) >= 0):
         raise UserError(
             f"{steps} steps visit a timestep twice: the schedule has only "
-            f"{config.num_train_timesteps}; take fewer steps"
+            f"{config.num_train_timesteps}; use fewer steps"
         )

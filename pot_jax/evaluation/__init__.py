@@ -1,1 +1,1 @@
-"""What is measured of finished runs."""
+"""Measures finished runs."""

@@ -1,4 +1,4 @@
-"""The figures of a finished run, measured again from its folder."""
+"""Measures a finished run again from its folder, and lays the figures out as a table."""
 
 import os
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.runs.reading import read_levels, read_zoom
 
-# A table's column per state of the pictures, in the order in which they come to be.
+# The states of the pictures, in the order in which they are made; one table column each.
 STATES = ("before_render", "rendered", "delivered")
 
 
 def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
-    """Measures a finished run again, from the files in its folder.
+    """Measures a finished run again, from the files in its folder; returns what `metrics` does.
 
     The delivered pictures are the PNG files as they are now. Timings are the run's own.
 
     Raises:
-      UserError: a file is missing, cut off, or does not fit the others.
+      UserError: a file is missing, truncated, or does not fit the others.
     """
     zoom = read_zoom(workdir)
     return metrics(
@@ -30,7 +30,7 @@ def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
 
 
 def table(values: dict[str, Any]) -> str:
-    """Lays metrics out as text: a row per pair, PSNR in dB and SSIM per state of the pictures."""
+    """Returns metrics as text: one line per pair, PSNR in dB and SSIM per state of the pictures."""
     psnr, ssim = values["overlap_psnr_db"], values["overlap_ssim"]
     states = [state for state in STATES if state in psnr]
 

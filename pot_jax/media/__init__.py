@@ -1,1 +1,1 @@
-"""Pictures and movies as bytes; the only code that knows them."""
+"""Pictures and movies as bytes; no other code handles bytes."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Writes files that are either complete or absent: under a temporary name, then renamed."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 
 from pot_jax.errors import UserError
 
-# What a user can correct by choosing another place or making room. Any other OSError is a defect.
+# What a user can fix by choosing another location or freeing space. Other OSErrors are defects.
 _CORRECTABLE = {
     errno.EACCES: "no permission to write there",
     errno.EDQUOT: "the disk quota is used up",
@@ -30,19 +30,19 @@ _CORRECTABLE = {
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path to write to, and moves it to `path` if the block succeeds.
 
-    The temporary file lies in the folder of `path` (created if absent), so that the move is one
-    rename. It keeps the suffix, from which libraries tell the format. Its name starts with a dot,
+    The temporary file is in the folder of `path` (created if absent), so that the move is one
+    rename. It keeps the suffix, by which libraries choose the format. Its name starts with a dot,
     so that a listing such as `levels/level_*.png` never includes it. If the block raises, the
-    temporary file is removed and whatever was at `path` is untouched.
+    temporary file is removed and `path` is unchanged.
 
     Args:
-      path: where the file belongs.
+      path: the file to write.
 
     Yields:
       The temporary path; the block must create it.
 
     Raises:
-      UserError: the place cannot be written (full, read-only, not a folder, ...).
+      UserError: the location cannot be written (full, read-only, not a folder, ...).
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
@@ -55,7 +55,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         if error.errno not in _CORRECTABLE:
             raise
         reason = _CORRECTABLE[error.errno]
-        message = f"cannot write {path}: {reason}; correct that or choose another place"
+        message = f"cannot write {path}: {reason}; fix that or choose another location"
         raise UserError(message) from error
     finally:
         with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically.
 
     Raises:
-      UserError: the place cannot be written.
+      UserError: the location cannot be written.
       ValueError: `value` holds NaN or infinity, which JSON cannot express.
     """
     text = json.dumps(value, indent=2, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Pictures as bytes: a whole zoom rounded, PNG files, photographs, contact sheets.
+"""Pictures as bytes: a zoom rounded to 8 bits, PNG files, photographs, contact sheets.
 
 Axes: N levels, H W height and width, 3 red, green, blue (sRGB as stored; nothing here is linear).
 Images are float in [-1, 1], pictures are uint8; `media.pixels` converts between them.
@@ -19,12 +19,12 @@ from pot_jax.zoom.geometry import Geometry
 
 
 def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Rounds a whole zoom to bytes so that the levels agree as far as bytes can.
+    """Rounds a zoom to 8 bits so that the levels agree as well as 8 bits allow.
 
     Let x_i be level i on the scale of bytes, q_i its bytes, D downsampling by p. If each level is
     rounded alone, q_i - D q_{i+1} has an error of variance (1 + 1/p^2) / 12 in the window (57.9 dB
     at p = 2). In the worst case the error is twice 1/2 (48 dB); flat areas halfway between two
-    bytes come close to it. Instead the deepest level is rounded first, and each parent takes over
+    bytes come close to it. Instead the deepest level is rounded first, and each parent includes
     the rounding error of its downsampled child:
 
         q_i = round(x_i + D q_{i+1} - D x_{i+1})      inside the window
@@ -33,20 +33,20 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
     Where the levels agree, x_i = D x_{i+1}, the parent is the rounded D q_{i+1}: a delivered
     picture, downsampled and rounded, is its parent's window, with an error of at most 1/2 (54 dB
     in the worst case, 58.4 dB typically at p = 2). Where they do not agree (independent sampling),
-    each level keeps what it shows to within one byte, and so the disagreement. The error against
-    x_i does not grow with depth: D averages it away faster than rounding adds to it.
+    each level stays within one byte of x_i, so the disagreement is kept. The error against x_i does
+    not grow with depth: D averages it away faster than rounding adds to it.
 
     Args:
-      images: [N, H, W, 3], float in [-1, 1]. Values beyond are clipped. A mean of clipped values
+      images: [N, H, W, 3], float in [-1, 1]. Values outside are clipped. A mean of clipped values
         is not the clipped mean, so clip before the last render, not after.
-      geometry: where each level lies in the one before.
+      geometry: the placement of the levels.
       kernel: the kernel of D under which `images` agree, a name in `zoom.operators.KERNELS`.
 
     Returns:
       [N, H, W, 3] uint8.
 
     Raises:
-      UserError: the shape is not the geometry's.
+      UserError: the images do not fit the geometry.
       ValueError: a value is NaN, or the kernel is unknown.
     """
     from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
@@ -65,7 +65,7 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
         top, left = geometry.corners[level]
         target = exact[level].copy()
         # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less
-        # than the whole correction rounds such ties towards x.
+        # than the full correction rounds such ties towards x.
         correction = 0.999 * downsample(error, geometry.zoom_factor, kernel)
         target[top : top + height, left : left + width] += correction
         rounded[level] = _round(target)
@@ -76,7 +76,7 @@ def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
     """Writes one picture, [H, W, 3] uint8, as PNG, atomically.
 
     Raises:
-      UserError: the place cannot be written.
+      UserError: the location cannot be written.
     """
     with write_atomically(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
@@ -89,7 +89,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     parts become white.
 
     Raises:
-      UserError: there is no such file, or it is not a whole picture.
+      UserError: there is no such file, or it is not a complete picture.
     """
     path = pathlib.Path(path)
     try:
@@ -107,8 +107,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
         raise UserError(f"the picture {path} is too large: {one_line(error)}") from None
     # Pillow's decoders raise any of these on truncated or corrupted files.
     except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError) as error:
-        reason = f"it may be cut off: {one_line(error)}"
-        raise UserError(f"the picture {path} cannot be read, {reason}") from None
+        reason = f"(it may be truncated): {one_line(error)}"
+        raise UserError(f"the picture {path} cannot be read {reason}") from None
 
 
 def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
@@ -123,13 +123,13 @@ def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndar
       [height, width, 3] float32 in [-1, 1].
 
     Raises:
-      UserError: there is no such file, or it is not a whole picture.
+      UserError: there is no such file, or it is not a complete picture.
     """
     image = Image.fromarray(read_picture(path))
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)
-    # Pillow widens the Lanczos kernel when it reduces a picture, so fine texture does not alias.
+    # Pillow widens the Lanczos kernel when it downsamples, so that fine texture does not alias.
     return from_bytes(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box)))
 
 
@@ -163,7 +163,7 @@ def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarra
 
 
 def _sheet_columns(count: int, height: int, width: int) -> int:
-    # A page about 1.6 times as wide as high suits a screen; empty places at its end do not.
+    # A page about 1.6 times as wide as high suits a screen; avoid empty cells at its end.
     def ugliness(columns):
         rows = -(-count // columns)
         aspect = columns * width / (rows * height)
@@ -183,7 +183,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, np.float32) / 257 + 0.5
         return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("float pictures have no fixed white; save it with 8 or 16 bits a channel")
+        reason = "a floating-point picture has no defined white level"
+        raise ValueError(f"{reason}; save it with 8 or 16 bits per channel")
     if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode == "RGBA":

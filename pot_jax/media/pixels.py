@@ -1,6 +1,6 @@
-"""Pixels x in [-1, 1] and their bytes, 127.5 (x + 1) rounded.
+"""Converts pixels x in [-1, 1] to their bytes, 127.5 (x + 1) rounded, and back.
 
-This imports NumPy alone, so that processes which render training data start without JAX.
+This imports only NumPy, so that processes which render training data start without JAX.
 """
 
 import numpy as np
@@ -21,10 +21,10 @@ def on_byte_scale(images: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Rounds images to bytes, halfway cases to the even one.
+    """Rounds images to 8 bits, halfway cases to even.
 
     Args:
-      images: [...], float; -1 is black, 1 is white, values beyond are clipped.
+      images: [...], float; -1 is black, 1 is white, values outside are clipped.
 
     Returns:
       [...] uint8, the nearest byte.

@@ -1,8 +1,8 @@
-"""The movie: a camera that falls through the zoom at a constant rate, and its MP4.
+"""The movie: a camera that flies through the zoom at a constant rate, and its MP4.
 
 Symbols: N levels, p the zoom factor, H x W a level's pixels, h x w a frame's; t the camera's level,
 a real number in [0, N-1]: its view is p^-t as wide as level 0. What belongs to an axis comes as a
-pair (y, x). A place along an axis is a fraction of a side, the level's or the view's.
+pair (y, x). A position along an axis is a fraction of a side, the level's or the view's.
 """
 
 import fractions
@@ -82,18 +82,18 @@ def zoom_frames(
     """Yields the camera's view at every t of `path`, from images that agree.
 
     The view at t = 0 is level 0 and at t = N-1 level N-1. In between, one point F of the world
-    keeps its place on the screen: the fixed point of the map from level 0 to level N-1. If every
-    level is centred, F is the centre and the view at t = i is level i.
+    stays fixed on the screen: the fixed point of the map from level 0 to level N-1. If every level
+    is centred, F is the centre and the view at t = i is level i.
 
-    A frame starts as the deepest level that fills it. Each deeper level is laid over it in its
-    place, with a soft edge, and fades in while it grows from 1/p of the frame's pixel density to
-    all of it. While it is that small, its mean is what the wider level shows already. So nothing
-    appears, ends or is replaced at once: levels that agree give a movie without pops. Pillow
-    resamples, exact below a pixel, by a Catmull-Rom kernel that is widened where a level shrinks.
+    A frame starts as the deepest level that fills it. Each deeper level is laid over it, with a
+    soft edge, and fades in while it grows from 1/p of the frame's pixel density to all of it. While
+    it is that small, its mean is what the wider level already shows. So nothing appears, ends or is
+    replaced suddenly: levels that agree give a movie without pops. Pillow resamples at sub-pixel
+    positions with a Catmull-Rom kernel, which is widened where a level is downsampled.
 
     Args:
       images: [N, H, W, 3], float in [-1, 1], which agree under `geometry`.
-      geometry: where each level lies in the one before.
+      geometry: the placement of the levels.
       path: camera levels t, for example from `zoom_path`.
       size: the frame's shorter side in pixels, rounded to even; by default the levels' own.
 
@@ -101,8 +101,7 @@ def zoom_frames(
       Frames [h, w, 3] uint8. A repeated t yields the same array again.
 
     Raises:
-      UserError: the images are not the geometry's, some t is outside [0, N-1], or the size is
-        below 1.
+      UserError: the images do not fit the geometry, some t is outside [0, N-1], or size < 1.
       ValueError: a value is NaN.
     """
     if np.shape(images) != (geometry.levels, geometry.height, geometry.width, 3):
@@ -115,7 +114,7 @@ def zoom_frames(
 
     @functools.lru_cache(maxsize=16)  # only the levels near the camera, however deep the zoom
     def picture(level):
-        # A margin of p, for a pixel of the frame of which only the centre lies in the level.
+        # A margin of p, for frame pixels that only partly lie in the level.
         margins = (2 * ((geometry.zoom_factor,) * 2,)) + ((0, 0),)
         return Image.fromarray(np.pad(to_bytes(images[level]), margins, mode="edge"))
 
@@ -146,11 +145,11 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
 
     Args:
       path: the file.
-      frames: [h, w, 3] uint8, all of one shape; an odd side is padded by its last pixels.
+      frames: [h, w, 3] uint8, all of one shape; an odd side is padded with its last pixels.
       fps: frames per second.
 
     Raises:
-      UserError: there are no frames, one has another shape, or the place cannot be written.
+      UserError: there are no frames, one has another shape, or `path` cannot be written.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -165,17 +164,17 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         stream = _h264_stream(container, first.shape, fps)
         for index, frame in enumerate(itertools.chain([first], frames)):
             if frame.shape != first.shape:
-                raise UserError(f"frame {index} is {frame.shape}, frame 0 is {first.shape}")
+                raise UserError(f"frame {index} has shape {frame.shape}, frame 0 has {first.shape}")
             container.mux(stream.encode(_to_yuv(frame, index, stream.codec_context.time_base)))
         container.mux(stream.encode(None))
 
 
 def _fixed_point(geometry: Geometry) -> np.ndarray:
-    """Returns the place u_i of F in every level, [N, 2].
+    """Returns the position u_i of F in every level, [N, 2].
 
     Let c_i be the window's corner in level i. Then u_i = c_i + u_{i+1} / p, and by definition
-    u_0 = u_{N-1}; so u_0 = sum_i c_i p^-i / (1 - p^-(N-1)). No place is measured in the pixels of
-    another level, so 64 levels lose no precision.
+    u_0 = u_{N-1}; so u_0 = sum_i c_i p^-i / (1 - p^-(N-1)). No position is measured in the pixels
+    of another level, so 64 levels lose no precision.
     """
     p, levels = geometry.zoom_factor, geometry.levels
     sides = np.array([geometry.height, geometry.width], np.float64)
@@ -192,7 +191,7 @@ def _fixed_point(geometry: Geometry) -> np.ndarray:
 
 def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> np.ndarray:
     p, sides = geometry.zoom_factor, (geometry.height, geometry.width)
-    # Pixels of the frame for each of the level: where a level has as many, it is shown in full.
+    # Frame pixels per level pixel: at 1, a level is shown in full.
     enough = [min(1.0, n / side) for n, side in zip(shape, sides)]
 
     def extent(level):
@@ -202,7 +201,7 @@ def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> 
         return centres[0] - centres[level] * extent(level)
 
     def fills(level):
-        slack = 1e-9  # rounding must not leave a hairline of a wider level around a whole picture
+        slack = 1e-9  # rounding must not leave a hairline of a wider level around a picture
         begin = starts(level)
         return (begin <= slack).all() and (begin + extent(level) >= 1 - slack).all()
 

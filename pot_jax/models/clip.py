@@ -1,6 +1,6 @@
 """The text encoder: CLIP's causal transformer, as SD 1.x (OpenAI) and SD 2.x (OpenCLIP) use it.
 
-SD 2.x conditions on the last layer but one of a 24-layer OpenCLIP. Its checkpoints hold only the
+SD 2.x conditions on the next-to-last layer of a 24-layer OpenCLIP. Its checkpoints hold only the
 first 23 layers, so it needs no special case here.
 Shapes: B prompts, T tokens, D width.
 """
@@ -11,15 +11,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import attend, layer_norm, quick_gelu
+from pot_jax.models.layers import Configured, attend, layer_norm, quick_gelu
 
-ACTIVATIONS = {
-    "quick_gelu": quick_gelu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
 
 
 @dataclass(frozen=True)
@@ -45,30 +41,20 @@ class CLIPTextConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.hidden_act not in ACTIVATIONS:
-            self._refuse("hidden_act", self.hidden_act, f"one of {list(ACTIVATIONS)}")
-        if self.hidden_size % self.num_attention_heads:
-            self._refuse(
-                "num_attention_heads",
-                self.num_attention_heads,
-                f"a divisor of hidden_size, {self.hidden_size}",
-            )
+        self.require("hidden_act", self.hidden_act in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+        divides = self.hidden_size % self.num_attention_heads == 0
+        expected = f"a divisor of hidden_size, {self.hidden_size}"
+        self.require("num_attention_heads", divides, expected)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a `config.json` from which transformers builds the same model."""
         fields = super().to_json()
-        return {
-            "architectures": [fields.pop("_class_name")],
-            "model_type": "clip_text_model",
-            **fields,
-        }
+        kind = {"architectures": [fields.pop("_class_name")], "model_type": "clip_text_model"}
+        return kind | fields
 
 
-class CLIPAttention(nn.Module):
+class CLIPAttention(Configured):
     """Causal multi-head attention, [B, T, D] -> [B, T, D]."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
@@ -82,11 +68,8 @@ class CLIPAttention(nn.Module):
         return dense("out_proj")(attend(q, k, v, causal=True).reshape(states.shape))
 
 
-class CLIPMLP(nn.Module):
+class CLIPMLP(Configured):
     """The dense block, [B, T, D] -> [B, T, D]."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
@@ -95,11 +78,8 @@ class CLIPMLP(nn.Module):
         return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(states)
 
 
-class CLIPEncoderLayer(nn.Module):
+class CLIPEncoderLayer(Configured):
     """Attention and dense block, each normalised first and added, [B, T, D] -> [B, T, D]."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
@@ -110,11 +90,8 @@ class CLIPEncoderLayer(nn.Module):
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
 
 
-class CLIPEncoder(nn.Module):
+class CLIPEncoder(Configured):
     """All layers, one after the other, [B, T, D] -> [B, T, D]."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
@@ -123,34 +100,23 @@ class CLIPEncoder(nn.Module):
         return states
 
 
-class CLIPTextEmbeddings(nn.Module):
+class CLIPTextEmbeddings(Configured):
     """Token ids [B, T] -> embeddings of the tokens plus those of their positions, [B, T, D]."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         def table(rows, name):
             # 0.02 is transformers' initializer_range; it matters only for training from scratch.
-            return nn.Embed(
-                rows,
-                self.config.hidden_size,
-                dtype=self.dtype,
-                embedding_init=nn.initializers.normal(0.02),
-                name=name,
-            )
+            width, init = self.config.hidden_size, nn.initializers.normal(0.02)
+            return nn.Embed(rows, width, dtype=self.dtype, embedding_init=init, name=name)
 
         tokens = table(self.config.vocab_size, "token_embedding")(ids)
         positions = table(self.config.max_position_embeddings, "position_embedding")
         return tokens + positions(jnp.arange(ids.shape[1]))[None]
 
 
-class CLIPTextTransformer(nn.Module):
+class CLIPTextTransformer(Configured):
     """Token ids [B, T] -> text states [B, T, D], normalised."""
-
-    config: CLIPTextConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
@@ -159,14 +125,11 @@ class CLIPTextTransformer(nn.Module):
         return layer_norm(self.config.layer_norm_eps, self.dtype, "final_layer_norm")(states)
 
 
-class CLIPTextModel(nn.Module):
+class CLIPTextModel(Configured):
     """The text encoder: token ids [B, T] int32 -> text states [B, T, D] float32.
 
     Calls raise ValueError if T exceeds the number of the model's positions.
     """
-
-    config: CLIPTextConfig
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:

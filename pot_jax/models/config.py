@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
-from pot_jax.checks import Unfit, described, fitted
+from pot_jax.checks import Unfit, described, fitted, to_dict
 from pot_jax.errors import UserError
 
 # Bounds far above every published model, so that a damaged or hostile file is refused here and not
@@ -42,7 +42,7 @@ class ModelConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         fields = {}
         for key, value in settings.items():
-            value = _frozen(value)
+            value = tuple(value) if isinstance(value, list) else value
             if key in names:
                 fields[key] = value
             elif key in cls.FIXED:
@@ -60,7 +60,7 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a `config.json` from which diffusers builds the same model."""
         fixed = {key: values[0] for key, values in self.FIXED.items()}
-        return {"_class_name": self.CLASS_NAME, **fixed, **_thawed(dataclasses.asdict(self))}
+        return {"_class_name": self.CLASS_NAME, **fixed, **to_dict(self)}
 
     def __post_init__(self):
         kinds = typing.get_type_hints(type(self), include_extras=True)
@@ -74,17 +74,12 @@ class ModelConfig:
                 self._refuse(field.name, given, described(kind))
             object.__setattr__(self, field.name, value)
 
+    def require(self, key: str, ok: bool, expected: str) -> None:
+        """Raises UserError for the setting `key` unless `ok`."""
+        if not ok:
+            self._refuse(key, getattr(self, key), expected)
+
     @classmethod
     def _refuse(cls, key: str, value: Any, expected: str) -> typing.NoReturn:
         came = reprlib.repr(value)
         raise UserError(f"config of {cls.CLASS_NAME}: {key} is {came}, expected {expected}")
-
-
-def _frozen(value):
-    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _thawed(value):
-    if isinstance(value, dict):
-        return {k: _thawed(v) for k, v in value.items()}
-    return [_thawed(v) for v in value] if isinstance(value, tuple) else value

@@ -7,11 +7,19 @@ are always computed in float32.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+
+
+class Configured(nn.Module):
+    """A network, or a part of one, with the network's whole config and its arithmetic's dtype."""
+
+    config: Any
+    dtype: DTypeLike = jnp.float32
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -132,7 +140,7 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, attention on the text, dense block; each of normalised states, and added."""
+    """Adds self-attention, attention to the text and a dense block, each of normalised states."""
 
     heads: int
     dtype: DTypeLike

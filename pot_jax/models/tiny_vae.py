@@ -3,6 +3,7 @@
 It is trained on latents as the UNet sees them, so its scaling factor is 1. Shapes as in `vae`.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +13,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import conv, upsample_nearest
-from pot_jax.models.vae import check_images
+from pot_jax.models.layers import Configured, conv, upsample_nearest
+from pot_jax.models.vae import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,10 @@ class AutoencoderTinyConfig(ModelConfig):
         super().__post_init__()
         stages = len(self.encoder_block_out_channels)
         for key in ("decoder_block_out_channels", "num_encoder_blocks", "num_decoder_blocks"):
-            if len(getattr(self, key)) != stages:
-                self._refuse(key, getattr(self, key), f"{stages} numbers")
+            self.require(key, len(getattr(self, key)) == stages, f"{stages} numbers")
         for key in ("encoder_block_out_channels", "decoder_block_out_channels"):
-            if len(set(getattr(self, key))) != 1:
-                self._refuse(key, getattr(self, key), "the same number for each stage")
+            one_width = len(set(getattr(self, key))) == 1
+            self.require(key, one_width, "the same number for each stage")
 
     @property
     def downsample_factor(self) -> int:
@@ -71,58 +71,46 @@ class AutoencoderTinyBlock(nn.Module):
         return nn.relu(x + h)
 
 
-class EncoderTiny(nn.Module):
+class EncoderTiny(Configured):
     """Images [B, H, W, 3] in [-1, 1] -> latents [B, h, w, c]."""
-
-    config: AutoencoderTinyConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
         x = (images.astype(self.dtype) + 1) / 2  # the network itself sees [0, 1]
-        layer = 0
+        names = (f"layers_{i}" for i in itertools.count())
         for i, blocks in enumerate(c.num_encoder_blocks):
             channels, stride = c.encoder_block_out_channels[i], 1 if i == 0 else 2
-            x = conv(channels, 3, self.dtype, f"layers_{layer}", stride, bias=i == 0)(x)
-            layer += 1
+            x = conv(channels, 3, self.dtype, next(names), stride, bias=i == 0)(x)
             for _ in range(blocks):
-                x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
-                layer += 1
-        return conv(c.latent_channels, 3, self.dtype, f"layers_{layer}")(x)
+                x = AutoencoderTinyBlock(self.dtype, name=next(names))(x)
+        return conv(c.latent_channels, 3, self.dtype, next(names))(x)
 
 
-class DecoderTiny(nn.Module):
+class DecoderTiny(Configured):
     """Latents [B, h, w, c] -> images [B, H, W, 3]."""
-
-    config: AutoencoderTinyConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         c = self.config
         x = jnp.tanh(latents.astype(self.dtype) / 3) * 3  # outliers would saturate the picture
         x = nn.relu(conv(c.decoder_block_out_channels[0], 3, self.dtype, "layers_0")(x))
-        layer = 2  # torch counts the activation, and below the upsampling, as a layer
+        # torch counts the activation, and below the upsampling, as a layer.
+        names = (f"layers_{i}" for i in itertools.count(2))
         for i, blocks in enumerate(c.num_decoder_blocks):
             last = i == len(c.num_decoder_blocks) - 1
             for _ in range(blocks):
-                x = AutoencoderTinyBlock(self.dtype, name=f"layers_{layer}")(x)
-                layer += 1
+                x = AutoencoderTinyBlock(self.dtype, name=next(names))(x)
             if not last:
                 x = upsample_nearest(x)
-                layer += 1
+                next(names)
             channels = c.out_channels if last else c.decoder_block_out_channels[i]
-            x = conv(channels, 3, self.dtype, f"layers_{layer}", bias=last)(x)
-            layer += 1
+            x = conv(channels, 3, self.dtype, next(names), bias=last)(x)
         return 2 * x - 1
 
 
-class AutoencoderTiny(nn.Module):
+class AutoencoderTiny(Autoencoder):
     """Images to latents and back: `module.apply(variables, ..., method="encode")` or "decode"."""
-
-    config: AutoencoderTinyConfig
-    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         """Names the parts as in the checkpoint."""
@@ -135,7 +123,7 @@ class AutoencoderTiny(nn.Module):
         Raises:
           ValueError: H or W is not a multiple of `config.downsample_factor`.
         """
-        check_images(self.config, images)
+        self.check_images(images)
         return self.encoder(images).astype(jnp.float32)
 
     def decode(self, latents: jax.Array) -> jax.Array:
@@ -145,9 +133,3 @@ class AutoencoderTiny(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encodes and decodes."""
         return self.decode(self.encode(images))
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
-        side = self.config.downsample_factor
-        shape = (1, side, side, self.config.in_channels)
-        return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}

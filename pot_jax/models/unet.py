@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
+    Configured,
     Downsample2D,
     ResnetBlock2D,
     TimestepEmbedding,
@@ -105,30 +106,28 @@ class UNetConfig(ModelConfig):
         blocks = len(self.block_out_channels)
         for key, known in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
             names = getattr(self, key)
-            if len(names) != blocks or not set(names) <= set(known):
-                self._refuse(key, names, f"{blocks} of {list(known)}")
+            fits = len(names) == blocks and set(names) <= set(known)
+            self.require(key, fits, f"{blocks} of {list(known)}")
         for key in (
             "layers_per_block",
             "transformer_layers_per_block",
             "attention_head_dim",
             "only_cross_attention",
         ):
-            if len(self.per_block(key)) != blocks:
-                self._refuse(key, getattr(self, key), f"one value or {blocks}")
-        if self.class_embed_type not in (None, "timestep"):
-            self._refuse("class_embed_type", self.class_embed_type, "null or 'timestep'")
+            self.require(key, len(self.per_block(key)) == blocks, f"one value or {blocks}")
+        known = self.class_embed_type in (None, "timestep")
+        self.require("class_embed_type", known, "null or 'timestep'")
         for channels, heads in zip(self.block_out_channels, self.per_block("attention_head_dim")):
-            if channels % self.norm_num_groups or channels % heads:
-                self._refuse(
-                    "block_out_channels",
-                    self.block_out_channels,
-                    f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of "
-                    f"their block, {self.attention_head_dim}",
-                )
+            self.require(
+                "block_out_channels",
+                channels % self.norm_num_groups == channels % heads == 0,
+                f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of their "
+                f"block, {self.attention_head_dim}",
+            )
 
     @property
     def has_classes(self) -> bool:
-        """Whether it is told a class, or an upscaler's noise level, besides the timestep."""
+        """Whether it takes a class, or an upscaler's noise level, besides the timestep."""
         return self.class_embed_type is not None or self.num_class_embeds is not None
 
     def per_block(self, key: str) -> tuple:
@@ -164,15 +163,8 @@ class UNetBlock(nn.Module):
         """Applies transformer `i`, if the block has any."""
         if self.attention is None:
             return x
-        return Transformer2DModel(
-            self.attention.layers,
-            self.attention.heads,
-            self.groups,
-            self.attention.linear_projection,
-            self.dtype,
-            self.attention.only_cross_attention,
-            name=f"attentions_{i}",
-        )(x, text_states)
+        built = self.attention._asdict() | {"groups": self.groups, "dtype": self.dtype}
+        return Transformer2DModel(**built, name=f"attentions_{i}")(x, text_states)
 
 
 class DownBlock2D(UNetBlock):
@@ -235,11 +227,8 @@ class UpBlock2D(UNetBlock):
         return x
 
 
-class UNet2DConditionModel(nn.Module):
-    """The denoiser; what it predicts (eps, v or x0) is said by the scheduler's config."""
-
-    config: UNetConfig
-    dtype: DTypeLike = jnp.float32
+class UNet2DConditionModel(Configured):
+    """The denoiser; the scheduler's config says what it predicts (eps, v or x0)."""
 
     @nn.compact
     def __call__(
@@ -279,13 +268,9 @@ class UNet2DConditionModel(nn.Module):
         for i, (kind, channels, layers) in enumerate(
             zip(c.down_block_types, c.block_out_channels, c.per_block("layers_per_block"))
         ):
+            attention = c.attention(i) if DOWN_BLOCKS[kind] else None
             block = DownBlock2D(
-                channels,
-                layers,
-                c.attention(i) if DOWN_BLOCKS[kind] else None,
-                **shared,
-                downsample=i < last,
-                name=f"down_blocks_{i}",
+                channels, layers, attention, **shared, downsample=i < last, name=f"down_blocks_{i}"
             )
             x, outputs = block(x, time_states, text_states)
             kept += outputs
@@ -302,12 +287,9 @@ class UNet2DConditionModel(nn.Module):
             mirror = last - i
             layers = c.per_block("layers_per_block")[mirror] + 1
             kept, taken = kept[:-layers], kept[-layers:]
+            attention = c.attention(mirror) if UP_BLOCKS[kind] else None
             block = UpBlock2D(
-                c.block_out_channels[mirror],
-                layers,
-                c.attention(mirror) if UP_BLOCKS[kind] else None,
-                **shared,
-                name=f"up_blocks_{i}",
+                c.block_out_channels[mirror], layers, attention, **shared, name=f"up_blocks_{i}"
             )
             shape = kept[-1].shape[1:3] if mirror > 0 else None
             x = block(x, taken, time_states, text_states, shape)

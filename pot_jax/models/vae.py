@@ -6,7 +6,7 @@ Only `encode_latents` and `decode_latents` convert between the two.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
+    Configured,
     Downsample2D,
     ResnetBlock2D,
     Upsample2D,
@@ -23,7 +24,7 @@ from pot_jax.models.layers import (
     multi_head_attention,
 )
 
-EPS = 1e-6  # of every normalisation, a constant in diffusers, too
+EPS = 1e-6  # of every normalisation; a constant in diffusers, too
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,12 @@ class AutoencoderKLConfig(ModelConfig):
     def __post_init__(self):
         super().__post_init__()
         blocks = len(self.block_out_channels)
-        for key, name in (
-            ("down_block_types", "DownEncoderBlock2D"),
-            ("up_block_types", "UpDecoderBlock2D"),
-        ):
-            if getattr(self, key) != (name,) * blocks:
-                self._refuse(key, getattr(self, key), f"{blocks} times {name}")
-        if any(channels % self.norm_num_groups for channels in self.block_out_channels):
-            self._refuse(
-                "block_out_channels",
-                self.block_out_channels,
-                f"multiples of norm_num_groups, {self.norm_num_groups}",
-            )
+        kinds = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+        for key, name in kinds.items():
+            self.require(key, getattr(self, key) == (name,) * blocks, f"{blocks} times {name}")
+        divisible = not any(channels % self.norm_num_groups for channels in self.block_out_channels)
+        expected = f"multiples of norm_num_groups, {self.norm_num_groups}"
+        self.require("block_out_channels", divisible, expected)
 
     @property
     def downsample_factor(self) -> int:
@@ -113,93 +108,80 @@ class UNetMidBlock2D(nn.Module):
         return ResnetBlock2D(channels, self.groups, EPS, self.dtype, name="resnets_1")(x)
 
 
-class DownEncoderBlock2D(nn.Module):
-    """ResNet blocks, then, except in the last, half the size."""
+class ResnetBlocks2D(nn.Module):
+    """diffusers' `DownEncoderBlock2D` and `UpDecoderBlock2D`: ResNet blocks, then another size."""
 
     channels: int
     layers: int
     groups: int
     dtype: DTypeLike
-    downsample: bool
+    resample: Literal["half", "double"] | None  # None in the last block
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.layers):
             x = ResnetBlock2D(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
-        if self.downsample:
+        if self.resample == "half":
             x = Downsample2D(self.dtype, ((0, 1), (0, 1)), name="downsamplers_0")(x)
+        elif self.resample == "double":
+            x = Upsample2D(self.dtype, name="upsamplers_0")(x)
         return x
 
 
-class UpDecoderBlock2D(nn.Module):
-    """ResNet blocks, then, except in the last, twice the size."""
-
-    channels: int
-    layers: int
-    groups: int
-    dtype: DTypeLike
-    upsample: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(self.layers):
-            x = ResnetBlock2D(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
-        return Upsample2D(self.dtype, name="upsamplers_0")(x) if self.upsample else x
-
-
-class Encoder(nn.Module):
+class Encoder(Configured):
     """Images [B, H, W, 3] -> mean and log-variance before `quant_conv`, [B, h, w, 2c]."""
-
-    config: AutoencoderKLConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         c = self.config
+        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(images.astype(self.dtype))
         for i, channels in enumerate(c.block_out_channels):
-            x = DownEncoderBlock2D(
-                channels,
-                c.layers_per_block,
-                c.norm_num_groups,
-                self.dtype,
-                downsample=i < len(c.block_out_channels) - 1,
-                name=f"down_blocks_{i}",
-            )(x)
-        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
-        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+            name, resample = f"down_blocks_{i}", "half" if i < last else None
+            x = ResnetBlocks2D(channels, layers, groups, self.dtype, resample, name=name)(x)
+        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(2 * c.latent_channels, 3, self.dtype, "conv_out")(x)
 
 
-class Decoder(nn.Module):
+class Decoder(Configured):
     """Latents after `post_quant_conv`, [B, h, w, c] -> images [B, H, W, 3]."""
-
-    config: AutoencoderKLConfig
-    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         c = self.config
+        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
         x = conv(c.block_out_channels[-1], 3, self.dtype, "conv_in")(latents)
-        x = UNetMidBlock2D(c.norm_num_groups, self.dtype, name="mid_block")(x)
+        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
         for i, channels in enumerate(reversed(c.block_out_channels)):
-            x = UpDecoderBlock2D(
-                channels,
-                c.layers_per_block + 1,
-                c.norm_num_groups,
-                self.dtype,
-                upsample=i < len(c.block_out_channels) - 1,
-                name=f"up_blocks_{i}",
-            )(x)
-        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
+            name, resample = f"up_blocks_{i}", "double" if i < last else None
+            x = ResnetBlocks2D(channels, layers + 1, groups, self.dtype, resample, name=name)(x)
+        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x)
 
 
-class AutoencoderKL(nn.Module):
-    """Images to latents and back: `module.apply(variables, ..., method="encode")` or "decode"."""
+class Autoencoder(Configured):
+    """What all autoencoders share: the shape of their images."""
 
-    config: AutoencoderKLConfig
-    dtype: DTypeLike = jnp.float32
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
+        side = self.config.downsample_factor
+        shape = (1, side, side, self.config.in_channels)
+        return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}
+
+    def check_images(self, images: jax.Array):
+        """Raises ValueError for images not divisible into latents; a border would be cut off."""
+        factor, channels = self.config.downsample_factor, self.config.in_channels
+        fits = images.ndim == 4 and images.shape[3] == channels
+        if not fits or images.shape[1] % factor or images.shape[2] % factor:
+            raise ValueError(
+                f"images have shape {images.shape}, expected [B, H, W, {channels}] with H and W "
+                f"multiples of {factor}"
+            )
+
+
+class AutoencoderKL(Autoencoder):
+    """Images to latents and back: `module.apply(variables, ..., method="encode")` or "decode"."""
 
     def setup(self):
         """Names the parts as in the checkpoint."""
@@ -215,7 +197,7 @@ class AutoencoderKL(nn.Module):
         Raises:
           ValueError: H or W is not a multiple of `config.downsample_factor`.
         """
-        check_images(self.config, images)
+        self.check_images(images)
         moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return Moments(mean, jnp.clip(logvar, -30.0, 20.0))
@@ -228,23 +210,6 @@ class AutoencoderKL(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encodes, and decodes the mean."""
         return self.decode(self.encode(images).mean)
-
-    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
-        side = self.config.downsample_factor
-        shape = (1, side, side, self.config.in_channels)
-        return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}
-
-
-def check_images(config: Any, images: jax.Array):
-    """Raises ValueError for images not divisible into latents, whose border would be cut off."""
-    factor, channels = config.downsample_factor, config.in_channels
-    fits = images.ndim == 4 and images.shape[3] == channels
-    if not fits or images.shape[1] % factor or images.shape[2] % factor:
-        raise ValueError(
-            f"images have shape {images.shape}, expected [B, H, W, {channels}] with H and W "
-            f"multiples of {factor}"
-        )
 
 
 def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array) -> jax.Array:

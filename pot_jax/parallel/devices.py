@@ -1,4 +1,4 @@
-"""Setting JAX up for a run: the platform, and the job that this process is part of."""
+"""Sets up JAX for a run: its platform and, on a cluster, its multi-host job."""
 
 import sys
 
@@ -16,7 +16,7 @@ def set_up(platform: str | None = None, distributed: bool = False) -> None:
         cluster's environment: Cloud TPU, Slurm, Open MPI, Kubernetes).
 
     Raises:
-      UserError: the platform is not there.
+      UserError: the platform is not available.
     """
     if platform:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))

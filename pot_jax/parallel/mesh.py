@@ -1,7 +1,7 @@
-"""Zoom levels over devices: rows of a batch split along one mesh axis, parameters on every device.
+"""Zoom levels over devices: batch rows split along one mesh axis, parameters replicated.
 
-The networks are where the time goes, so they are what is split; the zoom operators cost under 3 %
-of a step and run replicated. Nothing outside this module knows how many devices there are.
+Most of the time goes into the networks, so only they are split; the zoom operators cost under 3% of
+a step and run replicated. Nothing outside this module knows how many devices there are.
 """
 
 from collections.abc import Callable
@@ -21,28 +21,28 @@ def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that keeps a whole copy on every device of `mesh`."""
+    """Returns the sharding that keeps a complete copy on every device of `mesh`."""
     return NamedSharding(mesh, P())
 
 
 def replicate(tree, mesh: Mesh):
-    """Puts a copy of every array of `tree` on every device of `mesh`."""
+    """Returns `tree` with a copy of every array on every device of `mesh`."""
     return jax.device_put(tree, replicated(mesh))
 
 
 def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) -> Callable:
-    """Makes `function(weights, *rows)` compute its rows on all devices of `mesh`.
+    """Returns `function(weights, *rows)`, computing its batch rows on all devices of `mesh`.
 
     Args:
       function: takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
-        whose rows are independent of each other; returns one array `[M, ...]`.
+        whose batch rows are independent of each other; returns one array `[M, ...]`.
       mesh: from `device_mesh`.
-      rows_at_once: the most rows computed at a time on each device, which bounds memory (an
-        autoencoder at 512 pixels needs about a gigabyte a row); None means all.
+      rows_at_once: the most batch rows computed at a time on each device, which bounds memory (an
+        autoencoder at 512 pixels needs about a gigabyte per batch row); None: all.
 
     Returns:
-      A function of the same signature. Rows are padded with copies of the last one where the number
-      of devices, or `rows_at_once`, does not divide M; the padding is cut off again.
+      A function of the same signature. Copies of the last batch row are added if the number of
+      devices, or `rows_at_once`, does not divide M; their results are dropped.
     """
     split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
 

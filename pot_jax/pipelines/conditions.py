@@ -1,14 +1,14 @@
-"""Conditions: what a network is given besides latents and time, prepared once for all steps.
+"""Conditions: a network's inputs besides latents and timestep, prepared once for all steps.
 
-Conditions are a dict of arrays by the name of the UNet's argument. Each has one row for each batch
-row of the network: N, or, where guidance takes two halves, 2N rows [unconditional; conditional].
+Conditions are a dict of arrays by the name of the UNet's argument, each for M batch rows: M = N, or
+if guidance needs two halves, M = 2N, [unconditional; conditional].
 
     text_states    [M, T, D]
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
-    channels       [M, h, w, k]: inputs that follow the latents' own channels; no argument
+    channels       [M, h, w, k]: extra channels, concatenated after the latents; not a UNet argument
 
-They lie in the sampler's `weights` as "conditions", and the sampler knows nothing of them.
+The sampler's `weights` hold them as "conditions"; the sampler itself knows nothing of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Conditions(NamedTuple):
     token_ids: np.ndarray  # [N + 1, T] int32, the negative prompt's last
 
     def joined(self, name: str, rows: np.ndarray) -> "Conditions":
-        """Returns the conditions with one more, [N, ...], the same for both halves."""
+        """Returns the conditions plus one named `name`, rows [N, ...], repeated for both halves."""
         rows = np.concatenate([rows] * (2 if self.guided else 1))
         return self._replace(arrays=self.arrays | {name: rows})
 
@@ -51,18 +51,18 @@ def text_conditions(
     guidance_scale: float,
     guided: bool,
 ) -> Conditions:
-    """Returns the conditions that any model has: its prompts, and how far they guide it.
+    """Returns the conditions common to all models: prompts and guidance scale.
 
     Args:
       model: whose text encoder reads the prompts.
-      prompts: N texts.
-      negative_prompt: what guidance leads away from.
+      prompts: N strings.
+      negative_prompt: what guidance steers the pictures away from.
       guidance_scale: s in u + s (c - u).
-      guided: whether there is an unconditional half, where the network has no guidance built in.
+      guided: whether there is an unconditional half, if the network has no guidance built in.
 
     Raises:
-      UserError: a prompt is too long, or a negative prompt is given to a network that has guidance
-        built in, which was distilled with an empty one.
+      UserError: a prompt is too long, or a network with guidance built in, which was distilled
+        with an empty negative prompt, is given another.
     """
     width = model.unet.config.time_cond_proj_dim
     if width is not None and negative_prompt:
@@ -90,7 +90,7 @@ def _encode_text(text_encoder, params, ids):
 
 @partial(jax.jit, static_argnums=1)
 def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
-    """Returns the guidance scale as a network with built-in guidance takes it.
+    """Returns the guidance scale in the form that a network with built-in guidance takes.
 
     The paper's w (arXiv 2310.04378, section 4.3) counts from the conditional prediction,
     c + w (c - u), so w = s - 1; its sines and cosines are those of a timestep 1000 w.
@@ -113,15 +113,15 @@ def denoiser(
     mesh: jax.sharding.Mesh,
     rows_at_once: int | None = None,
 ) -> Callable[..., tuple[Denoised, object]]:
-    """Returns the sampler's `denoise` of one network call for all levels and both halves.
+    """Returns the sampler's `denoise`: one network call for all levels and both halves.
 
     Args:
       unet: the network.
-      schedule: says what the network predicts, and the limits of clean estimates.
+      schedule: what the network predicts, and the limits of clean estimates.
       guide: how the halves are combined.
       guided: whether there are two halves.
       mesh: the devices that the batch rows are split over.
-      rows_at_once: the most batch rows computed at a time on each device; None means all.
+      rows_at_once: the most batch rows computed at a time on each device; None: all.
 
     Returns:
       denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds

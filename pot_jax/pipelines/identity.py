@@ -1,7 +1,8 @@
-"""What a run is: a digest of each thing that decides its pictures, taken where it is decided.
+"""Identifies a run: a digest of everything that decides its pictures.
 
-A folder that holds equal digests holds the same run. Of what networks compute (text states, the
-photograph's latents) the inputs are digested, since other devices round otherwise.
+Folders with equal digests hold the same run. Where a network computes something (text states, the
+photograph's latents), its inputs are digested and not its outputs, because other devices round
+differently.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ def generator_identity() -> str:
 def own_part(part: str, value: Any) -> OwnPartSettings:
     """Returns what a run records of a part passed from Python: its name and a digest of its source.
 
-    The digest covers the source, the defaults and what a function closes over. Where one of these
+    The digest covers the source, the defaults and what a function closes over. If one of these
     cannot be read (a lambda typed at a prompt, an object in a closure), there is no digest, and a
     resumed run cannot check the part.
     """
@@ -66,7 +67,7 @@ def _name(value: Any) -> str:
 
 
 def _content(value: Any) -> Any:
-    """Plain data that decide what a value does; raises where they cannot be read."""
+    """Returns plain data that decide what a value does; raises if they cannot be read."""
     if isinstance(value, functools.partial):
         return ["partial", _content(value.func), _content(value.args), _content(value.keywords)]
     if dataclasses.is_dataclass(value):  # a Solver, a Guidance, a Blend

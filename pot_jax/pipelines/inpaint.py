@@ -1,10 +1,9 @@
-"""Painting anew what a mask covers, with Stable Diffusion's inpainting models.
+"""Repaints what a mask covers, with Stable Diffusion's inpainting models.
 
-    pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, then the
-    mask and the encoded picture without what it covers -> decode [B, H, W, 3]
+    pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, then the mask and
+    the encoded picture without what the mask covers -> decode [B, H, W, 3]
 
-The sampler's levels are the B pictures here, each with noise of its own; nothing passes between
-them.
+The sampler's levels are the B pictures here, each with its own noise; nothing passes between them.
 """
 
 import functools
@@ -51,29 +50,29 @@ def inpaint(
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Paints anew what a mask covers, in one picture or several.
+    """Repaints what a mask covers, in one picture or several.
 
     Args:
       model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline.
-      prompt: what to paint; one text for all pictures, or one for each.
-      image: [H, W, 3] or [B, H, W, 3] in [-1, 1].
-      mask: [H, W] or [B, H, W], from 0.5 on where to paint; one for all pictures, or one for each.
-      negative_prompt: what guidance leads away from.
+      prompt: what to paint; one for all pictures, or one for each.
+      image: [H, W, 3] or [B, H, W, 3] in [-1, 1]; H and W multiples of the autoencoder's factor.
+      mask: [H, W] or [B, H, W]; values of 0.5 or more mark what to paint.
+      negative_prompt: what guidance steers the pictures away from.
       steps: denoising steps.
       guidance_scale: s in u + s (c - u); 1 is no guidance.
       solver: a name in `SOLVERS`.
-      eta: DDIM's noise.
-      seed: of all noise.
-      latents: unit noise [B, h, w, c] to begin from instead of drawn noise.
-      devices: to split the pictures over; default all.
-      progress: called with (steps done, steps in all), first with 0 before compilation.
+      eta: DDIM's noise, 0 to 1.
+      seed: the seed of all noise, 0 to 2^32 - 1.
+      latents: unit noise [B, h, w, c] to start from instead of drawn noise.
+      devices: those that the pictures are split over; default all.
+      progress: called with (steps done, total steps), first with 0 before compilation.
 
     Returns:
-      Pictures of the shape of `image`, in [-1, 1]. What the mask leaves is the autoencoder's
-      rendering of the picture; take it from `image` where it has to be the same to the last bit.
+      Pictures of the shape of `image`, in [-1, 1]. Outside the mask, pixels have passed through the
+      autoencoder; copy them from `image` if they must be exact.
 
     Raises:
-      UserError: one line naming what does not fit; it is a `ValueError`.
+      UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     require_task(model, "inpainting", "inpainting")
     settings = build(
@@ -85,7 +84,7 @@ def inpaint(
     images, masks = _checked_pictures(model, image, mask)
     prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
     if len(prompts) != len(images):
-        raise UserError(f"prompt: expected one text, or {len(images)}, got {len(prompts)}")
+        raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
     mesh = meshes.device_mesh(devices)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
     scale = settings.guidance_scale
@@ -119,14 +118,14 @@ def _assemble(
     mesh: jax.sharding.Mesh,
     shape: tuple[int, int, int],
 ) -> Program:
-    """Returns the program for pictures [B, H, W] of one shape, the sampler's levels here."""
+    """Returns the program for pictures of `shape`, [B, H, W]; they are the sampler's levels."""
     decode, encode = autoencoder(vae, mesh, _DECODE_ROWS)
     factor = vae.config.downsample_factor
     count, height, width = shape
     grid = (height // factor, width // factor, unet.config.out_channels)
 
     def draw(key):
-        """Picture i draws from fold_in(key, i), so that another picture changes nothing."""
+        """Draws picture i from fold_in(key, i), so that other pictures change nothing."""
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
         return jax.vmap(lambda key: jax.random.normal(key, grid))(keys)
 

@@ -17,7 +17,7 @@ from pot_jax.pipelines.program import Program
 # Python costs nothing next to the network.
 CHUNK = 5
 
-Progress = Callable[[int, int], None]  # (steps done, steps in all), first before compilation
+Progress = Callable[[int, int], None]  # (steps done, total steps), first before compilation
 
 
 class Watched(NamedTuple):
@@ -25,12 +25,12 @@ class Watched(NamedTuple):
 
     steps: np.ndarray  # [k], the first is 0
     clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
-    disagreement: np.ndarray  # rms of what agreement changes, [k, B]
+    disagreement: np.ndarray  # rms of the change that agreement makes, [k, B]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """All that a run of the sampler needs."""
+    """Everything that a run of the sampler needs."""
 
     program: Program
     plan: Plan
@@ -44,11 +44,11 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
 
     Args:
       job: what is to run.
-      keys: one a sample, typed PRNG keys [B].
+      keys: typed PRNG keys [B], one per sample.
       latents: unit noise [B, N, h, w, c] instead of drawn noise.
 
     Raises:
-      UserError: the latents are of another shape.
+      UserError: the latents do not have the job's shape.
     """
     if latents is not None:
         latents = checked_latents(latents, (len(keys), *job.latent_shape))
@@ -71,14 +71,14 @@ def run(
     save: Callable[[SamplerState, int], None] | None = None,
     callback: Callable[[Watched], None] | None = None,
 ) -> tuple[SamplerState, dict[str, float]]:
-    """Takes `states` through the rest of the plan.
+    """Runs the rest of the plan from `states`.
 
     Args:
       job: what is to run.
       states: from `begin`, or restored.
-      progress: called with (steps done, steps in all), first before compilation.
+      progress: called with (steps done, total steps), first before compilation.
       save: called with (states, steps done) after every chunk but the last.
-      callback: called with what each chunk's steps show.
+      callback: called with each chunk's `Watched`.
 
     Returns:
       The last states and {"compile_seconds", "seconds_per_step"}.
@@ -115,7 +115,7 @@ def _watched(seen: Seen, done: int, count: int) -> Watched:
 
 
 def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes the latents of one sample, [N, h, w, c]; pictures as rendered, and as decoded.
+    """Decodes one sample's latents [N, h, w, c]; returns pictures as rendered and as decoded.
 
     Raises:
       UserError: the pictures hold NaN or infinity.

@@ -1,9 +1,9 @@
-"""Builds the sampler's callables for a latent diffusion model, and compiles them once a recipe.
+"""Builds the sampler's callables for a latent diffusion model; compiles them once per recipe.
 
 Symbols: B samples, N levels; h w the latent grid, H = f h, W = f w the pictures' (f the
 autoencoder's downsampling). `weights` is the dict of every array the program takes: `unet` and
-`autoencoder` parameters, `conditions` (conditions.py), the numbers `guidance` and `agreement`, and
-for a photograph `photograph` [H, W, 3] and `photograph_latents` [h, w, c].
+`autoencoder` parameters, `conditions` (conditions.py), the numeric settings `guidance` and
+`agreement`, and for a photograph `photograph` [H, W, 3] and `photograph_latents` [h, w, c].
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """All that shapes the compiled program, and no number; equal recipes compile once."""
+    """What determines the compiled program, without numeric settings; equal ones compile once."""
 
     unet: nn.Module
     autoencoder: nn.Module
@@ -45,8 +45,8 @@ class Recipe:
     kernel: str = "mean"
     initial_noise: str = "shared"  # a key of _FIRST_NOISE
     photograph: tuple[int, str] | None = None  # level, method
-    decode_rows: int | None = None  # pictures decoded at a time on each device; None is all
-    network_rows: int | None = None  # batch rows of the UNet at a time on each device; None is all
+    decode_rows: int | None = None  # pictures decoded at a time on each device; None: all
+    network_rows: int | None = None  # batch rows of the UNet at a time on each device; None: all
 
     @property
     def pixel_geometry(self) -> Geometry:
@@ -67,7 +67,7 @@ class Program:
     begin: Callable  # (init_scale, keys [B], latents [B, N, h, w, c] or None) -> SamplerState
     encode: Callable  # (weights, images [M, H, W, 3]) -> latents [M, h, w, c]
     deliver: Callable  # (weights, latents [N, h, w, c]) -> (images, images before the last render)
-    _chunks: dict[bool, Callable]  # whether it is watched -> one chunk of steps, jitted
+    _chunks: dict[bool, Callable]  # whether it is watched -> a jitted chunk of steps
     _executables: dict = dataclasses.field(default_factory=dict)
 
     def compiled(self, *arguments, watch: bool = False) -> Callable:
@@ -78,7 +78,7 @@ class Program:
         return self._executables[key]
 
 
-# How the first noise is drawn; the steps' is always the blend's.
+# How the first noise is drawn; the steps' noise is always the blend's.
 _FIRST_NOISE = {
     "shared": lambda blend: blend.noise,
     "per_level": lambda blend: BLENDS["none"].noise,  # the paper's z_T
@@ -149,7 +149,7 @@ def autoencoder(
 def views(
     recipe: Recipe, decode: Callable, encode: Callable
 ) -> tuple[agreement.View, agreement.View]:
-    """Returns what levels can be compared as: their latents, and their decoded pictures."""
+    """Returns the views that levels can be compared in: latents, and decoded pictures."""
     on_latents = _grounding(recipe, recipe.geometry, "photograph_latents")
     on_pixels = _grounding(recipe, recipe.pixel_geometry, "photograph")
     return (

@@ -1,12 +1,12 @@
-"""Super-resolution of a delivered zoom: each level upscaled with its prompt, then made to agree.
+"""Upscales a delivered zoom: each level with its own prompt, and then they are made to agree.
 
-    pictures [N, H, W, 3], noised a little -> UNet on [2N, H, W, 4 + 3], next to its latents
+    pictures [N, H, W, 3], noised a little -> UNet on [2N, H, W, 4 + 3], after its latents
     -> decode [N, fH, fW, 3] -> blend + render at the new size
 
-f is the upsampling of the upscaler's autoencoder, 4 for Stable Diffusion's. It is the sampler and
-the delivery of any zoom: the small pictures' grid is the latents' grid here, their noise and that
-of the latents is rendered noise, so that levels which see the same place see the same noise, and
-they are made to agree once, as pictures.
+f is the upsampling of the upscaler's autoencoder, 4 for Stable Diffusion's. It uses the same
+sampler and delivery as any zoom. The small pictures' grid is the latent grid here. Their noise and
+the latents' noise are both rendered noise, so levels that see the same place see the same noise.
+The levels are made to agree once, as pictures.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.checks import build, plain
+from pot_jax.checks import build
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
@@ -38,15 +38,15 @@ from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, find_blend
 from pot_jax.zoom.geometry import Geometry
 
-# Folded into a sample's seed: upscaling draws other noise than the sampling did.
+# Folded into a sample's seed, so that upscaling draws other noise than sampling.
 _KEY = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedUpscaler:
-    """An upscaler, checked and made ready for the pictures of any zoom of one geometry."""
+    """An upscaler, checked and ready for the pictures of any zoom of one geometry."""
 
-    settings: RunSettings  # of the whole run
+    settings: RunSettings  # of the run
     recipe: Recipe
     conditions: Conditions
     scales: tuple[float, float]  # signal and noise of the noised small pictures
@@ -75,26 +75,26 @@ def upscale(
     Args:
       zoom: from `pot_jax.sample`.
       upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline.
-      blend: as in `pot_jax.sample`; by default the zoom's own, where it has a name.
-      devices: to split the levels over; default all.
-      progress: called with (steps done, steps in all), first with 0 before compilation.
+      blend: as in `pot_jax.sample`; default: the zoom's own, if it has a name.
+      devices: those that the levels are split over; default all.
+      progress: called with (steps done, total steps), first with 0 before compilation.
       **settings: fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level, solver,
         rows.
 
     Returns:
-      The same zoom with larger pictures, which need not meet a photograph exactly any more; its
-      latents are still those of the small ones.
+      The zoom with larger pictures. They may no longer match a photograph exactly. `latents` are
+      still the latents of the small pictures.
 
     Raises:
-      UserError: one line naming what does not fit; it is a `ValueError`.
+      UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     if "path" in settings:
-        raise UserError("unknown setting 'path'; the upscaler is the model that is given")
+        raise UserError("unknown setting 'path'; pass the upscaler as the second argument")
     if zoom.settings.upscaler.path:
-        raise UserError("this zoom is upscaled already; start from the one that sample returned")
+        raise UserError("the zoom has already been upscaled; pass the one from pot_jax.sample")
     own = [part.name for part in zoom.settings.own_parts if part.part == "blend"]
     if own and blend is None:
-        raise UserError(f"this zoom was sampled with {own[0]} as its blend; give it as blend=")
+        raise UserError(f"the zoom was sampled with {own[0]} as its blend; pass it as blend=")
     chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
     prepared = prepare(
         upscaler,
@@ -115,18 +115,10 @@ def prepare(
     mesh: jax.sharding.Mesh,
     blend: str | Callable | None = None,
 ) -> PreparedUpscaler:
-    """Checks what can be checked before the long work.
+    """Checks what can be checked before the long work; raises UserError if something does not fit.
 
-    Args:
-      upscaler: whose networks run.
-      settings: of the whole run.
-      geometry: of the small pictures.
-      zoom_digest: of the weights that the small pictures come from.
-      mesh: the devices.
-      blend: where it is not the settings' own.
-
-    Raises:
-      UserError: naming what does not fit.
+    `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
+    which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
     chosen, s = settings.upscaler, settings.sampler
@@ -161,7 +153,7 @@ def prepare(
         "agreement": numbers,
     }
     ours = model_identity(upscaler) | {
-        "settings": digest({**plain(chosen), "path": "", "rows": 0}),
+        "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),
         "noising": digest(upscaler.low_res.schedule.to_json()),
         "prompts": digest(conditions.token_ids.tolist()),
     }
@@ -183,19 +175,14 @@ def _check_noise_level(upscaler: Model, noise_level: int) -> None:
     highest = highest if classes is None else min(highest, classes - 1)
     if noise_level > highest:
         raise UserError(
-            f"upscaler.noise_level: {upscaler.name} takes 0 to {highest}, got {noise_level}"
+            f"upscaler.noise_level: {upscaler.name}: expected 0 to {highest}, got {noise_level}"
         )
 
 
 def upscale_prepared(
     prepared: PreparedUpscaler, zoom: Zoom, progress: Progress | None = None
 ) -> Zoom:
-    """Upscales one sample.
-
-    Args:
-      prepared: from `prepare`.
-      zoom: whose settings.seed the noise is drawn from.
-      progress: as in `upscale`.
+    """Upscales one sample, with noise drawn from zoom.settings.seed; `progress` as in `upscale`.
 
     Raises:
       UserError: the pictures hold NaN or infinity.
@@ -235,6 +222,6 @@ def job_for(prepared: PreparedUpscaler, zoom: Zoom) -> tuple[Job, jax.Array]:
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 def _noised(seed, images, alpha, sigma, blend, geometry, kernel):
-    """The small pictures, noised as levels share it, and the key that is left for the latents."""
+    """Returns the small pictures with shared noise, and the key of the latents' noise."""
     small, latents = jax.random.split(jax.random.fold_in(key_of(seed), _KEY))
     return alpha * images + sigma * blend.noise(small, geometry, 3, kernel=kernel), latents

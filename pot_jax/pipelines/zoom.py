@@ -1,4 +1,4 @@
-"""Samples a zoom: prompts and a model in, pictures that agree out, and a folder where wanted.
+"""Samples a zoom: prompts and a model in, pictures that agree out, and a folder if wanted.
 
     prompts -> token ids [N+1, T] -> text states [2N, T, D] -> latents [N, h, w, c]
     -> scan of {UNet on [2N, h, w, c] -> clean estimates -> photograph -> blend -> render -> step}
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import build, plain, require
+from pot_jax.checks import build, require
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -42,19 +42,17 @@ from pot_jax.zoom.geometry import Geometry
 
 
 class OwnParts(NamedTuple):
-    """Functions from Python that take the place of parts by name; None leaves the named one."""
+    """Python functions used instead of named parts; None keeps the named part."""
 
     solver: Solver | None = None
-    blend: Callable | None = (
-        None  # (images, geometry, *, weight, kernel) -> zoom stack, or a `Blend`
-    )
+    blend: Callable | None = None  # a `Blend`, or its `stack`
     agreement: Callable | None = None  # (blend, latent view, pixel view) -> Agree
     guidance: Guidance | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedZoom:
-    """Settings and a model, checked and made ready to run."""
+    """Settings and a model, checked and ready to run."""
 
     settings: RunSettings
     job: Job
@@ -62,11 +60,11 @@ class PreparedZoom:
     identity: dict[str, str]  # of the sampled zoom
     weights_digest: str
     upscaler: upscale.PreparedUpscaler | None
-    latents: np.ndarray | None  # unit noise to begin from, [B, N, h, w, c]
+    latents: np.ndarray | None  # unit noise to start from, [B, N, h, w, c]
 
     @property
     def record(self) -> Record:
-        """What the run is, to the size that it is delivered at."""
+        """Returns the run's record; its geometry is that of the delivered pictures."""
         last = self.upscaler or self
         identity = self.identity | (self.upscaler.identity if self.upscaler else {})
         return Record(self.settings, last.geometry, last.weights_digest, identity)
@@ -100,28 +98,29 @@ def sample(
 
     Args:
       model: from `pot_jax.load`.
-      prompts: N texts, the widest level's first; one is plain text-to-image.
+      prompts: N strings, the widest level's first; with one it is plain text-to-image.
       zoom_factor: p; level i+1 shows a window 1/p as wide as level i.
       height: of every picture, in pixels; 0 is the model's own size.
       width: likewise.
       placement: N-1 pairs (down, right): each level's centre relative to its parent's, in parent
-        pixels; empty for the centre.
-      negative_prompt: what guidance leads away from.
-      photograph: a picture's path, or pixels [H, W, 3] in [-1, 1], that a level has to agree with.
-      photograph_level: the level it is a photograph of.
+        pixels, multiples of the autoencoder's factor; empty: every level is centred.
+      negative_prompt: what guidance steers the pictures away from.
+      photograph: what one level has to agree with: a picture's path (cropped and resized to the
+        level), or pixels [H, W, 3] in [-1, 1].
+      photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
-      seed: of all noise.
-      latents: unit noise [N, h, w, c] to begin from instead of drawn noise.
+      seed: the seed of all noise, 0 to 2^32 - 1.
+      latents: unit noise [N, h, w, c], NumPy or JAX, to start from instead of drawn noise.
       solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
         zoom stack, as in `zoom.blending`.
       agreement: your own function (blend, latent view, pixel view) -> agree, as in
-        `zoom.agreement.SPACES`, instead of that of `space`.
+        `zoom.agreement.SPACES`, used in place of the agreement that `space` names.
       guidance: your own `diffusion.guidance.Guidance`.
-      workdir: a folder to leave the run's files in; a killed run resumes there, and a complete one
-        is read back.
-      devices: to split the levels over; default all.
-      progress: called with (steps done, steps in all), first with 0 before compilation.
+      workdir: a folder for the run's files; a killed run is resumed there, and a complete one is
+        read back.
+      devices: those that the levels are split over; default all.
+      progress: called with (steps done, total steps), first with 0 before compilation.
       callback: called after each chunk of steps with its clean estimates and disagreement
         (`pipelines.job.Watched`).
       **sampler: other fields of `config.SamplerSettings`: steps, guidance_scale,
@@ -132,7 +131,7 @@ def sample(
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].
 
     Raises:
-      UserError: one line naming what does not fit; it is a `ValueError`.
+      UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     own = OwnParts(
         solver=None if isinstance(solver, str) else solver,
@@ -178,20 +177,20 @@ def prepare(
     own_parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
     devices: list[jax.Device] | None = None,
 ) -> PreparedZoom:
-    """Checks everything that can be checked before the long work, and assembles the program.
+    """Checks everything that can be checked before sampling, and assembles the program.
 
     Args:
       model: whose networks run.
-      settings: what to sample; what they say of LoRAs and embeddings gives way to what the model
-        was loaded with, digests included.
-      upscaler: the model of `settings.upscaler.path`, where that is given.
-      photograph: pixels [H, W, 3] in [-1, 1], where they do not come from a path.
-      latents: unit noise [B, N, h, w, c] to begin from.
-      own_parts: functions that take the place of parts by name.
+      settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
+        loaded with, including digests.
+      upscaler: the model of `settings.upscaler.path`, if that is set.
+      photograph: pixels [H, W, 3] in [-1, 1], if they do not come from a path.
+      latents: unit noise [B, N, h, w, c] to start from.
+      own_parts: Python functions used instead of named parts.
       devices: default all.
 
     Raises:
-      UserError: one line naming what does not fit.
+      UserError: something does not fit; one line says what.
     """
     _check_own_parts(own_parts)
     require_task(model, "text-to-image", "sampling a zoom")
@@ -264,8 +263,8 @@ def prepare(
         **model_identity(model),
         "prompts": digest([conditions.token_ids.tolist(), conditions.guided]),
         "geometry": digest(on_latents.to_json()),
-        "sampler": digest(plain(s)),
-        "own parts": digest([plain(own) for own in settings.own_parts]),
+        "sampler": digest(dataclasses.asdict(s)),
+        "own parts": digest([dataclasses.asdict(own) for own in settings.own_parts]),
         "seeds": digest(sample_seeds(settings)),
         "generator": generator_identity(),
     }
@@ -288,17 +287,17 @@ def sample_run(
     callback: Callable[[Watched], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Zoom] | None:
-    """Walks the rest of a run: resumes it or begins, samples, delivers and writes.
+    """Runs what is left of a run: resumes or starts it, samples, delivers and writes.
 
     Args:
       prepared: from `prepare`.
       workdir: a folder for the run's files; None keeps nothing on disk.
-      progress: called with (steps done, steps in all), first before compilation.
-      callback: called with what each chunk's steps show.
-      say: called with what goes on after the last step, in words.
+      progress: called with (steps done, total steps), first before compilation.
+      callback: called with each chunk's `Watched`.
+      say: called with what is being done after the last step, in words.
 
     Returns:
-      One `Zoom` a sample; None where the folder already holds the complete run.
+      One `Zoom` per sample; None if the folder already holds the complete run.
 
     Raises:
       UserError: the folder holds another run or cannot be written, or pictures are not finite.
@@ -338,13 +337,13 @@ def _check_own_parts(own: OwnParts) -> None:
             expected = f"a {kind.__name__}" if kind else "a function"
             raise UserError(f"{part}: expected {expected}, got {shown(repr(value))}")
         try:
-            hash(value)  # the compiled program goes by it
+            hash(value)  # compiled programs are cached by it
         except TypeError:
             raise UserError(f"{part}: expected something hashable, got {shown(value)}") from None
 
 
 def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
-    """Returns the numbers of the settings as the program takes them, float32 and int32 scalars."""
+    """Returns the numeric settings that the program takes, as float32 and int32 scalars."""
     return {
         "guidance": guidance.Numbers(*np.float32([s.guidance_scale, s.guidance_rescale])),
         "agreement": agreement.Numbers(
@@ -373,7 +372,7 @@ def _finished(
 
 
 def sample_seeds(settings: RunSettings) -> list[int]:
-    """Returns the seeds of a run's samples."""
+    """Returns the seeds of a run's samples: seed, seed + 1, ..."""
     return [settings.seed + b for b in range(settings.num_samples)]
 
 
@@ -381,7 +380,7 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     """Returns the placement of `levels` levels on the latent grid.
 
     Raises:
-      UserError: when the size does not fit the model, or the zoom factor or placement the size.
+      UserError: the size does not fit the model, or the zoom factor or placement the size.
     """
     factor = model.autoencoder.config.downsample_factor
     own = model.unet.config.sample_size
@@ -408,9 +407,8 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     try:
         return Geometry(levels, zoom.zoom_factor, h, w, offsets)
     except UserError as error:
-        raise UserError(
-            f"pictures of {height} x {width} pixels have latents of {h} x {w}, where: {error}"
-        ) from error
+        size = f"pictures of {height} x {width} pixels have {h} x {w} latents"
+        raise UserError(f"{size}, which do not fit: {error}") from error
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:

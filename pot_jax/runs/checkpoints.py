@@ -1,9 +1,9 @@
-"""States on disk: written whole or not at all, checked when read. Training and sampling use it.
+"""States on disk: either complete or absent, checked when read. Training and sampling use them.
 
-One folder a phase, one Orbax checkpoint a step, the last two kept. Orbax writes under a temporary
-name and renames, so a kill leaves the step before. What it does not notice is a flipped bit in
-array data; the SHA-256 of every array is kept with the arrays, and a step that fails it is
-skipped with a warning.
+Each phase has a folder with one Orbax checkpoint per saved step; the last two are kept. Orbax
+writes under a temporary name and renames, so a kill leaves the previous step. It does not notice a
+flipped bit in array data; so the SHA-256 of every array is kept with the arrays, and a step that
+does not match is skipped with a warning.
 """
 
 import logging
@@ -18,15 +18,15 @@ from pot_jax.errors import UserError, one_line
 from pot_jax.weights.digests import array_digest
 
 KEPT = 2
-FORMAT = 2  # of a saved state; 1 said no number
-# format -> (a state of its form, the function that makes one of today's of it)
+FORMAT = 2  # of a saved state; states of format 1 carry no number
+# format -> (a state of its structure, the function that upgrades it to today's)
 Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
 class Checkpoints:
-    """The saved states of one phase of training.
+    """The saved states of one run or training phase.
 
-    A state is any pytree of arrays; facts are plain JSON data that go with it (seconds spent).
+    A state is any pytree of arrays; facts are plain JSON data saved with it (seconds spent).
     """
 
     def __init__(self, folder: str | Path):
@@ -35,10 +35,10 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any, facts: dict) -> None:
-        """Keeps `state` as of `step`; a step saved before is left as it is.
+        """Saves `state` as of `step`; a step that is already saved is left unchanged.
 
         Raises:
-          UserError: the disk is full or unwritable. The states saved before stay.
+          UserError: the disk is full or unwritable. Earlier saved states are kept.
         """
         if step in self._manager.all_steps():
             return
@@ -54,16 +54,16 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             # TensorStore reports a failed write as ValueError("RESOURCE_EXHAUSTED: ...").
             raise UserError(
-                f"could not save step {step} to {self._folder} ({one_line(error)}): make room "
-                f"and start again; it resumes from step {self._last_before(step)}"
+                f"cannot save step {step} to {self._folder} ({one_line(error)}): free some space "
+                f"and run the same command again; it resumes from step {self._last_before(step)}"
             ) from error
 
     def restore(self, like: Any, *, older: Older | None = None) -> tuple[int, Any, dict] | None:
-        """Returns the newest sound state, as (step, state, facts); None where nothing was saved.
+        """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
 
         Args:
           like: a state of the same structure, shapes and shardings.
-          older: what states of earlier formats look like, where that differs.
+          older: the structure of states of earlier formats, and their upgrade functions.
 
         Raises:
           UserError: states were saved, but none of them can be read.
@@ -88,7 +88,7 @@ class Checkpoints:
         return None
 
     def latest_step(self) -> int:
-        """Returns the newest step saved, sound or not; 0 where there is none."""
+        """Returns the newest saved step, sound or not; 0 if there is none."""
         return max(self._manager.all_steps(), default=0)
 
     def _read(self, step: int, **items: Any) -> Any:
@@ -97,7 +97,8 @@ class Checkpoints:
     def _check(self, state: Any, digests: dict[str, str]) -> None:
         damaged = [name for name, array in _named(state) if array_digest(array) != digests[name]]
         if damaged:
-            raise ValueError(f"{len(damaged)} arrays are not what was saved, {damaged[0]} first")
+            count, first = len(damaged), damaged[0]
+            raise ValueError(f"{count} arrays differ from what was saved; the first is {first}")
 
     def _last_before(self, step: int) -> int:
         return max((s for s in self._manager.all_steps() if s < step), default=0)

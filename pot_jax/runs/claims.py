@@ -1,4 +1,4 @@
-"""Whose folder it is: a record in it says, and another's record is never overwritten."""
+"""Claims folders: a record file says which run a folder belongs to; no other overwrites it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ Differ = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]]
 
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The leaves in which two records differ, each as "name is A there, B here"."""
+    """Returns the leaves in which two records differ, each as "name is A there, B here"."""
     return [
         f"{name} is {shown(repr(there))} there, {shown(repr(here))} here"
         for name, there, here in differences(found, wanted)
@@ -29,22 +29,21 @@ def claim(
     flag: str = "--workdir",
     differing: Differ = named_differences,
 ) -> dict[str, Any] | None:
-    """Makes the folder of `record_file` belong to what `record` describes.
+    """Claims the folder of `record_file` for the run that `record` describes.
 
     Args:
-      record_file: the JSON file that says whose folder it is.
-      record: plain data that tells this from others of its kind.
+      record_file: the JSON file that says which run the folder belongs to.
+      record: plain data that tells this run from others of its kind.
       what: the kind in words, such as "run" or "training", for messages.
-      flag: where the user chose the folder.
-      differing: names the differences between the record found and the wanted one that make them
-        two; none means that they are the same.
+      flag: the flag that gave the folder.
+      differing: lists the differences that make the found record and the wanted one two different
+        runs; empty if they are the same run.
 
     Returns:
-      The record found there; None where the folder was absent or empty and now holds `record`.
+      The record found there; None if the folder was absent or empty and now holds `record`.
 
     Raises:
-      UserError: the folder holds another of its kind, or files of another kind, or its record is
-        not whole.
+      UserError: the folder holds another run or other files, or its record is not complete.
     """
     path = Path(record_file)
     check_free(path, what=what, flag=flag)
@@ -67,7 +66,7 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
     folder = path.parent
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{flag}: expected a folder, got the file {folder}")
-    # A kill while a record is written leaves its temporary file, whose name starts with a dot.
+    # A kill while a record is being written leaves a temporary file; its name starts with a dot.
     files = [file for file in folder.glob("*") if not file.name.startswith(".")]
     if files and not path.is_file():
         raise UserError(
@@ -76,10 +75,10 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """The JSON object in a record.
+    """Returns the JSON object in a record file.
 
     Raises:
-      UserError: the file is missing, cannot be read, or is not whole.
+      UserError: the file is missing, cannot be read, or is not complete.
     """
     path = Path(path)
     try:
@@ -89,7 +88,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise UserError(f"{path} is not whole JSON, it may be cut off: {one_line(error)}") from None
+        reason = f"is not complete JSON (it may be truncated): {one_line(error)}"
+        raise UserError(f"{path} {reason}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{shown(path)} holds a {type(value).__name__}, expected settings by name")
+        kind = type(value).__name__
+        raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")
     return value

@@ -1,11 +1,11 @@
-"""What a run leaves in its folder, and how a killed run resumes from there.
+"""What a run writes to its folder, and how a killed run resumes from it.
 
     config.json         the run's record (runs.record)
-    levels/level_000.png ...   delivered pictures, agreeing after 8-bit rounding
+    levels/level_000.png ...   delivered pictures, which agree after rounding to 8 bits
     stack.npz           images [N, H, W, 3] float32, images_before_render, latents [N, h, w, c]
     contact_sheet.png, zoom.mp4
-    metrics.json        written last: a folder that has it holds a whole run
-    state/              the sampler's state while the run is going; gone at its end
+    metrics.json        written last: a folder that has it holds a complete run
+    state/              the sampler's state, while the run is unfinished; removed at its end
 
 A run of several samples has a folder `stack_000`, `stack_001`, ... with these files for each. Every
 file is written under a temporary name and moved into place.
@@ -27,17 +27,17 @@ from pot_jax.runs.record import Record
 
 
 def check_workdir(folder: str | os.PathLike) -> None:
-    """Raises UserError unless `folder` is absent, empty, or a run of ours (config.json)."""
+    """Raises UserError unless `folder` is absent, empty, or holds a run (config.json)."""
     check_free(pathlib.Path(folder) / "config.json", what="run")
 
 
 def claim_run(folder: str | os.PathLike, record: Record) -> bool:
-    """Makes `folder` this run's, and says whether the run is already complete there.
+    """Claims `folder` for a run; returns whether the run is already complete there.
 
-    A folder that holds the same run, killed, is resumed; `SavedStates.restore` finds its state.
+    If the folder holds the same run, killed, `SavedStates.restore` finds its state.
 
     Raises:
-      UserError: the folder holds another run, or files of another kind.
+      UserError: the folder holds another run or other files.
     """
     path = pathlib.Path(folder) / "config.json"
 
@@ -54,7 +54,7 @@ def claim_run(folder: str | os.PathLike, record: Record) -> bool:
 
 
 class _State1(NamedTuple):
-    """The sampler's state of format 1: no memory, and the history without its tuple."""
+    """The sampler's state in format 1: no memory, and the history without its tuple."""
 
     step: jax.Array
     latents: jax.Array
@@ -63,7 +63,7 @@ class _State1(NamedTuple):
 
 
 class SavedStates:
-    """The sampler's states of a running job, in `state/`: the last two, with digests (Orbax)."""
+    """The last two saved states of a running job, in `state/`, with digests (Orbax)."""
 
     def __init__(self, folder: str | os.PathLike, every: int):
         self._path = pathlib.Path(folder) / "state"
@@ -72,13 +72,13 @@ class SavedStates:
         self._last = 0
 
     def save(self, states: SamplerState, done: int) -> None:
-        """Keeps `states`, once every `every` steps."""
+        """Saves `states`, after `done` steps, once every `every` steps."""
         if self._every and done - self._last >= self._every:
             self._checkpoints.save(done, _without_key_type(states), {})
             self._last = done
 
     def restore(self, fresh: SamplerState) -> SamplerState:
-        """Returns the newest sound state, or `fresh`, which a restored one takes its form from."""
+        """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure."""
         like = _without_key_type(fresh)
         first = _State1(*like[:3], like.history[0] if like.history else ())
 
@@ -93,7 +93,7 @@ class SavedStates:
         return states._replace(key=jax.random.wrap_key_data(states.key, impl=GENERATOR))
 
     def remove(self) -> None:
-        """Ends the run: its pictures are there."""
+        """Removes the saved states, once the pictures are written."""
         shutil.rmtree(self._path, ignore_errors=True)
 
 
@@ -102,13 +102,13 @@ def _without_key_type(states: SamplerState) -> SamplerState:
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:
-    """Marks a run of several samples as whole; a single sample's own metrics.json does that."""
+    """Marks a run of several samples as complete; a single sample's metrics.json does that."""
     if settings.num_samples > 1:
         values = {"num_samples": settings.num_samples} | timings
         write_json(pathlib.Path(folder) / "metrics.json", values)
 
 
 def sample_folder(folder: str | os.PathLike, settings: RunSettings, index: int) -> pathlib.Path:
-    """Returns where sample `index` is written: the run's own folder when it is the only one."""
+    """Returns where sample `index` is written: the run's own folder if it is the only one."""
     path = pathlib.Path(folder)
     return path if settings.num_samples == 1 else path / f"stack_{index:03d}"

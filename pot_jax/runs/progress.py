@@ -1,10 +1,10 @@
-"""Telling the user how a run goes."""
+"""Shows a run's progress on stderr."""
 
 from tqdm import tqdm
 
 
 class ProgressBar:
-    """A progress bar on stderr: steps done, time left, and "compiling" until the first are done."""
+    """A progress bar: steps done, time left, and "compiling" until the first steps are done."""
 
     def __init__(self):
         self._bar = None
@@ -30,6 +30,6 @@ class ProgressBar:
         self._bar.refresh()
 
     def say(self, what: str) -> None:
-        """Shows what is going on after the last step."""
+        """Shows what is being done after the last step."""
         if self._bar:
             self._bar.set_description(what)

@@ -1,4 +1,4 @@
-"""A finished run, read back from its folder and checked: the inverse of `runs.folder`."""
+"""Reads a finished run back from its folder, and checks it: the inverse of `runs.folder`."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom
 from pot_jax.zoom.geometry import Geometry
 
-# What NumPy and zipfile raise on files that are cut off, corrupted, or of another kind.
+# What NumPy and zipfile raise on files that are truncated, corrupted, or of another kind.
 _DAMAGE = (OSError, ValueError, EOFError, AttributeError, TypeError, MemoryError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 _ARRAYS = ("images", "images_before_render", "latents")
@@ -25,10 +25,10 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
     """Reads the zoom of a run of one sample, or of one sample's own folder.
 
     Returns:
-      The `Zoom`; `before_render` and `latents` are None where the run did not keep them.
+      The `Zoom`; `before_render` and `latents` are None if the run did not keep them.
 
     Raises:
-      UserError: a file is missing, cut off, or does not fit the others.
+      UserError: a file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -41,7 +41,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
         if name in arrays and arrays[name].shape != expected:
             raise UserError(
                 f"{folder / 'stack.npz'}: {name} has shape {arrays[name].shape}, but config.json "
-                f"says {expected}; they are not of one run"
+                f"says {expected}; they come from different runs"
             )
     return Zoom(
         images=arrays["images"],
@@ -59,7 +59,7 @@ def read_record(folder: str | os.PathLike) -> Record:
     """Reads a run's config.json.
 
     Raises:
-      UserError: the folder holds no run, or its config.json is not whole.
+      UserError: the folder holds no run, or its config.json is not complete.
     """
     path = pathlib.Path(folder) / "config.json"
     return Record.from_json(read_json(path), str(path))
@@ -69,7 +69,7 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     """Reads the delivered pictures of a run, [N, H, W, 3] uint8.
 
     Raises:
-      UserError: a picture is missing, cut off, or of another size.
+      UserError: a picture is missing, truncated, or of another size.
     """
     pictures = []
     for level in range(geometry.levels):
@@ -94,12 +94,13 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
         raise UserError(f"no {path.name} in {path.parent}; {one}") from None
     except _DAMAGE as error:
-        raise UserError(f"{path} cannot be read, it may be cut off: {error}") from None
+        raise UserError(f"{path} cannot be read (it may be truncated): {error}") from None
     if "images" not in arrays:
         raise UserError(f"{path} holds no array named images")
     for name, array in arrays.items():
         if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise UserError(f"{path}: {name} is not finite float32, but {array.dtype} or NaN")
+            found = f"it is {array.dtype} or holds NaN or infinity"
+            raise UserError(f"{path}: {name} must be finite float32; {found}")
     return arrays
 
 

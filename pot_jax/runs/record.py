@@ -1,8 +1,8 @@
-"""What a run's `config.json` says: everything that decided its pictures, and what made them.
+"""What a run's `config.json` says: everything that decides its pictures, and what made them.
 
-Writer and reader share this one type. What a run *is* are its `identity`'s digests: a folder that
-holds equal ones holds the same run, wherever its model or photograph lay. Settings only name what
-differs.
+Writer and reader share this one type. A run is identified by the digests in `identity`: folders
+with equal digests hold the same run, wherever its model or photograph was stored. The settings only
+serve to say what differs.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from pot_jax.errors import UserError, shown
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
-# Settings and groups of settings -> the digest of a run's identity that they show in. Others say
-# where something lay or how it was computed, not what the pictures are.
+# Settings and groups of settings -> the digest of a run's identity that they decide. Others say
+# where something was stored or how it was computed; the pictures are the same.
 _DECIDES = {
     "prompts": "prompts",
     "negative_prompt": "prompts",
@@ -47,7 +47,7 @@ _DECIDES = {
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One run."""
+    """The record of one run."""
 
     settings: RunSettings
     geometry: Geometry  # of the pictures
@@ -55,7 +55,7 @@ class Record:
     identity: Mapping[str, str] | None  # name -> digest; None in records of format 1
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the contents of `config.json`, made here and now."""
+        """Returns the contents of `config.json`, with the versions, code and devices of now."""
         return {
             "format": config.FORMAT,
             "config": to_dict(self.settings),
@@ -64,7 +64,7 @@ class Record:
             "geometry": self.geometry.to_json(),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
-            "code": _code(),
+            "code": code_state(),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         }
 
@@ -77,7 +77,7 @@ class Record:
           place: the file, for messages.
 
         Raises:
-          UserError: it is no record of a run.
+          UserError: it is not the record of a run.
         """
         data = config.upgraded(data, place)
         try:
@@ -91,7 +91,7 @@ class Record:
             raise UserError(f"{place}: {error}") from None
 
     def differing(self, wanted: "Record") -> list[str]:
-        """Names what makes `wanted` another run than this one; empty when it is the same."""
+        """Returns what makes `wanted` another run than this one; empty if it is the same run."""
         known = self.identity is not None
         ours, theirs = self.identity or {}, wanted.identity
         changed = {
@@ -111,8 +111,11 @@ class Record:
 
 
 @functools.cache
-def _code() -> dict[str, Any] | None:
-    """The commit of the checkout that this code runs from, and whether it is unchanged."""
+def code_state() -> dict[str, Any] | None:
+    """Returns the commit of the checkout that this code runs from, and whether it is clean.
+
+    {"commit": its SHA, "clean": whether no file differs}; None without a checkout or without git.
+    """
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -123,5 +126,5 @@ def _code() -> dict[str, Any] | None:
 
     try:
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):  # no git here, or a checkout it does not trust
+    except (OSError, subprocess.CalledProcessError):  # no git, or a checkout that it does not trust
         return None

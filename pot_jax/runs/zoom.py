@@ -1,4 +1,4 @@
-"""The result of sampling, N pictures that agree and what they were made from; and its files."""
+"""The result of sampling: N pictures that agree, what they were made from, and its files."""
 
 import dataclasses
 import os
@@ -22,22 +22,22 @@ class Zoom:
     """One sampled zoom."""
 
     images: np.ndarray  # delivered pictures, [N, H, W, 3], float32 in [-1, 1], agreeing
-    # As decoded, before the last blend and render, [N, H, W, 3]; and [N, h, w, c] float32. None
-    # where a run that is read back did not keep them.
+    # As decoded, before the last blend and render, [N, H, W, 3]; and [N, h, w, c] float32. Both may
+    # be None in a zoom that was read back.
     before_render: np.ndarray | None
     latents: np.ndarray | None
     settings: RunSettings  # with this sample's own seed
     geometry: Geometry  # of the pictures
     weights_digest: str
-    # compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom
+    # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom.
     timings: Mapping[str, float]
-    identity: Mapping[str, str] | None  # digests of all that decided the pictures; None if unknown
+    identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes pictures, zoom stack, contact sheet, metrics and movie into a new folder.
+        """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
 
         Raises:
-          UserError: the folder holds something, or cannot be written.
+          UserError: the folder is not empty, or cannot be written.
         """
         path = pathlib.Path(folder)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -46,7 +46,7 @@ class Zoom:
 
 
 def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
-    """Writes the files of one sample; metrics.json last."""
+    """Writes the files of one sample, metrics.json last; raises UserError if it cannot."""
     path = pathlib.Path(folder)
     record = Record(zoom.settings, zoom.geometry, zoom.weights_digest, zoom.identity)
     write_json(path / "config.json", record.to_json())
@@ -72,7 +72,7 @@ def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
 
 
 def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, path) -> None:
-    """Renders the movie of a zoom, images [N, H, W, 3] in [-1, 1]."""
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path` (MP4)."""
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,

@@ -69,10 +69,7 @@ def zero_residuals(params: dict[str, Any]) -> dict[str, Any]:
     Training then starts from a short network, and a much higher learning rate is stable.
     """
     lasts = ("conv2", "to_out_0", "net_2", "proj_out")
-    flat = traverse_util.flatten_dict(params)
-    return traverse_util.unflatten_dict(
-        {path: x * 0 if path[-2] in lasts else x for path, x in flat.items()}
-    )
+    return traverse_util.path_aware_map(lambda path, x: x * 0 if path[-2] in lasts else x, params)
 
 
 def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
@@ -80,12 +77,9 @@ def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
 
     Noise as large as the latents themselves would drown the first steps' reconstructions.
     """
-    bias = params["quant_conv"]["bias"]
-    channels = bias.shape[0] // 2
-    return {
-        **params,
-        "quant_conv": {**params["quant_conv"], "bias": bias.at[channels:].set(-6.0)},
-    }
+    layer = params["quant_conv"]
+    bias = layer["bias"].at[len(layer["bias"]) // 2 :].set(-6.0)
+    return {**params, "quant_conv": {**layer, "bias": bias}}
 
 
 CARRIERS = 8  # channels: red, green and blue, each once positive and once negative, and a constant
@@ -167,8 +161,6 @@ def standardise(
     kernel = quant["kernel"] * shrink[None, None, None]  # [1, 1, channels in, channels out]
     new_quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
     kernel = post["kernel"]
-    new_post = {
-        "kernel": kernel * std[None, None, :, None],
-        "bias": post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0]),
-    }
+    bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
+    new_post = {"kernel": kernel * std[None, None, :, None], "bias": bias}
     return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}

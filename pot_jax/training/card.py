@@ -18,10 +18,10 @@ library_name: diffusers
 pipeline_tag: text-to-image
 ---
 
-# {name}
+# {s.name}
 
-A small text-to-image model in Stable Diffusion's shape ({size} x {size} pixels), trained from
-scratch by pot_jax on its own procedural world. The demo, the tests and the ablations run on it.
+A small text-to-image model in Stable Diffusion's shape ({data.size} x {data.size} pixels), trained
+from scratch by pot_jax on its own procedural world. The demo, tests and ablations run on it.
 
 **Use.** Zooms through its world on a laptop ({concepts}), and
 tests of zoom algorithms without a download. It knows nothing else: words outside the captions'
@@ -29,16 +29,18 @@ grammar mean little to it. It has seen no photographs, no people, and no text fr
 
 **Parts.** {parts}. Weights are float16 safetensors in diffusers' layout;
 `diffusers.StableDiffusionPipeline.from_pretrained(folder)` loads it unchanged.
-Prompts have up to {length} tokens, from a vocabulary of {vocabulary} of its own.
+Prompts have up to {s.tokenizer.length} tokens, from a vocabulary of {vocabulary} of its own.
 
-**Data.** {trained_on} rendered views, each of a different world, with scales spread evenly from
-{first} (scale 0) to {last} (scale {deepest:g}), and {phrasings} captions each from a grammar;
-{held_out} views held out. `pot_jax/world` makes all of it; there is no outside data.
+**Data.** {data.trained_on} rendered views, each of a different world, with scales spread evenly
+from {first} (scale 0) to {last} (scale {data.deepest:g}), and {data.phrasings} captions each from a
+grammar; {data.held_out} views held out. `pot_jax/world` makes all of it; there is no outside data.
 
-**Recipe.** `pot-jax train --config=configs/train/{name}.py --workdir=runs/{name}`, seed {seed}.
+**Recipe.** `pot-jax train --config=configs/train/{s.name}.py --workdir=runs/{s.name}`, seed
+{s.seed}.
 {steps}
-v-prediction, zero terminal SNR, trailing timesteps; captions dropped in {dropout:.0%} of the
-examples, for guidance. The exact settings are at the end of this card.
+v-prediction, zero terminal SNR, trailing timesteps; captions dropped in
+{s.diffusion.caption_dropout:.0%} of the examples, for guidance. The exact settings are at the end
+of this card.
 
 **Hardware and time.** {hardware}. {minutes}
 
@@ -52,7 +54,6 @@ examples, for guidance. The exact settings are at the end of this card.
 {settings}
 ```
 """
-
 
 _PHASES = {
     "autoencoder": "Autoencoder",
@@ -86,21 +87,14 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
     known = ("minutes", "hardware", *(f"{phase}_steps" for phase in _PHASES))
     figures = {name: value for name, value in scores.items() if name not in known}
     text = _CARD.format(
-        name=settings.name,
-        size=settings.data.size,
+        s=settings,
+        data=settings.data,
         concepts=", ".join(CONCEPTS),
         parts=", ".join(parts),
-        length=settings.tokenizer.length,
         vocabulary=len(model.tokenizer),
-        trained_on=settings.data.trained_on,
         first=CONCEPTS[0],
         last=CONCEPTS[-1],
-        deepest=settings.data.deepest,
-        phrasings=settings.data.phrasings,
-        held_out=settings.data.held_out,
-        seed=settings.seed,
         steps="\n".join(steps),
-        dropout=settings.diffusion.caption_dropout,
         hardware=scores.get("hardware", "Still training"),
         minutes=_listed({f"{k} (minutes)": v for k, v in scores.get("minutes", {}).items()}),
         scores=_listed(figures) or "none yet.",

@@ -13,6 +13,7 @@ Everything is a function of the settings and the step, so that a resumed run see
 
 import functools
 import hashlib
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -68,13 +69,11 @@ def render_views(
       UserError: the folder holds other views.
     """
     views, size = draw_views(settings, seed), settings.size
-    record = {
-        "pictures": settings.pictures,
-        "size": size,
-        "deepest": settings.deepest,
-        "seed": seed,
-        "first_pictures": _digest(_render(picture, views.take(slice(PROBED)), size)),
-    }
+    # If the world's code has changed since the shards were made, the same seeds draw other worlds.
+    # Captions are made when needed: they would describe pictures that are not there.
+    probe = _render(picture, views.take(slice(PROBED)), size)
+    record = {"pictures": settings.pictures, "size": size, "deepest": settings.deepest}
+    record |= {"seed": seed, "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest()}
     path = Path(folder) / "views.json"
     claim(path, record, what="set of renders", flag="renders", differing=_differing)
     shards = {
@@ -106,9 +105,7 @@ def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]
     """Yields load(first_step), load(first_step + 1), ..., loading the next one meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(load, first_step)
-        step = first_step
-        while True:
-            step += 1
+        for step in itertools.count(first_step + 1):
             now, ahead = ahead, thread.submit(load, step)
             yield now.result()
 
@@ -128,15 +125,6 @@ def _render_shard(job: tuple[Path, Picture, Views, int]) -> int:
     with write_atomically(path) as temporary:
         np.save(temporary, pictures)
     return len(pictures)
-
-
-def _digest(pictures: np.ndarray) -> str:
-    """SHA-256 of the first pictures as they are rendered today.
-
-    If the world's code has changed since the shards were made, the same seeds draw other worlds,
-    and captions, which are made when needed, would describe pictures that are not there.
-    """
-    return hashlib.sha256(pictures.tobytes()).hexdigest()
 
 
 def _differing(found: dict, wanted: dict) -> list[str]:

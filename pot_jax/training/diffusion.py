@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.diffusion.guidance import guide
-from pot_jax.diffusion.prediction import estimator, prediction_target
+from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Numbers
+from pot_jax.diffusion.prediction import prediction_target
 from pot_jax.diffusion.sampler import Parts, chunks, key_of, make_chunk, start
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS, Denoised
+from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
-from pot_jax.models.vae import AutoencoderKL, encode_latents
+from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
+from pot_jax.parallel.mesh import device_mesh
+from pot_jax.pipelines.conditions import denoiser
 from pot_jax.training.data import STREAMS
 from pot_jax.training.loop import Loss
 from pot_jax.zoom.agreement import Agreed
@@ -34,8 +36,6 @@ SCHEDULE = ScheduleConfig(
     prediction_type="v_prediction",
     timestep_spacing="trailing",
     rescale_betas_zero_snr=True,
-    clip_sample=False,
-    set_alpha_to_one=True,
 )
 
 
@@ -86,26 +86,31 @@ class LatentStore:
     """Latents of the training pictures, encoded when first needed, then kept.
 
     A short run never encodes what it does not use; a long one encodes everything once.
+
+    Attributes:
+      shape: (h, w, c) of a picture's latents.
     """
 
     def __init__(self, module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray):
-        self._pictures = pictures
-        factor = module.config.downsample_factor
-        side = pictures.shape[1] // factor
-        shape = (len(pictures), side, side, module.config.latent_channels)
-        self._latents = np.zeros(shape, np.float32)
+        side = pictures.shape[1] // module.config.downsample_factor
+        self.shape = (side, side, module.config.latent_channels)
+        self._pictures, self._params = pictures, params
+        self._latents = np.zeros((len(pictures), *self.shape), np.float32)
         self._known = np.zeros(len(pictures), bool)
-        self._params = params
         self._encode = jax.jit(lambda params, x: encode_latents(module, params, from_bytes(x)))
+        self._decode = jax.jit(lambda params, z: decode_latents(module, params, z))
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Returns the latents of pictures [B]: float32 [B, h, w, c]."""
         if not self._known[indices].all():
             # All of them, even those known, so that one shape is compiled.
-            encoded = self._encode(self._params, self._pictures[indices])
-            self._latents[indices] = np.asarray(encoded)
+            self._latents[indices] = self._encode(self._params, self._pictures[indices])
             self._known[indices] = True
         return self._latents[indices]
+
+    def decode(self, latents: jax.Array) -> np.ndarray:
+        """Returns the pictures of any latents, [B, h, w, c]: float32 [B, S, S, 3] in [-1, 1]."""
+        return np.asarray(self._decode(self._params, latents))
 
 
 def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, step: int):
@@ -120,6 +125,7 @@ def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, st
 def check_sizes(networks: Networks, latent_side: int, channels: int, length: int) -> None:
     """Raises UserError where UNet, text encoder, prompts and latents do not fit together."""
     unet, text = networks.unet.config, networks.text_encoder.config
+    blocks = len(unet.block_out_channels)
     for name, came, wanted in (
         ("in_channels", unet.in_channels, channels),
         ("out_channels", unet.out_channels, channels),
@@ -130,12 +136,10 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
                 f"diffusion.unet.{name} is {came}, where the other networks have {wanted}; "
                 "leave it out"
             )
-    smallest = 2 ** (len(unet.block_out_channels) - 1)
-    if latent_side % smallest:
+    if latent_side % 2 ** (blocks - 1):
         raise UserError(
-            f"latents of {latent_side} x {latent_side} do not halve "
-            f"{len(unet.block_out_channels) - 1} times for a UNet of "
-            f"{len(unet.block_out_channels)} blocks; use fewer blocks or larger pictures"
+            f"latents of {latent_side} x {latent_side} do not halve {blocks - 1} times for a UNet "
+            f"of {blocks} blocks; use fewer blocks or larger pictures"
         )
     if length > text.max_position_embeddings:
         raise UserError(
@@ -149,17 +153,8 @@ def make_sampler(
 ) -> Callable[..., jax.Array]:
     """Returns DDIM for previews: sample(params, ids [B, T], empty [T], noise [B, h, w, c]).
 
-    The joint sampler, whose levels are here B pictures that need not agree.
+    The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
-    to_clean = estimator(schedule)
-
-    def denoise(weights, z, row, memory):
-        unet, states = weights
-        both, timesteps = jnp.concatenate([z, z]), jnp.broadcast_to(row.timestep, 2 * len(z))
-        prediction = networks.unet.apply({"params": unet}, both, timesteps, states)
-        guided = guide(*jnp.split(prediction, 2), guidance_scale)
-        clean = to_clean(guided, z, row)
-        return Denoised(clean, clean), memory
 
     def agree(weights, clean, step):
         return Agreed(clean, jnp.float32(0))
@@ -167,17 +162,19 @@ def make_sampler(
     def no_noise(key):
         return jnp.float32(0)  # DDIM with eta 0 adds none
 
+    mesh = device_mesh(devices=jax.local_devices()[:1])
+    denoise = denoiser(networks.unet, schedule, CLASSIFIER_FREE, guided=True, mesh=mesh)
     parts = Parts(denoise, agree, no_noise, no_noise, SOLVERS["ddim"])
     plan = parts.solver.plan(schedule, steps)
-    chunk = make_chunk(parts)
+    rows, active, _ = next(chunks(plan, steps))
 
     @jax.jit
     def sample(params, ids, empty, noise):
         both = jnp.concatenate([jnp.broadcast_to(empty, ids.shape), ids])
         states = networks.text_encoder.apply({"params": params["text_encoder"]}, both)
+        weights = {"unet": params["unet"], "conditions": {"text_states": states}}
+        weights["guidance"] = Numbers(guidance_scale, rescale=0.0)
         state = start(parts, plan.init_scale, key_of(0), noise)
-        rows, active, _ = next(chunks(plan, steps))
-        state, _ = chunk((params["unet"], states), state, rows, active)
-        return state.latents
+        return make_chunk(parts)(weights, state, rows, active)[0].latents
 
     return sample

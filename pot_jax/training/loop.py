@@ -10,14 +10,14 @@ Batches are split over the devices along their first axis; every device has all 
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
@@ -54,7 +54,7 @@ def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh) -> Callabl
     `step` counts from 0; the randomness of a step is `fold_in(key, step)`.
     """
     optimizer = make_optimizer(settings)
-    split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
+    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def train_step(state: TrainState, batch, step, rate, key):
         compute = jax.value_and_grad(loss, has_aux=True)
@@ -66,12 +66,8 @@ def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh) -> Callabl
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, params)
         return TrainState(params, average, optimizer_state), {"loss": value, **parts}
 
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(whole, split, whole, whole, whole),
-        out_shardings=whole,
-    )
+    places = (whole, split, whole, whole, whole)
+    return jax.jit(train_step, donate_argnums=0, in_shardings=places, out_shardings=whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +109,7 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
       KeyboardInterrupt: `phase.stopping`; the state is saved.
     """
     settings = phase.settings
+    limit = 60 * settings.minutes or math.inf  # seconds
     check_batch(phase.name, settings, mesh)
     state, step, before = start_state(params, settings, mesh), 0, 0.0
     if (found := phase.checkpoints.restore(state)) is not None:
@@ -124,7 +121,7 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
     batches = prefetch(phase.load_batch, step)
     while True:
         seconds = before + time.monotonic() - began
-        progress = _progress(step, seconds, settings)
+        progress = max(step / settings.steps, seconds / limit)
         stopping = phase.stopping()
         due = stopping or time.monotonic() - saved > phase.save_every
         if due or progress >= 1:
@@ -142,15 +139,10 @@ def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
         step += 1
         if step % phase.log_every == 0:
             values = {name: float(value) for name, value in values.items()}
-            if not jnp.isfinite(values["loss"]):
+            if not math.isfinite(values["loss"]):
                 raise UserError(
                     f"{phase.name}: the loss is {values['loss']} at step {step}; start again in "
                     "a new folder, with a lower learning_rate"
                 )
             seconds = before + time.monotonic() - began
             phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
-
-
-def _progress(step: int, seconds: float, settings: OptimizationSettings) -> float:
-    by_clock = seconds / (60 * settings.minutes) if settings.minutes else 0.0
-    return max(step / settings.steps, by_clock)

@@ -26,10 +26,6 @@ def learning_rate(progress: float, settings: OptimizationSettings) -> float:
     return float(schedule(min(progress, 1.0) * TICKS))
 
 
-def _adam(settings: OptimizationSettings) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b2=settings.beta2)
-
-
 def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:
     """Muon on what maps features to features, Adam with Nesterov's momentum on the rest.
 
@@ -37,15 +33,12 @@ def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:
     rate serves both.
     """
     muon = optax.contrib.muon(
-        1.0,
-        consistent_rms=0.2,
-        adam_b2=settings.beta2,
-        muon_weight_dimension_numbers=_feature_axes,
+        1.0, consistent_rms=0.2, adam_b2=settings.beta2, muon_weight_dimension_numbers=_feature_axes
     )
     return optax.chain(muon, optax.scale(-1.0))  # back to a direction: the step subtracts it
 
 
-OPTIMIZERS = {"adam": _adam, "muon": _muon}
+OPTIMIZERS = {"adam": lambda settings: optax.scale_by_adam(b2=settings.beta2), "muon": _muon}
 
 
 def _feature_axes(params: Any) -> Any:

@@ -3,7 +3,6 @@
 Each is a loss, its batches, its previews and its result; `loop.run_phase` does the rest.
 """
 
-import functools
 import logging
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from jax.sharding import Mesh
 from pot_jax.media.images import contact_sheet, save_png
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.models.clip import CLIPTextModel
-from pot_jax.models.vae import AutoencoderKL, decode_latents
+from pot_jax.models.vae import AutoencoderKL
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import autoencoder, diffusion, text_encoder
 from pot_jax.training.data import STREAMS, batch_indices
@@ -58,11 +57,11 @@ class Run(NamedTuple):
     scores: dict[str, Any]  # filled in by the phases
     stopping: Callable[[], bool]
 
-    def train(self, name: str, start: dict[str, Any], **parts) -> tuple[Phase, int, Any]:
-        """Runs the phase `name` from parameters `start`; its files go to the run's folder.
+    def train(self, name: str, start: dict, scored: str = "", **parts: Any) -> Any:
+        """Runs the phase `name` from parameters `start`; returns their averages.
 
-        Returns:
-          (the phase, steps taken, averaged parameters).
+        Its files go to the run's folder. `parts` are the rest of the `Phase`; `scored` is the
+        logged value whose recent mean becomes one of the run's scores, if any.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
         intervals = self.settings.intervals
@@ -82,7 +81,11 @@ class Run(NamedTuple):
         phase.journal.draw()
         self.scores["minutes"][name] = seconds / 60
         self.scores[f"{name}_steps"] = steps
-        return phase, steps, params
+        if scored:
+            recent = phase.journal.recent(scored)
+            self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
+        phase.preview(steps, params)
+        return params
 
     def in_precision(self, module: nn.Module) -> nn.Module:
         """Returns the module, computing in the run's precision; its parameters stay float32."""
@@ -93,9 +96,7 @@ class Run(NamedTuple):
 
 
 def _initial(module, key: jax.Array) -> dict[str, Any]:
-    inputs = {
-        name: jnp.zeros(shape.shape, shape.dtype) for name, shape in module.example_inputs().items()
-    }
+    inputs = jax.tree.map(jnp.zeros_like, module.example_inputs())
     return autoencoder.zero_residuals(jax.jit(module.init)(key, **inputs)["params"])
 
 
@@ -123,15 +124,9 @@ def train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
         save_png(folder / f"reconstructions_{step:06d}.png", sheet)
 
     start = _initial(module, jax.random.key(settings.seed))
-    start = autoencoder.initialise_carriers(module, start)
-    _, steps, params = run.train(
-        "autoencoder",
-        autoencoder.initialise_logvar(start),
-        loss=autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
-        load_batch=load_batch,
-        preview=preview,
-    )
-    preview(steps, params)
+    start = autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, start))
+    loss = autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss)
+    params = run.train("autoencoder", start, loss=loss, load_batch=load_batch, preview=preview)
     params = jax.device_get(params)
     return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
 
@@ -145,15 +140,11 @@ def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, 
         chosen, ids = _captioned(run, tokenizer, "text_encoder", step)
         return {"ids": ids, "numbers": {head: n[chosen] for head, n in labels.numbers.items()}}
 
-    start = {
-        "text_encoder": _initial(module, jax.random.key(settings.seed + 2)),
-        "heads": text_encoder.initialise_heads(module.config.hidden_size, labels.classes),
-    }
+    heads = text_encoder.initialise_heads(module.config.hidden_size, labels.classes)
+    start = {"text_encoder": _initial(module, jax.random.key(settings.seed + 2)), "heads": heads}
     loss = text_encoder.make_loss(run.in_precision(module))
-    phase, _, params = run.train("text_encoder", start, loss=loss, load_batch=load_batch)
-    # Over all phrasings: most leave attributes out, so that it stays far from 1.
-    accuracy = phase.journal.recent("accuracy")
-    run.scores.update({f"text_encoder_{name}": value for name, value in accuracy.items()})
+    # The accuracy is over all phrasings: most leave attributes out, so that it stays far from 1.
+    params = run.train("text_encoder", start, "accuracy", loss=loss, load_batch=load_batch)
     return jax.device_get(params["text_encoder"])
 
 
@@ -169,26 +160,20 @@ def _captioned(run: Run, tokenizer, phase: str, step: int):
 
 def train_denoiser(
     run: Run,
-    module: AutoencoderKL,
-    autoencoder_params: dict[str, Any],
+    latents: diffusion.LatentStore,
     networks: diffusion.Networks,
     pretrained: dict[str, Any],
     tokenizer,
     publish: Callable[[Any], None],
 ) -> dict[str, Any]:
     """Trains the third phase; returns the averaged parameters of both networks."""
-    settings, folder, examples = run.settings, run.folder, run.examples
-    pictures = examples.pictures[: examples.trained_on]
-    latents = diffusion.LatentStore(module, autoencoder_params, pictures)
+    settings = run.settings
     empty = tokenize(tokenizer, [""])[0]
     dropout = settings.diffusion.caption_dropout
     sample = diffusion.make_sampler(networks, PREVIEW_STEPS, PREVIEW_GUIDANCE)
-    decode = jax.jit(functools.partial(decode_latents, module))
     prompts = captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD)
     preview_ids = tokenize(tokenizer, prompts)
-    side = settings.data.size // module.config.downsample_factor
-    shape = (len(prompts), side, side, module.config.latent_channels)
-    noise = jax.random.normal(jax.random.key(settings.seed + 1), shape)
+    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(prompts), *latents.shape))
 
     def load_batch(step):
         chosen, ids = _captioned(run, tokenizer, "diffusion", step)
@@ -198,21 +183,13 @@ def train_denoiser(
     def preview(step, params):
         began = time.monotonic()
         params = jax.device_get(params)
-        pictures = decode(autoencoder_params, sample(params, preview_ids, empty, noise))
-        sheet = contact_sheet(to_bytes(np.asarray(pictures)), side=2 * settings.data.size)
-        save_png(folder / f"samples_{step:06d}.png", sheet)
+        pictures = latents.decode(sample(params, preview_ids, empty, noise))
+        sheet = contact_sheet(to_bytes(pictures), side=2 * settings.data.size)
+        save_png(run.folder / f"samples_{step:06d}.png", sheet)
         publish(params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 
-    start = {
-        "text_encoder": pretrained,
-        "unet": _initial(networks.unet, jax.random.key(settings.seed + 3)),
-    }
+    unet = _initial(networks.unet, jax.random.key(settings.seed + 3))
+    start = {"text_encoder": pretrained, "unet": unet}
     loss = diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks)))
-    phase, steps, params = run.train(
-        "diffusion", start, loss=loss, load_batch=load_batch, preview=preview
-    )
-    recent = phase.journal.recent("loss")
-    run.scores.update({f"diffusion_{name}": value for name, value in recent.items()})
-    preview(steps, params)
-    return params
+    return run.train("diffusion", start, "loss", loss=loss, load_batch=load_batch, preview=preview)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pot_jax import config
 from pot_jax.checks import Settings, overlay
 from pot_jax.errors import UserError, shown
 from pot_jax.world import DEEPEST
@@ -202,15 +203,22 @@ class TrainSettings(Settings):
 
     def phases(self) -> dict[str, OptimizationSettings]:
         """Returns the optimization settings of the phases, in order."""
-        return {
-            "autoencoder": self.autoencoder.optimization,
-            "text_encoder": self.text_encoder.optimization,
-            "diffusion": self.diffusion.optimization,
-        }
+        names = ("autoencoder", "text_encoder", "diffusion")
+        return {name: getattr(self, name).optimization for name in names}
 
 
-def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a run's `config.json` holds in today's format, {"format": ..., "config": ...}.
+def read(path: str) -> dict[str, Any]:
+    """Reads a training's configuration: as `config.read`, or of a run's `config.json`.
+
+    Raises:
+      UserError: as there; or a later version wrote the record, or it is not of a training.
+    """
+    data = config.read(path, "train")
+    return upgraded(data, path)["config"] if "config" in data else data
+
+
+def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Returns the record of a training, found at `place`, as {"format": FORMAT, "config": ...}.
 
     Raises:
       UserError: a later version wrote it, or it is not of a training.
@@ -218,12 +226,12 @@ def upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
     number = record.get("format", 1)
     if number not in range(1, FORMAT + 1):
         raise UserError(
-            f"its config.json has format {shown(repr(number))}, this version of pot_jax reads 1 to "
+            f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
             f"{FORMAT}; use the version that wrote it, or a later one"
         )
     # Format 1 is the settings themselves, none left out, some under the names of that time.
-    config = record if number == 1 else record.get("config")
+    data = record if number == 1 else record.get("config")
     try:
-        return {"format": FORMAT, "config": overlay(TrainSettings, {}, config)}
+        return {"format": FORMAT, "config": overlay(TrainSettings, {}, data)}
     except UserError as error:
-        raise UserError(f"its config.json is not of a training: {error}") from None
+        raise UserError(f"{place} is not of a training: {error}") from None

@@ -46,13 +46,10 @@ def train_tokenizer(captions: Iterable[str], settings: TokenizerSettings) -> CLI
     learner.train_from_iterator(captions, trainer)
     merges = json.loads(learner.to_str())["model"]["merges"]
     tokens = [*alphabet, *word_ends, *(left + right for left, right in merges), START, END]
-    vocabulary = {token: id for id, token in enumerate(tokens)}
+    specials = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     return CLIPTokenizer(
-        vocab=vocabulary,
+        vocab={token: id for id, token in enumerate(tokens)},
         merges=[tuple(merge) for merge in merges],
-        bos_token=START,
-        eos_token=END,
-        unk_token=END,
-        pad_token=END,
         model_max_length=settings.length,
+        **specials,
     )

@@ -4,7 +4,7 @@ In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> auto
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
 folder in diffusers' layout with its card.
 
-  config.json           the settings, itself a config; a workdir belongs to one run
+  config.json           the settings, itself a config, and the code; a workdir belongs to one run
   renders/              rendered views, made once
   checkpoints/<phase>/  states to resume from
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
@@ -15,6 +15,7 @@ announces that the machine will be taken away, the state is saved at once.
 """
 
 import contextlib
+import importlib.metadata
 import logging
 import platform
 import shutil
@@ -38,6 +39,7 @@ from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views
@@ -68,42 +70,34 @@ def train(settings: TrainSettings, workdir: str) -> None:
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
-    folder = _claim_workdir(Path(workdir), settings)
+    _claim_workdir(Path(workdir), settings)
     with _preemption() as stopping:
-        _train(settings, folder, mesh, module, stopping)
+        _train(settings, Path(workdir), mesh, module, stopping)
 
 
 def _train(
-    settings: TrainSettings,
-    folder: Path,
-    mesh: Mesh,
-    module: AutoencoderKL,
-    stopping: Callable[[], bool],
+    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, stopping: Callable
 ) -> None:
-    logging.info("%d devices, %s", mesh.size, jax.devices()[0].device_kind)
+    kind = jax.devices()[0].device_kind
+    logging.info("%d devices, %s", mesh.size, kind)
     began = time.monotonic()
     examples = _examples(settings, folder)
     scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
     run = phases.Run(settings, folder, mesh, examples, scores, stopping)
 
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
-    variants = (np.full_like(some, variant) for variant in (0, 1))
-    texts = [text for variant in variants for text in examples.captions(some, variant)]
+    texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
-    networks = _networks(
-        settings,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    specials = {name: getattr(tokenizer, name) for name in names}
+    networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     autoencoder = phases.train_autoencoder(run, module)
     text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
 
-    def model_of(params) -> Model:
+    def publish(params) -> None:
         params = jax.device_get({**params, "autoencoder": autoencoder})
-        return Model(
+        model = Model(
             name=settings.name,
             text_encoder=networks.text_encoder,
             unet=networks.unet,
@@ -114,14 +108,11 @@ def _train(
             digest=combined_digest(array_digests(params)),
             source=str(folder),
         )
+        _publish(model, folder / "model", settings, scores)
 
-    def publish(params) -> None:
-        _publish(model_of(params), folder / "model", settings, scores)
-
-    params = phases.train_denoiser(
-        run, module, autoencoder, networks, text_encoder, tokenizer, publish
-    )
-    scores["hardware"] = _hardware(mesh)
+    latents = diffusion.LatentStore(module, autoencoder, examples.pictures[: examples.trained_on])
+    params = phases.train_denoiser(run, latents, networks, text_encoder, tokenizer, publish)
+    scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     write_json(folder / "scores.json", scores)
     publish(params)
     logging.info("the model is in %s", folder / "model")
@@ -138,14 +129,15 @@ def _preemption() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _claim_workdir(folder: Path, settings: TrainSettings) -> Path:
+def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     def differing(found, wanted):
-        return named_differences(upgraded(found)["config"], wanted["config"])
+        return named_differences(upgraded(found, "its config.json")["config"], wanted["config"])
 
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
-    if claim(path, record, what="training", differing=differing) not in (None, record):
-        write_json(path, record)  # an earlier format
-    return folder
+    record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
+    found = claim(path, record, what="training", differing=differing)
+    if found is not None and found.get("format") != FORMAT:
+        write_json(path, record)
 
 
 def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
@@ -163,17 +155,13 @@ def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     given = settings.autoencoder.model
     blocks = len(given["block_out_channels"])
-    module = AutoencoderKL(
-        AutoencoderKLConfig.from_json(
-            {
-                "sample_size": settings.data.size,
-                "down_block_types": ["DownEncoderBlock2D"] * blocks,
-                "up_block_types": ["UpDecoderBlock2D"] * blocks,
-                "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
-                **given,
-            }
-        )
-    )
+    usual = {
+        "sample_size": settings.data.size,
+        "down_block_types": ["DownEncoderBlock2D"] * blocks,
+        "up_block_types": ["UpDecoderBlock2D"] * blocks,
+        "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
+    }
+    module = AutoencoderKL(AutoencoderKLConfig.from_json(usual | given))
     factor = module.config.downsample_factor
     if settings.data.size % (2 * factor):
         raise UserError(
@@ -185,24 +173,16 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
 
 
 def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
-    text = CLIPTextConfig.from_json(
-        {
-            **vocabulary,
-            "max_position_embeddings": settings.tokenizer.length,
-            **settings.text_encoder.model,
-        }
-    )
-    channels = settings.autoencoder.model.get("latent_channels", 4)
-    factor = 2 ** (len(settings.autoencoder.model["block_out_channels"]) - 1)
-    unet = UNetConfig.from_json(
-        {
-            "sample_size": settings.data.size // factor,
-            "in_channels": channels,
-            "out_channels": channels,
-            "cross_attention_dim": text.hidden_size,
-            **settings.diffusion.unet,
-        }
-    )
+    usual = {**vocabulary, "max_position_embeddings": settings.tokenizer.length}
+    text = CLIPTextConfig.from_json(usual | settings.text_encoder.model)
+    autoencoder = _autoencoder_module(settings).config
+    usual = {
+        "sample_size": settings.data.size // autoencoder.downsample_factor,
+        "in_channels": autoencoder.latent_channels,
+        "out_channels": autoencoder.latent_channels,
+        "cross_attention_dim": text.hidden_size,
+    }
+    unet = UNetConfig.from_json(usual | settings.diffusion.unet)
     return diffusion.Networks(CLIPTextModel(text), UNet2DConditionModel(unet))
 
 
@@ -217,8 +197,3 @@ def _publish(model: Model, folder: Path, settings: TrainSettings, scores: dict) 
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _hardware(mesh) -> str:
-    kind = jax.devices()[0].device_kind
-    return f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"

@@ -1,7 +1,5 @@
 """`pot-jax convert`: a kept copy of a model, which loads faster."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,7 @@ from pot_jax.weights.load import load
 
 
 def convert(
-    source: str | Path,
-    target: str | Path,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    **how: Any,
+    source: str | Path, target: str | Path, *, dtype: DTypeLike = jnp.float32, **how: Any
 ) -> None:
     """Loads a model and writes a kept copy of it, a folder that `load` then reads faster.
 

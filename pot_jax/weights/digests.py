@@ -1,7 +1,5 @@
 """SHA-256 digests of parameters: which weights a run used, and whether a kept copy is intact."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -4,14 +4,12 @@ Everything is written under a temporary name next to the target and moved into p
 folder is either complete or absent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,11 +56,10 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     """
     target = check_vacant(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        place = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+        place.mkdir(parents=True)
         try:
             yield place
-            place.chmod(0o777 & ~_umask())  # mkdtemp lets only this user read it
             os.replace(place, target)
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -82,14 +79,8 @@ def check_vacant(target: str | Path) -> Path:
     return target
 
 
-def _umask() -> int:
-    os.umask(mask := os.umask(0o022))
-    return mask
-
-
 def write_settings(model: Model, folder: Path) -> None:
     """Writes a model folder except its weights."""
-    modules = {name: getattr(model, name) for name in COMPONENTS}
     family = FAMILIES[model.pipeline]
     index = {
         "_class_name": model.pipeline,
@@ -105,9 +96,10 @@ def write_settings(model: Model, folder: Path) -> None:
         index[name] = ["diffusers", schedule.class_name]
         _write_json(folder / name / "scheduler_config.json", schedule.to_json())
     for name, component in COMPONENTS.items():
-        class_name = type(modules[name]).__name__
+        module = getattr(model, name)
+        class_name = type(module).__name__
         index[component.folder] = [component.library, class_name]
-        config = {"_class_name": class_name, **modules[name].config.to_json()}
+        config = {"_class_name": class_name, **module.config.to_json()}
         _write_json(folder / component.folder / "config.json", config)
     (folder / "tokenizer").mkdir()
     write_tokenizer(model.tokenizer, folder / "tokenizer")
@@ -140,11 +132,8 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
     for name, entry in entries:
         kind = np.dtype(dtype or leaves[name].dtype)
         start, end = end, end + math.prod(entry.stored_shape) * kind.itemsize
-        head[entry.key] = {
-            "dtype": _SPELLING[kind],
-            "shape": list(entry.stored_shape),
-            "data_offsets": [start, end],
-        }
+        place = {"shape": list(entry.stored_shape), "data_offsets": [start, end]}
+        head[entry.key] = {"dtype": _SPELLING[kind], **place}
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
     with path.open("wb") as file:

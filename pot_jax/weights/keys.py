@@ -11,12 +11,14 @@ torch's `weight`. Checkpoints store convolutions as [out, in, height, width], he
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Path = tuple[str, ...]
@@ -32,7 +34,7 @@ class Entry:
     # Another shape it may have: that of a dense layer stored as a 1x1 convolution, or the reverse.
     old_shape: tuple[int, ...] | None
     to_param: Callable[[np.ndarray], np.ndarray]  # tensor of `stored_shape` -> parameter, a view
-    to_tensor: Callable[[np.ndarray], np.ndarray]  # the reverse
+    write: Callable[[np.ndarray], np.ndarray]  # the reverse, a view too
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Returns whether a tensor of this shape can be read."""
@@ -42,16 +44,15 @@ class Entry:
         """Returns the parameter in a tensor of an accepted shape: a view, nothing is copied."""
         return self.to_param(tensor.reshape(self.stored_shape))
 
-    def write(self, param: np.ndarray) -> np.ndarray:
-        """Returns the tensor for a parameter: a view, nothing is copied."""
-        return self.to_tensor(param)
 
-
+@functools.lru_cache(maxsize=16)  # tracing a UNet takes a second
 def abstract_params(module: Any) -> dict[str, Any]:
     """Returns the shapes and dtypes of a model's parameters, as a nested dict; computes none.
 
     The module's `example_inputs()` says what it is called with.
     """
+    # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
+    module = module.clone(dtype=jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
     return variables["params"]
 
@@ -95,9 +96,7 @@ def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
         aliases.append(spell(modules[1:]))
     if modules[-3:-1] == ["mid_block", "attentions_0"] and modules[-1] in _OLD_ATTENTION:
         aliases.append(spell([*modules[:-1], _OLD_ATTENTION[modules[-1]]]))
-
-    stored_shape, old_shape, to_param, to_tensor = _layout(leaf, shape)
-    return Entry(spell(modules), tuple(aliases), stored_shape, old_shape, to_param, to_tensor)
+    return Entry(spell(modules), tuple(aliases), *_layout(leaf, shape))
 
 
 def _layout(leaf: str, shape: tuple[int, ...]):
@@ -105,12 +104,9 @@ def _layout(leaf: str, shape: tuple[int, ...]):
     if leaf == "kernel" and len(shape) == 4:
         height, width, inputs, outputs = shape
         flat = (outputs, inputs) if height == width == 1 else None
-        return (
-            (outputs, inputs, height, width),
-            flat,
-            lambda tensor: tensor.transpose(2, 3, 1, 0),
-            lambda param: param.transpose(3, 2, 0, 1),
-        )
+        to_param = functools.partial(np.transpose, axes=(2, 3, 1, 0))
+        write = functools.partial(np.transpose, axes=(3, 2, 0, 1))
+        return (outputs, inputs, height, width), flat, to_param, write
     if leaf == "kernel":
         inputs, outputs = shape
         return (outputs, inputs), (outputs, inputs, 1, 1), np.transpose, np.transpose

@@ -4,8 +4,6 @@ All settings and headers are read first, so that everything that does not fit, i
 known before gigabytes are read. `parameters` then reads the weights one by one.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,18 +19,13 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
+from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.layouts import hub
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
 from pot_jax.weights.model import Model, check_fit, checked_dtype
-from pot_jax.weights.parameters import (
-    Placement,
-    param_shapes,
-    put_on,
-    read_params,
-    restored_params,
-)
+from pot_jax.weights.parameters import Placement, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
 EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
@@ -79,7 +72,9 @@ def load(
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
-    snapshot = hub.fetch_settings(str(path_or_name)) if _on_hub(path_or_name) else None
+    is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
+    on_hub = is_id and not os.path.lexists(path_or_name)
+    snapshot = hub.fetch_settings(path_or_name) if on_hub else None
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
     if variant is not None and (path.is_file() or kept.is_kept(path)):
@@ -91,7 +86,7 @@ def load(
         check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
     parts = source.parts if source else read_parts(path, dtype, **wishes)
     # Everything that does not fit is found before gigabytes are read.
-    shapes = {name: param_shapes(module) for name, module in parts.modules.items()}
+    shapes = {name: abstract_params(module) for name, module in parts.modules.items()}
     merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, parts)
     put = partial(put_on, sharding)
@@ -117,15 +112,6 @@ def load(
         digest=combined_digest(digests),
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
-    )
-
-
-def _on_hub(path_or_name: str | Path) -> bool:
-    """Returns whether this is an id of the hub, and not a path that exists."""
-    return (
-        isinstance(path_or_name, str)
-        and hub.is_id(path_or_name)
-        and not os.path.lexists(path_or_name)
     )
 
 

@@ -1,7 +1,5 @@
 """A model, and the components that it is made of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,29 +29,17 @@ class Component(NamedTuple):
     classes: dict[str, tuple[type, type[nn.Module]]]  # diffusers' name -> (config, module)
 
 
-# Our name -> the component. A new kind of network is one more class here.
+_TEXT_ENCODERS = {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)}
+_UNETS = {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)}
+_AUTOENCODERS = {
+    "AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL),
+    "AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny),
+}
+# Our name -> the component. A new kind of network is one more class above.
 COMPONENTS = {
-    "text_encoder": Component(
-        "text_encoder",
-        "model",
-        "transformers",
-        {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)},
-    ),
-    "unet": Component(
-        "unet",
-        "diffusion_pytorch_model",
-        "diffusers",
-        {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)},
-    ),
-    "autoencoder": Component(
-        "vae",
-        "diffusion_pytorch_model",
-        "diffusers",
-        {
-            "AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL),
-            "AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny),
-        },
-    ),
+    "text_encoder": Component("text_encoder", "model", "transformers", _TEXT_ENCODERS),
+    "unet": Component("unet", "diffusion_pytorch_model", "diffusers", _UNETS),
+    "autoencoder": Component("vae", "diffusion_pytorch_model", "diffusers", _AUTOENCODERS),
 }
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -4,11 +4,9 @@ Each is read, cast, laid out as its parameter needs it and given to JAX, and its
 a host holds one model and two tensors.
 """
 
-from __future__ import annotations
-
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,12 +31,13 @@ _THREADS = 2
 # Where parameters go: by one sharding, by a function of path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
+Loaded = tuple[dict[str, Any], dict[str, str]]  # nested parameters, and their digests by path
 
 
 class Slot(NamedTuple):
     """One parameter and the tensor that fills it."""
 
-    path: tuple[str, ...]  # component first
+    path: str  # component first: "unet/conv_in/kernel"
     entry: Entry
     tensor: Tensor
 
@@ -54,9 +53,7 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def restored_params(
-    folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put
-) -> tuple[dict[str, Any], dict[str, str]]:
+def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
     Raises:
@@ -74,22 +71,10 @@ def restored_params(
             digest = array_digest(values)
         return put(path, values), digest
 
-    taken = kept.restore_arrays(folder, shapes, take)
-    params = {path: array for path, (array, _) in taken.items()}
-    digests = {path: digest for path, (_, digest) in taken.items()}
-    return unflatten_dict(params, sep="/"), digests
+    return _params_and_digests(kept.restore_arrays(folder, shapes, take))
 
 
-@functools.lru_cache(maxsize=16)
-def param_shapes(module: nn.Module) -> dict[str, Any]:
-    """Returns the shapes of a module's parameters; tracing a UNet takes a second."""
-    # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
-    return abstract_params(module.clone(dtype=jnp.float32))
-
-
-def read_params(
-    source: Source, dtype: jnp.dtype, put: Put
-) -> tuple[dict[str, Any], dict[str, str]]:
+def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
     Raises:
@@ -114,14 +99,17 @@ def read_params(
         if broken or problems:  # the rest is read only to find what else is wrong
             return None
         del values, stored
-        return put("/".join(slot.path), param), array_digest(param)
+        return put(slot.path, param), array_digest(param)
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        filled = list(threads.map(fill, slots))
+        filled = dict(zip([slot.path for slot in slots], threads.map(fill, slots)))
     problems.raise_any()
-    params = {slot.path: array for slot, (array, _) in zip(slots, filled)}
-    digests = {"/".join(slot.path): digest for slot, (_, digest) in zip(slots, filled)}
-    return unflatten_dict(params), digests
+    return _params_and_digests(filled)
+
+
+def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
+    params = unflatten_dict({path: array for path, (array, _) in filled.items()}, sep="/")
+    return params, {path: digest for path, (_, digest) in filled.items()}
 
 
 def change_param(
@@ -145,7 +133,7 @@ def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> 
     """Pairs a component's parameters with its tensors; whatever does not pair is a problem."""
     slots = []
     left = dict(source.tensors[name])
-    for path, entry in key_table(param_shapes(module)).items():
+    for path, entry in key_table(abstract_params(module)).items():
         spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
         key = next((key for key in spellings if key in left), None)
         if key is None:
@@ -156,11 +144,10 @@ def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> 
             expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
             problems.add("misshapen", tensor.file, key, expected)
         elif tensor.dtype not in FLOATS:
-            problems.add(
-                f"not of a dtype in {list(FLOATS)}", tensor.file, key, f" ({tensor.dtype})"
-            )
+            kind = f"not of a dtype in {list(FLOATS)}"
+            problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
         else:
-            slots.append(Slot((name, *path), entry, tensor))
+            slots.append(Slot("/".join((name, *path)), entry, tensor))
     for key, tensor in left.items():
         problems.add("unexpected", tensor.file, key)
     return slots

@@ -1,7 +1,5 @@
 """Everything that does not fit, in one message."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

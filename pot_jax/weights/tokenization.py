@@ -3,8 +3,6 @@
 Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable Diffusion).
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -21,9 +19,7 @@ from pot_jax.weights.formats.kinds import regular_file
 # transformers warns at import that torch is missing; a tokenizer does not need it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-# Where a tokenizer came from, which transformers writes into tokenizer_config.json.
-_NOT_SETTINGS = ("local_files_only", "is_local")
-_SPARE = 128  # up to so many embeddings without a token: a table lengthened to suit hardware
+_SPARE = 128  # fewer embeddings than this may lack a token: a table padded to suit hardware
 # Where a user's cache may hold CLIP's vocabulary; all of these are the same.
 _CACHED = (
     ("openai/clip-vit-large-patch14", ""),
@@ -53,11 +49,9 @@ def cached_tokenizer() -> Path | None:
     """Returns the folder of CLIP's tokenizer in the local Hugging Face cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
 
+    names = ("vocab.json", "merges.txt")
     for repository, folder in _CACHED:
-        files = [
-            try_to_load_from_cache(repository, f"{folder}{name}")
-            for name in ("vocab.json", "merges.txt")
-        ]
+        files = [try_to_load_from_cache(repository, folder + name) for name in names]
         if all(isinstance(file, str) for file in files):  # others are absent, or known not to exist
             return Path(files[0]).parent
     return None
@@ -82,6 +76,7 @@ def read_tokenizer(
     from transformers import CLIPTokenizer
 
     where = shown(folder)
+    pad = {} if pad_token is None else {"pad_token": pad_token}
     whole = folder / "tokenizer.json"
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
         regular_file(path, "tokenizer file")
@@ -90,29 +85,21 @@ def read_tokenizer(
     if (folder / "tokenizer_config.json").exists():
         _check_settings(folder / "tokenizer_config.json")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            **({} if pad_token is None else {"pad_token": pad_token}),
-        )
-        highest = max(tokenizer.get_vocab().values())
+        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **pad)
+        ids = tokenizer.get_vocab().values()
+        highest = max(ids)
     # tokenizers raises plain Exception for most faults in its files.
     except Exception as error:
         raise UserError(
             f"the tokenizer in {where} cannot be read ({one_line(error)}); get it again"
         ) from None
     # Otherwise ids would stand for other words than in training.
-    if len(tokenizer.get_vocab()) + _SPARE <= vocabulary:
+    if len(ids) + _SPARE <= vocabulary or highest >= vocabulary:
         raise UserError(
-            f"the tokenizer in {where} has {len(tokenizer.get_vocab())} tokens, the text encoder "
-            f"embeddings for {vocabulary}; the two do not belong together"
+            f"the tokenizer in {where} has {len(ids)} tokens with ids up to {highest}, the text "
+            f"encoder embeddings for {vocabulary}; the two do not belong together"
         )
-    if highest >= vocabulary:
-        raise UserError(
-            f"the tokenizer in {where} has token ids up to {highest}, the text encoder embeddings "
-            f"for {vocabulary}; the two do not belong together"
-        )
-    for key in _NOT_SETTINGS:
+    for key in ("local_files_only", "is_local"):  # transformers would save them as settings
         tokenizer.init_kwargs.pop(key, None)
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return tokenizer

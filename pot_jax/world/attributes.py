@@ -41,6 +41,11 @@ class World:
     spots: str
     offsets: tuple[tuple[float, float], ...]  # where in the noise each texture is taken
 
+    @property
+    def towards_light(self) -> tuple[np.float32, np.float32]:
+        """The unit vector (x, y) to where the light comes from."""
+        return np.float32(np.cos(self.light)), np.float32(np.sin(self.light))
+
 
 @lru_cache(maxsize=256)
 def imagine(seed: int) -> World:

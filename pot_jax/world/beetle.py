@@ -4,7 +4,7 @@ import numpy as np
 
 from pot_jax.world import palettes
 from pot_jax.world.attributes import World
-from pot_jax.world.canvas import Canvas, Patch, mix, over, ramp, rotate
+from pot_jax.world.canvas import Canvas, Patch, mix, over, ramp, rotate, tint
 from pot_jax.world.frames import LADYBUG
 
 RADIUS = 0.36  # half the wing cases' width, in its frame
@@ -42,22 +42,19 @@ def _head(patch: Patch, x, y, light, edge: float) -> None:
 
     def disc(ax, ay, rx, ry):
         reach = np.sqrt(((x - ax) / rx) ** 2 + ((np.abs(y) - ay) / ry) ** 2)
-        return ramp(1 + edge / ry, 1 - edge / ry, reach), reach
+        return ramp(1 + edge / ry, 1 - edge / ry, reach)
 
     sheen = 0.10 + 0.20 * ramp(0.3, 1.2, (x - 1.0) * light[0] + y * light[1] + 0.55)
-    cover, _ = disc(1.20, 0.0, 0.26, 0.34)
-    over(patch.rgb, mix(_BLACK, (0.5, 0.5, 0.56), sheen * 0.6), cover)
-    over(patch.rgb, (0.95, 0.94, 0.88), disc(1.29, 0.2, 0.07, 0.08)[0])
-    cover, _ = disc(0.93, 0.0, 0.30, 0.58)
-    over(patch.rgb, mix(_BLACK, (0.5, 0.5, 0.56), sheen), cover)
-    over(patch.rgb, (0.97, 0.95, 0.88), disc(0.98, 0.40, 0.14, 0.13)[0] * cover)
+    head, shield = disc(1.20, 0.0, 0.26, 0.34), disc(0.93, 0.0, 0.30, 0.58)
+    over(patch.rgb, mix(_BLACK, (0.5, 0.5, 0.56), sheen * 0.6), head)
+    over(patch.rgb, (0.95, 0.94, 0.88), disc(1.29, 0.2, 0.07, 0.08))
+    over(patch.rgb, mix(_BLACK, (0.5, 0.5, 0.56), sheen), shield)
+    over(patch.rgb, (0.97, 0.95, 0.88), disc(0.98, 0.40, 0.14, 0.13) * shield)
 
 
 def paint_beetle(canvas: Canvas, world: World) -> None:
     """Paints legs, head, and glossy wing cases with their spots."""
     patch = canvas.patch(LADYBUG, RADIUS * 1.75)
-    if patch is None:
-        return
     colour, spot = palettes.BEETLES[world.beetle]
     lx, ly = np.cos(world.light), np.sin(world.light)
     x, y = rotate(patch.x, patch.y, world.beetle_angle)
@@ -72,7 +69,7 @@ def paint_beetle(canvas: Canvas, world: World) -> None:
     square = along * along + y * y
     reach = np.sqrt(square)
     case = ramp(1 + edge, 1 - edge, reach) * ramp(0.98 + edge, 0.98 - edge, x + 0.10 * y * y)
-    shell = np.broadcast_to(np.float32([[[c]] for c in colour]), patch.rgb.shape).copy()
+    shell = np.broadcast_to(tint(colour), patch.rgb.shape).copy()
     count = palettes.SPOTS[world.spots]
     # A spot's edge is drawn in the shell's own curvature: flattened towards the rim.
     for ax, ay in _SPOTS[count]:

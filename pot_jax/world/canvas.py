@@ -34,23 +34,20 @@ class Canvas:
 
     def patch(
         self, frame: float, radius: float = np.inf, middle: tuple[float, float] = (0, 0)
-    ) -> Patch | None:
+    ) -> Patch:
         """Returns the samples within `radius` of `middle` in a frame; x and y are relative to it.
 
-        None where they are less than a sample wide, or outside the picture.
+        There are none where they are less than a sample wide, or outside the picture.
         """
         unit = 2.0 ** (frame - self.scale)
         spacing = 2 / self.samples * unit
-        if radius < 0.5 * spacing:
-            return None
+        shown = self.samples if radius >= 0.5 * spacing else 0
         windows = []
         for centre in middle:
             # Bounds on whole pixels (two samples).
-            low = np.clip((centre - radius + unit) / spacing, 0, self.samples)
-            high = np.clip((centre + radius + unit) / spacing, 0, self.samples)
+            low = np.clip((centre - radius + unit) / spacing, 0, shown)
+            high = np.clip((centre + radius + unit) / spacing, 0, shown)
             windows.append(slice(int(low) // 2 * 2, -int(-high // 2) * 2))
-        if any(window.start >= window.stop for window in windows):
-            return None
         columns, rows = windows
         across = self._line[columns] * np.float32(unit) - np.float32(middle[0])
         down = self._line[rows] * np.float32(unit) - np.float32(middle[1])

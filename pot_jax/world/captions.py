@@ -1,9 +1,11 @@
 """Captions of the world's pictures: the object, its attributes, how close it is, what surrounds it.
 
-A small grammar: each concept has several phrasings, filled in with a world's attributes and with a
-phrase for the size of the object within its two scales. Variant 0 is the full, plain phrasing that
-prompts use; other variants leave things out or use other words.
+A small grammar: each concept has several phrasings, filled in with a world's attributes and with
+words for how close its object is. Variant 0 is the full, plain phrasing that prompts use; other
+variants leave things out or use other words.
 """
+
+import re
 
 import numpy as np
 
@@ -39,21 +41,6 @@ def concept(scale: float) -> str:
     return CONCEPTS[min(int(scale // SCALES_PER_CONCEPT), len(CONCEPTS) - 1)]
 
 
-def _third(scale: float) -> int:
-    start = SCALES_PER_CONCEPT * CONCEPTS.index(concept(scale))
-    return min(int(3 * (scale - start) / SCALES_PER_CONCEPT), 2)
-
-
-def _a(words: str) -> str:
-    """The words with their indefinite article."""
-    return ("an " if words[0] in "aeiou" else "a ") + words
-
-
-def _sky(w: World) -> str:
-    """What surrounds the star; a star field has no colour to name."""
-    return f"a {w.nebula} nebula" if w.cloudy else "a star field"
-
-
 def attributes(seed: int, scale: float) -> dict[str, str]:
     """Returns what `caption(seed, scale)` names, by attribute, "concept" first.
 
@@ -77,150 +64,111 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
     return {"concept": name, **found}
 
 
-def _galaxy(w: World, near: str) -> list[str]:
-    kind = _a(f"{w.galaxy} {w.galaxy_kind} galaxy")
-    return [
-        f"{kind} {near}",
-        _a(f"{w.galaxy_kind} galaxy {near}"),
-        _a(f"{w.galaxy} galaxy {near}"),
-        f"{kind} {near} in black space",
-        f"{kind} with a bright core, {near}",
-        f"{kind} among stars {near}",
-        f"{kind} with {_sky(w)} in its core, {near}",
-    ]
-
-
-def _nebula(w: World, near: str) -> list[str]:
-    sky, star = _sky(w), _a(f"{w.sun} star")
-    beyond = f" with {w.nebula_second} clouds" if w.cloudy else ""
-    return [
-        f"{sky} with {star} in the middle, {near}",
-        f"{sky} {near}",
-        f"{star} in {sky}, {near}",
-        f"stars in {sky}, {near}",
-        f"{sky}{beyond} and a small {w.sun} star in the middle",
-        f"{sky} around {star} {near}",
-        f"stars and {w.nebula + ' clouds' if w.cloudy else 'darkness'} {near}, "
-        f"with {star} in the middle",
-    ]
-
-
-def _star(w: World, near: str) -> list[str]:
-    star, planet = _a(f"{w.sun} star"), _a(f"{w.planet} planet")
-    sky = _sky(w)
-    return [
-        f"{star} and its planets, {_a(f'{w.planet} one')} in the middle, in {sky}, {near}",
-        f"{star} {near}",
-        f"{star} and its planets {near}",
-        f"{star} beside {planet} in the middle, {near}",
-        f"{planet} going round {star} {near}",
-        f"{star} and the orbits of its planets in {sky}, {near}",
-        f"{near}, {star} shining on {planet} in the middle",
-    ]
-
-
-def _planet(w: World, near: str) -> list[str]:
-    kind = _a(f"{w.planet} planet")
-    ringed = _a(f"ringed {w.planet} planet") if w.ringed else kind
-    rings = f"{kind} with rings" if w.ringed else kind
-    sky = _sky(w)
-    return [
-        f"{rings} in {sky}, {near}",
-        f"{ringed} {near}",
-        f"{kind} {near}",
-        f"{rings} {near}, among stars",
-        f"{rings} with seas and {_a(w.sun)} sun, {near}",
-        f"{near}, {ringed} with clouds, seas and land",
-    ]
-
-
-def _continent(w: World, near: str) -> list[str]:
-    kind, island = _a(f"continent of {_a(w.planet)} planet"), _a(f"{w.forest} island")
-    return [
-        f"{kind} with {island} in the sea in the middle, {near}",
-        f"{kind} {near}",
-        f"a continent with {island} in a gulf in the middle, {near}",
-        f"the coasts of {_a(w.planet)} planet {near}, seen from above",
-        f"{kind} with clouds {near}",
-        f"{near}, the land and sea of {_a(w.planet)} planet around {island}",
-    ]
-
-
-def _island(w: World, near: str) -> list[str]:
-    kind, season = _a(f"{w.forest} island"), FORESTS[w.forest].season
-    return [
-        f"{kind} covered with {w.forest} trees, in the sea of {_a(w.planet)} planet, {near}",
-        f"{kind} in the sea {near}",
-        f"an island with {_a(w.forest)} forest, {near}",
-        f"{kind} in {season}, {near}, seen from above",
-        f"{near}, {kind} with beaches",
-        f"{kind} on {_a(w.planet)} planet {near}",
-    ]
-
-
-def _forest(w: World, near: str) -> list[str]:
-    kind, season = _a(f"{w.forest} forest"), FORESTS[w.forest].season
-    tree = _a(f"{w.tree} tree")
-    return [
-        f"{kind} in {season} with {tree} in a clearing in the middle, {near}",
-        f"{kind} {near}",
-        f"{kind} from above with {tree} in the middle, {near}",
-        f"{_a(season)} forest with {tree} in the middle {near}",
-        f"{w.forest} trees {near} from above",
-        f"the {w.forest} treetops of an island in {season}, {near}",
-    ]
-
-
-def _tree(w: World, near: str) -> list[str]:
-    kind, leaf = _a(f"{w.tree} tree"), _a(f"{w.leaf} leaf")
-    season = FORESTS[w.forest].season
-    return [
-        f"{kind} with {leaf} in the middle, in {_a(w.forest)} forest, {near}",
-        f"{kind} {near}",
-        f"{kind} in a clearing of {_a(w.forest)} forest, {near}",
-        f"{kind} in {season}, {near}",
-        f"the crown of {kind} from above, {near}",
-        f"{near}, {kind} with {leaf} in the middle of its crown",
-    ]
-
-
-def _leaf(w: World, near: str) -> list[str]:
-    kind, beetle = _a(f"{w.leaf} leaf"), _a(f"{w.beetle} ladybug")
-    return [
-        f"{kind} of {_a(w.tree)} tree with {beetle} in the middle, {near}",
-        f"{kind} {near}",
-        f"{kind} with {beetle} on it, {near}",
-        f"{kind} over {w.tree} foliage, {near}",
-        f"{near}, {kind} with veins and a small {w.beetle} ladybug",
-        f"{kind} of {_a(w.tree)} tree {near}",
-    ]
-
-
-def _ladybug(w: World, near: str) -> list[str]:
-    kind, leaf = _a(f"{w.beetle} ladybug"), _a(f"{w.leaf} leaf")
-    spots = ("red" if w.beetle == "black" else "black") + " spots"
-    return [
-        f"{kind} with {w.spots} {spots} on {leaf}, {near}",
-        f"{kind} {near}",
-        f"{kind} on {leaf}, {near}",
-        f"{kind} with {w.spots} spots, {near}",
-        f"{near}, {_a(f'glossy {w.beetle} ladybug')} with {spots}",
-        f"{kind} with {w.spots} spots sitting on {leaf} {near}",
-    ]
-
-
+# The phrasings of each concept, the plain one first. `_filled` puts in the attributes of a `World`
+# and a few more words, and turns "a" into "an".
 _PHRASES = {
-    phrases.__name__[1:]: phrases
-    for phrases in (
-        _galaxy, _nebula, _star, _planet, _continent, _island, _forest, _tree, _leaf, _ladybug
-    )
-}  # fmt: skip
+    "galaxy": (
+        "a {galaxy} {galaxy_kind} galaxy {near}",
+        "a {galaxy_kind} galaxy {near}",
+        "a {galaxy} galaxy {near}",
+        "a {galaxy} {galaxy_kind} galaxy {near} in black space",
+        "a {galaxy} {galaxy_kind} galaxy with a bright core, {near}",
+        "a {galaxy} {galaxy_kind} galaxy among stars {near}",
+        "a {galaxy} {galaxy_kind} galaxy with {sky} in its core, {near}",
+    ),
+    "nebula": (
+        "{sky} with a {sun} star in the middle, {near}",
+        "{sky} {near}",
+        "a {sun} star in {sky}, {near}",
+        "stars in {sky}, {near}",
+        "{sky} {second} and a small {sun} star in the middle",
+        "{sky} around a {sun} star {near}",
+        "stars and {gas} {near}, with a {sun} star in the middle",
+    ),
+    "star": (
+        "a {sun} star and its planets, a {planet} one in the middle, in {sky}, {near}",
+        "a {sun} star {near}",
+        "a {sun} star and its planets {near}",
+        "a {sun} star beside a {planet} planet in the middle, {near}",
+        "a {planet} planet going round a {sun} star {near}",
+        "a {sun} star and the orbits of its planets in {sky}, {near}",
+        "{near}, a {sun} star shining on a {planet} planet in the middle",
+    ),
+    "planet": (
+        "a {planet} planet {rings} in {sky}, {near}",
+        "a {ringed} {planet} planet {near}",
+        "a {planet} planet {near}",
+        "a {planet} planet {rings} {near}, among stars",
+        "a {planet} planet {rings} with seas and a {sun} sun, {near}",
+        "{near}, a {ringed} {planet} planet with clouds, seas and land",
+    ),
+    "continent": (
+        "a continent of a {planet} planet with a {forest} island in the sea in the middle, {near}",
+        "a continent of a {planet} planet {near}",
+        "a continent with a {forest} island in a gulf in the middle, {near}",
+        "the coasts of a {planet} planet {near}, seen from above",
+        "a continent of a {planet} planet with clouds {near}",
+        "{near}, the land and sea of a {planet} planet around a {forest} island",
+    ),
+    "island": (
+        "a {forest} island covered with {forest} trees, in the sea of a {planet} planet, {near}",
+        "a {forest} island in the sea {near}",
+        "an island with a {forest} forest, {near}",
+        "a {forest} island in {season}, {near}, seen from above",
+        "{near}, a {forest} island with beaches",
+        "a {forest} island on a {planet} planet {near}",
+    ),
+    "forest": (
+        "a {forest} forest in {season} with a {tree} tree in a clearing in the middle, {near}",
+        "a {forest} forest {near}",
+        "a {forest} forest from above with a {tree} tree in the middle, {near}",
+        "a {season} forest with a {tree} tree in the middle {near}",
+        "{forest} trees {near} from above",
+        "the {forest} treetops of an island in {season}, {near}",
+    ),
+    "tree": (
+        "a {tree} tree with a {leaf} leaf in the middle, in a {forest} forest, {near}",
+        "a {tree} tree {near}",
+        "a {tree} tree in a clearing of a {forest} forest, {near}",
+        "a {tree} tree in {season}, {near}",
+        "the crown of a {tree} tree from above, {near}",
+        "{near}, a {tree} tree with a {leaf} leaf in the middle of its crown",
+    ),
+    "leaf": (
+        "a {leaf} leaf of a {tree} tree with a {beetle} ladybug in the middle, {near}",
+        "a {leaf} leaf {near}",
+        "a {leaf} leaf with a {beetle} ladybug on it, {near}",
+        "a {leaf} leaf over {tree} foliage, {near}",
+        "{near}, a {leaf} leaf with veins and a small {beetle} ladybug",
+        "a {leaf} leaf of a {tree} tree {near}",
+    ),
+    "ladybug": (
+        "a {beetle} ladybug with {spots} {spot_colour} spots on a {leaf} leaf, {near}",
+        "a {beetle} ladybug {near}",
+        "a {beetle} ladybug on a {leaf} leaf, {near}",
+        "a {beetle} ladybug with {spots} spots, {near}",
+        "{near}, a glossy {beetle} ladybug with {spot_colour} spots",
+        "a {beetle} ladybug with {spots} spots sitting on a {leaf} leaf {near}",
+    ),
+}
 
 
-def _tidy(words: str) -> str:
-    """Without the gaps and commas that an empty phrase leaves."""
-    words = " ".join(words.split()).replace(" ,", ",").replace(",,", ",")
-    return words.strip(", ")
+def _filled(phrase: str, w: World, near: str) -> str:
+    words = {
+        **vars(w),
+        "near": near,
+        "sky": f"a {w.nebula} nebula" if w.cloudy else "a star field",  # which has no colour
+        "gas": f"{w.nebula} clouds" if w.cloudy else "darkness",
+        "second": f"with {w.nebula_second} clouds" if w.cloudy else "",
+        "ringed": "ringed" if w.ringed else "",
+        "rings": "with rings" if w.ringed else "",
+        "season": FORESTS[w.forest].season,
+        "spot_colour": "red" if w.beetle == "black" else "black",
+    }
+    # Without the gaps and commas that empty words leave.
+    text = " ".join(phrase.format_map(words).split())
+    text = text.replace(" ,", ",").replace(",,", ",").strip(", ")
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def caption(seed: int, scale: float, variant: int = 0) -> str:
@@ -235,13 +183,15 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
       UserError: the scale is outside 0..20.
     """
     name = concept(scale)
-    nearness = (_NEARNESS if name in _OUTLINED else _FIELD)[_third(scale)]
-    if variant == 0:
-        return _tidy(_PHRASES[name](imagine(seed), nearness[0])[0])
-    rng = np.random.default_rng([seed, variant, int(1024 * scale)])
-    near = nearness[rng.integers(len(nearness))] if rng.random() < 0.75 else ""
-    phrases = _PHRASES[name](imagine(seed), near)
-    return _tidy(phrases[rng.integers(len(phrases))])
+    start = SCALES_PER_CONCEPT * CONCEPTS.index(name)
+    third = min(int(3 * (scale - start) / SCALES_PER_CONCEPT), 2)
+    nearness = (_NEARNESS if name in _OUTLINED else _FIELD)[third]
+    phrase, near = _PHRASES[name][0], nearness[0]
+    if variant:
+        rng = np.random.default_rng([seed, variant, int(1024 * scale)])
+        near = nearness[rng.integers(len(nearness))] if rng.random() < 0.75 else ""
+        phrase = _PHRASES[name][rng.integers(len(_PHRASES[name]))]
+    return _filled(phrase, imagine(seed), near)
 
 
 def scene_prompts(

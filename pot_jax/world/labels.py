@@ -25,11 +25,10 @@ class Labels:
             head: sorted({answers[head] for answers in named if head in answers})
             for head in sorted({head for answers in named for head in answers})
         }
-        self.numbers = {head: self._of(head, named) for head in self.classes}
-
-    def _of(self, head: str, named: list[dict[str, str]]) -> np.ndarray:
-        index = {name: number for number, name in enumerate(self.classes[head])}
-        return np.array([index.get(answers.get(head), -1) for answers in named], np.int32)
+        self.numbers = {
+            head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)
+            for head, names in self.classes.items()
+        }
 
     def like(self, views: Views) -> dict[str, np.ndarray]:
         """Returns the numbers of other views, {head: int32 [m]}, in these classes.
@@ -40,13 +39,13 @@ class Labels:
         other = Labels(views)
         translated = {}
         for head, names in other.classes.items():
-            unknown = set(names) - set(self.classes.get(head, ()))
-            if unknown:
+            ours = self.classes.get(head, [])
+            if unknown := sorted(set(names) - set(ours)):
                 raise UserError(
                     f"{head}: none of the views that the classes were made from shows "
-                    f"{', '.join(sorted(unknown))}; make them from more views"
+                    f"{', '.join(unknown)}; make them from more views"
                 )
-            table = np.array([self.classes[head].index(name) for name in names] + [-1], np.int32)
+            table = np.array([*map(ours.index, names), -1], np.int32)
             translated[head] = table[other.numbers[head]]
         return translated
 

@@ -18,16 +18,12 @@ MEAN_SHADE = 0.88  # of the crowns' relief, measured
 CROWN = 0.62  # distance between crowns in frame TREE
 
 
-def _light(world: World) -> tuple[np.float32, np.float32]:
-    return np.float32(np.cos(world.light)), np.float32(np.sin(world.light))
-
-
 def surface(world: World, x, y, spacing: float, scale: float):
     """Returns the colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
     kind = palettes.PLANETS[world.planet]
     forest = palettes.FORESTS[world.forest]
     (px, py), (qx, qy) = world.offsets[5:7]
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     near = np.float32(2 ** (ISLAND - CONTINENT))  # from here on, places in frame ISLAND
     near_x, near_y, near_spacing = x * near, y * near, spacing * float(near)
     radius = np.sqrt(near_x * near_x + near_y * near_y)
@@ -92,12 +88,9 @@ def _wooded(world: World, x, y, spacing: float):
 
 
 def _cloud_cover(world: World, x, y, spacing: float):
-    """Coverage 0..1 of the clouds at (x, y) in frame CONTINENT, and of their shadows.
-
-    Clear above the island.
-    """
+    """Coverage 0..1 of clouds, none over the island, and of their shadows; frame CONTINENT."""
     ox, oy = world.offsets[7]
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     warp = noise.fractal(x * 0.5 + oy, y * 0.5 + ox, spacing)
     clear = np.float32(0.35 * world.clouds - 0.1) - 2.2 * np.exp((x * x + y * y) * -16.0)
     covers = []
@@ -123,11 +116,9 @@ def _ring(patch: Patch, world: World, front: bool) -> None:
 def _moon(canvas: Canvas, world: World) -> None:
     angle = world.light + 2.0
     patch = canvas.patch(PLANET, 0.1, (0.78 * np.cos(angle), 0.78 * np.sin(angle)))
-    if patch is None:
-        return
     x, y = patch.x / np.float32(0.085), patch.y / np.float32(0.085)
     square = x * x + y * y
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     bulge = np.sqrt(np.maximum(1 - square, 0))
     shade = np.maximum((x * lx + y * ly) * 0.8 + bulge * 0.6, 0.04)
     craters = noise.fractal(x * 1.1, y * 1.1, patch.spacing * 13)
@@ -141,10 +132,11 @@ def paint_planet(canvas: Canvas, world: World) -> None:
     if world.moon and canvas.scale < PLANET + 1.5:
         _moon(canvas, world)
     ringed = world.ringed and canvas.scale < PLANET + 2.2
-    if ringed and (rings := canvas.patch(PLANET, 0.95)) is not None:
+    rings = canvas.patch(PLANET, 0.95)
+    if ringed:
         _ring(rings, world, front=False)
     patch = canvas.patch(PLANET, PLANET_RADIUS * 1.35)
-    if patch is None:
+    if not patch.x.size:
         return
     x, y = patch.x / np.float32(PLANET_RADIUS), patch.y / np.float32(PLANET_RADIUS)
     square = x * x + y * y
@@ -155,7 +147,7 @@ def paint_planet(canvas: Canvas, world: World) -> None:
     stretch *= np.float32(4 * PLANET_RADIUS)
     u, v, spacing = x * stretch, y * stretch, 4 * patch.spacing
     colour = surface(world, u, v, spacing, canvas.scale)
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     cover, shadow = _cloud_cover(world, u, v, spacing)
     colour = mix(colour * (1 - 0.35 * shadow), kind.cloud, 0.94 * cover)
     # Light from the side; 1 in the middle, so that the island is lit alike from near and far.
@@ -168,7 +160,7 @@ def paint_planet(canvas: Canvas, world: World) -> None:
     halo = np.exp(-outside / 0.06) * (radius >= 0.97) * ramp(-0.6, 0.7, x * lx + y * ly) * 0.75
     patch.rgb[:] += tint(kind.air) * (halo * (1 - patch.rgb))
     over(patch.rgb, np.minimum(colour, 1), ramp(1.0 + patch.spacing, 1.0 - patch.spacing, radius))
-    if ringed and rings is not None:
+    if ringed:
         _ring(rings, world, front=True)
 
 
@@ -190,7 +182,7 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
     ox, oy = world.offsets[8]
     size = np.float32(CROWN)
     x, y = rotate(patch.x / size, patch.y / size, oy)
-    lx, ly = rotate(*_light(world), oy)
+    lx, ly = rotate(*world.towards_light, oy)
     twigs = 0
     if patch.scale > FOREST - 0.4:
         # Clumps on the crowns, whose bulges also make the crowns' edges uneven.
@@ -237,14 +229,12 @@ def paint_forest(canvas: Canvas, world: World) -> None:
 
 def _paint_clearing(canvas: Canvas, world: World, forest: palettes.Forest) -> None:
     patch = canvas.patch(TREE, CLEARING * 1.5)
-    if patch is None:
-        return
     ox, oy = world.offsets[10]
     ragged = noise.fractal(patch.x * 1.8 + ox, patch.y * 1.8 + oy, patch.spacing * 1.8)
     radius = np.sqrt(patch.x**2 + patch.y**2) + 0.05 * ragged
     grass = noise.fractal(patch.x * 7 + oy, patch.y * 7 + ox, patch.spacing * 7)
     ground = tint(forest.ground) * (1 + 0.07 * grass + 0.06 * ragged)
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     # The forest's edge throws its shadow into the clearing on the side of the light.
     side = (patch.x * lx + patch.y * ly) / np.float32(CLEARING)
     ground *= 1 - 0.45 * ramp(0.55, 1.0, side + 0.1 * ragged)

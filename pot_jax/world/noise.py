@@ -93,25 +93,27 @@ def _jitter() -> tuple[np.ndarray, ...]:
 
 
 def _neighbours(x, y, salt):
-    """Indices and corners of the four cells whose bumps can reach each sample."""
+    """Indices of the four cells whose bumps can reach each sample, and its place from each bump."""
     # With middles kept 0.2 inside their cell, bumps of radius <= 0.7 in the other five
     # neighbouring cells end before the sample.
+    jitter_x, jitter_y = _jitter()[:2]
     column, row = np.floor(x - 0.5), np.floor(y - 0.5)
     fx, fy = x - column, y - row
     column, row = column.astype(np.int32) + salt, row.astype(np.int32) + (salt >> 6)
     for j in (0, 1):
         base = ((row + j) & (_CELLS - 1)) * _CELLS
         for i in (0, 1):
-            yield base + ((column + i) & (_CELLS - 1)), fx - np.float32(i), fy - np.float32(j)
+            index = base + ((column + i) & (_CELLS - 1))
+            dx = fx - np.float32(i) - (jitter_x.take(index) * np.float32(0.6) + np.float32(0.2))
+            dy = fy - np.float32(j) - (jitter_y.take(index) * np.float32(0.6) + np.float32(0.2))
+            yield index, dx, dy
 
 
 def domes(x: np.ndarray, y: np.ndarray, radius: float = 0.64, salt: int = 0) -> Cells:
     """Returns round bumps (tree crowns from above), one a unit cell, the higher one on top."""
-    jitter_x, jitter_y, lift, tones = _jitter()[:4]
+    lift, tones = _jitter()[2:4]
     best = None
     for index, dx, dy in _neighbours(x, y, salt):
-        dx -= jitter_x.take(index) * np.float32(0.6) + np.float32(0.2)
-        dy -= jitter_y.take(index) * np.float32(0.6) + np.float32(0.2)
         height = dx * dx
         height += dy * dy
         height *= np.float32(-1 / radius**2)
@@ -144,12 +146,10 @@ def _directions() -> tuple[np.ndarray, np.ndarray]:
 
 def leaves(x: np.ndarray, y: np.ndarray, salt: int = 0) -> Leaves:
     """Returns pointed leaves at random angles, one a unit cell, half of it 0.74 cells long."""
-    jitter_x, jitter_y, lift, tones = _jitter()[:4]
+    lift, tones = _jitter()[2:4]
     cosines, sines = _directions()
     best = None
     for index, dx, dy in _neighbours(x, y, salt):
-        dx -= jitter_x.take(index) * np.float32(0.6) + np.float32(0.2)
-        dy -= jitter_y.take(index) * np.float32(0.6) + np.float32(0.2)
         cosine, sine = cosines.take(index), sines.take(index)
         along = (dx * cosine + dy * sine) * np.float32(1 / 0.74)
         across = (dy * cosine - dx * sine) * np.float32(1 / 0.38)

@@ -15,12 +15,6 @@ from pot_jax.world.canvas import Canvas
 from pot_jax.world.land import paint_forest, paint_planet
 from pot_jax.world.plants import paint_leaf, paint_tree
 
-
-def _paint_stars(canvas, _):
-    for layer, brightness in enumerate((0.8, 0.5, 0.9, 0.7, 0.8, 0.6, 0.7, 0.5)):
-        space.paint_stars(canvas, layer, brightness)
-
-
 # Painter; the scales between which it can be seen (before, its object is under a pixel; after, a
 # deeper one hides it); and the scale after which one sample a pixel is enough, since the object is
 # soft, its painter smooths its edges, or it lies out of focus behind a nearer one. Once a layer
@@ -29,7 +23,7 @@ _LAYERS = (
     (space.paint_galaxy, -np.inf, frames.NEBULA + 1.9, -np.inf),
     (space.paint_nebula, -np.inf, frames.CONTINENT + 0.2, -np.inf),
     (space.paint_sun, -np.inf, frames.PLANET + 0.6, -np.inf),
-    (_paint_stars, -np.inf, frames.CONTINENT + 0.2, -np.inf),
+    (space.paint_stars, -np.inf, frames.CONTINENT + 0.2, -np.inf),
     (paint_planet, -np.inf, frames.FOREST + 1.0, -np.inf),
     (space.paint_core, -np.inf, frames.NEBULA + 1.0, -np.inf),
     (paint_forest, frames.ISLAND - 0.6, frames.LEAF + 0.2, frames.TREE + 0.4),
@@ -53,16 +47,14 @@ def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
     frames.check_scale(scale)
     require(size >= 8 and size % 2 == 0, "size", "an even number of at least 8", size)
     canvas = Canvas(float(scale), size)
-    attributes = imagine(int(seed))
+    world = imagine(int(seed))
     for paint, first, last, soft_after in _LAYERS:
         if first <= scale <= last:
-            if scale <= soft_after and canvas.samples == size:
+            if scale <= soft_after and not canvas.fine:
                 canvas = canvas.refined()
-            paint(canvas, attributes)
-    if canvas.samples == size:
-        return np.ascontiguousarray(np.clip(canvas.rgb, 0, 1).transpose(1, 2, 0)) * 2 - 1
+            paint(canvas, world)
     pixels = np.clip(canvas.rgb, 0, 1)
-    # 2 x 2 samples a pixel; slices, since a mean over axes of two is several times as slow.
-    pixels = pixels[:, ::2] + pixels[:, 1::2]
-    pixels = 0.25 * (pixels[..., ::2] + pixels[..., 1::2])
+    if canvas.fine:  # 2 x 2 samples a pixel; slices, since a mean is several times as slow
+        pixels = pixels[:, ::2] + pixels[:, 1::2]
+        pixels = 0.25 * (pixels[..., ::2] + pixels[..., 1::2])
     return np.ascontiguousarray(pixels.transpose(1, 2, 0)) * 2 - 1

@@ -12,15 +12,11 @@ LEAF_LENGTH = 0.62  # half of it, in frame LEAF
 LEAF_WIDTH = 0.32
 
 
-def _light(world: World) -> tuple[np.float32, np.float32]:
-    return np.float32(np.cos(world.light)), np.float32(np.sin(world.light))
-
-
 def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> np.ndarray:
     """Single leaves over the crown's own light and dark; `patch` in frame LEAF."""
     ox, oy = world.offsets[11]
     size = np.float32(0.34)
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     shade = 0
     soft = max(0.08, 0.7 * patch.spacing / (0.38 * float(size)))  # half an edge's width
     for salt in (3, 1000):
@@ -47,14 +43,12 @@ def _foliage(world: World, patch: Patch, colour: np.ndarray, relief: float) -> n
 def paint_tree(canvas: Canvas, world: World) -> None:
     """Paints a round crown of clumps, and of single leaves where they can be seen."""
     patch = canvas.patch(TREE, TREE_RADIUS * 1.3)
-    if patch is None:
-        return
     tree = palettes.TREES[world.tree]
     ox, oy = world.offsets[12]
     size = np.float32(0.15)
     clumps = noise.domes(patch.x / size + ox, patch.y / size + oy, salt=int(oy * 40))
     reach = np.sqrt(patch.x**2 + patch.y**2) / np.float32(TREE_RADIUS)
-    lx, ly = _light(world)
+    lx, ly = world.towards_light
     # A dome, and on it the clumps: both turn their bright side to the light.
     slope = (patch.x * lx + patch.y * ly) / np.float32(TREE_RADIUS)
     facing = clumps.dx * lx + clumps.dy * ly
@@ -68,16 +62,9 @@ def paint_tree(canvas: Canvas, world: World) -> None:
     cover = ramp(0.98 + soft, 0.98 - soft, reach - bulge)
     relief = float(ramp(TREE - 1.2, TREE + 1.4, canvas.scale))
     if relief > 0:
-        leaf_frame = np.float32(2 ** (LEAF - TREE))
-        deeper = Patch(
-            patch.x * leaf_frame,
-            patch.y * leaf_frame,
-            patch.rgb,
-            patch.spacing * float(leaf_frame),
-            patch.scale,
-            patch.fine,
-        )
-        colour = _foliage(world, deeper, colour, relief)
+        near = np.float32(2 ** (LEAF - TREE))
+        x, y, spacing = patch.x * near, patch.y * near, patch.spacing * float(near)
+        colour = _foliage(world, patch._replace(x=x, y=y, spacing=spacing), colour, relief)
     over(patch.rgb, np.clip(colour, 0, 1), cover)
 
 
@@ -105,33 +92,24 @@ def paint_blade(patch: Patch, x, y, name: str, light, spacing: float, dim: float
     over(patch.rgb, np.clip(colour * np.float32(dim), 0, 1), cover)
 
 
-def _shade(patch: Patch, x, y, amount: float) -> None:
-    """The soft shadow of a leaf lying along x."""
-    reach = np.sqrt(x * x + (y * np.float32(LEAF_LENGTH / LEAF_WIDTH)) ** 2)
-    patch.rgb[:] *= 1 - amount * ramp(1.15, 0.7, reach)
-
-
 def paint_leaf(canvas: Canvas, world: World) -> None:
     """Paints the leaf in the crown's middle, over its sisters on the same twig."""
     tree = palettes.TREES[world.tree]
-    lx, ly = _light(world)
-    sisters = tree.leaves
-    placed = [(0.0, 0.0, 0.0, 1.0, world.leaf)]
+    lx, ly = world.towards_light
+    placed = [(0.0, 0.0, world.leaf_angle, 1.0, world.leaf)]
     if TREE - 1.0 < canvas.scale < LADYBUG + 0.5:
         for k in range(4):
             turn = world.leaf_angle + np.pi / 4 + k * np.pi / 2 + 0.3 * np.sin(5.0 * k + world.seed)
             far = 0.86 + 0.12 * np.cos(7.0 * k + world.seed)
-            name = sisters[(k + world.seed) % len(sisters)]
+            name = tree.leaves[(k + world.seed) % len(tree.leaves)]
             placed.insert(0, (far * np.cos(turn), far * np.sin(turn), turn, 0.82, name))
-    for px, py, turn, size, name in placed:
+    for px, py, angle, size, name in placed:
         patch = canvas.patch(LEAF, LEAF_LENGTH * size * 1.25, (px, py))
-        if patch is None:
-            continue
-        angle = world.leaf_angle if size == 1 else turn
         length = np.float32(LEAF_LENGTH * size)
-        away = 0.05
-        x, y = rotate(patch.x + away * lx, patch.y + away * ly, angle)
-        _shade(patch, x / length, y / length, 0.5)
+        x, y = rotate(patch.x + 0.05 * lx, patch.y + 0.05 * ly, angle)
+        x, y = x / length, y / length
+        reach = np.sqrt(x * x + (y * np.float32(LEAF_LENGTH / LEAF_WIDTH)) ** 2)
+        patch.rgb[:] *= 1 - 0.5 * ramp(1.15, 0.7, reach)  # the leaf's soft shadow
         x, y = rotate(patch.x, patch.y, angle)
         facing = rotate(lx, ly, angle)
         dim = 1 if size == 1 else 0.86  # the sisters lie deeper

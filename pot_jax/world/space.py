@@ -18,21 +18,25 @@ SUN_RADIUS = 0.16
 STAR_COLOURS = np.array([(1, 1, 1), (0.72, 0.84, 1), (1, 0.86, 0.66), (1, 0.74, 0.62)], np.float32)
 
 
-def paint_stars(canvas: Canvas, scale_of_layer: int, brightness: float) -> None:
-    """Paints stars of one size class: points in the frame of that scale.
+def paint_stars(canvas: Canvas, world: World) -> None:
+    """Paints the stars, the same in every world: eight size classes, each in its own frame.
 
-    They fade in before that scale and out after it. A class is seen for about four scales, so that
-    neighbouring views share most of their stars.
+    A class fades in before its frame's scale and out after it. It is seen for about four scales, so
+    that neighbouring views share most of their stars.
     """
-    age = canvas.scale - scale_of_layer
-    brightness *= float(ramp(-2.2, -1.0, age) * ramp(2.2, 1.0, age))
-    patch = canvas.patch(scale_of_layer)
-    if brightness <= 0:
-        return
+    del world
+    for scale, brightness in enumerate((0.8, 0.5, 0.9, 0.7, 0.8, 0.6, 0.7, 0.5)):
+        age = canvas.scale - scale
+        brightness *= float(ramp(-2.2, -1.0, age) * ramp(2.2, 1.0, age))
+        if brightness > 0:
+            _paint_layer(canvas.patch(scale), scale, brightness)
+
+
+def _paint_layer(patch: Patch, scale: int, brightness: float) -> None:
     cells = 7.0
     cell_x, cell_y = np.floor(patch.x * cells), np.floor(patch.y * cells)
     index = (cell_y.astype(np.int32) & 63) * 64 + (cell_x.astype(np.int32) & 63)
-    index = (index + 577 * scale_of_layer) & 4095
+    index = (index + 577 * scale) & 4095
     light, where_x, where_y, kind = (column.take(index) for column in _star_table())
     square = (patch.x * cells - cell_x - where_x) ** 2
     square += (patch.y * cells - cell_y - where_y) ** 2
@@ -152,8 +156,6 @@ def paint_sun(canvas: Canvas, world: World) -> None:
     """Paints the star that lights the planet in the middle, and the orbits around it."""
     middle = (SUN_DISTANCE * np.cos(world.light), SUN_DISTANCE * np.sin(world.light))
     patch = canvas.patch(STAR, 1.6, middle)
-    if patch is None:
-        return
     radius = np.sqrt(patch.x**2 + patch.y**2)
     colour = palettes.SUN[world.sun]
     _orbits(canvas, world, patch, radius)

@@ -1,10 +1,10 @@
-"""How the levels' clean estimates are made to agree inside a step: where, and by what means.
+"""Makes the levels' clean estimates agree inside a step.
 
     clean estimates -> (decode) -> photograph -> blend -> render -> (bring the change back)
 
 Symbols: N levels; clean [N, h, w, c] the estimates as the sampler holds them, images [N, H, W, C]
-the same as a view shows them; R `operators.render`. `weights` is whatever pytree the callables
-take; this module looks only at its entry "agreement", the `Numbers`.
+the same in the form of a `View`; R `operators.render`. `weights` is whatever pytree the callables
+take; this module reads only its entry "agreement", the `Numbers`.
 """
 
 import dataclasses
@@ -23,31 +23,32 @@ from pot_jax.zoom.geometry import Geometry
 
 
 class Numbers(NamedTuple):
-    """The numbers of an agreement: scalars, traced, so that a sweep compiles once."""
+    """The numeric settings of an agreement: traced scalars, so that a sweep compiles once."""
 
-    blend_weight: Any  # w: a view k levels wider weighs w^k; 1 is the paper's
+    blend_weight: Any  # w: the observation k levels wider weighs w^k; 1 is the paper's
     pixel_every: Any  # decode at steps 0, k, 2 k, ..., and agree in latents at the others
     gradient_steps: Any  # of Adam, for blend "gradient"
     gradient_rate: Any  # its learning rate
 
 
 class Agreed(NamedTuple):
-    """Clean estimates that agree, and how far from agreeing they came."""
+    """Agreed clean estimates, and how far the estimates disagreed before."""
 
     clean: jax.Array  # [N, h, w, c]
     disagreement: jax.Array  # rms(x_i - R_i(blend(x))) over the view's images, []
 
 
 class View(NamedTuple):
-    """What levels are compared as: the clean estimates themselves, or pictures decoded from them.
+    """The form in which levels are compared: the clean estimates, or pictures decoded from them.
 
     Attributes:
-      geometry: of the images.
+      geometry: the placement of the levels on the images' grid.
       decode: (weights, clean) -> images.
-      bring_back: (weights, clean, images, agreed images) -> clean estimates that show the latter.
-      ground: (weights, images) -> images that meet the photograph; the images where there is none.
+      bring_back: (weights, clean, images, agreed images) -> clean estimates that decode to the
+        agreed images.
+      ground: (weights, images) -> images that match the photograph, if there is one.
       ground_clean: the same on the clean estimates, before they are decoded.
-      kernel: of D, a name in `operators.KERNELS`.
+      kernel: the kernel of D, a name in `operators.KERNELS`.
     """
 
     geometry: Geometry
@@ -72,7 +73,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
 
 
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
-    """Walks the clean estimates down their disagreement, through the operators and the decoder."""
+    """Reduces the clean estimates' disagreement by gradient descent, through the decoder."""
     numbers = weights["agreement"]
     options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
     clean = view.ground_clean(weights, clean)
@@ -94,13 +95,13 @@ def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> A
 
 @dataclasses.dataclass(frozen=True)
 class Blend:
-    """A way in which N pictures become N that agree, and what goes with it; hashable.
+    """A blend and the functions that go with it; hashable.
 
     Attributes:
       stack: (images, geometry, *, weight, kernel) -> zoom stack, linear in the images.
       render: (zoom stack, geometry, *, kernel) -> pictures.
-      noise: (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], as shared as the
-        pictures are to be.
+      noise: (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], shared between levels
+        exactly where the pictures will be.
       agree: (blend, view, weights, clean) -> Agreed, inside a step.
     """
 
@@ -131,7 +132,7 @@ BLENDS = {
 
 
 def find_blend(blend: "Blend | Callable | str") -> Blend:
-    """Returns the row of `BLENDS` of that name, or the blend made of a function.
+    """Returns the blend of that name, or wraps a function as a `Blend`.
 
     Raises:
       UserError: no blend has that name.
@@ -153,25 +154,25 @@ def consistent(
     weight: jax.Array | float = 1.0,
     kernel: str = "mean",
 ) -> jax.Array:
-    """Blends, then renders: N pictures [N, H, W, C] that agree.
+    """Blends and renders: returns N pictures [N, H, W, C] that agree.
 
     Args:
       images: x, [N, H, W, C].
       geometry: the placement of the levels.
-      blend: a row of `BLENDS` or its name; with "none" the levels are left alone.
-      weight: w of the blend.
-      kernel: of D, a name in `operators.KERNELS`.
+      blend: a `Blend`, a function or a name in `BLENDS`; "none" leaves the levels unchanged.
+      weight: w of the blend, 0 to 1.
+      kernel: the kernel of D, a name in `operators.KERNELS`.
 
     Raises:
-      UserError: the blend is not a name in `BLENDS`, or shapes do not fit.
+      UserError: the blend or kernel is unknown, or the images do not fit the geometry.
     """
     blend = find_blend(blend)
     stack = blend.stack(images, geometry, weight=weight, kernel=kernel)
     return blend.render(stack, geometry, kernel=kernel)
 
 
-def disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
-    """Returns sum_i ||x_i - R_i(blend(x))||^2, a scalar: how far pictures are from agreeing.
+def squared_disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
+    """Returns sum_i ||x_i - R_i(blend(x))||^2, a scalar.
 
     Args:
       images: x, [N, H, W, C].
@@ -190,7 +191,7 @@ def descend(
     steps: jax.Array | int,
     **options: Any,
 ) -> Any:
-    """Takes a few optimizer steps on `variables`, down the disagreement of their pictures.
+    """Takes a few optimizer steps on `variables` that reduce their pictures' disagreement.
 
     Args:
       variables: any pytree of arrays, e.g. clean latents [N, h, w, c].
@@ -201,17 +202,17 @@ def descend(
       **options: as for `consistent`.
 
     Returns:
-      The variables after `steps` steps. `consistent` on their pictures then closes what is left.
+      The variables after `steps` steps. `consistent` then removes the disagreement that is left.
     """
 
     def loss(variables):
-        return disagreement(to_images(variables), geometry, **options)
+        return squared_disagreement(to_images(variables), geometry, **options)
 
     return minimise(loss, variables, optimizer=optimizer, steps=steps)
 
 
 def latent_view(geometry: Geometry, ground: Callable, kernel: str = "mean") -> View:
-    """Returns the view of the clean estimates as they are: cheap, and exact for pixel models."""
+    """Returns the view of the clean estimates themselves: cheap, and exact for pixel models."""
     return View(
         geometry,
         decode=lambda weights, clean: clean,
@@ -230,11 +231,11 @@ def pixel_view(
     ground_clean: Callable,
     kernel: str = "mean",
 ) -> View:
-    """Returns the view of decoded pictures, of which only the change comes back to the latents.
+    """Returns the view of decoded pictures; only their change is brought back to the latents.
 
-    z' = z + E(x') - E(x), with x = dec(z) and x' its agreeing version. The residual form cancels
-    what the autoencoder itself loses: with the plain E(x') every step would wash the pictures out a
-    little more (LookingGlass, CVPR 2025, does the like for warps).
+    z' = z + E(x') - E(x), with x = dec(z) and x' the agreed pictures. The residual form cancels the
+    autoencoder's own losses: with the plain E(x'), every step would wash the pictures out a little
+    more (LookingGlass, CVPR 2025, does the same for warps).
 
     Args:
       geometry: of the pictures.
@@ -242,7 +243,7 @@ def pixel_view(
       encode: (weights, images) -> latents.
       ground: the photograph's constraint on pictures.
       ground_clean: the same on latents.
-      kernel: of D.
+      kernel: the kernel of D, a name in `operators.KERNELS`.
     """
 
     def bring_back(weights, clean, images, agreed):
@@ -259,7 +260,7 @@ def in_latents(blend: Blend, latents: View, pixels: View) -> Agree:
 
 
 def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
-    """Returns the agreement among decoded pictures at every k-th step, among latents between."""
+    """Returns agreement among decoded pictures at every k-th step, among latents at the others."""
     often, otherwise = (partial(blend.agree, blend, view) for view in (pixels, latents))
 
     def agree(weights, clean, step):
@@ -270,7 +271,7 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
-    """Returns no agreement: levels share their noise, and agree once they are pictures."""
+    """Returns the agreement that changes nothing: levels agree only once they are delivered."""
     del pixels
     grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
 
@@ -282,7 +283,7 @@ def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
 
 
 def leave_alone(weights: Any, clean: jax.Array, step: jax.Array) -> Agreed:
-    """Leaves the clean estimates as they are: pictures that have nothing to agree about."""
+    """Returns the clean estimates unchanged, for pictures that do not have to agree."""
     del weights, step
     return Agreed(clean, jnp.zeros((), clean.dtype))
 
@@ -292,7 +293,7 @@ SPACES = {"latent": in_latents, "pixel": in_pixels, "delivery": at_delivery}
 
 
 def delivery(blend: Blend, pixels: View) -> Callable:
-    """Returns (weights, clean) -> (images that agree to the last bit, images as decoded)."""
+    """Returns (weights, clean) -> (images that agree to the last bit, the decoded images)."""
 
     def deliver(weights, clean):
         before = pixels.decode(weights, clean)

@@ -1,9 +1,9 @@
 """From N pictures that disagree to a zoom stack, which `render` makes into N pictures that agree.
 
 Symbols: x_i the picture of level i, [N, H, W, C] for all; D, up, R the operators of `operators`;
-O_k what the level k levels wider shows of a level, H/p^k x W/p^k; w the weight of a wider view, w^k
-for O_k; K the depth of the geometry. All blends have one signature and are linear in x; the table
-of them, with what goes with each, is `agreement.BLENDS`.
+O_k the observation k levels wider: level i as seen in level i-k, H/p^k x W/p^k; w, 0 to 1, the
+weight of wider observations, w^k for O_k; K the depth of the geometry. All blends have one
+signature and are linear in x; `agreement.BLENDS` is the table of them.
 """
 
 import jax
@@ -18,16 +18,16 @@ from pot_jax.zoom.operators import crop, downsample, observe, require_levels, up
 def laplacian(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """Multi-resolution blending: averages every Laplacian band over the levels that have it.
+    """Blends at multiple resolutions: averages every Laplacian band over the levels that have it.
 
-    Level i is seen by itself and by every level k wider, which resolves it at 1/p^k and therefore
-    has only the bands b >= k. Weight 1 is the plain average of the paper (section 4.2), weight 0
-    returns the pictures.
+    Level i is observed by itself and by every level k levels wider, which resolves it at 1/p^k and
+    has only the bands b >= k. Weight 1 is the plain average of the paper (section 4.2); at weight 0
+    the pictures are returned unchanged.
 
     Args:
       images: x, [N, H, W, C].
       geometry: the placement of the levels.
-      weight: w >= 0.
+      weight: w, 0 to 1.
       kernel: the kernel of D, a name in `operators.KERNELS`.
 
     Returns:
@@ -40,8 +40,8 @@ def laplacian(
     # The averaged band b is P_b - up(D P_b), and since D^(b-k) = D D^(b-1-k),
     #     P_b = (W_{b-1} D P_{b-1} + w_b O_b) / W_b = D P_{b-1} + (w_b / W_b) (O_b - D P_{b-1}).
     # Collapsing from the deepest band: out_K = P_K, out_b = P_b - up(D P_b) + up(out_{b+1}).
-    # Bands that no wider level sees come back as they were: the pyramid ends at the last one seen.
-    # Where levels agree O_b = D P_{b-1}: pictures that agree pass unchanged.
+    # Bands that no wider level observes are returned unchanged: the pyramid ends at the last one
+    # observed. Where levels agree, O_b = D P_{b-1}: pictures that agree are returned unchanged.
     require_levels(images, geometry)
     p = geometry.zoom_factor
     prefix, total = images, 1.0
@@ -61,8 +61,8 @@ def laplacian(
 def average(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """Upsamples every view of a level to full size and averages them, which blurs."""
-    del kernel  # nothing is made smaller
+    """Upsamples every observation of a level to full size and averages them, which blurs."""
+    del kernel  # nothing is downsampled
     require_levels(images, geometry)
     out, total = images, 1.0
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
@@ -76,10 +76,10 @@ def average(
 def iterative(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """Levels in turn, wide to deep: each takes its low band from the window of the level before.
+    """Updates the levels in turn, wide to deep: each takes its low band from its parent's window.
 
-    L_0 = x_0, L_{i+1} = x_{i+1} + w up(window(L_i) - D(x_{i+1})): w is the share of the low band
-    that is taken over. Nothing flows back to wider levels.
+    L_0 = x_0, L_{i+1} = x_{i+1} + w up(window(L_i) - D(x_{i+1})): w, 0 to 1, is the share of the
+    low band that comes from the parent. Nothing flows back to wider levels.
     """
     require_levels(images, geometry)
 
@@ -89,8 +89,8 @@ def iterative(
         out = own + weight * upsample(seen - low, geometry.zoom_factor)
         return crop(out, child_corner, geometry.window_shape), out
 
-    # The widest level is seen by none: it follows itself. The deepest is looked into by none: any
-    # corner will do.
+    # No level shows the widest one, so it follows itself. The deepest level contains no other, so
+    # its corner does not matter.
     itself = downsample(images[0], geometry.zoom_factor, kernel)
     child_corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
     _, stack = lax.scan(follow, itself, (images, child_corners))
@@ -100,14 +100,14 @@ def iterative(
 def none(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """The pictures as they are: levels sampled independently."""
+    """Returns the pictures unchanged: levels are sampled independently."""
     del weight, kernel
     require_levels(images, geometry)
     return images
 
 
 def _share(images, geometry, weight, k):
-    # w^k where level i is seen from level i-k, else 0: [N, 1, 1, 1]. k is a Python integer, so that
+    # w^k where level i-k observes level i, else 0: [N, 1, 1, 1]. k is a Python integer, so that
     # 0^0 = 1 and the gradient with respect to the weight is finite at 0.
     _, exists = geometry.observation(k)
     return weight**k * jnp.asarray(exists[:, None, None, None], images.dtype)

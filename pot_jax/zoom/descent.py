@@ -1,4 +1,4 @@
-"""A few steps of an optax optimizer, as one loop."""
+"""Runs a few steps of an optax optimizer as one loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,8 @@ def minimise(
 ) -> Any:
     """Takes `steps` steps of a fresh `optimizer` down `loss`, from the pytree `variables`.
 
-    The number of steps may be traced; gradients pass through a run of a fixed number only.
+    `loss` maps the pytree to a scalar. The number of steps may be traced, but then no gradient
+    passes through the loop. Returns the pytree after the last step.
     """
 
     def step(_, carry):

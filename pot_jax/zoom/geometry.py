@@ -1,8 +1,8 @@
-"""Where every level of a zoom stack sits in the wider ones: whole numbers, known before tracing.
+"""Where each level of a zoom lies in the wider ones: whole numbers, known before tracing.
 
 Symbols: N levels, level 0 the widest; p the zoom factor; H x W the size of every level in pixels
 (or in latents: a grid is a grid). Level i+1 shows a window of level i, H/p x W/p pixels large.
-Corners are top-left pixels, (y, x), counted in the pixels of the level that is looked into.
+Corners are top-left pixels, (y, x), in the pixels of the level that contains the window.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ class Geometry:
     Attributes:
       levels: N >= 1.
       zoom_factor: p >= 2. Must divide height and width.
-      height: H. H - H/p must be even, or a centred window would lie between pixels.
+      height: H. H - H/p must be even, so that a centred window starts on a pixel.
       width: W, likewise.
       offsets: N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level
         i, in whole pixels of level i, downwards and to the right. None: every level is centred.
 
     Raises:
-      UserError: if the numbers do not fit each other.
+      UserError: the numbers do not fit each other.
     """
 
     levels: int
@@ -48,8 +48,8 @@ class Geometry:
                 )
             if (size - size // p) % 2:
                 raise UserError(
-                    f"a window of {name} {size // p} has no centred place on the pixel grid of a "
-                    f"{name} of {size} (zoom_factor {p}): {size} - {size // p} must be even; "
+                    f"a window of {name} {size // p} cannot be centred in a {name} of {size} "
+                    f"(zoom_factor {p}): {size} - {size // p} must be even; "
                     f"use a {name} divisible by {2 * p}"
                 )
         if self.offsets is not None:
@@ -82,10 +82,10 @@ class Geometry:
         return k
 
     def observation(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places the window of every level i in level i-k, where it is H/p^k x W/p^k pixels large.
+        """Returns where the window of every level i lies in level i-k, H/p^k x W/p^k pixels large.
 
-        Off-centre, a window may start between two pixels of a level further out; it is then left
-        out rather than resampled, as are all wider views of it.
+        Off-centre, a window may start between two pixels of a wider level; such a window, and every
+        wider observation of it, is omitted and not resampled.
 
         Args:
           k: how many levels wider to look from, 0 <= k <= depth.
@@ -95,12 +95,12 @@ class Geometry:
           exists: bool [N], False for i < k and where the corner is not a whole pixel.
 
         Raises:
-          UserError: if k is not in 0..depth.
+          UserError: k is not in 0..depth.
         """
         if not 0 <= k <= self.depth:
             raise UserError(
-                f"a window can be seen from 0 to {self.depth} levels wider, not from {k}, in "
-                f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
+                f"k: expected 0 to {self.depth} for {self.height} x {self.width} pixels at "
+                f"zoom_factor {self.zoom_factor}, got {k}"
             )
         levels = np.arange(self.levels)
         in_parent = np.concatenate([np.zeros((1, 2), np.int32), self.corners])
@@ -113,7 +113,7 @@ class Geometry:
         return corners, exists
 
     def scaled(self, factor: int) -> "Geometry":
-        """The same placement on a grid `factor` times as fine, e.g. from latents to pixels."""
+        """Returns the placement on a grid `factor` times as fine, e.g. from latents to pixels."""
         _require_whole("factor", factor, 1)
         offsets = self.offsets
         if offsets is not None:
@@ -132,7 +132,7 @@ class Geometry:
         """Reads what `to_json` returned.
 
         Raises:
-          UserError: the data hold no placement, or one that makes no sense.
+          UserError: the data hold no placement, or one whose numbers do not fit.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(data, dict) or not set(names[:4]) <= set(data) <= set(names):
@@ -153,19 +153,18 @@ class Geometry:
 
 def _require_whole(name, number, least):
     if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, not {number!r}")
+        raise UserError(f"{name}: expected a whole number >= {least}, got {number!r}")
 
 
 def _whole_pairs(offsets, levels):
     try:
         pairs = tuple((operator.index(dy), operator.index(dx)) for dy, dx in offsets)
     except (TypeError, ValueError):
-        raise UserError(
-            f"offsets must be pairs (dy, dx) of whole pixels, not {offsets!r}"
-        ) from None
+        expected = "expected pairs (dy, dx) of whole pixels"
+        raise UserError(f"offsets: {expected}, got {offsets!r}") from None
     if len(pairs) != levels - 1:
         raise UserError(
-            f"{levels} levels need {levels - 1} offsets, one for each level but the widest, "
-            f"not {len(pairs)}"
+            f"offsets: expected {levels - 1} pairs for {levels} levels, one for each but the "
+            f"widest, got {len(pairs)}"
         )
     return pairs

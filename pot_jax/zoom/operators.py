@@ -1,4 +1,4 @@
-"""The linear maps of a zoom stack: downsample, upsample, observe, render; and shared noise.
+"""The linear maps of a zoom: downsample, upsample, observe, render; and shared noise.
 
 Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `upsample_nearest`, R =
 `render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for all levels. The result has
@@ -39,7 +39,7 @@ def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
 
 
 def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax.Array:
-    """D: the weighted mean of each p x p cell; a sample sits at the centre of its cell.
+    """D: returns the weighted mean of each p x p cell; a sample lies at the centre of its cell.
 
     Applied k times, the mean kernel is the mean of p^k x p^k cells.
 
@@ -52,7 +52,7 @@ def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax
       [..., H/p, W/p, C].
 
     Raises:
-      UserError: if p does not divide H and W, or the kernel is unknown.
+      UserError: p does not divide H and W, or the kernel is unknown.
     """
     *lead, height, width, channels = images.shape
     p = zoom_factor
@@ -60,8 +60,8 @@ def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax
         raise UserError(f"zoom_factor {p} must divide the height {height} and the width {width}")
     taps = _taps(p, kernel)
     # Sums are spelled out, rows before columns, and scaled once at the end: the additions then come
-    # in the same order eager, jitted, in a scan and on every device, so that render and whoever
-    # checks it get the same bits.
+    # in the same order eager, jitted, in a scan and on every device, so that render and its
+    # checks get the same bits.
     cells = images.reshape(*lead, height // p, p, width // p, p, channels)
     rows = sum(float(tap) * cells[..., i, :, :, :] for i, tap in enumerate(taps))
     total = sum(float(tap) * rows[..., i, :] for i, tap in enumerate(taps))
@@ -69,7 +69,7 @@ def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax
 
 
 def noise_gain(zoom_factor: int, kernel: str = "mean") -> float:
-    """The factor that gives downsampled unit white noise its unit variance back: 1 / ||kernel||_2.
+    """Returns 1 / ||kernel||_2, which restores downsampled white noise to unit variance.
 
     It is p for the mean. The paper multiplies by p, which is right for that kernel only.
     """
@@ -78,7 +78,7 @@ def noise_gain(zoom_factor: int, kernel: str = "mean") -> float:
 
 
 def upsample(images: jax.Array, zoom_factor: int) -> jax.Array:
-    """Enlarges [..., H, W, C] to [..., pH, pW, C], bilinear, half-pixel centres, edges held."""
+    """Upsamples [..., H, W, C] to [..., pH, pW, C]: bilinear, half-pixel centres, edges held."""
     return _interpolate(_interpolate(images, zoom_factor, -3), zoom_factor, -2)
 
 
@@ -96,18 +96,18 @@ def _interpolate(images, p, axis):
 
 
 def upsample_nearest(images: jax.Array, zoom_factor: int) -> jax.Array:
-    """U: copies each value of [..., H, W, C] over its p x p cell. D U = 1, whatever the kernel."""
+    """U: copies each value of [..., H, W, C] over its p x p cell. D U = 1 for every kernel."""
     rows = jnp.repeat(images, zoom_factor, axis=-3)
     return jnp.repeat(rows, zoom_factor, axis=-2)
 
 
 def crop(image: jax.Array, corner: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """The window of [H, W, C] at corner (y, x), [h, w, C] for shape (h, w)."""
+    """Returns the window of [H, W, C] at corner (y, x): [h, w, C] for shape (h, w)."""
     return lax.dynamic_slice(image, _start(corner), (*shape, image.shape[-1]))
 
 
 def paste(image: jax.Array, window: jax.Array, corner: jax.Array) -> jax.Array:
-    """[H, W, C] with its window at corner (y, x) replaced by [h, w, C]."""
+    """Returns [H, W, C] with the window at corner (y, x) replaced by [h, w, C]."""
     return lax.dynamic_update_slice(image, window, _start(corner))
 
 
@@ -116,7 +116,7 @@ def _start(corner):
 
 
 def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
-    """What level i-k shows of level i, for all i at once.
+    """Returns the observation O_k of every level: level i as seen in level i-k.
 
     Args:
       images: [N, H, W, C].
@@ -154,7 +154,7 @@ def render(
       R, [N, H, W, C].
 
     Raises:
-      UserError: if the stack does not have the shape of the geometry.
+      UserError: the stack does not fit the geometry, or the kernel is unknown.
     """
     require_levels(stack, geometry)
 
@@ -163,8 +163,8 @@ def render(
         picture = paste(own, child, corner)
         return gain * downsample(picture, geometry.zoom_factor, kernel), picture
 
-    # The deepest level has no child: it gets a piece of itself pasted where it was. So every level
-    # is treated alike and nothing is sliced off and joined on again (copies, and work done twice).
+    # The deepest level has no child: a window of itself is pasted back. So every level is treated
+    # alike, and nothing is sliced off and concatenated again (copies, and work done twice).
     corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
     itself = crop(stack[-1], corners[-1], geometry.window_shape)
     _, pictures = lax.scan(paste_child, itself, (stack, corners), reverse=True)
@@ -172,7 +172,7 @@ def render(
 
 
 def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.Array:
-    """Unit normal noise [N, H, W, C] in float32, every level on its own.
+    """Returns unit normal noise [N, H, W, C] float32, drawn for each level alone.
 
     Level i draws from `fold_in(key, i)`, so that adding a level or a device changes no other level.
     This is the paper's first z_T.
@@ -188,7 +188,7 @@ def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.
 def shared_noise(
     key: jax.Array, geometry: Geometry, channels: int, *, kernel: str = "mean"
 ) -> jax.Array:
-    """Noise [N, H, W, C]: white, of unit variance, and the same for all levels that see a place.
+    """Returns white unit noise [N, H, W, C] float32 that levels showing the same place share.
 
     A cell mean of p^2 independent unit normals has standard deviation 1/p; times p it is a unit
     normal again, and independent of its neighbours because cells do not overlap.
@@ -203,6 +203,6 @@ def require_levels(images: jax.Array, geometry: Geometry) -> None:
     expected = (geometry.levels, geometry.height, geometry.width)
     if len(images.shape) != 4 or images.shape[:3] != expected:
         raise UserError(
-            f"expected all levels, [N, H, W, C] with N, H, W = {expected}, not "
-            f"{tuple(images.shape)}; make the Geometry from their own shape"
+            f"expected all levels, [N, H, W, C] with N, H, W = {expected}, got "
+            f"{tuple(images.shape)}; build the Geometry from the images' height and width"
         )

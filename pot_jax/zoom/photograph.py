@@ -1,9 +1,10 @@
 """Grounding in a photograph: pulls the clean estimates towards a real picture of one level.
 
 Symbols: xi the photograph of level j, [H, W, C]; x_i the clean estimate of level i, [N, H, W, C]
-for all. xi knows level j in full; a level k = i-j deeper at 1/p^k, from its window in xi; and of a
-level k = j-i wider the window of level j, which should read D^k(xi). Levels whose windows do not
-exist (`Geometry.observation`) are left alone. Paper, section 4.4.
+for all. xi fixes level j in full. For a level i that is k = i-j levels deeper, it fixes the picture
+at resolution 1/p^k, from that level's window in xi. For a level that is k = j-i levels wider, it
+fixes only the window of level j, which should equal D^k(xi). Levels whose windows do not exist
+(`Geometry.observation`) are left unchanged. Paper, section 4.4.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from pot_jax.zoom.operators import downsample, require_levels, upsample_nearest
 
 
 class _Tie(NamedTuple):
-    """What the photograph says of one level: see(x) should be target; meet(x) makes it so."""
+    """The photograph's constraint on one level: see(x) should equal target; meet(x) enforces it."""
 
     level: int
     target: jax.Array
@@ -38,10 +39,10 @@ def ground_adam(
     learning_rate: float = 0.1,
     steps: int = 5,
 ) -> jax.Array:
-    """The paper's way: 5 fresh Adam steps on sum_i ||D_i(x_i) - M_i * xi||^2.
+    """Takes the paper's 5 fresh Adam steps on sum_i ||D_i(x_i) - M_i * xi||^2.
 
-    Adam's steps have the size of the learning rate however near the goal is, so a pixel that is
-    almost right is pushed off by up to about 0.06; `ground_project` has no such floor.
+    Each Adam step is about as large as the learning rate, however close the target is, so a pixel
+    that is almost right is moved away by up to about 0.06; `ground_project` has no such floor.
 
     Args:
       images: clean estimates, [N, H, W, C].
@@ -56,7 +57,7 @@ def ground_adam(
       [N, H, W, C].
 
     Raises:
-      UserError: if the photograph's shape or level does not fit the images.
+      UserError: the photograph's shape or level does not fit the images.
     """
     _require_photo(images, photo, geometry, level)
     ties = list(_ties(photo, geometry, level, kernel))
@@ -70,10 +71,10 @@ def ground_adam(
 def ground_project(
     images: jax.Array, photo: jax.Array, geometry: Geometry, *, level: int = 0, kernel: str = "mean"
 ) -> jax.Array:
-    """The nearest pictures that meet the photograph exactly: x <- x + U(M * (xi - D x)).
+    """Returns the nearest pictures that match the photograph: x <- x + U(M * (xi - D x)).
 
-    U is a right inverse of D, so D of the result is the photograph; the detail that D does not see
-    stays. Nearest in the least squares sense for the mean, whose transpose is U up to a factor.
+    U is a right inverse of D, so D of the result is the photograph; detail that D removes stays.
+    For the mean, whose transpose is U up to a factor, they are nearest in the least squares sense.
 
     Args, returns and raises: as `ground_adam`.
     """
@@ -87,7 +88,7 @@ PHOTOGRAPH_METHODS = {"adam": ground_adam, "project": ground_project}
 
 
 def _ties(photo: jax.Array, geometry: Geometry, level: int, kernel: str) -> Iterator[_Tie]:
-    """At most 2 K + 1 of them, K the depth of the geometry, however many levels there are."""
+    """Yields at most 2 K + 1 constraints, K the depth of the geometry, for any number of levels."""
     target = photo
     for k in range(geometry.depth + 1):
         corners, exists = geometry.observation(k)
@@ -123,10 +124,10 @@ def _require_photo(images, photo, geometry, level):
     require_levels(images, geometry)
     if photo.shape != images.shape[1:]:
         raise UserError(
-            f"expected a photograph of one level's shape {images.shape[1:]}, not {photo.shape}; "
+            f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
             "resize it"
         )
     if not 0 <= level < geometry.levels:
         raise UserError(
-            f"the photograph must show one of the levels 0 to {geometry.levels - 1}, not {level}"
+            f"photograph: expected a level from 0 to {geometry.levels - 1}, got {level}"
         )

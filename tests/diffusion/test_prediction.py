@@ -48,7 +48,9 @@ def test_alpha_and_sigma_may_differ_by_sample():
 
 @pytest.mark.parametrize("function", [clean_from_prediction, prediction_target])
 def test_unknown_prediction_type(function):
-    with pytest.raises(ValueError, match="one of epsilon, v_prediction, sample; got 'flow'"):
+    with pytest.raises(
+        ValueError, match="expected one of epsilon, v_prediction, sample, got 'flow'"
+    ):
         function(draw(0), draw(1), 0.6, 0.8, "flow")
 
 

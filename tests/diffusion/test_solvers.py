@@ -277,9 +277,9 @@ def test_lcm_is_the_identity_at_timestep_0():
 
 
 def test_lcm_takes_no_more_steps_than_it_was_distilled_from():
-    with pytest.raises(ValueError, match="1 to 50 steps, the scheduler's original_inference_steps"):
+    with pytest.raises(ValueError, match="expected 1 to 50 steps, the scheduler's original_inf"):
         SOLVERS["lcm"].plan(ScheduleConfig(), 51)
-    with pytest.raises(ValueError, match="original_inference_steps must be 1 to 1000"):
+    with pytest.raises(ValueError, match="original_inference_steps: expected 1 to 1000"):
         SOLVERS["lcm"].plan(ScheduleConfig(original_inference_steps=1001), 4)
 
 
@@ -309,26 +309,28 @@ def test_dpmpp_2m_ends_in_first_order_where_asked():
 
 @pytest.mark.parametrize("name", sorted(set(SOLVERS) - {"ddim"}))
 def test_eta_is_ddims(name):
-    with pytest.raises(ValueError, match=f"eta belongs to solver ddim; {name} takes only 0, got 1"):
+    with pytest.raises(ValueError, match=rf"solver {name} takes no eta \(only ddim does\), got 1"):
         SOLVERS[name].plan(ScheduleConfig(), 10, eta=1)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1])
 def test_eta_range(eta):
-    with pytest.raises(ValueError, match="eta must be 0 to 1"):
+    with pytest.raises(ValueError, match="eta: expected 0 to 1"):
         SOLVERS["ddim"].plan(ScheduleConfig(), 10, eta=eta)
 
 
 def test_requests_that_are_not_implemented():
     karras = ScheduleConfig(sigma_request="use_karras_sigmas")
     for name in ("euler", "dpmpp_2m"):
-        with pytest.raises(ValueError, match=f"use_karras_sigmas, which solver {name} does not do"):
+        with pytest.raises(
+            ValueError, match=f"use_karras_sigmas, which solver {name} does not support"
+        ):
             SOLVERS[name].plan(karras, 10)
     for name in ("ddpm", "ddim", "euler_ancestral"):
         SOLVERS[name].plan(karras, 10)
     with pytest.raises(ValueError, match="learned its variance"):
         SOLVERS["ddpm"].plan(ScheduleConfig(variance_type="learned_range"), 10)
-    with pytest.raises(ValueError, match="a step of no length"):
+    with pytest.raises(ValueError, match="a step of length zero"):
         SOLVERS["dpmpp_2m"].plan(
             ScheduleConfig(final_sigmas_type="sigma_min", timestep_spacing="trailing"), 1000
         )

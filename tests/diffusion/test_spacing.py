@@ -64,10 +64,10 @@ def test_every_length_falls_and_stays_inside(function, spacing):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (0, "steps must be 1 to 1000"),
-        (1001, "number of training timesteps; got 1001"),
-        (2.5, "steps must be a whole number, got 2.5"),
-        (True, "steps must be a whole number, got True"),
+        (0, "steps: expected 1 to 1000"),
+        (1001, "number of training timesteps, got 1001"),
+        (2.5, "steps: expected a whole number, got 2.5"),
+        (True, "steps: expected a whole number, got True"),
     ],
 )
 def test_bad_steps(function, steps, message):
@@ -76,7 +76,7 @@ def test_bad_steps(function, steps, message):
 
 
 def test_steps_past_the_end_of_the_schedule():
-    with pytest.raises(ValueError, match="begin at timestep 1000, past the last"):
+    with pytest.raises(ValueError, match="start at timestep 1000, past the last"):
         spaced_timesteps(ScheduleConfig(steps_offset=1), 1000, "leading")
     with pytest.raises(ValueError, match="visit a timestep twice"):
         interval_timesteps(CONFIG, 1000, "linspace")

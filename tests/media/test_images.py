@@ -192,7 +192,7 @@ class TestPhotograph:
         Image.new("F", (4, 4)).save(tmp_path / "float.tif")
         for name, reason in {
             "absent.png": "no picture at",
-            "cut.png": "may be cut off",
+            "cut.png": "may be truncated",
             "page.png": "not a picture of a known kind",
             "empty.png": "not a picture of a known kind",
             "float.tif": "8 or 16 bits",

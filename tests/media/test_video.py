@@ -234,7 +234,7 @@ class TestFile:
         frames = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)]
         with pytest.raises(UserError, match="at least one frame"):
             video.write_video(tmp_path / "a.mp4", [], 30)
-        with pytest.raises(UserError, match="frame 1 is"):
+        with pytest.raises(UserError, match="frame 1 has shape"):
             video.write_video(tmp_path / "a.mp4", frames, 30)
         assert os.listdir(tmp_path) == []
         (tmp_path / "file").write_text("")

@@ -92,7 +92,7 @@ def test_every_condition_reaches_its_row(rows_at_once, rescale):
 
 
 def test_there_is_nothing_to_rescale_in_guidance_built_in(consistency_model):
-    with pytest.raises(UserError, match="guidance_rescale: .* has its guidance built in"):
+    with pytest.raises(UserError, match="guidance_rescale: .* so there is nothing to change"):
         pot_jax.sample(consistency_model, PROMPTS, solver="lcm", steps=4, guidance_rescale=0.7)
 
 

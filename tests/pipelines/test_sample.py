@@ -185,7 +185,7 @@ def test_one_prompt_is_text_to_image(model):
     ("prompts", "arguments", "message"),
     [
         ([], {}, "expected at least one, got none"),
-        ("a star", {}, "expected a list of texts"),
+        ("a star", {}, "expected a list of prompts"),
         (["a", " "], {}, "the prompt of level 1 is empty"),
         (["a", "abcdefghijk"], {}, "has 11 tokens, the model takes 6"),
         (["a"], {"steps": 5000}, "5000"),
@@ -366,7 +366,9 @@ def test_wrong_latents_leave_no_folder_behind(model, tmp_path):
 def test_a_run_with_arrays_from_python_is_not_repeated_without_them(model, tmp_path):
     given = own(workdir=tmp_path / "run", latents=np.zeros((3, 8, 8, 4), np.float32))
     pot_jax.sample(model, PROMPTS, **given)
-    with pytest.raises(UserError, match="with latents given as an array; repeat it with pot_jax"):
+    with pytest.raises(
+        UserError, match="used latents given as an array; run it again with pot_jax"
+    ):
         config.read(str(tmp_path / "run" / "config.json"))
 
 

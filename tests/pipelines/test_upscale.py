@@ -123,7 +123,7 @@ def test_an_own_blend_is_not_replaced_in_silence(model, upscaler):
     zoom = pot_jax.sample(
         model, PROMPTS, steps=1, space="latent", blend=alone, devices=one_device()
     )
-    with pytest.raises(UserError, match="was sampled with .*alone as its blend; give it as blend="):
+    with pytest.raises(UserError, match="was sampled with .*alone as its blend; pass it as blend="):
         pot_jax.upscale(zoom, upscaler, devices=one_device(), **STEPS)
     given = pot_jax.upscale(zoom, upscaler, blend="none", steps=1, devices=one_device())
     assert given.images.shape == (3, 64, 64, 3)
@@ -178,10 +178,14 @@ def test_mistakes_are_one_line(model, upscaler, small, large):
         assert "\n" not in str(raised.value)
         return str(raised.value)
 
-    assert "takes 0 to 350, got 351" in message(pot_jax.upscale, small, upscaler, noise_level=351)
+    assert "expected 0 to 350, got 351" in message(
+        pot_jax.upscale, small, upscaler, noise_level=351
+    )
     assert "is one for text-to-image" in message(pot_jax.upscale, small, model)
     assert "is one for upscaling" in message(pot_jax.sample, upscaler, PROMPTS)
-    assert "is upscaled already" in message(pot_jax.upscale, large, upscaler)
+    assert "has already been upscaled; pass the one from" in message(
+        pot_jax.upscale, large, upscaler
+    )
     assert "unknown setting 'path'" in message(pot_jax.upscale, small, upscaler, path="x")
     assert "upscaler.rows: expected at least 1" in message(UpscalerSettings, rows=0)
     assert pot_jax.enlarge is pot_jax.upscale, "the name that it had"

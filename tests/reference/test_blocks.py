@@ -187,11 +187,11 @@ def test_autoencoder_blocks():
         ),
         (
             their_blocks.DownEncoderBlock2D(16, 24, num_layers=2, downsample_padding=0, **resnet),
-            vae.DownEncoderBlock2D(24, 2, 4, F32, downsample=True),
+            vae.ResnetBlocks2D(24, 2, 4, F32, "half"),
         ),
         (
             their_blocks.UpDecoderBlock2D(16, 24, num_layers=2, **resnet),
-            vae.UpDecoderBlock2D(24, 2, 4, F32, upsample=True),
+            vae.ResnetBlocks2D(24, 2, 4, F32, "double"),
         ),
     ]
     for theirs, block in pairs:

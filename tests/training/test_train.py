@@ -1,6 +1,7 @@
 """A whole training in miniature: a few steps of the smallest networks, on the real world."""
 
 import copy
+import importlib.metadata
 import json
 import math
 import signal
@@ -19,7 +20,9 @@ from pot_jax.config import read
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
+from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
+from pot_jax.training import settings as train_settings
 from pot_jax.training import train as training
 from pot_jax.training.data import draw_views
 from pot_jax.training.loop import start_state
@@ -229,6 +232,34 @@ def test_settings_and_rendering_need_no_jax():
         "else: raise AssertionError"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_record_is_a_configuration_and_names_the_code(finished, tmp_path):
+    path = finished / "config.json"
+    record = json.loads(path.read_text())
+    assert record["version"] == importlib.metadata.version("pot_jax")
+    assert record["code"] == code_state()
+    settings = build(TrainSettings, tiny())
+    assert build(TrainSettings, train_settings.read(str(path))) == settings
+    # Settings alone make it another run.
+    other = json.dumps(record | {"code": {"commit": "0" * 40, "clean": True}})
+    (tmp_path / "config.json").write_text(other)
+    training._claim_workdir(tmp_path, settings)
+    assert (tmp_path / "config.json").read_text() == other
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"format": 2, "config": {"prompts": ["a"]}}, "not of a training: unknown setting"),
+        ({"format": 3, "config": {}}, "has format 3, this version of pot_jax reads 1 to 2"),
+    ],
+)
+def test_a_record_of_something_else_is_no_configuration(tmp_path, record, words):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"{path} .*{words}"):
+        train_settings.read(str(path))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

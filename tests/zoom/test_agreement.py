@@ -9,7 +9,7 @@ import pytest
 
 from pot_jax import config
 from pot_jax.zoom import agreement, operators
-from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, disagreement
+from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, squared_disagreement
 from pot_jax.zoom.geometry import Geometry
 
 GEOMETRY = Geometry(4, 2, 8, 8)
@@ -53,22 +53,24 @@ def test_delivery_changes_nothing_before_it():
     agree = agreement.at_delivery(LAPLACIAN, LATENTS, DECODED)
     found = agree(weights(), CLEAN, 0)
     np.testing.assert_array_equal(found.clean, CLEAN)
-    rms = np.sqrt(disagreement(CLEAN, GEOMETRY) / CLEAN.size)
+    rms = np.sqrt(squared_disagreement(CLEAN, GEOMETRY) / CLEAN.size)
     np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
 def test_latents_are_blended_and_rendered():
     found = agreement.in_latents(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
     np.testing.assert_array_equal(found.clean, consistent(CLEAN, GEOMETRY))
-    rms = np.sqrt(disagreement(CLEAN, GEOMETRY) / CLEAN.size)
+    rms = np.sqrt(squared_disagreement(CLEAN, GEOMETRY) / CLEAN.size)
     np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
 def test_in_pixels_agrees_after_decoding():
     found = agreement.in_pixels(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
     images, before = decode(weights(), found.clean), decode(weights(), CLEAN)
-    assert float(disagreement(images, PIXELS)) < 0.5 * float(disagreement(before, PIXELS))
-    rms = np.sqrt(disagreement(before, PIXELS) / before.size)
+    assert float(squared_disagreement(images, PIXELS)) < 0.5 * float(
+        squared_disagreement(before, PIXELS)
+    )
+    rms = np.sqrt(squared_disagreement(before, PIXELS) / before.size)
     np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
@@ -130,8 +132,8 @@ def test_the_photograph_comes_before_the_blend(deliver):
 def test_descent_through_the_decoder_lowers_the_disagreement():
     agree = jax.jit(agreement.in_pixels(BLENDS["gradient"], LATENTS, DECODED))
     told = weights(1.0)
-    before = float(disagreement(decode(told, CLEAN), PIXELS))
-    after = float(disagreement(decode(told, agree(told, CLEAN, 0).clean), PIXELS))
+    before = float(squared_disagreement(decode(told, CLEAN), PIXELS))
+    after = float(squared_disagreement(decode(told, agree(told, CLEAN, 0).clean), PIXELS))
     assert after < 0.6 * before
 
 

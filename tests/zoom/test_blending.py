@@ -5,7 +5,7 @@ import oracles
 import pytest
 from jax.test_util import check_grads
 
-from pot_jax.zoom.agreement import BLENDS, consistent, disagreement
+from pot_jax.zoom.agreement import BLENDS, consistent, squared_disagreement
 from pot_jax.zoom.blending import average, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, render
@@ -27,7 +27,7 @@ GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
 # Eager, every operation compiles by itself; one test below is about eager.
 render = jax.jit(render, static_argnames=("geometry", "kernel"))
 consistent_jit = jax.jit(consistent, static_argnames=("geometry", "blend", "kernel"))
-disagreement_jit = jax.jit(disagreement, static_argnames=("geometry", "blend", "kernel"))
+disagreement_jit = jax.jit(squared_disagreement, static_argnames=("geometry", "blend", "kernel"))
 
 
 def blend_jit(blend, images, geometry, weight=1.0, kernel="mean"):
@@ -133,7 +133,7 @@ def test_gradients_match_finite_differences(blend):
 
         @jax.jit
         def loss(images, weight):
-            return disagreement(images, GEOMETRY, blend=blend, weight=weight)
+            return squared_disagreement(images, GEOMETRY, blend=blend, weight=weight)
 
         check_grads(loss, (images, weight), order=1, modes=("rev",))
 
@@ -162,7 +162,7 @@ def test_none_is_independent_sampling_and_disagrees_with_nothing():
     images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
     assert none(images, GEOMETRY) is images
     assert consistent(images, GEOMETRY, blend="none") is images
-    assert disagreement(images, GEOMETRY, blend="none") == 0
+    assert squared_disagreement(images, GEOMETRY, blend="none") == 0
     assert disagreement_jit(images, GEOMETRY) > 1
     assert disagreement_jit(render(images, GEOMETRY), GEOMETRY) == 0
 
@@ -174,5 +174,5 @@ def test_names_and_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="unknown kernel 'box'"):
         consistent(images, GEOMETRY, kernel="box")
     for blend in BLENDS.values():
-        with pytest.raises(ValueError, match=r"\(4, 8, 8\), not \(4, 4, 4, 1\)"):
+        with pytest.raises(ValueError, match=r"\(4, 8, 8\), got \(4, 4, 4, 1\)"):
             blend.stack(images[:, :4, :4], GEOMETRY)

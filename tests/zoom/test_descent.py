@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from pot_jax.zoom.agreement import descend, disagreement
+from pot_jax.zoom.agreement import descend, squared_disagreement
 from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
 
 GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
 by_adam = pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
-disagreement_jit = jax.jit(disagreement, static_argnames=("geometry", "blend", "kernel"))
+disagreement_jit = jax.jit(squared_disagreement, static_argnames=("geometry", "blend", "kernel"))
 
 
 def pictures(seed=0):

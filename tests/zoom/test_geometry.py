@@ -84,10 +84,10 @@ def test_is_hashable_even_when_made_from_lists_as_json_gives_them():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((0, 2, 8, 8), ["levels", "at least 1", "0"]),
-        ((2.0, 2, 8, 8), ["levels", "whole", "2.0"]),
+        ((0, 2, 8, 8), ["levels", "whole number >= 1, got 0"]),
+        ((2.0, 2, 8, 8), ["levels", "whole", "got 2.0"]),
         ((True, 2, 8, 8), ["levels", "True"]),
-        ((2, 1, 8, 8), ["zoom_factor", "at least 2", "1"]),
+        ((2, 1, 8, 8), ["zoom_factor", "whole number >= 2, got 1"]),
         ((2, 1.5, 8, 8), ["zoom_factor", "1.5"]),
         ((2, 2, 0, 8), ["height", "0"]),
         ((2, 3, 8, 9), ["zoom_factor 3", "height", "8 = 2 * 3 + 2", "6 or 9"]),
@@ -95,7 +95,7 @@ def test_is_hashable_even_when_made_from_lists_as_json_gives_them():
         ((2, 10, 8, 20), ["zoom_factor 10", "8", "height of 10"]),
         ((2, 2, 10, 8), ["height 5", "10", "even", "divisible by 4"]),
         ((2, 2, 8, 6), ["width 3", "6", "even", "divisible by 4"]),
-        ((3, 2, 8, 8, ((0, 0),)), ["3 levels", "2 offsets", "1"]),
+        ((3, 2, 8, 8, ((0, 0),)), ["expected 2 pairs for 3 levels", "got 1"]),
         ((2, 2, 8, 8, ((0.5, 0),)), ["offsets", "whole", "0.5"]),
         ((2, 2, 8, 8, (3,)), ["offsets", "pairs"]),
         ((2, 2, 8, 8, 3), ["offsets", "pairs"]),
@@ -113,7 +113,9 @@ def test_numbers_that_do_not_fit_are_named(arguments, words):
 
 
 def test_an_observation_beyond_the_depth_is_refused():
-    with pytest.raises(ValueError, match="from 0 to 2 levels wider, not from 3"):
+    with pytest.raises(
+        ValueError, match="k: expected 0 to 2 for 8 x 8 pixels at zoom_factor 2, got 3"
+    ):
         Geometry(8, 2, 8, 8).observation(3)
-    with pytest.raises(ValueError, match="not from -1"):
+    with pytest.raises(ValueError, match="got -1"):
         Geometry(8, 2, 8, 8).observation(-1)

@@ -251,10 +251,10 @@ def test_shapes_and_names_that_do_not_fit_are_named():
         noise_gain(2, "box")
     geometry = Geometry(3, 2, 8, 8)
     for shape in ((2, 8, 8, 1), (3, 8, 4, 1), (3, 8, 8)):
-        with pytest.raises(ValueError, match=r"\(3, 8, 8\), not \(") as error:
+        with pytest.raises(ValueError, match=r"\(3, 8, 8\), got \(") as error:
             render(jnp.zeros(shape), geometry)
         assert str(shape) in str(error.value)
         with pytest.raises(ValueError, match="expected all levels"):
             observe(jnp.zeros(shape), geometry, 1)
-    with pytest.raises(ValueError, match="levels wider"):
+    with pytest.raises(ValueError, match="k: expected 0 to 2 "):
         observe(jnp.zeros((3, 8, 8, 1)), geometry, 3)

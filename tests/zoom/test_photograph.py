@@ -175,10 +175,10 @@ def test_jit_equals_eager_and_gradients_are_finite(method):
 def test_photographs_that_do_not_fit_are_named(method):
     images = jnp.zeros((6, 16, 16, 3))
     ground = PHOTOGRAPH_METHODS[method]
-    with pytest.raises(ValueError, match=r"\(16, 16, 3\), not \(8, 8, 3\)"):
+    with pytest.raises(ValueError, match=r"\(16, 16, 3\), got \(8, 8, 3\)"):
         ground(images, jnp.zeros((8, 8, 3)), CENTRED)
     for level in (-1, 6):
-        with pytest.raises(ValueError, match=f"levels 0 to 5, not {level}"):
+        with pytest.raises(ValueError, match=f"a level from 0 to 5, got {level}"):
             ground(images, images[0], CENTRED, level=level)
     with pytest.raises(ValueError, match="expected all levels"):
         ground(images[:2], images[0], CENTRED)

@@ -1,8 +1,8 @@
-"""How well the levels of a zoom agree where they show the same place.
+"""Measures how well the levels of a zoom agree where they show the same place.
 
 Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+1: D of picture
 i+1 is compared with its window in picture i, [H/p, W/p, C]. PSNR alone can mislead: a blur that
-removes what the levels disagree about raises it. So there is structural similarity besides.
+removes what the levels disagree about raises it. So structural similarity is measured too.
 """
 
 import numpy as np
@@ -18,14 +18,14 @@ def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
-      geometry: where each level lies in the one before.
+      geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
 
     Returns:
-      [N-1] float64 in dB; infinite where a pair agrees to the last bit.
+      [N-1] float64 in dB; infinite where a pair is identical.
 
     Raises:
-      ValueError: the images are not the geometry's.
+      UserError: the images do not fit the geometry, or the kernel is unknown.
     """
     errors = [np.mean((a - b) ** 2) for a, b in _pairs(images, geometry, kernel)]
     with np.errstate(divide="ignore"):
@@ -36,18 +36,18 @@ def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
     """Returns the structural similarity of every adjacent pair (Wang et al., 2004).
 
     It is the mean over colours. The Gaussian window has sigma 1.5 and 11 x 11 taps, or the largest
-    odd number of taps that fits into a smaller overlap.
+    odd number of taps that fits a smaller overlap.
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
-      geometry: where each level lies in the one before.
+      geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
 
     Returns:
-      [N-1] float64, at most 1, where a pair is identical.
+      [N-1] float64, at most 1; 1 means that a pair is identical.
 
     Raises:
-      ValueError: the images are not the geometry's.
+      UserError: the images do not fit the geometry, or the kernel is unknown.
     """
     return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel)], np.float64)
 

@@ -1,4 +1,4 @@
-"""The figures of one run, as plain data for its metrics.json."""
+"""Computes the figures of one run, as plain data for its metrics.json."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +27,10 @@ def metrics(
 
     Args:
       images: as rendered, [N, H, W, 3], float in [-1, 1].
-      before_render: as decoded, likewise; None where it was not kept.
+      before_render: as decoded, in the same form; None if it was not kept.
       pictures: as delivered, [N, H, W, 3], uint8.
-      geometry: where each level lies in the one before.
-      kernel: of the shrinking, a name in `zoom.operators.KERNELS`.
+      geometry: the placement of the levels.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
       timings: compile_seconds and seconds_per_step of the run, in seconds.
 
     Returns:

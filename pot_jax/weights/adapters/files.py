@@ -1,7 +1,5 @@
 """What is added to a model as it is loaded: the user's list of files, and one file of it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ def lora_settings(loras: Mapping[Any, float] | Sequence[Any]) -> list[LoraSettin
         loras = list(loras.items())
     names = ("path", "strength", "sha256")
     expected = 'a dict {"file.safetensors": 0.8} or a list of pairs'
-    return _settings(loras, LoraSettings, "loras", [names[:1], names[:2], names], expected)
+    return _settings(loras, LoraSettings, "loras", names, expected)
 
 
 def embedding_settings(embeddings: Sequence[Any]) -> list[EmbeddingSettings]:
@@ -41,15 +39,11 @@ def embedding_settings(embeddings: Sequence[Any]) -> list[EmbeddingSettings]:
     """
     names = ("token", "path", "sha256")
     expected = 'a list of paths or pairs ("<token>", path)'
-    return _settings(
-        embeddings, EmbeddingSettings, "embeddings", [("path",), names[:2], names], expected
-    )
+    return _settings(embeddings, EmbeddingSettings, "embeddings", names, expected)
 
 
-def _settings(
-    given: Any, cls: type[T], group: str, names: Sequence[tuple[str, ...]], expected: str
-) -> list[T]:
-    """Builds one `cls` for each item; an item of n values has the fields `names[n - 1]`."""
+def _settings(given: Any, cls: type[T], group: str, names: Sequence[str], expected: str) -> list[T]:
+    """Builds one `cls` for each item: a path, or the values of the first few of `names`."""
     if not isinstance(given, list | tuple):
         raise UserError(f"{group}: expected {expected}, got {shown(repr(given))}")
     found = []
@@ -58,7 +52,7 @@ def _settings(
             values = [item] if isinstance(item, str | Path) else item
             if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
                 raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
-            fields = dict(zip(names[len(values) - 1], values))
+            fields = dict(zip(names if len(values) > 1 else ["path"], values))
             fields["path"] = str(fields["path"])
             item = build(cls, fields, f"{group}[{number}].")
         found.append(item)

@@ -13,8 +13,6 @@ The headers of all files are checked before the model is read, so that everythin
 is known at once. Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -89,7 +87,12 @@ def read_loras(
     found, wrong = [], []
     for file in files:
         tensors, sha256 = read_file(file.path, "LoRA", file.sha256)
-        _refuse_others(file, tensors)
+        for pattern, what in _OTHERS.items():
+            if key := next((key for key in tensors if re.search(pattern, key)), None):
+                raise UserError(
+                    f"{shown(file.path)} is {what}, which is not supported (key {shown(key)}); "
+                    "plain LoRA and LoCon are"
+                )
         problems: dict[str, list[str]] = defaultdict(list)
         layers = _layers(file, tensors, table, problems)
         if problems:
@@ -100,15 +103,6 @@ def read_loras(
     if wrong:
         raise UserError("; ".join(wrong))
     return found
-
-
-def _refuse_others(file: LoraSettings, tensors: Mapping[str, Tensor]) -> None:
-    for pattern, what in _OTHERS.items():
-        if key := next((key for key in tensors if re.search(pattern, key)), None):
-            raise UserError(
-                f"{shown(file.path)} is {what}, which is not supported (key {shown(key)}); plain "
-                "LoRA and LoCon are"
-            )
 
 
 def _layers(
@@ -133,9 +127,8 @@ def _layers(
             wanted = f", for a weight {list(target.entry.stored_shape)}" if target else ""
             problems[kind].append(f"{shown(name)}: {', '.join(shapes)}{wanted}")
             continue
-        layers[target.path] = Layer(
-            target, parts["down"], parts.get("mid"), parts["up"], file.strength * scale
-        )
+        down, mid, up = parts["down"], parts.get("mid"), parts["up"]
+        layers[target.path] = Layer(target, down, mid, up, file.strength * scale)
     return list(layers.values())
 
 
@@ -194,10 +187,7 @@ def _point(shape: tuple[int, ...]) -> bool:
 
 
 def _adapter_settings(file: LoraSettings) -> dict[str, Any]:
-    """Reads PEFT's settings, which diffusers 0.34 and later save in the file's metadata.
-
-    Names start with their component: "unet.lora_alpha". Empty if a file has none.
-    """
+    """Reads PEFT's settings ("unet.lora_alpha"), saved by diffusers 0.34 and later; {} if none."""
     with safe_open(Path(file.path).expanduser(), framework="np") as opened:
         text = (opened.metadata() or {}).get("lora_adapter_metadata")
     try:

@@ -6,16 +6,14 @@ The spellings of one layer:
     lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight           kohya, LDM
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight           PEFT
     unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora.down.weight        diffusers
-    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   and before
+    mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight   older
 
 LDM is the original code of Stable Diffusion. Dots and underscores count as the same, so that after
 a prefix and a suffix are cut off, all of these are one name.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pot_jax.models.unet import UNetConfig
@@ -39,13 +37,7 @@ _PREFIX = re.compile(
     r"(base_model_model_)?(lora_unet_|lora_te1?_|unet_|text_encoder_|(model_)?diffusion_model_)?"
 )
 # The names of attention's layers in old diffusers, in both networks.
-_OLD = {
-    "to_out_0": "to_out",
-    "q_proj": "to_q",
-    "k_proj": "to_k",
-    "v_proj": "to_v",
-    "out_proj": "to_out",
-}
+_OLD = {"to_out_0": "to_out"} | {f"{part}_proj": f"to_{part}" for part in ("q", "k", "v", "out")}
 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:
@@ -81,12 +73,8 @@ def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Targ
                 keys += [respelled(key, ldm) for key in keys]
             for key in keys:
                 name = key.removesuffix(".weight").replace(".", "_")
-                table |= dict.fromkeys(_spellings(name), target)
+                table[name] = target
+                for new, old in _OLD.items():
+                    if name.endswith(f"_{new}"):
+                        table[name.removesuffix(new) + old] = target
     return table
-
-
-def _spellings(name: str) -> Iterator[str]:
-    yield name
-    for new, old in _OLD.items():
-        if name.endswith(f"_{new}"):
-            yield name.removesuffix(new) + old

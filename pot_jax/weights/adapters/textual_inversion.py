@@ -6,9 +6,8 @@ of their own, `<token>_1`, `<token>_2`, ..., as in diffusers; a prompt with the 
 of them (`tokenization.tokenize`).
 """
 
-from __future__ import annotations
-
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,17 +49,21 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     found = []
     for file in embedding_settings(embeddings):
         tensors, sha256 = read_file(file.path, "embedding", file.sha256)
-        key, tensor = _only_tensor(file, tensors)
+        width = parts.modules["text_encoder"].config.hidden_size
+        key, tensor = _only_tensor(file, tensors, width)
         own = Path(file.path).stem if key == _NAMELESS else key
         file = dataclasses.replace(file, token=file.token or own, sha256=sha256)
-        count = _vectors(file, tensor, parts.modules["text_encoder"].config.hidden_size)
+        count = math.prod(tensor.shape[:-1])
         tokens = [file.token, *(f"{file.token}_{i}" for i in range(1, count))]
         _check_new(file, tokens, parts.tokenizer, [t for other in found for t in other.tokens])
         found.append(Embedding(file, tensor, tokens))
     return found
 
 
-def _only_tensor(file: EmbeddingSettings, tensors: dict[str, Tensor]) -> tuple[str, Tensor]:
+def _only_tensor(
+    file: EmbeddingSettings, tensors: dict[str, Tensor], width: int
+) -> tuple[str, Tensor]:
+    """Returns a file's one tensor, [width] or [n, width], and its key."""
     where, keys = shown(file.path), sorted(tensors)
     if {"clip_l", "clip_g"} & tensors.keys():
         raise UserError(
@@ -72,18 +75,14 @@ def _only_tensor(file: EmbeddingSettings, tensors: dict[str, Tensor]) -> tuple[s
             f"{where} holds {len(tensors)} tensors ({', '.join(map(shown, keys[:3]))}); an "
             f"embedding is one, named {_NAMELESS} or by its token"
         )
-    return next(iter(tensors.items()))
-
-
-def _vectors(file: EmbeddingSettings, tensor: Tensor, width: int) -> int:
-    """Returns how many vectors a tensor [D] or [n, D] holds."""
+    ((key, tensor),) = tensors.items()
     shape = tensor.shape
     if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
         raise UserError(
-            f"{shown(file.path)}: the embedding has shape {list(shape)}, expected [{width}] or "
+            f"{where}: the embedding has shape {list(shape)}, expected [{width}] or "
             f"[n, {width}], the text encoder's width; it is for another kind of model"
         )
-    return 1 if len(shape) == 1 else shape[0]
+    return key, tensor
 
 
 def _check_new(

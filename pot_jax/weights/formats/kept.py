@@ -5,8 +5,6 @@ A kept copy is a model folder: settings and tokenizer in diffusers' layout, the 
 each array's SHA-256, because Orbax does not notice a flipped bit in array data.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +57,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 
 
 def restore_arrays(
-    folder: Path,
-    expected: Mapping[str, Any],
-    take: Callable[[str, np.ndarray, str], T],
+    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], T]
 ) -> dict[str, T]:
     """Reads the parameters of a kept copy and checks each against its digest.
 

@@ -1,7 +1,5 @@
 """Which kind of file this is, by its first bytes, and what to do about one that is not weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pot_jax.errors import UserError, shown
@@ -36,11 +34,6 @@ def is_safetensors(start: bytes, size: int) -> bool:
     """Returns whether a file of `size` bytes, of which `start` are the first 64, is safetensors."""
     length = int.from_bytes(start[:8], "little")
     return 2 <= length <= MAX_HEADER and 8 + length <= size and start[8:9] == b"{"
-
-
-def is_pickled(start: bytes) -> bool:
-    """Returns whether a file with these first bytes is a pickle, or a zip as torch writes it."""
-    return start.startswith((ZIP, PICKLE))
 
 
 def not_safetensors(start: bytes, size: int) -> str:

@@ -12,8 +12,6 @@ for a safetensors file: where each tensor lies, checked against its storage. Ten
 one by one, straight from the file.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickle
@@ -34,16 +32,9 @@ _MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optim
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header
 
 _STORAGES = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
+    **{"DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16"},
+    **{"LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8"},
+    **{"BFloat16Storage": "BF16", "ByteStorage": "U8", "BoolStorage": "BOOL"},
 }
 
 
@@ -287,17 +278,15 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) 
         raise ValueError(
             f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
         )
-    record = records.get(storage.key)
     item = ITEM_BYTES[storage.dtype]
-    if record is None:
+    if (record := records.get(storage.key)) is None:
         raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
     if record.nbytes != storage.size * item:
         raise ValueError(
             f"is in a storage of {_brief(storage.size)} {storage.dtype}, for which the file "
             f"has {record.nbytes} bytes"
         )
-    axes = _axes(shape, strides)
-    elements = math.prod(shape)
+    axes, elements = _axes(shape, strides), math.prod(shape)
     if offset + elements > storage.size:
         raise ValueError(
             f"of shape {_brief(shape)} begins at element {offset} of a storage of {storage.size}"
@@ -307,10 +296,7 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) 
 
 
 def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Returns the axes from the slowest to the fastest; None if that is their order.
-
-    Raises ValueError if they do not fill one piece of the storage without gaps or overlap.
-    """
+    """Returns the axes, slowest first (None: in order); raises ValueError for gaps or overlap."""
     if 0 in shape:
         return None
     # A tensor saved with its channels last, or transposed, has its axes in another order.

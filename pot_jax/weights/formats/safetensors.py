@@ -10,8 +10,6 @@ memory map would count a second time against the host's memory. `read_tensor` re
 a new buffer instead.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -87,14 +85,9 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         raise ValueError(f"{tensor} has dtype {shown(dtype)}")
     if dtype not in ITEM_BYTES and not dtype.startswith(_SMALL_FLOATS):
         raise ValueError(f"{tensor} has the unknown dtype {shown(dtype)}")
-    if not isinstance(shape, list) or len(shape) > 32 or not all(map(_is_count, shape)):
+    if not _are_counts(shape) or len(shape) > 32:
         raise ValueError(f"{tensor} has shape {shown(shape)}")
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not all(map(_is_count, offsets))
-        or offsets[0] > offsets[1]
-    ):
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"{tensor} has data_offsets {shown(offsets)}")
     nbytes = offsets[1] - offsets[0]
     if dtype in ITEM_BYTES and (needed := math.prod(shape) * ITEM_BYTES[dtype]) != nbytes:
@@ -104,5 +97,6 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     return dtype, tuple(shape), offsets[0], nbytes
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63  # not bool, which is an int too
+def _are_counts(value: Any) -> bool:
+    # Not isinstance: a bool is an int too.
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)

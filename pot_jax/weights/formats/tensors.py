@@ -1,7 +1,5 @@
 """Where a tensor lies in a file, and how its values are read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,6 @@
 """A component's folder: which of its files hold the weights, in one file or in shards."""
 
-from __future__ import annotations
-
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,9 +44,13 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
       UserError: there are no such weights; the message names what there is.
     """
     names = sorted(names)
-    sources = _sources(names, stem)
-    if variant is None and variant not in sources and len(sources) == 1:
-        variant = next(iter(sources))
+    # The one file, or else the index, of each variant (None: no variant).
+    index = rf"{stem}\.safetensors\.index(?:\.(.+))?\.json"
+    whole = rf"{stem}(?:\.((?!.*-of-).+))?\.safetensors"
+    matches = [re.fullmatch(kind, name) for kind in (index, whole) for name in names]
+    sources = {match[1]: match[0] for match in matches if match}
+    if variant is None and len(sources) == 1:
+        (variant,) = sources
     if variant in sources:
         return sources[variant]
     if sources:
@@ -64,23 +67,6 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
     raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
 
 
-def _sources(names: list[str], stem: str) -> dict[str | None, str]:
-    """Returns the one file, or else the index, of each variant (None: no variant)."""
-    sources: dict[str | None, str] = {}
-    index = f"{stem}.safetensors.index"
-    for name in names:
-        if name.startswith(index) and name.endswith(".json"):
-            middle = name.removeprefix(index).removesuffix(".json")
-            sources.setdefault(middle.removeprefix(".") or None, name)
-    for name in names:
-        if not (name.startswith(stem) and name.endswith(".safetensors")):
-            continue
-        middle = name.removeprefix(stem).removesuffix(".safetensors")
-        if not middle or (middle.startswith(".") and "-of-" not in middle):
-            sources[middle.removeprefix(".") or None] = name
-    return sources
-
-
 def read_weight_map(index: Path) -> dict[str, str]:
     """Reads which shard holds each tensor from an index; shards are in the index's folder.
 
@@ -92,12 +78,8 @@ def read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{where} has no weight_map from tensor names to file names; get it again")
     for place in sorted(set(places.values())):
-        if (
-            Path(place).name != place
-            or not place.isprintable()
-            or "\\" in place
-            or not place.endswith(".safetensors")
-        ):
+        plain = Path(place).name == place and place.isprintable() and "\\" not in place
+        if not plain or not place.endswith(".safetensors"):
             raise UserError(
                 f"{where} names the shard {shown(place)!r}; expected a plain .safetensors file "
                 "name, in the folder of the index"
@@ -118,11 +100,9 @@ def _sharded(index: Path) -> dict[str, Tensor]:
     headers = {place: read_header(index.parent / place) for place in shards}
     count = Counter(name for tensors in headers.values() for name in tensors)
     wrong = {
-        "tensors that lie in two shards": [name for name in count if count[name] > 1],
-        "tensors that its shards lack": [
-            n for n, place in places.items() if n not in headers[place]
-        ],
-        "tensors that it leaves out": [name for name in count if name not in places],
+        "tensors that lie in two shards": [n for n in count if count[n] > 1],
+        "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
+        "tensors that it leaves out": [n for n in count if n not in places],
     }
     wrong = {kind: list(map(shown, sorted(names))) for kind, names in wrong.items() if names}
     if wrong:

@@ -4,8 +4,6 @@ All have a text encoder, a UNet and an autoencoder. They differ in what the UNet
 latents.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -52,6 +50,7 @@ FAMILIES = {
         schedules=("scheduler", "low_res_scheduler"),
         # Old files do not state it. (diffusers' pipeline sets it even if a file states another.)
         defaults={"autoencoder": {"scaling_factor": 0.08333}},
+        # 350: low_scale_config in x4-upscaling.yaml, and the default of a folder that states none.
         others={**_SAFETY, "watermarker": [None, None], "max_noise_level": 350},
     ),
 }

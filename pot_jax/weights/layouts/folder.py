@@ -1,7 +1,5 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,16 +44,14 @@ def read_parts(
     family = FAMILIES[index["_class_name"]]
     modules = {}
     for name, component in COMPONENTS.items():
-        config_class, module_class = component.classes[index[component.folder][1]]
-        config = _read_config(
-            folder / component.folder / "config.json",
-            config_class,
-            index[component.folder][1],
-            family.defaults.get(name, {}),
-        )
+        class_name = index[component.folder][1]
+        config_class, module_class = component.classes[class_name]
+        path, defaults = folder / component.folder / "config.json", family.defaults.get(name, {})
+        config = _read_config(path, config_class, class_name, defaults)
         modules[name] = module_class(config, dtype=dtype)
-    text = modules["text_encoder"].config
     check_fit(folder, modules, family)
+    text = modules["text_encoder"].config
+    place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
     schedule, *low_res = (
         _read_config(folder / name / "scheduler_config.json", ScheduleConfig)
@@ -63,11 +59,7 @@ def read_parts(
     )
     return Parts(
         modules=modules,
-        tokenizer=read_tokenizer(
-            folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer),
-            text.max_position_embeddings,
-            text.vocab_size,
-        ),
+        tokenizer=read_tokenizer(place, text.max_position_embeddings, text.vocab_size),
         schedule=replace(schedule, **stated),
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
@@ -79,9 +71,8 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
     highest = index.get("max_noise_level", usual)
     if type(highest) is not int or not 0 <= highest < schedule.num_train_timesteps:
         raise UserError(
-            f"{shown(folder / 'model_index.json')}: max_noise_level is "
-            f"{shown(highest)}, expected 0 to {schedule.num_train_timesteps - 1}, the last "
-            "timestep of low_res_scheduler"
+            f"{shown(folder / 'model_index.json')}: max_noise_level is {shown(highest)}, expected "
+            f"0 to {schedule.num_train_timesteps - 1}, the last timestep of low_res_scheduler"
         )
     return LowRes(schedule, highest)
 

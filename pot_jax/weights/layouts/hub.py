@@ -12,8 +12,6 @@ pickles. A commit's list of files never changes. It is kept in the cache, so tha
 there loads without the network and chooses the same weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from pathlib import Path
@@ -24,7 +22,8 @@ from pot_jax.media.files import write_json
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.layouts.component import choose_weights, read_weight_map
 from pot_jax.weights.layouts.hub_errors import Unreachable, explained
-from pot_jax.weights.layouts.index import component_folders
+from pot_jax.weights.layouts.index import known_classes, read_index
+from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
@@ -36,7 +35,6 @@ _SETTINGS = (
     *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json"),
 )
-_STEMS = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}  # of weight files
 
 
 class Snapshot(NamedTuple):
@@ -59,10 +57,7 @@ def is_id(name: str) -> bool:
 
 
 def fetch_settings(name: str) -> Snapshot:
-    """Fetches everything of a model except its weights.
-
-    Args:
-      name: `owner/name` or `owner/name@revision`.
+    """Fetches everything of the model `owner/name` or `owner/name@revision` except its weights.
 
     Raises:
       UserError: there is no such repository or revision, this user has no access to it, it holds no
@@ -77,7 +72,7 @@ def fetch_settings(name: str) -> Snapshot:
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
-    folders = component_folders(index.parent)
+    folders = known_classes(read_index(index.parent)["_class_name"])
     files = _files(repository, commit, index.parent)
     for file in (f"{folder}/{file}" for folder in folders for file in _SETTINGS):
         if file in files:
@@ -91,12 +86,10 @@ def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
     Raises:
       UserError: the repository has no such weights, or they cannot be fetched.
     """
-    for folder, library in component_folders(snapshot.folder).items():
-        if folder == "tokenizer" or folder.endswith("scheduler"):
-            continue
+    for folder, stem, *_ in COMPONENTS.values():
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
-        chosen = choose_weights(names, _STEMS[library], variant, f"{snapshot.source} ({folder})")
+        chosen = choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):
             for shard in sorted(set(read_weight_map(path).values())):

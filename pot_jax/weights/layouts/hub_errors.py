@@ -1,7 +1,5 @@
 """What to tell the user when huggingface_hub fails."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

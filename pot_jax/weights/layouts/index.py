@@ -1,7 +1,5 @@
 """`model_index.json`: which components a model folder has, and of which classes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +12,18 @@ _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are not components, or have no effect on the pictures.
 _IGNORED = (
-    "safety_checker",
-    "feature_extractor",
-    "requires_safety_checker",
-    "watermarker",
-    "max_noise_level",
+    *("safety_checker", "feature_extractor", "requires_safety_checker"),
+    *("watermarker", "max_noise_level"),
 )
 
 
-def component_folders(folder: Path) -> dict[str, str]:
-    """Returns the library of each component that is read, by the name of its folder.
+def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
+    """Returns the classes that each component of a pipeline may have, by its folder.
 
-    Raises:
-      UserError: the folder is not a model folder, or its model is of an unsupported kind.
+    None stands for a schedule's: it knows its own classes.
     """
-    index = read_index(folder)
-    return {
-        name: entry[0]
-        for name, entry in index.items()
-        if isinstance(entry, list) and not name.startswith("_") and name not in _IGNORED
-        if entry != [None, None]
-    }
+    classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
+    return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -57,10 +46,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             f"{where}: models of {shown(pipeline)} are not supported; supported: "
             f"{', '.join(FAMILIES)}"
         )
-    family = FAMILIES[pipeline]
-    known = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
-    known |= {"tokenizer": _TOKENIZERS}
-    known |= dict.fromkeys(family.schedules)  # a schedule knows its own classes
+    known = known_classes(pipeline)
     for name in known:
         if name not in index:
             raise UserError(f"{where} names no {name}; the model is incomplete")

@@ -9,8 +9,6 @@ from them the configs that a diffusers folder would hold. What they cannot tell 
 of these models, and is a constant here with its origin.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,7 +27,7 @@ OPEN_CLIP = TEXT + "model."
 
 # What training leaves in a file without any effect on the pictures.
 LEFT_OUT = re.compile(
-    # Running averages of the weights; like this, diffusers reads the weights themselves.
+    # Running averages of the weights; diffusers, too, reads the weights themselves.
     r"(model_ema|first_stage_model\.model_ema)\..*"
     # The schedule's tables, which follow from the numbers in `schedule_json`.
     r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
@@ -161,9 +159,6 @@ def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
         raise UserError(f"{prefix}{error}") from None
 
 
-# Configs -----------------------------------------------------------------------------------------
-
-
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     """Derives the UNet's config; raises as `describe` does."""
     levels = _unet_levels(shapes)
@@ -185,9 +180,7 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         attending and _only_crosses(shapes, name, width, context)
         for name, attending, width in zip(transformers, attends, channels)
     ]
-    classes = None
-    if shapes.is_upscaler:
-        classes = shapes.size(f"{UNET}label_emb.weight", 0, 2)
+    classes = shapes.size(f"{UNET}label_emb.weight", 0, 2) if shapes.is_upscaler else None
     return UNetConfig(
         sample_size=128 if shapes.is_upscaler else 96 if generation_2 and predicts_v else 64,
         in_channels=shapes.size(f"{UNET}input_blocks.0.0.weight", 1, 4),
@@ -221,10 +214,7 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
 
 
 def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
-    """Returns whether the first attention, too, is on the text.
-
-    If both widths are equal, it is not, as in the upscaler's innermost level.
-    """
+    """Returns whether the first attention, too, is on the text; it is not if both are as wide."""
     key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
     return width != context and shapes.size(key, 1, 2) == context
 

@@ -6,8 +6,6 @@ replacement in the file; the rest of the name is the same in both.
     down_blocks.1.resnets.0.norm1.weight  ->  input_blocks.4.0.in_layers.0.weight
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pot_jax.models.clip import CLIPTextConfig
@@ -77,13 +75,7 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
     return table
 
 
-_PIXEL_ATTENTION = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-}
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
 def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
@@ -93,7 +85,7 @@ def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
         table[f"{side}.conv_norm_out"] = f"{side}.norm_out"
         table[f"{side}.mid_block.resnets.0"] = f"{side}.mid.block_1"
         table[f"{side}.mid_block.resnets.1"] = f"{side}.mid.block_2"
-        for ours, theirs in _PIXEL_ATTENTION.items():
+        for ours, theirs in _ATTENTION.items():
             table[f"{side}.mid_block.attentions.0.{ours}"] = f"{side}.mid.attn_1.{theirs}"
     levels = len(config.block_out_channels)
     for level in range(levels):
@@ -104,9 +96,8 @@ def autoencoder_names(config: AutoencoderKLConfig) -> dict[str, str]:
         ):
             table[f"{ours}.{sampler}rs.0"] = f"{theirs}.{sampler}"
             for layer in range(config.layers_per_block + layers):
-                table[f"{ours}.resnets.{layer}"] = f"{theirs}.block.{layer}"
-                shortcut = f"{ours}.resnets.{layer}.conv_shortcut"
-                table[shortcut] = f"{theirs}.block.{layer}.nin_shortcut"
+                resnet, block = f"{ours}.resnets.{layer}", f"{theirs}.block.{layer}"
+                table |= {resnet: block, f"{resnet}.conv_shortcut": f"{block}.nin_shortcut"}
     return table
 
 
@@ -140,6 +131,6 @@ def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
     return table
 
 
-def under(module: str, table: Mapping[str, str]) -> dict[str, str]:
-    """Returns a table whose names in the file are all under `module`."""
-    return {"": module, **{ours: f"{module}.{theirs}" for ours, theirs in table.items()}}
+def under(prefix: str, table: Mapping[str, str]) -> dict[str, str]:
+    """Returns a table whose names in the file all begin with `prefix`, a module and a dot."""
+    return {"": prefix[:-1], **{ours: prefix + theirs for ours, theirs in table.items()}}

@@ -4,8 +4,6 @@ The layout is in `original` and `original_names`. The tokenizer comes from a fol
 cannot hold its vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
-from pot_jax.weights.formats.kinds import is_pickled, is_safetensors, regular_file
+from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors, regular_file
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
@@ -26,7 +24,6 @@ from pot_jax.weights.layouts.source import Source
 from pot_jax.weights.model import Parts
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
-MAX_NOISE_LEVEL = 350  # low_scale_config in x4-upscaling.yaml
 _PREFIXES = {
     "text_encoder": original.TEXT,
     "unet": original.UNET,
@@ -82,22 +79,14 @@ def file_source(
         "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
         "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
     }
-    folder = _tokenizer_folder(path, tokenizer)
-    text = facts.text_encoder
-    parts = Parts(
-        modules,
-        read_tokenizer(
-            folder,
-            text.max_position_embeddings,
-            text.vocab_size,
-            # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
-            "!" if shapes.is_open_clip else "<|endoftext|>",
-        ),
-        facts.schedule,
-        _pipeline(shapes, facts),
-        # In its yaml, the small pictures have the schedule of the latents.
-        LowRes(facts.schedule, MAX_NOISE_LEVEL) if shapes.is_upscaler else None,
-    )
+    folder, text = _tokenizer_folder(path, tokenizer), facts.text_encoder
+    # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
+    pad = "!" if shapes.is_open_clip else "<|endoftext|>"
+    clip_tokenizer = read_tokenizer(folder, text.max_position_embeddings, text.vocab_size, pad)
+    pipeline, low_res = _pipeline(shapes, facts), None
+    if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
+        low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
+    parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res)
     tensors, others = _sorted(found, shapes)
     return Source(path, parts, tensors, _names(shapes, facts), others)
 
@@ -107,7 +96,8 @@ def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
-    if is_safetensors(start, path.stat().st_size) or not is_pickled(start):
+    pickled = start.startswith((ZIP, PICKLE))  # a zip is how torch writes a pickle
+    if is_safetensors(start, path.stat().st_size) or not pickled:
         return read_header(path)
     if not allow_pickle:
         raise UserError(
@@ -124,8 +114,7 @@ def _pipeline(shapes: Shapes, facts: original.Description) -> str:
         return "StableDiffusionUpscalePipeline"
     inpainting = "StableDiffusionInpaintPipeline"
     latents = facts.autoencoder.latent_channels
-    extra = facts.unet.in_channels - latents
-    masked = extra == FAMILIES[inpainting].extra_channels(latents)
+    masked = facts.unet.in_channels - latents == FAMILIES[inpainting].extra_channels(latents)
     return inpainting if masked else "StableDiffusionPipeline"
 
 
@@ -178,17 +167,16 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    text: dict[str, str] = {}
+    text = original_names.under(original.CLIP, {})
     if shapes.is_open_clip:
-        text = original_names.open_clip_names(facts.text_encoder)
-    tables = {
-        "text_encoder": (original.OPEN_CLIP if shapes.is_open_clip else original.CLIP, text),
-        "unet": (original.UNET, original_names.unet_names(facts.unet)),
-        "autoencoder": (original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
-    }
+        table = original_names.open_clip_names(facts.text_encoder)
+        text = original_names.under(original.OPEN_CLIP, table)
+    unet = original_names.unet_names(facts.unet)
+    autoencoder = original_names.autoencoder_names(facts.autoencoder)
     return {
-        component: original_names.under(prefix.removesuffix("."), table)
-        for component, (prefix, table) in tables.items()
+        "text_encoder": text,
+        "unet": original_names.under(original.UNET, unet),
+        "autoencoder": original_names.under(original.AUTOENCODER, autoencoder),
     }
 
 

@@ -1,7 +1,5 @@
 """A model's files in any layout: everything that loading needs to know about them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

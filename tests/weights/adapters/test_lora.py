@@ -337,7 +337,7 @@ def test_files_that_are_none(exported, tmp_path, one_line):
         ({"a": "much"}, ["strength: expected a number, got 'much'"]),
         ({"a": True}, ["strength: expected a number, got True"]),
         ({"a": float("nan")}, ["strength: expected a finite number, got nan"]),
-        ([("a", 1.0, 4)], ["sha256: expected a text, got 4"]),
+        ([("a", 1.0, 4)], ["sha256: expected a string, got 4"]),
     ],
 )
 def test_what_is_no_list_of_loras(exported, loras, words, one_line):

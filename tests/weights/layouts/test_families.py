@@ -86,7 +86,7 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             "LatentConsistencyModelPipeline",
             "scheduler/scheduler_config.json",
             {"original_inference_steps": 0},
-            "original_inference_steps must be at least 1",
+            "original_inference_steps: expected at least 1, got 0",
         ),
     ],
 )

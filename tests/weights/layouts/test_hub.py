@@ -328,8 +328,8 @@ def test_what_is_on_disk_is_a_path(repository, server, folder, tmp_path, one_lin
 def test_a_run_says_which_commit_it_used(repository, folder, model, monkeypatch):
     told = []
 
-    def stop(model, settings):
-        told.append((settings.model, settings.variant, model.digest))
+    def stop(model, settings, **others):
+        told.append((model.source, settings.variant, model.digest))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "prepare", stop)

@@ -406,6 +406,6 @@ def test_sample_hands_the_flags_on(pickled, tmp_path, monkeypatch):
         "tokenizer": None,
         "prediction_type": "epsilon",
         "allow_pickle": True,
-        "loras": [],
-        "embeddings": [],
+        "loras": (),
+        "embeddings": (),
     }
