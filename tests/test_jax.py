@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 
+@pytest.mark.loose_promotion("the program is as the issue has it")
 def test_vmapped_reductions_are_right():
     """jaxlib 0.10.2 on CPU gives another last value (github.com/jax-ml/jax/issues/39103)."""
     rows = jnp.arange(32769, dtype=jnp.float32)[:, None] * jnp.array([1.0, 0.0, 0.0])

@@ -79,8 +79,8 @@ def test_mistakes_are_one_line(model, pictures, tmp_path):
 
     sd = tiny_model(tmp_path)
     text = message(pot_jax.sample, model, ["a"])
-    assert "is one for inpainting (StableDiffusionInpaintPipeline); use it with pot_jax" in text
-    assert "is one for text-to-image" in message(paint, sd, "a", image, mask)
+    assert "is for inpainting (StableDiffusionInpaintPipeline); use it with pot_jax" in text
+    assert "is for text-to-image" in message(paint, sd, "a", image, mask)
     assert "got up to 2.0" in message(paint, model, "a", image / np.abs(image).max() * 2, mask)
     assert "got up to nan" in message(paint, model, "a", image * np.nan, mask)
     assert "[H, W, 3]" in message(paint, model, "a", image[..., :1], mask)

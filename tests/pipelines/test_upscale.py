@@ -181,8 +181,8 @@ def test_mistakes_are_one_line(model, upscaler, small, large):
     assert "expected 0 to 350, got 351" in message(
         pot_jax.upscale, small, upscaler, noise_level=351
     )
-    assert "is one for text-to-image" in message(pot_jax.upscale, small, model)
-    assert "is one for upscaling" in message(pot_jax.sample, upscaler, PROMPTS)
+    assert "is for text-to-image" in message(pot_jax.upscale, small, model)
+    assert "is for upscaling" in message(pot_jax.sample, upscaler, PROMPTS)
     assert "has already been upscaled; pass the one from" in message(
         pot_jax.upscale, large, upscaler
     )
