@@ -1,4 +1,4 @@
-"""Enlarging against StableDiffusionUpscalePipeline: same weights, tokens, small pictures, noise."""
+"""Upscaling against StableDiffusionUpscalePipeline: same weights, tokens, small pictures, noise."""
 
 import diffusers
 import jax
@@ -12,13 +12,16 @@ import pot_jax
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.models.vae import decode_latents
+from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines import upscale as upscaling
-from pot_jax.pipelines.zoom import Zoom
+from pot_jax.pipelines.job import begin
+from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.export import export
 from pot_jax.weights.load import load
 from pot_jax.zoom.geometry import Geometry
 
 PROMPTS = ("star a", "st")
+GEOMETRY = Geometry(2, 2, 16, 16)
 # diffusers' own and torch's; a warning of a wrong scaling factor would change the model.
 pytestmark = pytest.mark.filterwarnings("ignore", "error:.*scaling_factor")
 
@@ -26,7 +29,15 @@ pytestmark = pytest.mark.filterwarnings("ignore", "error:.*scaling_factor")
 def zoom_of(images):
     """A zoom that holds these pictures."""
     settings = RunSettings(prompts=PROMPTS, negative_prompt="zz")
-    return Zoom(images, images, np.zeros(1), settings, Geometry(2, 2, 16, 16), "0", {})
+    return Zoom(images, images, np.zeros(1), settings, GEOMETRY, "0", {}, {})
+
+
+def prepare(upscaler, **given):
+    settings = RunSettings(
+        prompts=PROMPTS, negative_prompt="zz", upscaler=UpscalerSettings("x4", **given)
+    )
+    mesh = device_mesh(jax.devices()[:1])
+    return upscaling.prepare(upscaler, settings, GEOMETRY, "0", mesh)
 
 
 def theirs(folder):
@@ -51,15 +62,13 @@ def test_pictures_are_equal_to_60_db(tmp_path, monkeypatch, prediction_type, sca
     images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     zoom = zoom_of(images)
     given = {"steps": 10, "guidance_scale": scale, "noise_level": 40, "solver": solver}
-    settings = RunSettings(
-        prompts=PROMPTS, negative_prompt="zz", upscaler=UpscalerSettings("x4", **given)
-    )
-    job = upscaling.prepare(upscaler, settings, zoom.geometry, "0", devices=jax.devices()[:1])
-    job, states = upscaling.begin(job, zoom)
+    prepared = prepare(upscaler, **given)
+    job, key = upscaling.job_for(prepared, zoom)
+    states = begin(job, key[None])
 
-    # What ours drew, for theirs: noise beside the small pictures, and the first latents.
+    # What ours drew, for theirs: the noise of the small pictures, and the first latents.
     alphas = pipeline.low_res_scheduler.alphas_cumprod[40].numpy()
-    noised = np.asarray(job.weights["conditions"]["beside"])[:2]
+    noised = np.asarray(job.weights["conditions"]["channels"])[:2]
     noise = (noised - np.sqrt(alphas) * images) / np.sqrt(1 - alphas)
     monkeypatch.setattr(
         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_upscale.randn_tensor",
@@ -75,7 +84,7 @@ def test_pictures_are_equal_to_60_db(tmp_path, monkeypatch, prediction_type, sca
         latents=to_torch(np.asarray(states.latents[0]) / job.plan.init_scale),
         output_type="np",
     ).images
-    large = pot_jax.enlarge(zoom, upscaler, devices=jax.devices()[:1], **given)
+    large = pot_jax.upscale(zoom, upscaler, devices=jax.devices()[:1], **given)
     ours = (np.clip(large.before_render, -1, 1) + 1) / 2
     assert expected.shape == (2, 64, 64, 3)
     assert expected.std() > 0.05, "a picture, not a flat field"
@@ -102,7 +111,7 @@ def test_every_component_is_equal(tmp_path):
     latents = inputs[..., :4]
     decoded = pipeline.vae.decode(to_torch(latents) / 0.08333).sample
     close(decode_latents(upscaler.autoencoder, upscaler.params["autoencoder"], latents), decoded)
-    alpha, sigma = upscaling._scales(upscaler.low_res, 350)
+    alpha, sigma = prepare(upscaler, noise_level=350).scales
     noised = pipeline.low_res_scheduler.add_noise(
         to_torch(latents), to_torch(inputs[..., 3:]), torch.tensor([350, 350])
     )
