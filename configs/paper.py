@@ -7,9 +7,9 @@ level alone, the truncated Gaussian kernel, and, with --photograph=picture.png, 
 rate 0.1 towards it at each step; there is no photograph by default. The paper used a cascaded pixel
 model, so levels agree in pixels. Its guidance scale is not stated; 4 is this model's default.
 
-Measured with cosmos64 on 2 shared CPU cores: 0.37 s a step, 95 s of sampling, two and a half minutes
-in all, 0.9 GiB. Expected: six levels from a star to an island whose neighbours agree to 33 to 35 dB
-before the last render and to 58 dB or more as delivered. The plain average makes them soft.
+Measured with cosmos64 on 2 shared CPU cores: 0.37 s a step, two and a half minutes in all, 0.9 GiB.
+Expected: six levels from a star to an island, whose neighbours agree to 33 to 35 dB before the last
+render and to 58 dB or more as delivered. The plain average makes them soft.
 """
 
 import cosmos
