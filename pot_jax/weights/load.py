@@ -120,7 +120,7 @@ def _find(path_or_name: str | Path) -> Path:
     if "\0" in name:
         raise UserError(f"no model has the name {shown(name)}")
     path = Path(name).expanduser()
-    if name in EMBEDDED and not path.is_dir():
+    if name in EMBEDDED and not path.exists():
         return EMBEDDED[name]
     if path.is_dir() or path.is_file():
         return path

@@ -383,3 +383,11 @@ def test_a_link_to_itself(folder, one_line):
     (folder / "unet" / "config.json").unlink()
     (folder / "unet" / "config.json").symlink_to("config.json")
     one_line(lambda: load(folder), "unet/config.json", "not a regular file")
+
+
+def test_a_file_of_a_shipped_models_name_comes_first(tmp_path, monkeypatch, one_line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cosmos64").write_text("not a model")
+    one_line(lambda: load("cosmos64"), "cosmos64")
+    (tmp_path / "cosmos64").unlink()
+    assert load("cosmos64").source == "cosmos64"
