@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.config import OwnPartSettings
+from pot_jax.config import OwnPartSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.model import Model
+from pot_jax.zoom.geometry import Geometry
 
 
 def digest(value: Any) -> str:
@@ -39,9 +40,35 @@ def model_identity(model: Model) -> dict[str, str]:
     }
 
 
-def generator_identity() -> str:
-    """Returns the digest of how random numbers are drawn from a key."""
-    return digest([GENERATOR, bool(jax.config.jax_threefry_partitionable)])
+def zoom_identity(
+    settings: RunSettings,
+    geometry: Geometry,
+    *,
+    prompts: Any,
+    seeds: list[int],
+    photograph: Any = None,
+    latents: np.ndarray | None = None,
+) -> dict[str, str]:
+    """Returns the digests of what a zoom's settings and inputs decide, besides its model.
+
+    Args:
+      settings: the run's.
+      geometry: of the latents.
+      prompts: plain data: what the text encoder is given.
+      seeds: of the samples.
+      photograph: plain data: its pixels' digest, its level and the method; None without one.
+      latents: the noise given to start from, if any.
+    """
+    identity = {
+        "prompts": digest(prompts),
+        "geometry": digest(geometry.to_json()),
+        "sampler": digest(dataclasses.asdict(settings.sampler)),
+        "own parts": digest([dataclasses.asdict(own) for own in settings.own_parts]),
+        "seeds": digest(seeds),
+        "generator": digest([GENERATOR, bool(jax.config.jax_threefry_partitionable)]),
+    }
+    given = {"photograph": photograph, "given latents": latents}
+    return identity | {name: digest(what) for name, what in given.items() if what is not None}
 
 
 def own_part(part: str, value: Any) -> OwnPartSettings:

@@ -24,7 +24,7 @@ from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.conditions import denoiser, text_conditions
-from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
+from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
 from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
@@ -102,7 +102,9 @@ def inpaint(
 
     shape = (*kept.shape[:3], model.unet.config.out_channels)
     job = Job(program, plan, weights, mesh, shape)
-    given = None if latents is None else np.asarray(latents)[None]
+    given = None
+    if latents is not None:
+        given = checked_latents(np.asarray(latents)[None], (1, *shape))
     states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted.reshape(np.shape(image))

@@ -45,13 +45,8 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
     Args:
       job: what is to run.
       keys: typed PRNG keys [B], one per sample.
-      latents: unit noise [B, N, h, w, c] instead of drawn noise.
-
-    Raises:
-      UserError: the latents do not have the job's shape.
+      latents: unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
-    if latents is not None:
-        latents = checked_latents(latents, (len(keys), *job.latent_shape))
     return job.program.begin(job.plan.init_scale, keys, latents)
 
 

@@ -27,7 +27,7 @@ from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
-from pot_jax.pipelines.identity import digest, generator_identity, model_identity, own_part
+from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
@@ -259,20 +259,16 @@ def prepare(
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
         weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
-    identity = {
-        **model_identity(model),
-        "prompts": digest([conditions.token_ids.tolist(), conditions.guided]),
-        "geometry": digest(on_latents.to_json()),
-        "sampler": digest(dataclasses.asdict(s)),
-        "own parts": digest([dataclasses.asdict(own) for own in settings.own_parts]),
-        "seeds": digest(sample_seeds(settings)),
-        "generator": generator_identity(),
-    }
-    if grounded:
-        identity["photograph"] = digest([digest(pixels), *recipe.photograph])
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
-        identity["given latents"] = digest(latents)
+    identity = model_identity(model) | zoom_identity(
+        settings,
+        on_latents,
+        prompts=[conditions.token_ids.tolist(), conditions.guided],
+        seeds=sample_seeds(settings),
+        photograph=[digest(pixels), *recipe.photograph] if grounded else None,
+        latents=latents,
+    )
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
         settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents

@@ -10,7 +10,7 @@ from pot_jax.checks import differences
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 
-Differ = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]]
+Differ = Callable[[Mapping[str, Any]], Iterable[str]]  # given the found record
 
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -27,7 +27,7 @@ def claim(
     *,
     what: str,
     flag: str = "--workdir",
-    differing: Differ = named_differences,
+    differing: Differ | None = None,
 ) -> dict[str, Any] | None:
     """Claims the folder of `record_file` for the run that `record` describes.
 
@@ -36,8 +36,8 @@ def claim(
       record: plain data that tells this run from others of its kind.
       what: the kind in words, such as "run" or "training", for messages.
       flag: the flag that gave the folder.
-      differing: lists the differences that make the found record and the wanted one two different
-        runs; empty if they are the same run.
+      differing: given the found record, lists what makes it another run; empty if it is the same
+        one. By default, every leaf in which it differs from `record`.
 
     Returns:
       The record found there; None if the folder was absent or empty and now holds `record`.
@@ -51,7 +51,7 @@ def claim(
         write_json(path, record)
         return None
     found = read_json(path)
-    different = list(differing(found, record))
+    different = list(differing(found) if differing else named_differences(found, record))
     if different:
         shortened = "; ".join(different[:3]) + ("; ..." if len(different) > 3 else "")
         raise UserError(

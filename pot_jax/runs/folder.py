@@ -41,8 +41,7 @@ def claim_run(folder: str | os.PathLike, record: Record) -> bool:
     """
     path = pathlib.Path(folder) / "config.json"
 
-    def differing(found, wanted):
-        del wanted
+    def differing(found):
         return Record.from_json(found, str(path)).differing(record)
 
     found = claim(path, record.to_json(), what="run", differing=differing)

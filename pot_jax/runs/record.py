@@ -93,10 +93,7 @@ class Record:
     def differing(self, wanted: "Record") -> list[str]:
         """Returns what makes `wanted` another run than this one; empty if it is the same run."""
         known = self.identity is not None
-        ours, theirs = self.identity or {}, wanted.identity
-        changed = {
-            name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
-        }
+        changed = {name for name, _, _ in differences(self.identity or {}, wanted.identity)}
         rows = []
         for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
             decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])

@@ -75,7 +75,12 @@ def render_views(
     record = {"pictures": settings.pictures, "size": size, "deepest": settings.deepest}
     record |= {"seed": seed, "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest()}
     path = Path(folder) / "views.json"
-    claim(path, record, what="set of renders", flag="renders", differing=_differing)
+
+    def differing(found):
+        # Earlier records also name the function that drew the pictures; their digest says more.
+        return named_differences({name: found.get(name) for name in record}, record)
+
+    claim(path, record, what="set of renders", flag="renders", differing=differing)
     shards = {
         path.with_name(f"shard_{start // SHARD:05d}.npy"): views.take(slice(start, start + SHARD))
         for start in range(0, settings.pictures, SHARD)
@@ -125,8 +130,3 @@ def _render_shard(job: tuple[Path, Picture, Views, int]) -> int:
     with write_atomically(path) as temporary:
         np.save(temporary, pictures)
     return len(pictures)
-
-
-def _differing(found: dict, wanted: dict) -> list[str]:
-    # Earlier records also name the function that drew the pictures; their digest says more.
-    return named_differences({name: found.get(name) for name in wanted}, wanted)

@@ -130,10 +130,11 @@ def _preemption() -> Iterator[Callable[[], bool]]:
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
-    def differing(found, wanted):
-        return named_differences(upgraded(found, "its config.json")["config"], wanted["config"])
-
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
+
+    def differing(found):
+        return named_differences(upgraded(found, "its config.json")["config"], record["config"])
+
     record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
     if found is not None and found.get("format") != FORMAT:
