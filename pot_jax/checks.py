@@ -45,7 +45,7 @@ class Unfit(Exception):
 
 
 def require(ok: bool, name: str, expected: str, came: Any) -> None:
-    """Raises UserError, with the setting's name, what was expected and what came, unless `ok`."""
+    """Raises UserError unless `ok`: the setting's name, what was expected, what was given."""
     if not ok:
         raise UserError(f"{name}: expected {expected}, got {reprlib.repr(came)}")
 
@@ -129,7 +129,7 @@ class Settings:
     """Base of the frozen dataclasses that a user fills in."""
 
     GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
-    # Names of earlier versions -> today's; the old names still work.
+    # Names of earlier versions -> the current ones; the old names still work.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self):
@@ -174,7 +174,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
-    """Lays `data` over `base`, both plain data of the settings `cls`; old names become today's.
+    """Lays `data` over `base`, both plain data of the settings `cls`; old names become the
+    current ones.
 
     This is the only check of unknown names, for files, flags, records and Python.
 
@@ -238,7 +239,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 
 def todays_name(cls: type, name: str) -> str:
-    """Returns the path of a setting of `cls` with every old name in it replaced by today's."""
+    """Returns the path of a setting of `cls` with every old name in it replaced."""
     head, mark, rest = name.partition(".")
     head = getattr(cls, "OLD_NAMES", {}).get(head, head)
     kind = typing.get_type_hints(cls).get(head)

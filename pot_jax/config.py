@@ -41,7 +41,7 @@ class SamplerSettings(Settings):
     guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: float = 0.0
-    eta: float = 0.0  # DDIM's noise: 0 is none, 1 is as much as DDPM's
+    eta: float = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
     # Where blend and render happen; `delivery`: only in the delivered pictures.
     space: Literal[SPACES] = "pixel"
     pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
@@ -73,7 +73,7 @@ class ZoomSettings(Settings):
     height: int = 0  # of every picture, in pixels; 0 is the model's own size
     width: int = 0
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
-    # in parent pixels; empty: every level is centred.
+    # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
 
     def _check_ranges(self):
@@ -130,10 +130,10 @@ class UpscalerSettings(Settings):
 
     GROUP: ClassVar[str] = "upscaler"
 
-    path: str = ""  # the upscaler's model folder; empty: no upscaling
+    path: str = ""  # the upscaler, as for `model`; empty: no upscaling
     steps: int = 75
     guidance_scale: float = 9.0
-    noise_level: int = 20  # a timestep: how much of the small pictures may be redrawn
+    noise_level: int = 20  # a timestep, to the model's max_noise_level: higher redraws more
     solver: Literal[SOLVERS] = "ddim"
     rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
@@ -150,7 +150,7 @@ class MovieSettings(Settings):
 
     GROUP: ClassVar[str] = "movie"
 
-    seconds_per_level: float = 1.5  # the time in which the view becomes p times narrower
+    seconds_per_level: float = 1.5  # in which the view moves from one level to the next
     fps: int = 30
     size: int = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
@@ -242,7 +242,7 @@ _DEFAULTS_1 = json.loads("""{
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Upgrades format 1 (to version 0.1): no defaults, stacks for samples, no digests."""
+    """Upgrades format 1 (up to version 0.1), which has no defaults and no digests."""
     config = {**_DEFAULTS_1, **record["config"]}
     for group, usual in _DEFAULTS_1.items():
         if isinstance(usual, dict) and isinstance(config[group], dict):
@@ -255,7 +255,7 @@ _UPGRADES: dict[int, Callable[[dict], dict]] = {1: _from_1}  # format -> to the 
 
 
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns a run's record in today's format.
+    """Returns a run's record in the current format.
 
     Args:
       record: what a `config.json` holds.

@@ -28,7 +28,7 @@ from pot_jax.weights.model import Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import Placement, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
-EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
+SHIPPED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 
 
 def load(
@@ -47,9 +47,10 @@ def load(
 
     Args:
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
-        `pot-jax convert`, a file in Stable Diffusion's original layout, a name of `EMBEDDED`, or a
-        repository of the Hugging Face hub as `owner/name` or `owner/name@revision`. A path that
-        exists takes precedence; "./" at its beginning rules out the others.
+        `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
+        (`cosmos64`), or a repository of the Hugging Face hub as `owner/name` or
+        `owner/name@revision`. A path that exists takes precedence; "./" at its
+        beginning rules out the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
@@ -78,7 +79,7 @@ def load(
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
     if variant is not None and (path.is_file() or kept.is_kept(path)):
-        kind = "one file" if path.is_file() else "a kept copy"
+        kind = "one file" if path.is_file() else "a converted copy"
         raise UserError(f"{shown(path)} is {kind}, which has no variants")
     source = None
     if path.is_file():
@@ -120,12 +121,12 @@ def _find(path_or_name: str | Path) -> Path:
     if "\0" in name:
         raise UserError(f"no model has the name {shown(name)}")
     path = Path(name).expanduser()
-    if name in EMBEDDED and not path.exists():
-        return EMBEDDED[name]
+    if name in SHIPPED and not path.exists():
+        return SHIPPED[name]
     if path.is_dir() or path.is_file():
         return path
     raise UserError(
         f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(EMBEDDED)}); write a model of the hub as "
+        f"that name (it has: {', '.join(SHIPPED)}); write a model of the hub as "
         "owner/name@revision"
     )
