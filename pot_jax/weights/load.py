@@ -5,11 +5,13 @@ known before gigabytes are read. `parameters` then reads the weights one by one.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -31,6 +33,13 @@ from pot_jax.weights.parameters import Placement, put_on, read_params, restored_
 SHIPPED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 
 
+class OpenedModel(NamedTuple):
+    """A model that fits together so far: its settings and headers are read, its weights are not."""
+
+    model: Model  # its parameters are shapes, `jax.ShapeDtypeStruct`, and its digest is empty
+    read: Callable[[Placement], Model]  # reads the weights; its argument is `load`'s sharding
+
+
 def load(
     path_or_name: str | Path,
     *,
@@ -49,8 +58,8 @@ def load(
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
         `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
         (`cosmos64`), or a repository of the Hugging Face hub as `owner/name` or
-        `owner/name@revision`. A path that exists takes precedence; "./" at its
-        beginning rules out the others.
+        `owner/name@revision`. A path that exists takes precedence; "./" at its beginning rules out
+        the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
@@ -70,6 +79,25 @@ def load(
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
         damaged, or do not fit it: one message names everything that does not fit.
     """
+    what = locals()
+    return open_model(**{name: what[name] for name in what if name != "sharding"}).read(sharding)
+
+
+def open_model(
+    path_or_name: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    variant: str | None = None,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    allow_pickle: bool = False,
+    loras: Mapping[str, float] | Sequence[Any] = (),
+    embeddings: Sequence[Any] = (),
+) -> OpenedModel:
+    """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
+
+    Arguments and errors are those of `load`.
+    """
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
@@ -85,23 +113,13 @@ def load(
     if path.is_file():
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
-    parts = source.parts if source else read_parts(path, dtype, **wishes)
-    # Everything that does not fit is found before gigabytes are read.
-    shapes = {name: abstract_params(module) for name, module in parts.modules.items()}
-    merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
-    words = textual_inversion.read_embeddings(embeddings, parts)
-    put = partial(put_on, sharding)
-    if snapshot:
-        hub.fetch_weights(snapshot, variant)
-    if kept.is_kept(path):
-        params, digests = restored_params(path, shapes, dtype, put)
-    else:
-        source = source or folder_source(path, parts, variant)
-        params, digests = read_params(source, dtype, put)
-    lora.merge(merges, params, digests)
-    parts = textual_inversion.add_embeddings(words, parts, params, digests)
+    stored = source.parts if source else read_parts(path, dtype, **wishes)
+    shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
+    merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
+    words = textual_inversion.read_embeddings(embeddings, stored)
+    parts = textual_inversion.add_tokens(words, stored)
     name = snapshot.source if snapshot else str(path_or_name)
-    return Model(
+    model = Model(
         name=Path(name).name,
         source=name,
         **parts.modules,
@@ -109,11 +127,33 @@ def load(
         schedule=parts.schedule,
         pipeline=parts.pipeline,
         low_res=parts.low_res,
-        params=params,
-        digest=combined_digest(digests),
+        params={
+            name: jax.tree.map(partial(_of_dtype, dtype), abstract_params(module))
+            for name, module in parts.modules.items()
+        },
+        digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
     )
+
+    def read(sharding: Placement = None) -> Model:
+        put = partial(put_on, sharding)
+        if snapshot:
+            hub.fetch_weights(snapshot, variant)
+        if kept.is_kept(path):
+            params, digests = restored_params(path, shapes, dtype, put)
+        else:
+            files = source or folder_source(path, stored, variant)
+            params, digests = read_params(files, dtype, put)
+        lora.merge(merges, params, digests)
+        textual_inversion.add_vectors(words, parts, params, digests)
+        return replace(model, params=params, digest=combined_digest(digests))
+
+    return OpenedModel(model, read)
+
+
+def _of_dtype(dtype: jnp.dtype, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, dtype)
 
 
 def _find(path_or_name: str | Path) -> Path:
