@@ -112,6 +112,7 @@ def load(
         digest=combined_digest(digests),
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
+        notices=parts.notices,
     )
 
 
