@@ -39,9 +39,9 @@ class SamplerSettings(Settings):
 
     GROUP: ClassVar[str] = "sampler"
 
-    solver: Literal[SOLVERS] = "ddim"
+    solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: int = 50
-    guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
+    guidance_scale: float = 4.0  # s in u + s (c - u); 1 or less is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: float = 0.0
     eta: float = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
@@ -59,7 +59,9 @@ class SamplerSettings(Settings):
         self.require("steps", self.steps >= 1, "at least 1")
         self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
         self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
-        self.require("eta", self.eta >= 0, ">= 0")
+        self.require("eta", 0 <= self.eta <= 1, "0 to 1")
+        # Without a name, the model's scheduler config decides, and the solver's plan checks.
+        self.require("eta", self.eta == 0 or self.solver in ("", "ddim"), "0: only ddim takes one")
         self.require("pixel_every", self.pixel_every >= 1, "at least 1")
         self.require("blend_weight", 0 <= self.blend_weight <= 1, "0 to 1")
         self.require("gradient_steps", self.gradient_steps >= 1, ">= 1")
@@ -137,7 +139,7 @@ class UpscalerSettings(Settings):
     steps: int = 75
     guidance_scale: float = 9.0
     noise_level: int = 20  # a timestep, to the model's max_noise_level: higher redraws more
-    solver: Literal[SOLVERS] = "ddim"
+    solver: Literal[*SOLVERS, ""] = ""  # as in `sampler`
     rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
     def _check_ranges(self):
@@ -254,6 +256,8 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
         if isinstance(usual, dict) and isinstance(config[group], dict):
             config[group] = {**usual, **config[group]}
     config.setdefault("num_samples", config.pop("stacks"))
+    if not config["upscaler"]["path"]:
+        config["upscaler"]["solver"] = ""  # of no upscaler; today's settings leave it open
     return {**record, "config": config, "identity": None}
 
 

@@ -47,6 +47,8 @@ def test_whole_numbers_serve_as_numbers():
         ({"sampler": {"guidance_scale": float("nan")}}, "guidance_scale"),
         ({"sampler": {"guidance_rescale": 1.5}}, "guidance_rescale"),
         ({"sampler": {"guidance_scale": "high"}}, "guidance_scale"),
+        ({"sampler": {"eta": 100}}, "sampler.eta: expected 0 to 1, got 100"),
+        ({"sampler": {"eta": 1, "solver": "euler"}}, "sampler.eta: expected 0: only ddim takes"),
         ({"sampler": {"guidence": 3}}, "unknown setting 'sampler.guidence'; known: solver, steps"),
         ({"sampler": 3}, "sampler: expected a group of settings, got 3"),
         ({"stacks": 2, "num_samples": 2}, "stacks and num_samples are the same setting"),

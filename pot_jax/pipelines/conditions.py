@@ -37,6 +37,7 @@ class Conditions(NamedTuple):
     arrays: dict[str, np.ndarray]
     guided: bool  # whether they have an unconditional half
     token_ids: np.ndarray  # [N + 1, T] int32, the negative prompt's last
+    notices: tuple[str, ...] = ()  # what the user should be told, in one line each
 
     def joined(self, name: str, rows: np.ndarray) -> "Conditions":
         """Returns the conditions plus one named `name`, rows [N, ...], repeated for both halves."""
@@ -49,7 +50,7 @@ def text_conditions(
     prompts: Sequence[str],
     negative_prompt: str,
     guidance_scale: float,
-    guided: bool,
+    guided: bool = False,
 ) -> Conditions:
     """Returns the conditions common to all models: prompts and guidance scale.
 
@@ -57,8 +58,9 @@ def text_conditions(
       model: whose text encoder reads the prompts.
       prompts: N strings.
       negative_prompt: what guidance steers the pictures away from.
-      guidance_scale: s in u + s (c - u).
-      guided: whether there is an unconditional half, if the network has no guidance built in.
+      guidance_scale: s in u + s (c - u). As in diffusers, 1 or less means no guidance, and there
+        is no unconditional half; a network that has guidance built in takes any scale.
+      guided: whether a guidance of the caller's own needs that half, whatever the scale.
 
     Raises:
       UserError: a prompt is too long, or a network with guidance built in, which was distilled
@@ -77,8 +79,10 @@ def text_conditions(
         scales = np.full(len(conditional), guidance_scale, np.float32)
         embedding = np.asarray(guidance_embedding(scales, width))
         return Conditions({"text_states": conditional, "timestep_cond": embedding}, False, ids)
-    if not guided:
-        return Conditions({"text_states": conditional}, False, ids)
+    if not (guided or guidance_scale > 1):
+        notice = f"guidance_scale {guidance_scale:g}, being 1 or less, means no guidance"
+        notice += ", so the negative prompt has no effect" if negative_prompt else ""
+        return Conditions({"text_states": conditional}, False, ids, (notice,))
     unconditional = np.repeat(negative, len(conditional), axis=0)
     return Conditions({"text_states": np.concatenate([unconditional, conditional])}, True, ids)
 

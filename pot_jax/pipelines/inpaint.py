@@ -7,6 +7,7 @@ The sampler's levels are the B pictures here, each with its own noise; nothing p
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from pot_jax.config import SEED, SamplerSettings, checked_prompts
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE
 from pot_jax.diffusion.sampler import Parts, keys_of
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
@@ -46,7 +47,7 @@ def inpaint(
     negative_prompt: str = "",
     steps: int = 50,
     guidance_scale: float = 7.5,
-    solver: str = "ddim",
+    solver: str = "",
     eta: float = 0.0,
     seed: int = 0,
     latents: np.ndarray | None = None,
@@ -65,8 +66,8 @@ def inpaint(
         marks what to paint.
       negative_prompt: what guidance steers the pictures away from.
       steps: denoising steps.
-      guidance_scale: s in u + s (c - u); 1 is no guidance.
-      solver: a name in `SOLVERS`.
+      guidance_scale: s in u + s (c - u); 1 or less is no guidance.
+      solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
       eta: DDIM's noise, 0 to 1.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: unit noise [B, h, w, c] to start from instead of drawn noise.
@@ -92,9 +93,11 @@ def inpaint(
     if len(prompts) != len(images):
         raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
     mesh = meshes.device_mesh(devices)
+    solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
-    scale = settings.guidance_scale
-    conditions = text_conditions(model, prompts, negative_prompt, scale, guided=scale != 1)
+    conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
+    for notice in (*model.notices, *notices, *conditions.notices):
+        logging.getLogger(__name__).warning(notice)
     networks = model.unet, model.autoencoder, model.schedule
     program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}

@@ -21,7 +21,7 @@ from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_p
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
-from pot_jax.diffusion.solvers import SOLVERS, Solver
+from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
@@ -29,6 +29,7 @@ from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.reading import read_zoom
@@ -61,6 +62,7 @@ class PreparedZoom:
     weights_digest: str
     upscaler: upscale.PreparedUpscaler | None
     latents: np.ndarray | None  # unit noise to start from, [B, N, h, w, c]
+    notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
 
     @property
     def record(self) -> Record:
@@ -84,7 +86,7 @@ def sample(
     photograph_method: str = "project",
     seed: int = 0,
     latents: Any = None,
-    solver: str | Solver = "ddim",
+    solver: str | Solver = "",
     blend: str | Blend | Callable = "laplacian",
     agreement: Callable | None = None,
     guidance: Guidance | None = None,
@@ -112,7 +114,8 @@ def sample(
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
         default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
-      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own.
+      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own; by default the one
+        that the model's scheduler config names.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
         zoom stack, as in `zoom.blending`.
       agreement: your own function (blend, latent view, pixel view) -> agree, as in
@@ -221,10 +224,17 @@ def prepare(
                     "there is nothing to change; leave it out"
                 )
     grounded = photograph is not None or settings.photograph.path
-    solver = own_parts.solver or SOLVERS[s.solver]
+    name, notices = resolved_solver(model.schedule, s.solver)
+    s = dataclasses.replace(s, solver=name)
+    settings = dataclasses.replace(settings, sampler=s)
+    solver = own_parts.solver or SOLVERS[name]
     plan = solver.plan(model.schedule, s.steps, eta=s.eta)
-    guided = own_parts.guidance is not None or s.guidance_scale != 1
+    guided = own_parts.guidance is not None
     conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale, guided)
+    notices = model.notices + (() if own_parts.solver else notices) + conditions.notices
+    notices += ineffective(
+        settings, guided=conditions.guided, grounded=bool(grounded), own=own_parts._asdict()
+    )
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -249,6 +259,7 @@ def prepare(
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )
+        settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
     weights = {
         "unet": model.params["unet"],
@@ -271,7 +282,7 @@ def prepare(
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
-        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
+        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
     )
 
 
