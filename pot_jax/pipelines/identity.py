@@ -34,11 +34,9 @@ def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
     modules = (model.text_encoder, model.unet, model.autoencoder)
     networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
-    return {
-        "weights": model.digest,
-        "networks": digest(networks),
-        "schedule": digest(model.schedule.to_json()),
-    }
+    weights = {"weights": model.digest} if model.digest else {}  # not read yet
+    schedule = digest(model.schedule.to_json())
+    return weights | {"networks": digest(networks), "schedule": schedule}
 
 
 def zoom_identity(

@@ -184,7 +184,8 @@ def prepare(
     """Checks everything that can be checked before sampling, and assembles the program.
 
     Args:
-      model: whose networks run.
+      model: whose networks run. If its weights have not been read (`open_model`), everything is
+        checked, and the job's arrays are shapes.
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
       upscaler: the model of `settings.upscaler.path`, if that is set.
@@ -270,7 +271,12 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-        weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
+
+        def encode(weights):
+            return program.encode(weights, weights["photograph"][None])[0]
+
+        latent = meshes.replicate(meshes.computed(encode, weights), recipe.mesh)
+        weights["photograph_latents"] = latent
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
     inputs = {
