@@ -1,6 +1,6 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,17 @@ def read_parts(
     for name, component in COMPONENTS.items():
         class_name = index[component.folder][1]
         config_class, module_class = component.classes[class_name]
-        path, defaults = folder / component.folder / "config.json", family.defaults.get(name, {})
-        config = _read_config(path, config_class, class_name, defaults)
+        path, correct = folder / component.folder / "config.json", family.corrections.get(name)
+        config = _read_config(path, config_class, correct, class_name)
         modules[name] = module_class(config, dtype=dtype)
     check_fit(folder, modules, family)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
     schedule, *low_res = (
-        _read_config(folder / name / "scheduler_config.json", ScheduleConfig)
+        _read_config(
+            folder / name / "scheduler_config.json", ScheduleConfig, family.corrections.get(name)
+        )
         for name in family.schedules
     )
     return Parts(
@@ -78,9 +80,12 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
 
 
 def _read_config(
-    path: Path, kind: Any, class_name: str | None = None, defaults: Mapping[str, Any] | None = None
+    path: Path,
+    kind: Any,
+    correct: Callable[[Mapping[str, Any]], dict[str, Any]] | None,
+    class_name: str | None = None,
 ) -> Any:
-    """Reads a config of class `kind` over `defaults`; the file may name only `class_name`."""
+    """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
     settings = json_object(path)
     stated = settings.get("_class_name", class_name)
     if class_name is not None and stated != class_name:
@@ -100,7 +105,7 @@ def _read_config(
             "need it are not supported"
         )
     try:
-        return kind.from_json({**(defaults or {}), **settings})
+        return kind.from_json(settings | (correct(settings) if correct else {}))
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from None
     except (ValueError, TypeError) as error:
