@@ -98,6 +98,14 @@ def load(
         source = source or folder_source(path, parts, variant)
         params, digests = read_params(source, dtype, put)
     lora.merge(merges, params, digests)
+    notices = [*parts.notices, *(notice for merge in merges for notice in merge.notices)]
+    predicts = parts.schedule.prediction_type
+    notices += [
+        f"{shown(merge.file.path)} was trained for a model of {shown(merge.predicts)}, this one is "
+        f"of {predicts}"
+        for merge in merges
+        if merge.predicts not in (None, predicts)
+    ]
     parts = textual_inversion.add_embeddings(words, parts, params, digests)
     name = snapshot.source if snapshot else str(path_or_name)
     return Model(
@@ -112,7 +120,7 @@ def load(
         digest=combined_digest(digests),
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
-        notices=parts.notices,
+        notices=tuple(notices),
     )
 
 

@@ -15,6 +15,7 @@ from pot_jax.weights.layouts.component import component_tensors
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.index import read_index
 from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.layouts.stated import assumed
 from pot_jax.weights.model import COMPONENTS, Parts, check_fit
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
@@ -53,18 +54,21 @@ def read_parts(
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
+    places = {name: folder / name / "scheduler_config.json" for name in family.schedules}
     schedule, *low_res = (
-        _read_config(
-            folder / name / "scheduler_config.json", ScheduleConfig, family.corrections.get(name)
-        )
-        for name in family.schedules
+        _read_config(path, ScheduleConfig, family.corrections.get(name))
+        for name, path in places.items()
     )
+    notices = ()
+    if not stated and json_object(places["scheduler"]).get("prediction_type") is None:
+        notices = (assumed(places["scheduler"], schedule.prediction_type),)
     return Parts(
         modules=modules,
         tokenizer=read_tokenizer(place, text.max_position_embeddings, text.vocab_size),
         schedule=replace(schedule, **stated),
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
+        notices=notices,
     )
 
 

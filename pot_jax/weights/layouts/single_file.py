@@ -21,7 +21,12 @@ from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
 from pot_jax.weights.layouts.source import Source
-from pot_jax.weights.layouts.stated import Statements, metadata_statements, yaml_statements
+from pot_jax.weights.layouts.stated import (
+    Statements,
+    assumed,
+    metadata_statements,
+    yaml_statements,
+)
 from pot_jax.weights.model import Parts
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
@@ -89,8 +94,7 @@ def file_source(
     if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
         low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
     if prediction_type is None and not shapes.says_prediction and "prediction_type" not in stated:
-        predicts = facts.schedule.prediction_type
-        said += (f"{shown(path)} does not say what the model predicts; {predicts} is assumed",)
+        said += (assumed(path, facts.schedule.prediction_type),)
     parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
     tensors, others = _sorted(found, shapes)
     return Source(path, parts, tensors, _names(shapes, facts), others)

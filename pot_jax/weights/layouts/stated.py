@@ -45,6 +45,11 @@ def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
     return first.value
 
 
+def assumed(path: Path, prediction_type: str) -> str:
+    """Returns the notice that no place states what the model of the file `path` predicts."""
+    return f"{shown(path)} does not say what the model predicts; {prediction_type} is assumed"
+
+
 def _prediction(text: str | None) -> str | None:
     return _PREDICTIONS.get(text, text)
 
