@@ -66,7 +66,7 @@ def test_whole_numbers_serve_as_numbers():
         ({"embeddings": [{"token": "<cat>"}]}, "embeddings[0].path: expected a file, got ''"),
         ({"photograph": {"method": "sgd"}}, "photograph.method: expected one of"),
         ({"movie": {"fps": 0}}, "movie.fps"),
-        ({"seed": -1}, "seed: expected 0 to"),
+        ({"seed": -1}, "seed: expected a whole number from 0 to"),
         ({"prompts": ["a", 3]}, "prompts[1]: expected a string, got 3"),
         ({"dtype": "int8"}, "dtype: expected one of float32, bfloat16, float16"),
         ({"colour": "red"}, "unknown setting 'colour'"),

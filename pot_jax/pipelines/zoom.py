@@ -112,7 +112,8 @@ def sample(
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
       seed: the seed of all noise, 0 to 2^32 - 1.
-      latents: unit noise [N, h, w, c], NumPy or JAX, to start from instead of drawn noise.
+      latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
+        default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
       solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own; by default the one
         that the model's scheduler config names.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
@@ -272,14 +273,13 @@ def prepare(
         weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
-    identity = model_identity(model) | zoom_identity(
-        settings,
-        on_latents,
-        prompts=[conditions.token_ids.tolist(), conditions.guided],
-        seeds=sample_seeds(settings),
-        photograph=[digest(pixels), *recipe.photograph] if grounded else None,
-        latents=latents,
-    )
+    inputs = {
+        "prompts": [conditions.token_ids.tolist(), conditions.guided],
+        "seeds": sample_seeds(settings),
+        "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
+        "given latents": latents,
+    }
+    identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
         settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
@@ -393,22 +393,15 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     own = model.unet.config.sample_size
     rows, columns = own if isinstance(own, tuple) else (own or 0, own or 0)
     height, width = zoom.height or rows * factor, zoom.width or columns * factor
-    for name, value in (("height", height), ("width", width)):
-        require(value > 0, f"zoom.{name}", f"a size, since {model.name} states none", value)
     grain = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-    for name, value in (("height", height), ("width", width)):
-        if value % grain:
-            raise UserError(f"zoom.{name}: expected a multiple of {grain} pixels, got {value}")
-    if zoom.placement and len(zoom.placement) != levels - 1:
-        raise UserError(
-            f"zoom.placement: expected {levels - 1} pairs, one for each level but the widest,"
-            f" got {len(zoom.placement)}"
-        )
-    if any(v % factor for pair in zoom.placement for v in pair):
-        raise UserError(
-            f"zoom.placement: expected multiples of {factor} pixels, the latents' grid, got"
-            f" {list(zoom.placement)}"
-        )
+    for name, value in (("zoom.height", height), ("zoom.width", width)):
+        require(value > 0, name, f"a size, since {model.name} states none", value)
+        require(value % grain == 0, name, f"a multiple of {grain} pixels", value)
+    pairs, count = zoom.placement, len(zoom.placement)
+    expected = f"{levels - 1} pairs, one for each level but the widest"
+    require(count in (0, levels - 1), "zoom.placement", expected, count)
+    expected = f"multiples of {factor} pixels, the latents' grid"
+    require(not any(v % factor for pair in pairs for v in pair), "zoom.placement", expected, pairs)
     offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
     h, w = height // factor, width // factor
     try:
@@ -419,11 +412,9 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
-    if settings.photograph.level not in range(geometry.levels):
-        raise UserError(
-            f"photograph.level: expected 0 to {geometry.levels - 1}, got"
-            f" {settings.photograph.level}"
-        )
+    level = settings.photograph.level
+    expected = f"0 to {geometry.levels - 1}"
+    require(level < geometry.levels, "photograph.level", expected, level)
     if pixels is None:
         pixels = read_photograph(settings.photograph.path, geometry.height, geometry.width)
     expected = (geometry.height, geometry.width, 3)

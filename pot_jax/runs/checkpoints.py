@@ -19,7 +19,7 @@ from pot_jax.weights.digests import array_digest
 
 KEPT = 2
 FORMAT = 2  # of a saved state; states of format 1 carry no number
-# format -> (a state of its structure, the function that upgrades it to today's)
+# format -> (a state of its structure, the function that upgrades it)
 Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 

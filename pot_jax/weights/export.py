@@ -33,11 +33,11 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
 
     Args:
       model: the model to write.
-      folder: a new folder; missing parents are made.
+      folder: absent or empty; missing parents are made.
       dtype: of the weights in the files; by default each parameter's own.
 
     Raises:
-      UserError: `folder` exists, it cannot be written, or a value is beyond the range of `dtype`.
+      UserError: `folder` is not empty or cannot be written; a value is beyond the range of `dtype`.
     """
     dtype = None if dtype is None else checked_dtype(dtype)
     with new_folder(folder) as place:

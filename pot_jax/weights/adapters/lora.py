@@ -55,6 +55,7 @@ class Layer(NamedTuple):
     mid: Tensor | None
     up: Tensor
     scale: float  # strength * alpha / rank
+    assumed: bool  # whether no place states alpha, so that it is the rank
 
 
 class Lora(NamedTuple):
@@ -63,7 +64,6 @@ class Lora(NamedTuple):
     file: LoraSettings
     layers: list[Layer]
     predicts: str | None = None  # what the model predicts that it was trained for, if it says so
-    notices: tuple[str, ...] = ()  # which default was taken
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -101,16 +101,9 @@ def read_loras(
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
         elif not layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        notices = ()
-        if any(math.isnan(layer.scale) for layer in layers):
-            notices = (f"no place states the alpha of {shown(file.path)}; its rank is assumed",)
-        layers = [
-            la._replace(scale=file.strength * (1.0 if math.isnan(la.scale) else la.scale))
-            for la in layers
-        ]
         stated = metadata_statements(said.kohya).get("prediction_type", ())
         predicts = agreed("what the model predicts", stated, shown(file.path))
-        found.append(Lora(replace(file, sha256=sha256), layers, predicts, notices))
+        found.append(Lora(replace(file, sha256=sha256), layers, predicts))
     if wrong:
         raise UserError("; ".join(wrong))
     return found
@@ -140,7 +133,9 @@ def _layers(
             problems[kind].append(f"{shown(name)}: {', '.join(shapes)}{wanted}")
             continue
         down, mid, up = parts["down"], parts.get("mid"), parts["up"]
-        layers[target.path] = Layer(target, down, mid, up, scale)
+        assumed = math.isnan(scale)
+        scale = file.strength * (1.0 if assumed else scale)
+        layers[target.path] = Layer(target, down, mid, up, scale, assumed)
     try:
         check_usual(said, [layer.down.shape[0] for layer in layers.values()], alphas)
     except Wrong as wrong:
@@ -208,6 +203,19 @@ def _product_shape(parts: Mapping[str, Tensor]) -> tuple[int, ...] | None:
 def _point(shape: tuple[int, ...]) -> bool:
     """Returns whether a shape is that of a dense layer or a 1x1 convolution."""
     return set(shape[2:]) <= {1}
+
+
+def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
+    """Returns what the user should be told of LoRAs for a model of that prediction type."""
+    texts = []
+    for lora in loras:
+        path = shown(lora.file.path)
+        if any(layer.assumed for layer in lora.layers):
+            texts.append(f"no place states the alpha of {path}; its rank is assumed")
+        if lora.predicts not in (None, prediction_type):
+            what = f"was trained on a model of {shown(lora.predicts)}, this one is of"
+            texts.append(f"{path} {what} {prediction_type}")
+    return tuple(texts)
 
 
 # Merging ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from lora_files import CONV, DENSE, OUT, TEXT, kohya, parts, peft, write
 from tiny_models import UNET
 
 from pot_jax.errors import UserError
-from pot_jax.weights.adapters.lora import read_loras
+from pot_jax.weights.adapters.lora import notices, read_loras
 from pot_jax.weights.load import load
 
 RANK = 3  # of `parts`
@@ -25,7 +25,9 @@ def scales(model, tmp_path):
             (tmp_path / "adapter_config.json").write_text(text, encoding="utf-8-sig")
         (lora,) = read_loras([file], UNET, model.params)
         keys = {layer.target.entry.key.removesuffix(".weight"): layer for layer in lora.layers}
-        return {key: round(layer.scale * RANK, 6) for key, layer in keys.items()}, lora.notices
+        return {key: round(layer.scale * RANK, 6) for key, layer in keys.items()}, notices(
+            [lora], "epsilon"
+        )
 
     return call
 
@@ -145,7 +147,7 @@ def test_a_lora_for_another_kind_of_model_is_said(exported, tmp_path):
         tmp_path / "a.safetensors", {DENSE: parts(DENSE)}, kohya, {"ss_v_parameterization": "True"}
     )
     (notice,) = load(exported, loras=[file]).notices
-    assert "was trained for a model of v_prediction, this one is of epsilon" in notice
+    assert "was trained on a model of v_prediction, this one is of epsilon" in notice
     assert load(exported, loras=[file], prediction_type="v_prediction").notices == ()
 
 
