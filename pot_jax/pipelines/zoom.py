@@ -296,11 +296,24 @@ def sample_run(
       One `Zoom` per sample; None if the folder already holds the complete run.
 
     Raises:
-      UserError: the folder holds another run or cannot be written, or pictures are not finite.
+      UserError: the folder holds another run, or another process holds it, or it cannot be written;
+        or pictures are not finite.
     """
+    watch = {"progress": progress, "callback": callback, "say": say}
+    if workdir is None:
+        return _sample_run(prepared, None, **watch)
+    with claim_run(workdir, prepared.record) as found:
+        if found == "complete":
+            return None
+        if found == "mended":
+            settings = prepared.settings
+            folders = (sample_folder(workdir, settings, b) for b in range(settings.num_samples))
+            return [read_zoom(folder) for folder in folders]
+        return _sample_run(prepared, workdir, **watch)
+
+
+def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, say) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
-    if keeps and claim_run(workdir, prepared.record):
-        return None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
     saved = SavedStates(workdir, settings.save_every) if keeps else None
     if keeps:

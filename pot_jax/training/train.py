@@ -38,7 +38,7 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.claims import check_free, claim, held, named_differences
 from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
@@ -70,8 +70,9 @@ def train(settings: TrainSettings, workdir: str) -> None:
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
-    _claim_workdir(Path(workdir), settings)
-    with _preemption() as stopping:
+    check_free(Path(workdir) / "config.json", what="training")
+    with held(workdir), _preemption() as stopping:
+        _claim_workdir(Path(workdir), settings)
         _train(settings, Path(workdir), mesh, module, stopping)
 
 
