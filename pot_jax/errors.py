@@ -82,11 +82,8 @@ EDGES = {
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
         within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
     ),
-    # TensorStore reports a full disk as ValueError("RESOURCE_EXHAUSTED: ...").
-    "saving a state": Edge(
-        "cannot save to {place} ({why})", (ValueError,), within=("orbax", "tensorstore", "jax")
-    ),
-    # A flipped bit makes TensorStore raise, among others, a bare Exception.
+    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
         (OSError, ValueError, KeyError),

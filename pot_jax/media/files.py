@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -43,7 +44,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             yield temporary
             if path.parent.exists() and not temporary.exists():
                 raise FileNotFoundError(f"nothing was written for {path}")  # a defect of ours
-            _flush_to_disk(temporary)
+            flush_to_disk(temporary)
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
@@ -62,8 +63,21 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _flush_to_disk(path: pathlib.Path) -> None:
-    # Without this, a power cut soon after the rename can leave an empty file under the new name.
+def file_digest(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file, in hex; "" if it is absent, empty or cannot be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if os.path.getsize(path) else ""
+    return ""
+
+
+def flush_to_disk(path: str | os.PathLike) -> None:
+    """Waits until a file is on the disk, where the disk can say so.
+
+    Without this, a power cut soon after a rename can leave an empty file under the new name.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     with open(path, "rb+") as file:
         try:
             os.fsync(file.fileno())

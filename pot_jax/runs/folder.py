@@ -28,12 +28,12 @@ from pot_jax.checks import to_dict
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR, SamplerState
 from pot_jax.errors import UserError
-from pot_jax.media.files import write_json
+from pot_jax.media.files import file_digest, write_json
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, check_writable, claim, held, read_json
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import file_digest, file_names, write_zoom
+from pot_jax.runs.zoom import file_names, write_zoom
 
 
 def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
@@ -157,12 +157,12 @@ class _State1(NamedTuple):
 
 
 class SavedStates:
-    """The last two saved states of a running job, in `state/`, with digests (Orbax)."""
+    """The last two saved states of a running job, in `state/`."""
 
     def __init__(self, folder: str | os.PathLike, every: int):
         self._path = pathlib.Path(folder) / "state"
         self._every = every
-        self._checkpoints = Checkpoints(self._path) if every or self._path.exists() else None
+        self._checkpoints = Checkpoints(self._path)
         self._last = 0
 
     def save(self, states: SamplerState, done: int) -> None:
@@ -180,7 +180,7 @@ class SavedStates:
             history = (state.history,) if like.history else ()
             return SamplerState(*state[:3], history, like.memory)
 
-        found = self._checkpoints and self._checkpoints.restore(like, older={1: (first, from_1)})
+        found = self._checkpoints.restore(like, older={1: (first, from_1)})
         if not found:
             return fresh
         self._last, states, _ = found

@@ -1,9 +1,7 @@
 """The result of sampling: N pictures that agree, what they were made from, and its files."""
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Collection, Mapping
@@ -16,7 +14,7 @@ from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
-from pot_jax.media.files import write_atomically, write_json
+from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import claim
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
@@ -116,13 +114,6 @@ def file_names(geometry: Geometry) -> list[str]:
     """Returns the names of a sample's files besides its two JSON files."""
     levels = (f"levels/level_{level:03d}.png" for level in range(geometry.levels))
     return ["stack.npz", *levels, "contact_sheet.png", "zoom.mp4"]
-
-
-def file_digest(path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a file, in hex; "" if it is absent, empty or cannot be read."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if os.path.getsize(path) else ""
-    return ""
 
 
 def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
