@@ -8,6 +8,7 @@ N levels; T tokens; h w the latent grid, H = f h, W = f w the pictures' (f the a
 downsampling). B samples (seeds) add a leading axis B to the latents.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_id
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
+from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom, write_zoom
@@ -315,12 +317,14 @@ def sample_run(
 def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, say) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
-    saved = SavedStates(workdir, settings.save_every) if keeps else None
-    if keeps:
-        states = meshes.replicate(saved.restore(states), job.mesh)
-    states, timings = run(
-        job, states, progress=progress, save=saved and saved.save, callback=callback
-    )
+    saved, watch = None, {"progress": progress, "callback": callback}
+    with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
+        if keeps:
+            saved = SavedStates(workdir, settings.save_every, stopping)
+            states = meshes.replicate(saved.restore(states), job.mesh)
+        states, timings = run(job, states, save=saved and saved.save, **watch)
+        if keeps:
+            saved.save(states, len(job.plan.timestep), last=True)
     say("decoding and writing" if keeps else "decoding")
     zooms = []
     for index, seed in enumerate(sample_seeds(settings)):

@@ -18,7 +18,7 @@ import functools
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +29,10 @@ from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR, SamplerState
 from pot_jax.errors import UserError
 from pot_jax.media.files import file_digest, write_json
+from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, check_writable, claim, held, read_json
+from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import file_names, write_zoom
@@ -72,7 +74,15 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
         if mended is None and found is not None:  # resumed by this version, on these devices
             path.with_name("metrics.json").unlink(missing_ok=True)
             write_json(path, record.to_json())
-        yield {None: "unfinished", False: "complete", True: "mended"}[mended]
+        with resuming(lambda: _where(path.parent)):
+            yield {None: "unfinished", False: "complete", True: "mended"}[mended]
+
+
+def _where(folder: pathlib.Path) -> str:
+    step = Checkpoints(folder / "state").latest_step()
+    if not step:
+        return "no state was saved yet, so the same command starts again"
+    return f"the same command resumes from step {step}"
 
 
 def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
@@ -84,6 +94,21 @@ def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
     read_zoom(folder)  # before anything is made
     with held(folder):
         _remake(pathlib.Path(folder), movie, {"zoom.mp4"})
+
+
+def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
+    """Checks where a movie of the run at `own` is to be written; returns whether it is its own.
+
+    Raises:
+      UserError: the ending is none of a movie's, or the file is another run's.
+    """
+    path = pathlib.Path(path)
+    movie_format(path)
+    folder = path.parent.resolve()
+    is_own = path.name == "zoom.mp4" and folder == pathlib.Path(own).resolve()
+    if path.name == "zoom.mp4" and (folder / "config.json").exists() and not is_own:
+        raise UserError(f"--output: {path} is the movie of another run; give another file")
+    return is_own
 
 
 def _mend_run(folder: pathlib.Path, settings: RunSettings) -> bool | None:
@@ -159,17 +184,34 @@ class _State1(NamedTuple):
 class SavedStates:
     """The last two saved states of a running job, in `state/`."""
 
-    def __init__(self, folder: str | os.PathLike, every: int):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        every: int,
+        stopping: Callable[[], bool] = lambda: False,
+    ):
+        """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
         self._path = pathlib.Path(folder) / "state"
-        self._every = every
+        self._every, self._stopping = every, stopping
         self._checkpoints = Checkpoints(self._path)
         self._last = 0
 
-    def save(self, states: SamplerState, done: int) -> None:
-        """Saves `states`, after `done` steps, once every `every` steps."""
-        if self._every and done - self._last >= self._every:
+    def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
+        """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
+
+        The `last` states are delivered next, and saved only in that case.
+
+        Raises:
+          KeyboardInterrupt: the run has to end.
+          UserError: the disk is full or unwritable.
+        """
+        stopping = self._stopping()
+        due = done - self._last >= self._every and not last
+        if self._every and (due or stopping):
             self._checkpoints.save(done, _without_key_type(states), {})
             self._last = done
+        if stopping:
+            raise KeyboardInterrupt
 
     def restore(self, fresh: SamplerState) -> SamplerState:
         """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure."""

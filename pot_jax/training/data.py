@@ -15,6 +15,7 @@ import functools
 import hashlib
 import itertools
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -91,7 +92,10 @@ def render_views(
     # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
     if jobs:
         workers = min(settings.workers, len(jobs))
-        with held(folder, "renders"), multiprocessing.get_context("spawn").Pool(workers) as pool:
+        # Ctrl-C reaches all of them; this process answers for them.
+        quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        spawn = multiprocessing.get_context("spawn")
+        with held(folder, "renders"), spawn.Pool(workers, **quiet) as pool:
             for count in pool.imap_unordered(_render_shard, jobs):
                 done += count
                 progress(done, settings.pictures)
