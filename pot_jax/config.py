@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pot_jax.checks import Path, Settings, checked
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
@@ -305,10 +305,10 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     """
     file = _find(path, CONFIGS / folder)
     if file.suffix == ".json":
-        try:
-            data = json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
+        with edge("reading a config", path):
+            text = file.read_text(encoding="utf-8-sig")
+        with edge("parsing a config", path):
+            data = json.loads(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = record["config"], record.get("identity") or {}
@@ -335,9 +335,10 @@ def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
 
 
 def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
-    file = pathlib.Path(path)
-    if file.is_file():
-        return file
+    file = pathlib.Path(checked(path, Path, "--config"))
+    with edge("reading a config", path):
+        if file.is_file():
+            return file
     if (shipped / f"{path}.py").is_file():
         return shipped / f"{path}.py"
     known = f"(shipped: {', '.join(shipped_names(shipped))})"

@@ -26,6 +26,7 @@ from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import Conditions, text_conditions
 from pot_jax.pipelines.identity import digest, model_identity
 from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
@@ -62,6 +63,7 @@ class PreparedUpscaler:
         return self.recipe.pixel_geometry
 
 
+@fixed_settings()
 def upscale(
     zoom: Zoom,
     upscaler: Model,
