@@ -83,8 +83,19 @@ EDGES = {
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
         within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
     ),
+    "reading flags": Edge("--flagfile: {place} cannot be read: {why}", (UnicodeDecodeError,)),
+    "overriding a setting": Edge("--config.{place}: {why}", within=("ml_collections",)),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
+    "reading a picture": Edge(
+        "the picture {place} cannot be read (it may be truncated): {why}",
+        # Pillow's decoders raise any of these on truncated or corrupted files.
+        (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError),
+        lines={
+            errno.ENOENT: "no picture at {place}",
+            errno.EISDIR: "{place} is a folder, not a picture",
+        },
+    ),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
     "finding devices": Edge(
         "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
@@ -159,7 +170,7 @@ def shown(text: object) -> str:
 
 def one_line(error: BaseException) -> str:
     """Returns the first line of another library's message in `error`, or the name of its class."""
-    return (
-        shown(next((line for line in str(error).splitlines() if line.strip()), ""))
-        or type(error).__name__
-    )
+    text = ""
+    with contextlib.suppress(Exception):  # an exception of a user's own may have no text
+        text = shown(next((line for line in str(error).splitlines() if line.strip()), ""))
+    return text or type(error).__name__

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import differences
+from pot_jax.checks import differences, parsed_json, readable
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, write_json
 
@@ -73,7 +73,7 @@ def claim(
     """
     path = Path(record_file)
     check_free(path, what=what, flag=flag)
-    if not path.is_file():
+    if not path.exists():
         write_json(path, record)
         return None
     found = read_json(path)
@@ -134,9 +134,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
       UserError: the file is missing, cannot be read, or is not complete.
     """
     with edge("reading a record", path):
-        data = Path(path).read_bytes()
+        data = readable(path).read_bytes()
     with edge("parsing a record", path):
-        value = json.loads(data.decode("utf-8-sig"))
+        value = parsed_json(data.decode("utf-8-sig"))
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")

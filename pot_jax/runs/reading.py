@@ -8,7 +8,8 @@ import zlib
 
 import numpy as np
 
-from pot_jax.errors import UserError
+from pot_jax.checks import readable
+from pot_jax.errors import UserError, one_line
 from pot_jax.media.images import read_picture
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.record import Record
@@ -31,7 +32,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
       UserError: a file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     record = read_record(folder)
     geometry = record.geometry
@@ -86,15 +87,17 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
+        with open(readable(path), "rb") as file, np.lib.npyio.NpzFile(file) as kept:
             names = [name for name in _ARRAYS if name in kept.files]
             arrays = {name: kept[name] for name in names}
     except FileNotFoundError:
         samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
         raise UserError(f"no {path.name} in {path.parent}; {one}") from None
+    except UserError:
+        raise
     except _DAMAGE as error:
-        raise UserError(f"{path} cannot be read (it may be truncated): {error}") from None
+        raise UserError(f"{path} cannot be read (it may be truncated): {one_line(error)}") from None
     if "images" not in arrays:
         raise UserError(f"{path} holds no array named images")
     for name, array in arrays.items():

@@ -81,6 +81,7 @@ def write_zoom(
       whole: the names of files that are there already, and right.
       report: is told of the movie's frames.
     """
+    check_movie(zoom.geometry, zoom.settings.movie)
     path = pathlib.Path(folder)
     record = dict(record or zoom.record.to_json())
     # "" for those that are being written: after a kill, they do not count as whole.
@@ -128,6 +129,11 @@ def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
         np.savez(temporary, images=zoom.images, **arrays)
 
 
+def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
+    """Raises UserError unless the movie of a zoom can be made."""
+    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
+
+
 def write_movie(
     images: np.ndarray,
     geometry: Geometry,
@@ -137,6 +143,7 @@ def write_movie(
     report: Report = silent,
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
+    check_movie(geometry, movie)
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,

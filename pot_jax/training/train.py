@@ -68,6 +68,8 @@ def train(settings: TrainSettings, workdir: str) -> None:
         check_batch(phase, optimization, mesh)
     folder = Path(workdir)
     check_free(folder / "config.json", what="training")
+    if settings.renders:
+        check_free(Path(settings.renders) / "views.json", what="set of renders", flag="renders")
     with held(folder), resuming(lambda: _where(folder)):
         _claim_workdir(folder, settings)
         began = time.monotonic()
@@ -128,7 +130,7 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
 
     def differing(found):
-        return named_differences(upgraded(found, "its config.json")["config"], record["config"])
+        return named_differences(upgraded(found, str(path))["config"], record["config"])
 
     record |= {"version": version(), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
