@@ -28,7 +28,7 @@ from pot_jax.errors import UserError
 from pot_jax.models.layers import timestep_features
 from pot_jax.parallel.mesh import split_rows
 from pot_jax.weights.model import Model
-from pot_jax.weights.tokenization import tokenize
+from pot_jax.weights.tokenization import prompt_notices, tokenize
 
 
 class Conditions(NamedTuple):
@@ -72,19 +72,24 @@ def text_conditions(
             f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
             "takes no negative prompt; leave it empty"
         )
-    ids = tokenize(model.tokenizer, [*prompts, negative_prompt])
+    texts = [*prompts, negative_prompt]
+    ids, said = tokenize(model.tokenizer, texts), prompt_notices(model.tokenizer, texts)
     states = np.asarray(_encode_text(model.text_encoder, model.params["text_encoder"], ids))
     conditional, negative = states[:-1], states[-1:]
     if width is not None:
         scales = np.full(len(conditional), guidance_scale, np.float32)
         embedding = np.asarray(guidance_embedding(scales, width))
-        return Conditions({"text_states": conditional, "timestep_cond": embedding}, False, ids)
+        return Conditions(
+            {"text_states": conditional, "timestep_cond": embedding}, False, ids, said
+        )
     if not (guided or guidance_scale > 1):
         notice = f"guidance_scale {guidance_scale:g}, being 1 or less, means no guidance"
         notice += ", so the negative prompt has no effect" if negative_prompt else ""
-        return Conditions({"text_states": conditional}, False, ids, (notice,))
+        return Conditions({"text_states": conditional}, False, ids, (*said, notice))
     unconditional = np.repeat(negative, len(conditional), axis=0)
-    return Conditions({"text_states": np.concatenate([unconditional, conditional])}, True, ids)
+    return Conditions(
+        {"text_states": np.concatenate([unconditional, conditional])}, True, ids, said
+    )
 
 
 @partial(jax.jit, static_argnums=0)
