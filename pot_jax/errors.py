@@ -1,4 +1,15 @@
-"""The exception that means "the user can correct this", and how messages quote other texts."""
+"""The exception that means "the user can correct this", and how other libraries' errors become it.
+
+A library's exception becomes one line only at a named edge, inside `with edge(name, place)`. The
+edges are the rows of `EDGES`; what no row names is a defect of ours and stays a traceback.
+"""
+
+import contextlib
+import errno
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 
 class UserError(ValueError):
@@ -10,6 +21,113 @@ class UserError(ValueError):
 
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
+
+# What the system says of a file or disk that a user can mend -> in words. Other OSErrors are
+# defects of ours.
+_MENDABLE = {
+    "EACCES": "no permission to use it",
+    "EBUSY": "the system is using it",
+    "ECONNRESET": "the network disk does not answer",
+    "EDQUOT": "the disk quota is used up",
+    "EEXIST": "a file stands where a folder is needed",
+    "EFBIG": "the file is too large for that disk",
+    "EHOSTDOWN": "the network disk does not answer",
+    "EILSEQ": "that disk allows no such name",
+    "EINVAL": "that disk allows no such name or file",
+    "EIO": "the disk reports an error",
+    "EISDIR": "a folder stands where the file is needed",
+    "ELOOP": "its symbolic links lead in a circle",
+    "EMFILE": "too many files are open",
+    "ENAMETOOLONG": "the name is too long for that disk",
+    "ENFILE": "too many files are open",
+    "ENODEV": "there is no such device",
+    "ENOENT": "it, or a folder on the way to it, is not there",
+    "ENOSPC": "the disk is full",
+    "ENOSYS": "that disk cannot do this",
+    "ENOTCONN": "the network disk does not answer",
+    "ENOTDIR": "a file stands where a folder is needed",
+    "ENOTSUP": "that disk cannot do this",
+    "ENXIO": "there is no such device",
+    "EPERM": "no permission to use it",
+    "EROFS": "the disk is read-only",
+    "ESTALE": "the network disk has lost it",
+    "ETIMEDOUT": "the network disk does not answer",
+    "ETXTBSY": "a running program has that name",
+}
+MENDABLE = {getattr(errno, name): text for name, text in _MENDABLE.items() if hasattr(errno, name)}
+
+
+class Edge(NamedTuple):
+    """What one library, or the disk, says where a user can mend it."""
+
+    says: str  # the line, with {place} and {why}
+    raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
+    within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
+    lines: Mapping[int, str] = {}  # errno -> a line of its own
+
+
+EDGES = {
+    "writing a file": Edge("cannot write {place}: {why}; fix that or choose another location"),
+    "using a folder": Edge("cannot use the folder {place}: {why}; give another"),
+    "writing a movie": Edge("cannot write the movie {place}: {why}", within=("av",)),
+    "reading a record": Edge(
+        "{place} cannot be read: {why}",
+        lines={errno.ENOENT: "no run at {folder}: it has no {name}"},
+    ),
+    "parsing a record": Edge(
+        "{place} is not complete JSON (it may be truncated): {why}", (ValueError, RecursionError)
+    ),
+    "reading arrays": Edge(
+        "{place} cannot be read (it may be truncated): {why}",
+        (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
+        within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
+    ),
+    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
+    "restoring a state": Edge(
+        "{place} is unusable: {why}",
+        (OSError, ValueError, KeyError),
+        within=("orbax", "tensorstore", "jax", "json", "asyncio", "concurrent", "etils"),
+    ),
+}
+
+
+@contextlib.contextmanager
+def edge(name: str, place: object) -> Iterator[None]:
+    """Turns what a library raises in the block into one line, where `EDGES[name]` says so.
+
+    Args:
+      name: a row of `EDGES`.
+      place: the file or folder that the block uses.
+
+    Raises:
+      UserError: the library, or the system, refused what the user gave.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        row = EDGES[name]
+        if not _is_foreign(error, row):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        path = str(place)
+        folder, _, file = path.rpartition("/")
+        facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
+        why = MENDABLE.get(number) or one_line(error)
+        raise UserError(row.lines.get(number, row.says).format(**facts, why=why)) from error
+
+
+def _is_foreign(error: Exception, row: Edge) -> bool:
+    if isinstance(error, row.raises) or getattr(error, "errno", None) in MENDABLE:
+        return True
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    modules = {type(error).__module__, last.tb_frame.f_globals.get("__name__", "")}
+    bare = bool(row.within) and type(error) is Exception  # C++ of a library; none of ours does
+    return bare or bool({module.split(".")[0] for module in modules} & {*row.within})
 
 
 def shown(text: object) -> str:

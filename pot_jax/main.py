@@ -8,6 +8,7 @@ the short flags (--steps), in that order.
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from ml_collections import config_flags
 from pot_jax import config
 from pot_jax.checks import build, defaults, overlay, todays_name
 from pot_jax.errors import UserError, one_line
+from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
 LOADING_FLAGS = {
@@ -96,8 +98,9 @@ def sample(arguments: Sequence[str]) -> None:
         )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.parallel import devices
-    from pot_jax.runs.folder import check_workdir
+    with importing():
+        from pot_jax.parallel import devices
+        from pot_jax.runs.folder import check_workdir
 
     check_workdir(folder)
     devices.set_up(values.devices, values.distributed)
@@ -105,10 +108,11 @@ def sample(arguments: Sequence[str]) -> None:
 
 
 def _sample(settings: config.RunSettings, folder: str) -> None:
-    from pot_jax.pipelines.zoom import prepare, sample_run
-    from pot_jax.runs.folder import sample_folder
-    from pot_jax.runs.progress import ProgressBar
-    from pot_jax.weights.load import load
+    with importing():
+        from pot_jax.pipelines.zoom import prepare, sample_run
+        from pot_jax.runs.folder import sample_folder
+        from pot_jax.runs.progress import ProgressBar
+        from pot_jax.weights.load import load
 
     model = load(
         settings.model,
@@ -153,12 +157,17 @@ def render(arguments: Sequence[str]) -> None:
     )
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.runs.reading import read_zoom
-    from pot_jax.runs.zoom import write_movie
+    with importing():
+        from pot_jax.runs.folder import check_output, remake_movie
+        from pot_jax.runs.reading import read_zoom
+        from pot_jax.runs.zoom import write_movie
 
     output = values.output or os.path.join(folder, "zoom.mp4")
-    zoom = read_zoom(folder)
-    write_movie(zoom.images, zoom.geometry, movie, output)
+    if check_output(output, folder):
+        remake_movie(folder, movie)
+    else:
+        zoom = read_zoom(folder)
+        write_movie(zoom.images, zoom.geometry, movie, output)
     print(f"movie: {output}")
 
 
@@ -169,7 +178,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     _no_positionals("evaluate", _parse("evaluate", values, arguments))
     folder = _required(values, "workdir", "runs/mine")
 
-    from pot_jax.evaluation import run_report
+    with importing():
+        from pot_jax.evaluation import run_report
 
     print(run_report.table(run_report.evaluate(folder)))
 
@@ -182,7 +192,8 @@ def convert(arguments: Sequence[str]) -> None:
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
 
-    from pot_jax.weights.convert import convert as keep
+    with importing():
+        from pot_jax.weights.convert import convert as keep
 
     how = {"dtype": values.dtype, "variant": values.variant, **_loading(values)}
     keep(source, target, **how)
@@ -195,8 +206,9 @@ def export(arguments: Sequence[str]) -> None:
     _define_loading(values)
     source, target = _two_paths("export", _parse("export", values, arguments))
 
-    from pot_jax.weights.export import export as write
-    from pot_jax.weights.load import load
+    with importing():
+        from pot_jax.weights.export import export as write
+        from pot_jax.weights.load import load
 
     write(load(source, **_loading(values)), target)
     print(f"exported: {target}")
@@ -204,7 +216,8 @@ def export(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Trains the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
-    from pot_jax.training.settings import TrainSettings, read
+    with importing():
+        from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
@@ -213,7 +226,8 @@ def train(arguments: Sequence[str]) -> None:
     settings = build(TrainSettings, values.config.to_dict())
     folder = _required(values, "workdir", "runs/training")
 
-    from pot_jax.training import train as training
+    with importing():
+        from pot_jax.training import train as training
 
     # By force: libraries imported by now have installed their own handlers.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -227,7 +241,11 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Runs one command.
+
+    Returns:
+      The exit code: 0; 2 for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if len(argv) >= 2 else 2
@@ -237,15 +255,14 @@ def main(argv: Sequence[str]) -> int:
     if argv[1] not in COMMANDS:
         return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
     try:
-        COMMANDS[argv[1]](argv[2:])
+        with at_once():
+            COMMANDS[argv[1]](argv[2:])
     except _Help as help_text:
         print(help_text)
     except (UserError, flags.Error) as error:
         return _mistake(str(error))
-    except KeyboardInterrupt:
-        resumes = argv[1] in ("sample", "train")
-        how = "; the same command resumes from the last saved state" if resumes else ""
-        return _mistake(f"stopped{how}", code=130)
+    except KeyboardInterrupt as error:
+        return _mistake(str(error) or "stopped", 128 + getattr(error, "number", signal.SIGINT))
     return 0
 
 

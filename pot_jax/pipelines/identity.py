@@ -37,11 +37,8 @@ def model_identity(model: Model) -> dict[str, str]:
     if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
         schedule = dataclasses.replace(schedule, steps_offset=0)
     networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
-    return {
-        "weights": model.digest,
-        "networks": digest(networks),
-        "schedule": digest(schedule.to_json()),
-    }
+    weights = {"weights": model.digest} if model.digest else {}  # not read yet
+    return weights | {"networks": digest(networks), "schedule": digest(schedule.to_json())}
 
 
 def zoom_identity(

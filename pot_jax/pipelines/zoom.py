@@ -8,6 +8,7 @@ N levels; T tokens; h w the latent grid, H = f h, W = f w the pictures' (f the a
 downsampling). B samples (seeds) add a leading axis B to the latents.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents
 from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
+from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom, write_zoom
@@ -184,7 +186,8 @@ def prepare(
     """Checks everything that can be checked before sampling, and assembles the program.
 
     Args:
-      model: whose networks run.
+      model: whose networks run. If its weights have not been read (`open_model`), everything is
+        checked, and the job's arrays are shapes.
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
       upscaler: the model of `settings.upscaler.path`, if that is set.
@@ -270,7 +273,12 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-        weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
+
+        def encode(weights):
+            return program.encode(weights, weights["photograph"][None])[0]
+
+        latent = meshes.replicate(meshes.computed(encode, weights), recipe.mesh)
+        weights["photograph_latents"] = latent
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
     inputs = {
@@ -307,18 +315,33 @@ def sample_run(
       One `Zoom` per sample; None if the folder already holds the complete run.
 
     Raises:
-      UserError: the folder holds another run or cannot be written, or pictures are not finite.
+      UserError: the folder holds another run, or another process holds it, or it cannot be written;
+        or pictures are not finite.
     """
+    watch = {"progress": progress, "callback": callback, "say": say}
+    if workdir is None:
+        return _sample_run(prepared, None, **watch)
+    with claim_run(workdir, prepared.record) as found:
+        if found == "complete":
+            return None
+        if found == "mended":
+            settings = prepared.settings
+            folders = (sample_folder(workdir, settings, b) for b in range(settings.num_samples))
+            return [read_zoom(folder) for folder in folders]
+        return _sample_run(prepared, workdir, **watch)
+
+
+def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, say) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
-    if keeps and claim_run(workdir, prepared.record):
-        return None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
-    saved = SavedStates(workdir, settings.save_every) if keeps else None
-    if keeps:
-        states = meshes.replicate(saved.restore(states), job.mesh)
-    states, timings = run(
-        job, states, progress=progress, save=saved and saved.save, callback=callback
-    )
+    saved, watch = None, {"progress": progress, "callback": callback}
+    with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
+        if keeps:
+            saved = SavedStates(workdir, settings.save_every, stopping)
+            states = meshes.replicate(saved.restore(states), job.mesh)
+        states, timings = run(job, states, save=saved and saved.save, **watch)
+        if keeps:
+            saved.save(states, len(job.plan.timestep), last=True)
     say("decoding and writing" if keeps else "decoding")
     zooms = []
     for index, seed in enumerate(sample_seeds(settings)):

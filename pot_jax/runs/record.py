@@ -90,6 +90,14 @@ class Record:
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
 
+    def missing_from(self, found: Mapping[str, Any], place: str) -> list[str]:
+        """Returns what makes this another run than the record `found` at `place` describes.
+
+        Raises:
+          UserError: `found` is not the record of a run.
+        """
+        return Record.from_json(found, place).differing(self)
+
     def differing(self, wanted: "Record") -> list[str]:
         """Returns what makes `wanted` another run than this one; empty if it is the same run."""
         known = self.identity is not None

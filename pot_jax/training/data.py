@@ -15,6 +15,7 @@ import functools
 import hashlib
 import itertools
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
-from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.claims import claim, held, named_differences
 from pot_jax.training.settings import DataSettings
 from pot_jax.world import Views
 
@@ -90,7 +91,11 @@ def render_views(
     progress(done, settings.pictures)
     # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
     if jobs:
-        with multiprocessing.get_context("spawn").Pool(min(settings.workers, len(jobs))) as pool:
+        workers = min(settings.workers, len(jobs))
+        # Ctrl-C reaches all of them; this process answers for them.
+        quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        spawn = multiprocessing.get_context("spawn")
+        with held(folder, "renders"), spawn.Pool(workers, **quiet) as pool:
             for count in pool.imap_unordered(_render_shard, jobs):
                 done += count
                 progress(done, settings.pictures)

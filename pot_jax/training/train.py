@@ -14,21 +14,16 @@ After a kill at any moment, the same command resumes from the last saved step. O
 announces that the machine will be taken away, the state is saved at once.
 """
 
-import contextlib
 import importlib.metadata
 import logging
 import platform
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from pot_jax import world
 from pot_jax.checks import to_dict
@@ -38,7 +33,9 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.checkpoints import Checkpoints
+from pot_jax.runs.claims import check_free, claim, held, named_differences
+from pot_jax.runs.interrupts import at_saved_states, resuming
 from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.card import write_card
@@ -70,20 +67,21 @@ def train(settings: TrainSettings, workdir: str) -> None:
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
-    _claim_workdir(Path(workdir), settings)
-    with _preemption() as stopping:
-        _train(settings, Path(workdir), mesh, module, stopping)
+    folder = Path(workdir)
+    check_free(folder / "config.json", what="training")
+    with held(folder), resuming(lambda: _where(folder)):
+        _claim_workdir(folder, settings)
+        began = time.monotonic()
+        examples = _examples(settings, folder)
+        scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
+        with at_saved_states() as stopping:
+            _train(phases.Run(settings, folder, mesh, examples, scores, stopping), module)
 
 
-def _train(
-    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, stopping: Callable
-) -> None:
+def _train(run: phases.Run, module: AutoencoderKL) -> None:
+    settings, folder, mesh, examples, scores = run[:5]
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
-    began = time.monotonic()
-    examples = _examples(settings, folder)
-    scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
-    run = phases.Run(settings, folder, mesh, examples, scores, stopping)
 
     some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
     texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
@@ -118,15 +116,13 @@ def _train(
     logging.info("the model is in %s", folder / "model")
 
 
-@contextlib.contextmanager
-def _preemption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether SIGTERM has come since."""
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield received.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _where(folder: Path) -> str:
+    saved = sorted((folder / "checkpoints").glob("*"), key=lambda phase: phase.stat().st_mtime)
+    steps = [(Checkpoints(phase).latest_step(), phase.name) for phase in saved]
+    last = next(((step, name) for step, name in reversed(steps) if step), None)
+    if last is None:
+        return "no state was saved yet; the same command continues with what is in the workdir"
+    return f"the same command resumes from step {last[0]} of {last[1]}"
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:

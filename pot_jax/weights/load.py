@@ -26,7 +26,7 @@ from pot_jax.weights.layouts import hub
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
-from pot_jax.weights.model import Model, check_fit, checked_dtype
+from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import Placement, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
@@ -162,7 +162,10 @@ def _find(path_or_name: str | Path) -> Path:
     if "\0" in name:
         raise UserError(f"no model has the name {shown(name)}")
     path = Path(name).expanduser()
-    if name in SHIPPED and not path.exists():
+    # A folder without any part of a model, such as a run's, does not hide a shipped model.
+    parts = ("model_index.json", *(component.folder for component in COMPONENTS.values()))
+    hidden = path.is_file() or any((path / part).exists() for part in parts)
+    if name in SHIPPED and not hidden:
         return SHIPPED[name]
     if path.is_dir() or path.is_file():
         return path

@@ -4,7 +4,6 @@ import copy
 import importlib.metadata
 import json
 import math
-import signal
 import subprocess
 import sys
 
@@ -138,15 +137,6 @@ def test_a_finished_run_is_left_as_it_is(finished):
         train(build(TrainSettings, tiny()), str(finished))
     again = (finished / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     assert again == weights
-
-
-def test_sigterm_is_noticed_during_training_and_not_after():
-    before = signal.getsignal(signal.SIGTERM)
-    with training._preemption() as stopping:
-        assert not stopping()
-        signal.raise_signal(signal.SIGTERM)
-        assert stopping()
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.loose_promotion("flax and jax promote half precision in norms and attention")
