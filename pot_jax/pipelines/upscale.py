@@ -29,6 +29,7 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.conditions import Conditions, text_conditions
 from pot_jax.pipelines.identity import digest, model_identity
 from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
+from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
@@ -105,6 +106,7 @@ def upscale(
         meshes.device_mesh(devices),
         blend,
     )
+    log(prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
 
