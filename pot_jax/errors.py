@@ -42,7 +42,7 @@ _MENDABLE = {
     "ENFILE": "too many files are open",
     "ENODEV": "there is no such device",
     "ENOENT": "it, or a folder on the way to it, is not there",
-    "ENOSPC": "the disk is full",
+    "ENOSPC": "the disk is full (No space left on device)",
     "ENOSYS": "that disk cannot do this",
     "ENOTCONN": "the network disk does not answer",
     "ENOTDIR": "a file stands where a folder is needed",
@@ -63,7 +63,7 @@ class Edge(NamedTuple):
     says: str  # the line, with {place} and {why}
     raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
     within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
-    lines: Mapping[int, str] = {}  # errno -> a line of its own
+    lines: Mapping[int | str, str] = {}  # errno, or the name of a class -> a line of its own
 
 
 EDGES = {
@@ -82,12 +82,49 @@ EDGES = {
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
         within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
     ),
+    "reading a picture": Edge(
+        "the picture {place} cannot be read (it may be truncated): {why}",
+        (OSError, SyntaxError, ValueError, EOFError),
+        within=("PIL",),
+        lines={
+            errno.ENOENT: "no picture at {place}",
+            errno.EISDIR: "{place} is a folder, not a picture",
+            errno.EACCES: "no permission to read the picture {place}",
+            "UnidentifiedImageError": "{place} is not a picture of a known kind (PNG, JPEG, ...)",
+            "DecompressionBombError": "the picture {place} is too large: {why}",
+            "DecompressionBombWarning": "the picture {place} is too large: {why}",
+        },
+    ),
+    "reading a kept copy": Edge(
+        "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
+        (OSError, ValueError, IndexError, NotImplementedError),
+        within=("tensorstore",),
+    ),
+    # tokenizers raises a bare Exception for most faults in its files.
+    "reading a tokenizer": Edge(
+        "the tokenizer in {place} cannot be read ({why}); get it again",
+        (OSError, ValueError),
+        within=("transformers", "tokenizers", "json"),
+    ),
+    "writing a folder": Edge(
+        "{place} cannot be written: {why}",
+        within=("orbax", "tensorstore"),  # of `keep_arrays`
+    ),
     "saving a state": Edge("cannot save to {place} ({why}); free some space"),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
         (OSError, ValueError, KeyError),
-        within=("orbax", "tensorstore", "jax", "json", "asyncio", "concurrent", "etils"),
+        within=(
+            "orbax",
+            "tensorstore",
+            "jax",
+            "asyncio",
+            "concurrent",
+            "etils",
+            "numpy",
+            "zipfile",
+        ),
     ),
 }
 
@@ -116,7 +153,8 @@ def edge(name: str, place: object) -> Iterator[None]:
         folder, _, file = path.rpartition("/")
         facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
         why = MENDABLE.get(number) or one_line(error)
-        raise UserError(row.lines.get(number, row.says).format(**facts, why=why)) from error
+        line = row.lines.get(number) or row.lines.get(type(error).__name__) or row.says
+        raise UserError(line.format(**facts, why=why)) from error
 
 
 def _is_foreign(error: Exception, row: Edge) -> bool:

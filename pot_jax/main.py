@@ -36,15 +36,15 @@ SHORT_FLAGS = {
     "negative_prompt": "what guidance steers the pictures away from",
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
-    "zoom.zoom_factor": "level i+1 shows a window 1/p as wide as level i",
+    "zoom.zoom_factor": "each level's view is this many times narrower than the one before",
     "sampler.steps": "denoising steps",
     "sampler.solver": ", ".join(config.SOLVERS),
-    "sampler.guidance_scale": "s in u + s (c - u); 1 is no guidance",
+    "sampler.guidance_scale": "scale of classifier-free guidance; 1 is none",
     "sampler.guidance_rescale": "0 to 1: how much of the contrast added by guidance is removed",
     "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
     "sampler.blend": ", ".join(config.BLENDS),
     "photograph.path": "a picture that one level (photograph.level) has to agree with",
-    "upscaler.path": "model folder of an x4 upscaler for the finished zoom",
+    "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
 _HELP = {"-h", "-help", "--help"}
 # Flags of `sample` that may be given several times.
@@ -143,7 +143,10 @@ def render(arguments: Sequence[str]) -> None:
     _define_text(values, "workdir", "folder of a run")
     _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
     flags.DEFINE_float(
-        "seconds_per_level", movie.seconds_per_level, "time per zoom factor", flag_values=values
+        "seconds_per_level",
+        movie.seconds_per_level,
+        "time from one level to the next",
+        flag_values=values,
     )
     flags.DEFINE_integer("fps", movie.fps, "frames per second", flag_values=values)
     flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)

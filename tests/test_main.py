@@ -367,7 +367,7 @@ def test_a_run_of_a_shipped_models_name_is_not_that_model(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cosmos64").mkdir()
     (tmp_path / "cosmos64" / "config.json").write_text('{"format": 2, "config": {}}')
-    assert load._find("cosmos64") == load.EMBEDDED["cosmos64"]
+    assert load._find("cosmos64") == load.SHIPPED["cosmos64"]
     (tmp_path / "cosmos64" / "unet").mkdir()
     assert load._find("cosmos64") == pathlib.Path("cosmos64")
 

@@ -49,7 +49,8 @@ def zoom_path(
       levels: N.
       seconds_per_level: time in which the view becomes p times narrower.
       fps: frames per second.
-      hold: seconds of rest at the start and at each end.
+      hold: seconds of rest before the flight and where it ends; "both" rests at level 0 and at the
+        deepest level, and not again on its return.
       direction: a name in `DIRECTIONS`: "in" from level 0 to level N-1, "out" the reverse, "both"
         in and out again, a loop.
 

@@ -25,7 +25,7 @@ class Watched(NamedTuple):
 
     steps: np.ndarray  # [k], the first is 0
     clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
-    disagreement: np.ndarray  # rms of the change that agreement makes, [k, B]
+    disagreement: np.ndarray  # `zoom.agreement.Agreed`'s, [k, B]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_p
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
-from pot_jax.diffusion.solvers import SOLVERS, Solver
+from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.parallel import mesh as meshes
@@ -30,6 +30,7 @@ from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.interrupts import at_saved_states
@@ -63,6 +64,7 @@ class PreparedZoom:
     weights_digest: str
     upscaler: upscale.PreparedUpscaler | None
     latents: np.ndarray | None  # unit noise to start from, [B, N, h, w, c]
+    notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
 
     @property
     def record(self) -> Record:
@@ -86,7 +88,7 @@ def sample(
     photograph_method: str = "project",
     seed: int = 0,
     latents: Any = None,
-    solver: str | Solver = "ddim",
+    solver: str | Solver = "",
     blend: str | Blend | Callable = "laplacian",
     agreement: Callable | None = None,
     guidance: Guidance | None = None,
@@ -112,8 +114,10 @@ def sample(
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
       seed: the seed of all noise, 0 to 2^32 - 1.
-      latents: unit noise [N, h, w, c], NumPy or JAX, to start from instead of drawn noise.
-      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own.
+      latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
+        default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
+      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own; by default the one
+        that the model's scheduler config names.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
         zoom stack, as in `zoom.blending`.
       agreement: your own function (blend, latent view, pixel view) -> agree, as in
@@ -182,7 +186,8 @@ def prepare(
     """Checks everything that can be checked before sampling, and assembles the program.
 
     Args:
-      model: whose networks run.
+      model: whose networks run. If its weights have not been read (`open_model`), everything is
+        checked, and the job's arrays are shapes.
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
       upscaler: the model of `settings.upscaler.path`, if that is set.
@@ -222,10 +227,17 @@ def prepare(
                     "there is nothing to change; leave it out"
                 )
     grounded = photograph is not None or settings.photograph.path
-    solver = own_parts.solver or SOLVERS[s.solver]
+    name, notices = resolved_solver(model.schedule, s.solver)
+    s = dataclasses.replace(s, solver=name)
+    settings = dataclasses.replace(settings, sampler=s)
+    solver = own_parts.solver or SOLVERS[name]
     plan = solver.plan(model.schedule, s.steps, eta=s.eta)
-    guided = own_parts.guidance is not None or s.guidance_scale != 1
+    guided = own_parts.guidance is not None
     conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale, guided)
+    notices = model.notices + (() if own_parts.solver else notices) + conditions.notices
+    notices += ineffective(
+        settings, guided=conditions.guided, grounded=bool(grounded), own=own_parts._asdict()
+    )
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -250,6 +262,7 @@ def prepare(
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )
+        settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
     weights = {
         "unet": model.params["unet"],
@@ -260,20 +273,24 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-        weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
+
+        def encode(weights):
+            return program.encode(weights, weights["photograph"][None])[0]
+
+        latent = meshes.replicate(meshes.computed(encode, weights), recipe.mesh)
+        weights["photograph_latents"] = latent
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
-    identity = model_identity(model) | zoom_identity(
-        settings,
-        on_latents,
-        prompts=[conditions.token_ids.tolist(), conditions.guided],
-        seeds=sample_seeds(settings),
-        photograph=[digest(pixels), *recipe.photograph] if grounded else None,
-        latents=latents,
-    )
+    inputs = {
+        "prompts": [conditions.token_ids.tolist(), conditions.guided],
+        "seeds": sample_seeds(settings),
+        "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
+        "given latents": latents,
+    }
+    identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
-        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
+        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
     )
 
 
@@ -399,22 +416,15 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     own = model.unet.config.sample_size
     rows, columns = own if isinstance(own, tuple) else (own or 0, own or 0)
     height, width = zoom.height or rows * factor, zoom.width or columns * factor
-    for name, value in (("height", height), ("width", width)):
-        require(value > 0, f"zoom.{name}", f"a size, since {model.name} states none", value)
     grain = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-    for name, value in (("height", height), ("width", width)):
-        if value % grain:
-            raise UserError(f"zoom.{name}: expected a multiple of {grain} pixels, got {value}")
-    if zoom.placement and len(zoom.placement) != levels - 1:
-        raise UserError(
-            f"zoom.placement: expected {levels - 1} pairs, one for each level but the widest,"
-            f" got {len(zoom.placement)}"
-        )
-    if any(v % factor for pair in zoom.placement for v in pair):
-        raise UserError(
-            f"zoom.placement: expected multiples of {factor} pixels, the latents' grid, got"
-            f" {list(zoom.placement)}"
-        )
+    for name, value in (("zoom.height", height), ("zoom.width", width)):
+        require(value > 0, name, f"a size, since {model.name} states none", value)
+        require(value % grain == 0, name, f"a multiple of {grain} pixels", value)
+    pairs, count = zoom.placement, len(zoom.placement)
+    expected = f"{levels - 1} pairs, one for each level but the widest"
+    require(count in (0, levels - 1), "zoom.placement", expected, count)
+    expected = f"multiples of {factor} pixels, the latents' grid"
+    require(not any(v % factor for pair in pairs for v in pair), "zoom.placement", expected, pairs)
     offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
     h, w = height // factor, width // factor
     try:
@@ -425,11 +435,9 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
-    if settings.photograph.level not in range(geometry.levels):
-        raise UserError(
-            f"photograph.level: expected 0 to {geometry.levels - 1}, got"
-            f" {settings.photograph.level}"
-        )
+    level = settings.photograph.level
+    expected = f"0 to {geometry.levels - 1}"
+    require(level < geometry.levels, "photograph.level", expected, level)
     if pixels is None:
         pixels = read_photograph(settings.photograph.path, geometry.height, geometry.width)
     expected = (geometry.height, geometry.width, 3)

@@ -24,9 +24,9 @@ from pot_jax.zoom.geometry import Geometry
 class Zoom:
     """One sampled zoom."""
 
-    images: np.ndarray  # delivered pictures, [N, H, W, 3], float32 in [-1, 1], agreeing
-    # As decoded, before the last blend and render, [N, H, W, 3]; and [N, h, w, c] float32. Both may
-    # be None in a zoom that was read back.
+    images: np.ndarray  # final pictures, not yet rounded, [N, H, W, 3] float32 in [-1, 1]
+    # As decoded, before the last blend and render, [N, H, W, 3]; and the final latents z_0,
+    # [N, h, w, c] float32. Both may be None in a zoom that was read back.
     before_render: np.ndarray | None
     latents: np.ndarray | None
     settings: RunSettings  # with this sample's own seed

@@ -31,7 +31,7 @@ from pot_jax.world import Views
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
 STREAMS = {"views": 1, "shuffle": 2, "dropout": 3, "diffusion": 4, "text_encoder": 5}
-PROBED = 16  # pictures rendered again to check that the shards on disk show today's world
+PROBED = 16  # pictures rendered again to check that the shards on disk show the current world
 
 Picture = Callable[[int, float, int], np.ndarray]
 
