@@ -85,6 +85,7 @@ _SIGMA_REQUESTS = {
 }
 # Keys of another kind of process; with other values it is not a variance-preserving one.
 _REQUIRED_VALUES = {
+    "predict_epsilon": True,  # of diffusers before 0.10; today's key is prediction_type
     "timestep_type": "discrete",
     "use_dynamic_shifting": False,
     "use_flow_sigmas": False,

@@ -33,10 +33,12 @@ def digest(value: Any) -> str:
 def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
     modules = (model.text_encoder, model.unet, model.autoencoder)
+    schedule = model.schedule
+    if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
+        schedule = dataclasses.replace(schedule, steps_offset=0)
     networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
     weights = {"weights": model.digest} if model.digest else {}  # not read yet
-    schedule = digest(model.schedule.to_json())
-    return weights | {"networks": digest(networks), "schedule": schedule}
+    return weights | {"networks": digest(networks), "schedule": digest(schedule.to_json())}
 
 
 def zoom_identity(

@@ -134,7 +134,7 @@ def open_model(
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
-        notices=parts.notices,
+        notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
 
     def read(sharding: Placement = None) -> Model:

@@ -466,3 +466,14 @@ def test_what_a_run_is_lies_in_its_contents_not_its_paths(model, tmp_path, monke
     noise = np.zeros((3, 8, 8, 4), np.float32)
     with pytest.raises(UserError, match=r"other given latents; other photograph"):
         pot_jax.sample(model, PROMPTS, **moved, latents=noise)
+
+
+def test_an_offset_that_no_step_reads_is_not_part_of_what_a_run_is(model):
+    def schedule(spacing, offset):
+        facts = {"timestep_spacing": spacing, "steps_offset": offset}
+        changed = dataclasses.replace(model, schedule=dataclasses.replace(model.schedule, **facts))
+        return identity.model_identity(changed)["schedule"]
+
+    assert schedule("trailing", 0) == schedule("trailing", 1) != schedule("leading", 0)
+    assert schedule("leading", 0) != schedule("leading", 1)
+    assert schedule(None, 0) != schedule(None, 1)
