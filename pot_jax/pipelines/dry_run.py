@@ -56,7 +56,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
     lines = [
         f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
-        f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, latents of {h} x {w}",
+        f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",
         f"steps: {count} of {settings.sampler.solver}, {rows_each} batch rows each",
         f"devices: {job.mesh.size} x {device.device_kind}",
         f"memory: about {memory.gigabytes(peak)} at the peak, {memory.gigabytes(weights)} of them "

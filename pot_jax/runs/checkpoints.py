@@ -1,13 +1,12 @@
 """States on disk: either complete or absent, checked when read. Training and sampling use them.
 
-    <folder>/<step>/arrays.npz   the leaves of the state, in order
-                    facts.json   format, step, what the caller adds, the leaves' names and digests
-                    SHA256SUMS   of both files, as sha256sum writes it
+    <folder>/<step>/state/      the arrays, as Orbax writes them
+                    facts.json  format, step, what the caller adds, and each array's digest
+                    SHA256SUMS  of every file above, as sha256sum writes it
 
 A step is written under a temporary name and renamed, so a kill leaves the step before; the last two
-are kept. A step whose files are not byte for byte what was saved is passed over with a warning, and
-no library sees them. Formats 1 and 2 were Orbax's, whose TensorStore cannot write where a disk
-refuses fsync, and answers a flipped bit with a bare Exception, or not at all.
+are kept. A step whose files are not byte for byte what was saved is passed over with a warning
+before a library sees them: TensorStore answers a flipped bit with a bare Exception, or not at all.
 """
 
 import json
@@ -15,12 +14,13 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import orbax.checkpoint as ocp
 
 from pot_jax.errors import UserError, edge
 from pot_jax.media.files import TEMPORARY, file_digest, flush_to_disk
@@ -28,8 +28,7 @@ from pot_jax.weights.digests import array_digest
 
 KEPT = 2
 FORMAT = 3  # of a saved state; states of format 1 carry no number
-_FILES = ("arrays.npz", "facts.json")
-# format -> (a state of its structure, the function that upgrades it to today's)
+# format -> (a state of its structure, the function that upgrades it)
 Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
@@ -52,17 +51,19 @@ class Checkpoints:
         if step in set(self.steps()) - self._unusable or jax.process_index():
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
-        leaves = {name: np.asarray(array) for name, array in _named(state)}
-        digests = {name: array_digest(array) for name, array in leaves.items()}
+        digests = {name: array_digest(array) for name, array in _named(state)}
         said = {"format": FORMAT, "step": step, "facts": facts, "sha256": digests}
         try:
-            with edge("saving a state", self._folder):
+            # TensorStore cannot write where a disk refuses fsync, and prints a hundred lines where
+            # it is full, so it writes to the machine's own temporary folder.
+            with edge("saving a state", self._folder), tempfile.TemporaryDirectory() as local:
                 place.mkdir(parents=True)
-                with open(place / "arrays.npz", "wb") as file:
-                    np.savez(file, *leaves.values())
+                with ocp.StandardCheckpointer() as writer:
+                    writer.save(Path(local) / "state", state)
+                shutil.copytree(Path(local) / "state", place / "state")
                 (place / "facts.json").write_text(json.dumps(said), encoding="utf-8")
                 (place / "SHA256SUMS").write_text(_sums(place), encoding="utf-8")
-                for path in place.iterdir():
+                for path in _files(place):
                     flush_to_disk(path)
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)  # an unusable one
                 os.replace(place, self._folder / str(step))
@@ -115,50 +116,39 @@ class Checkpoints:
 
 def _read(place: Path, step: int, like: Any, older: Older) -> tuple[Any, dict]:
     """Returns (state, facts); raises what `edge` knows if they are not what was saved."""
-    if (place / "state").is_dir():
-        return _read_orbax(place, like, older)
+    if not (place / "facts.json").is_file():
+        return _read_older(place, like, older)
     if (place / "SHA256SUMS").read_text(encoding="utf-8") != _sums(place):
         raise ValueError("its files are not what was saved")
     said = json.loads((place / "facts.json").read_text(encoding="utf-8"))
     if (said["format"], said["step"]) != (FORMAT, step):
         raise ValueError(f"it is step {said['step']} of format {said['format']}")
-    with np.load(place / "arrays.npz", allow_pickle=False) as kept:
-        arrays = [kept[f"arr_{index}"] for index in range(len(kept.files))]
-    names = [name for name, _ in _named(like)]
-    shapes = [np.shape(x) for _, x in _named(like)]
-    if names != list(said["sha256"]) or shapes != [array.shape for array in arrays]:
-        raise ValueError("it is the state of something else")
-    leaves = [_placed(array, x) for array, (_, x) in zip(arrays, _named(like))]
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    _check(state, said["sha256"])
-    return state, said["facts"]
+    return _restored(place, like, said), said["facts"]
 
 
-def _placed(array: np.ndarray, like: Any) -> Any:
-    array = array.view(like.dtype)  # NumPy keeps bfloat16 as bytes of no type
-    return jax.device_put(array, like.sharding) if isinstance(like, jax.Array) else array
-
-
-def _read_orbax(place: Path, like: Any, older: Older) -> tuple[Any, dict]:
-    import orbax.checkpoint as ocp
-
+def _read_older(place: Path, like: Any, older: Older) -> tuple[Any, dict]:
+    """Reads formats 1 and 2, which Orbax's CheckpointManager wrote."""
     said = json.loads((place / "facts" / "metadata").read_text(encoding="utf-8"))
     form, upgrade = older.get(said.get("format", 1), (like, lambda x: x))
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        state = reader.restore(place / "state", args=ocp.args.StandardRestore(form))
-    _check(state, said["sha256"])
-    return upgrade(state), said["facts"]
+    return upgrade(_restored(place, form, said)), said["facts"]
 
 
-def _check(state: Any, digests: dict[str, str]) -> None:
-    damaged = [name for name, array in _named(state) if array_digest(array) != digests[name]]
-    if damaged:
-        count, first = len(damaged), damaged[0]
-        raise ValueError(f"{count} arrays differ from what was saved; the first is {first}")
+def _restored(place: Path, like: Any, said: Mapping[str, Any]) -> Any:
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(place / "state", like)
+    found = {name: array_digest(array) for name, array in _named(state)}
+    if found != said["sha256"]:
+        raise ValueError(f"{len(found)} arrays are not the {len(said['sha256'])} that were saved")
+    return state
 
 
 def _sums(place: Path) -> str:
-    return "".join(f"{file_digest(place / name)}  {name}\n" for name in _FILES)
+    names = [str(path.relative_to(place)) for path in _files(place)]
+    return "".join(f"{file_digest(place / name)}  {name}\n" for name in names)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
 
 
 def _named(state: Any) -> list[tuple[str, Any]]:

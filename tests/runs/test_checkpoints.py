@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,8 @@ def test_the_last_two_steps_are_kept(tmp_path, state):
 
 def flip_array_bytes(folder):
     """Damages the stored arrays, not their names: the largest file of the step."""
-    victim = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    victim = max(files, key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 0x01
     victim.write_bytes(data)
@@ -73,8 +75,8 @@ def full(*arguments, **keywords):
 def test_a_full_disk_names_the_step_to_go_on_from(tmp_path, state, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "phase")
     checkpoints.save(1, state, {})
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(UserError, match=r"step 2: .* the disk is full.* from step 1") as caught:
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(UserError, match=r"step 2: .*the disk is full.* from step 1") as caught:
         checkpoints.save(2, state, {})
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "phase").iterdir()] == ["1"]

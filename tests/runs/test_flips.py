@@ -121,7 +121,7 @@ def test_a_sound_state_is_taken(tmp_path):
     assert equal(SavedStates(tmp_path, every=5).restore(fresh), after)
 
 
-@pytest.mark.parametrize("name", ["arrays.npz", "facts.json", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["state/_METADATA", "facts.json", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", ["deleted", "truncated", "empty", "a folder"])
 def test_other_damage_is_passed_over_too(tmp_path, name, damage):
     states_ = {"w": jnp.ones(3)}
