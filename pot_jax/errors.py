@@ -22,39 +22,36 @@ class UserError(ValueError):
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
-# What the system says of a file or disk that a user can mend -> in words. Other OSErrors are
-# defects of ours.
+# What can be wrong with a file or disk that a user can mend -> what the system calls it. Other
+# OSErrors are defects of ours.
 _MENDABLE = {
-    "EACCES": "no permission to use it",
-    "EBUSY": "the system is using it",
-    "ECONNRESET": "the network disk does not answer",
-    "EDQUOT": "the disk quota is used up",
-    "EEXIST": "a file stands where a folder is needed",
-    "EFBIG": "the file is too large for that disk",
-    "EHOSTDOWN": "the network disk does not answer",
-    "EILSEQ": "that disk allows no such name",
-    "EINVAL": "that disk allows no such name or file",
-    "EIO": "the disk reports an error",
-    "EISDIR": "a folder stands where the file is needed",
-    "ELOOP": "its symbolic links lead in a circle",
-    "EMFILE": "too many files are open",
-    "ENAMETOOLONG": "the name is too long for that disk",
-    "ENFILE": "too many files are open",
-    "ENODEV": "there is no such device",
-    "ENOENT": "it, or a folder on the way to it, is not there",
-    "ENOSPC": "the disk is full (No space left on device)",
-    "ENOSYS": "that disk cannot do this",
-    "ENOTCONN": "the network disk does not answer",
-    "ENOTDIR": "a file stands where a folder is needed",
-    "ENOTSUP": "that disk cannot do this",
-    "ENXIO": "there is no such device",
-    "EPERM": "no permission to use it",
-    "EROFS": "the disk is read-only",
-    "ESTALE": "the network disk has lost it",
-    "ETIMEDOUT": "the network disk does not answer",
-    "ETXTBSY": "a running program has that name",
+    "a file stands where a folder is needed": "EEXIST ENOTDIR",
+    "a folder stands where the file is needed": "EISDIR",
+    "a running program has that name": "ETXTBSY",
+    "it holds other files meanwhile": "ENOTEMPTY",
+    "it, or a folder on the way to it, is not there": "ENOENT",
+    "its symbolic links lead in a circle": "ELOOP",
+    "no permission to use it": "EACCES EPERM",
+    "that disk allows no such name or file": "EINVAL EILSEQ",
+    "that disk cannot do this": "ENOSYS ENOTSUP",
+    "the disk is full (No space left on device)": "ENOSPC",
+    "the disk is read-only": "EROFS",
+    "the disk quota is used up": "EDQUOT",
+    "the disk reports an error": "EIO",
+    "the file is too large for that disk": "EFBIG",
+    "the name is too long for that disk": "ENAMETOOLONG",
+    "the network disk does not answer": "ECONNRESET EHOSTDOWN ENOTCONN ETIMEDOUT",
+    "the network disk has lost it": "ESTALE",
+    "the system is using it": "EBUSY",
+    "there is no such device": "ENODEV ENXIO",
+    "too many files are open": "EMFILE ENFILE",
 }
-MENDABLE = {getattr(errno, name): text for name, text in _MENDABLE.items() if hasattr(errno, name)}
+MENDABLE = {
+    getattr(errno, name): text
+    for text, names in _MENDABLE.items()
+    for name in names.split()
+    if hasattr(errno, name)
+}
 
 
 class Edge(NamedTuple):

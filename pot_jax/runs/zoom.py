@@ -124,7 +124,8 @@ def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
 
 
 def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, path) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path` (MP4)."""
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path` (MP4 or MOV)."""
+    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,
