@@ -8,14 +8,13 @@ import io
 import logging
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from pot_jax.checks import Path, checked, require
-from pot_jax.errors import UserError, one_line
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes
 from pot_jax.zoom.geometry import Geometry
@@ -97,24 +96,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     Raises:
       UserError: there is no such file, or it is not a complete picture.
     """
-    path = pathlib.Path(path)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        raise UserError(f"no picture at {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a picture") from None
-    except PermissionError:
-        raise UserError(f"no permission to read the picture {path}") from None
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture of a known kind (PNG, JPEG, ...)") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"the picture {path} is too large: {one_line(error)}") from None
-    # Pillow's decoders raise any of these on truncated or corrupted files.
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError) as error:
-        reason = f"(it may be truncated): {one_line(error)}"
-        raise UserError(f"the picture {path} cannot be read {reason}") from None
+    with edge("reading a picture", path), Image.open(path) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def read_images(given: Any, what: str) -> np.ndarray:

@@ -137,6 +137,7 @@ def write_movie(
     report: Report = silent,
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
+    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.formats.kinds import regular_file
 
@@ -89,16 +89,10 @@ def read_tokenizer(
             json_object(path)
     if (folder / "tokenizer_config.json").exists():
         _check_settings(folder / "tokenizer_config.json")
-    try:
-        with _without_marks(folder) as place:
-            tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
+    with edge("reading a tokenizer", folder), _without_marks(folder) as place:
+        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
         ids = tokenizer.get_vocab().values()
         highest = max(ids)
-    # tokenizers raises plain Exception for most faults in its files.
-    except Exception as error:
-        raise UserError(
-            f"the tokenizer in {where} cannot be read ({one_line(error)}); get it again"
-        ) from None
     # Otherwise ids would stand for other words than in training.
     if len(ids) + _SPARE <= vocabulary or highest >= vocabulary:
         raise UserError(
