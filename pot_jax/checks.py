@@ -16,7 +16,6 @@ import math
 import numbers
 import operator
 import os
-import pathlib
 import reprlib
 import types
 import typing
@@ -130,19 +129,10 @@ def _fitted_path(value: Any) -> str:
         raise Unfit("a path", value) from None
     if "\0" in path:
         raise Unfit("a path without a zero byte", value)
+    name = os.fsencode(path)
+    if len(name) > 4000 or max(map(len, name.split(b"/"))) > 255:  # no disk allows longer ones
+        raise Unfit("a shorter path", value)
     return os.path.expanduser(path)
-
-
-def readable(path: str | os.PathLike) -> pathlib.Path:
-    """Returns a path that can be read to its end, or not at all.
-
-    Raises:
-      UserError: it is a device, or a pipe other than the shell's own in /dev: reading may not end.
-    """
-    path = pathlib.Path(path)
-    if path.is_char_device() or path.is_fifo() and path.parts[:2] != ("/", "dev"):
-        raise UserError(f"{shown(path)} is a pipe or a device; give a file")
-    return path
 
 
 def _fitted_tuple(value: Any, kinds: tuple) -> tuple:

@@ -25,6 +25,7 @@ SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
+_MAX_SCALE = 1000  # of guidance; far above it float32 overflows, which only shows after sampling
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
 SEED = Annotated[int, range(2**32)]
@@ -57,7 +58,7 @@ class SamplerSettings(Settings):
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
         self.require("eta", 0 <= self.eta <= 1, "0 to 1")
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
@@ -144,7 +145,7 @@ class UpscalerSettings(Settings):
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("noise_level", self.noise_level >= 0, ">= 0")
         self.require("rows", self.rows >= 1, "at least 1")
 

@@ -6,6 +6,8 @@ edges are the rows of `EDGES`; what no row names is a defect of ours and stays a
 
 import contextlib
 import errno
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,39 +24,36 @@ class UserError(ValueError):
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
-# What the system says of a file or disk that a user can mend -> in words. Other OSErrors are
-# defects of ours.
+# What can be wrong with a file or disk that a user can mend -> what the system calls it. Other
+# OSErrors are defects of ours.
 _MENDABLE = {
-    "EACCES": "no permission to use it",
-    "EBUSY": "the system is using it",
-    "ECONNRESET": "the network disk does not answer",
-    "EDQUOT": "the disk quota is used up",
-    "EEXIST": "a file stands where a folder is needed",
-    "EFBIG": "the file is too large for that disk",
-    "EHOSTDOWN": "the network disk does not answer",
-    "EILSEQ": "that disk allows no such name",
-    "EINVAL": "that disk allows no such name or file",
-    "EIO": "the disk reports an error",
-    "EISDIR": "a folder stands where the file is needed",
-    "ELOOP": "its symbolic links lead in a circle",
-    "EMFILE": "too many files are open",
-    "ENAMETOOLONG": "the name is too long for that disk",
-    "ENFILE": "too many files are open",
-    "ENODEV": "there is no such device",
-    "ENOENT": "it, or a folder on the way to it, is not there",
-    "ENOSPC": "the disk is full",
-    "ENOSYS": "that disk cannot do this",
-    "ENOTCONN": "the network disk does not answer",
-    "ENOTDIR": "a file stands where a folder is needed",
-    "ENOTSUP": "that disk cannot do this",
-    "ENXIO": "there is no such device",
-    "EPERM": "no permission to use it",
-    "EROFS": "the disk is read-only",
-    "ESTALE": "the network disk has lost it",
-    "ETIMEDOUT": "the network disk does not answer",
-    "ETXTBSY": "a running program has that name",
+    "a file stands where a folder is needed": "EEXIST ENOTDIR",
+    "a folder stands where the file is needed": "EISDIR",
+    "a running program has that name": "ETXTBSY",
+    "it holds other files meanwhile": "ENOTEMPTY",
+    "it, or a folder on the way to it, is not there": "ENOENT",
+    "its symbolic links lead in a circle": "ELOOP",
+    "no permission to use it": "EACCES EPERM",
+    "that disk allows no such name or file": "EINVAL EILSEQ",
+    "that disk cannot do this": "ENOSYS ENOTSUP",
+    "the disk is full (No space left on device)": "ENOSPC",
+    "the disk is read-only": "EROFS",
+    "the disk quota is used up": "EDQUOT",
+    "the disk reports an error": "EIO",
+    "the file is too large for that disk": "EFBIG",
+    "the name is too long for that disk": "ENAMETOOLONG",
+    "the network disk does not answer": "ECONNRESET EHOSTDOWN ENOTCONN ETIMEDOUT",
+    "the network disk has lost it": "ESTALE",
+    "the system is using it": "EBUSY",
+    "there is no such device": "ENODEV ENXIO",
+    "too many files are open": "EMFILE ENFILE",
 }
-MENDABLE = {getattr(errno, name): text for name, text in _MENDABLE.items() if hasattr(errno, name)}
+MENDABLE = {
+    getattr(errno, name): text
+    for text, names in _MENDABLE.items()
+    for name in names.split()
+    if hasattr(errno, name)
+}
 
 
 class Edge(NamedTuple):
@@ -64,7 +63,7 @@ class Edge(NamedTuple):
     raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
     within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
     starts: tuple[str, ...] = ()  # how the message begins
-    lines: Mapping[int, str] = {}  # errno -> a line of its own
+    lines: Mapping[int | str, str] = {}  # errno, or the name of a class -> a line of its own
 
 
 EDGES = {
@@ -87,15 +86,6 @@ EDGES = {
     "overriding a setting": Edge("--config.{place}: {why}", within=("ml_collections",)),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
-    "reading a picture": Edge(
-        "the picture {place} cannot be read (it may be truncated): {why}",
-        # Pillow's decoders raise any of these on truncated or corrupted files.
-        (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError),
-        lines={
-            errno.ENOENT: "no picture at {place}",
-            errno.EISDIR: "{place} is a folder, not a picture",
-        },
-    ),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
     "finding devices": Edge(
         "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
@@ -111,12 +101,49 @@ EDGES = {
         (MemoryError,),
         starts=("RESOURCE_EXHAUSTED", "Out of memory"),
     ),
+    "reading a picture": Edge(
+        "the picture {place} cannot be read (it may be truncated): {why}",
+        (OSError, SyntaxError, ValueError, EOFError),
+        within=("PIL",),
+        lines={
+            errno.ENOENT: "no picture at {place}",
+            errno.EISDIR: "{place} is a folder, not a picture",
+            errno.EACCES: "no permission to read the picture {place}",
+            "UnidentifiedImageError": "{place} is not a picture of a known kind (PNG, JPEG, ...)",
+            "DecompressionBombError": "the picture {place} is too large: {why}",
+            "DecompressionBombWarning": "the picture {place} is too large: {why}",
+        },
+    ),
+    "reading a kept copy": Edge(
+        "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
+        (OSError, ValueError, IndexError, NotImplementedError),
+        within=("tensorstore",),
+    ),
+    # tokenizers raises a bare Exception for most faults in its files.
+    "reading a tokenizer": Edge(
+        "the tokenizer in {place} cannot be read ({why}); get it again",
+        (OSError, ValueError),
+        within=("transformers", "tokenizers", "json"),
+    ),
+    "writing a folder": Edge(
+        "{place} cannot be written: {why}",
+        within=("orbax", "tensorstore"),  # of `keep_arrays`
+    ),
     "saving a state": Edge("cannot save to {place} ({why}); free some space"),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
         (OSError, ValueError, KeyError),
-        within=("orbax", "tensorstore", "jax", "json", "asyncio", "concurrent", "etils"),
+        within=(
+            "orbax",
+            "tensorstore",
+            "jax",
+            "asyncio",
+            "concurrent",
+            "etils",
+            "numpy",
+            "zipfile",
+        ),
     ),
 }
 
@@ -133,6 +160,8 @@ def edge(name: str, place: object) -> Iterator[None]:
       UserError: the library, or the system, refused what the user gave.
     """
     try:
+        if name.startswith("reading"):
+            _require_end(place)
         yield
     except UserError:
         raise
@@ -145,7 +174,17 @@ def edge(name: str, place: object) -> Iterator[None]:
         folder, _, file = path.rpartition("/")
         facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
         why = MENDABLE.get(number) or one_line(error)
-        raise UserError(row.lines.get(number, row.says).format(**facts, why=why)) from error
+        line = row.lines.get(number) or row.lines.get(type(error).__name__) or row.says
+        raise UserError(line.format(**facts, why=why)) from error
+
+
+def _require_end(place: object) -> None:
+    """Refuses what may be read without end: devices, and pipes other than the shell's in /dev."""
+    path, mode = str(place), 0
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it says what is wrong
+        mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or (stat.S_ISFIFO(mode) and not path.startswith("/dev/")):
+        raise UserError(f"{shown(path)} is a pipe or a device; give a file")
 
 
 def _is_foreign(error: Exception, row: Edge) -> bool:

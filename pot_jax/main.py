@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import operator
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +25,6 @@ from pot_jax.checks import (
     checked,
     defaults,
     described,
-    readable,
     require,
     todays_name,
     version,
@@ -252,9 +252,11 @@ def export(arguments: Sequence[str]) -> None:
     source, target = _two_paths("export", _parse("export", values, arguments))
 
     with importing():
+        from pot_jax.weights.export import check_vacant
         from pot_jax.weights.export import export as write
         from pot_jax.weights.load import load
 
+    check_vacant(target)  # before the weights are read
     write(load(source, **_loading(values)), target)
     print(f"exported: {target}")
 
@@ -403,7 +405,8 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[st
         path = checked(path if mark else next(rest, ""), Path, "--flagfile")
         require(path not in within, "--flagfile", "no file that names itself", path)
         with edge("reading flags", path):
-            lines = map(str.strip, readable(path).read_text("utf-8").splitlines())
+            text = pathlib.Path(path).read_text("utf-8-sig")
+        lines = map(str.strip, text.splitlines())
         lines = [line for line in lines if line and not line.startswith(("#", "//"))]
         found += _expanded(lines, (*within, path))
     return found

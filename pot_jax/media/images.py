@@ -8,14 +8,13 @@ import io
 import logging
 import math
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from pot_jax.checks import Path, checked, readable, require
-from pot_jax.errors import UserError, edge, one_line, shown
+from pot_jax.checks import Path, checked, require
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes
 from pot_jax.zoom.geometry import Geometry
@@ -97,16 +96,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     Raises:
       UserError: there is no such file, or it is not a complete picture.
     """
-    path = pathlib.Path(path)
-    with edge("reading a picture", path):
-        try:
-            with open(readable(path), "rb") as file, Image.open(file) as image:
-                return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-        except Image.UnidentifiedImageError:
-            known = "a picture of a known kind (PNG, JPEG, ...)"
-            raise UserError(f"{shown(path)} is not {known}") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise UserError(f"the picture {shown(path)} is too large: {one_line(error)}") from None
+    with edge("reading a picture", path), open(path, "rb") as file, Image.open(file) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def read_images(given: Any, what: str) -> np.ndarray:

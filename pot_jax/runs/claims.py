@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import differences, parsed_json, readable
+from pot_jax.checks import differences, parsed_json
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, write_json
 
@@ -111,22 +111,6 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
         )
 
 
-def check_writable(folder: str | os.PathLike) -> None:
-    """Raises UserError unless files can be made in `folder`; leaves everything as it was."""
-    path = Path(folder)
-    with edge("using a folder", path):
-        absent = [place for place in (path, *path.parents) if not place.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / f"{TEMPORARY}{secrets.token_hex(6)}"
-            probe.write_bytes(b"{}")
-            probe.unlink()
-        finally:
-            for made in absent:
-                with contextlib.suppress(OSError):
-                    made.rmdir()
-
-
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the JSON object in a record file.
 
@@ -134,7 +118,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
       UserError: the file is missing, cannot be read, or is not complete.
     """
     with edge("reading a record", path):
-        data = readable(path).read_bytes()
+        data = Path(path).read_bytes()
     with edge("parsing a record", path):
         value = parsed_json(data.decode("utf-8-sig"))
     if not isinstance(value, dict):

@@ -27,15 +27,14 @@ from pot_jax import config
 from pot_jax.checks import to_dict
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR, SamplerState
-from pot_jax.errors import UserError
-from pot_jax.media.files import file_digest, write_json
+from pot_jax.errors import UserError, edge
+from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import (
     check_free,
     check_held,
     check_same,
-    check_writable,
     claim,
     held,
     read_json,
@@ -87,7 +86,8 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
         found = claim(path, record.to_json(), what="run", differing=differing)
         mended = None if found is None else _mend_run(path.parent, record.settings)
         if mended is None and found is not None:  # resumed by this version, on these devices
-            path.with_name("metrics.json").unlink(missing_ok=True)
+            with edge("writing a file", path):
+                path.with_name("metrics.json").unlink(missing_ok=True)
             write_json(path, record.to_json())
         with resuming(lambda: _where(path.parent)):
             yield {None: "unfinished", False: "complete", True: "mended"}[mended]

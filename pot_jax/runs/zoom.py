@@ -81,7 +81,8 @@ def write_zoom(
       whole: the names of files that are there already, and right.
       report: is told of the movie's frames.
     """
-    check_movie(zoom.geometry, zoom.settings.movie)
+    g, movie = zoom.geometry, zoom.settings.movie
+    video.check_movie(g.height, g.width, g.levels, movie)  # before anything is written
     path = pathlib.Path(folder)
     record = dict(record or zoom.record.to_json())
     # "" for those that are being written: after a kill, they do not count as whole.
@@ -96,7 +97,6 @@ def write_zoom(
     for name, picture in zip(file_names(zoom.geometry)[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    movie = zoom.settings.movie
     writers["zoom.mp4"] = lambda to: write_movie(
         zoom.images, zoom.geometry, movie, to, report=report
     )
@@ -129,11 +129,6 @@ def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
         np.savez(temporary, images=zoom.images, **arrays)
 
 
-def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
-    """Raises UserError unless the movie of a zoom can be made."""
-    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
-
-
 def write_movie(
     images: np.ndarray,
     geometry: Geometry,
@@ -143,7 +138,7 @@ def write_movie(
     report: Report = silent,
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
-    check_movie(geometry, movie)
+    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,

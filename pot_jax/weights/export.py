@@ -18,7 +18,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError, shown
+from pot_jax.checks import Path as UserPath
+from pot_jax.checks import checked
+from pot_jax.errors import UserError, edge, shown
+from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES
@@ -55,27 +58,24 @@ def new_folder(target: str | Path) -> Iterator[Path]:
       UserError: `target` exists and is not an empty folder, or writing fails.
     """
     target = check_vacant(target)
+    place = target.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
     try:
-        place = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-        place.mkdir(parents=True)
-        try:
+        with edge("writing a folder", target):
+            place.mkdir(parents=True)
             yield place
             os.replace(place, target)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"{shown(target)} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_vacant(target: str | Path) -> Path:
     """Returns `target` as an absolute path; raises UserError unless it is absent or empty."""
-    target = Path(target).expanduser().absolute()
-    try:
+    target = Path(checked(target, UserPath, "target")).absolute()
+    with edge("writing a folder", target):
         vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
-    except OSError as error:
-        raise UserError(f"{shown(target)} cannot be written: {error.strerror}") from None
     if not vacant:
         raise UserError(f"{shown(target)} exists already; remove it or name another folder")
+    check_writable(target.parent)
     return target
 
 
