@@ -108,7 +108,9 @@ FLAGS = [
     Row(s("--config.allow_pickle=3"), "flag --config.allow_pickle=3: expected true or false"),
     Row(s("--config.seed=-1"), "seed: expected a whole number from 0 to 4294967295, got -1"),
     Row(s("--config.seed="), "flag --config.seed=: expected a whole number"),
-    Row(["sample", "a", "--workdir=w", "--config.model=3,4"], "there is no model folder 3,4 and"),
+    Row(
+        ["sample", "a", "--workdir=w", "--config.variant=\ud800"], "variant: expected text in UTF-8"
+    ),
     Row(s("--config.__class__=3"), "unknown setting '__class__'"),
     Row(s("--config.sampler.get=3"), "unknown setting 'sampler.get'"),
     Row(s("--config.own_parts=[('blend','x')]"), "own_parts[0]: expected a group of settings,"),

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,9 +33,12 @@ def place(tmp_path_factory):
 
 
 def listing(place: Path) -> dict[str, tuple]:
-    """Everything in the folder, and what changes where it is written to."""
-    found = {str(path): path.lstat() for path in place.rglob("*")}
-    return {name: (s.st_mode, s.st_size, s.st_ino, s.st_mtime_ns) for name, s in found.items()}
+    """Everything in the folder, and what changes where a file is written to."""
+    found = {str(path.relative_to(place)): path.lstat() for path in place.rglob("*")}
+    return {
+        name: (s.st_mode,) if stat.S_ISDIR(s.st_mode) else (s.st_ino, s.st_size, s.st_mtime_ns)
+        for name, s in found.items()
+    }
 
 
 @contextlib.contextmanager
@@ -159,7 +163,9 @@ def run_apart(row: Row, place: Path, longest: float = 5.0) -> list[str]:
 
     The time is the processor's: the machine may have other work.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    own = ("TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")  # the suite's, not a user's
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     environment |= {"XDG_CACHE_HOME": str(place.parent / "cache"), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "pot_jax", *row.arguments]
     with prepared(row, place) as before:

@@ -111,8 +111,23 @@ def kills(size: int, folder: Path) -> Outcome:
     return verdict(breaches, size, "killed runs ended in the same bytes")
 
 
+def mistakes(size: int, folder: Path) -> Outcome:
+    """Mistakes of all kinds, each as a process of its own."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import mistakes_place
+    import test_mistakes
+
+    place = folder / "place"
+    place.mkdir()
+    mistakes_place.make_place(place)
+    rows = test_mistakes.drawn(size)
+    breaches = [breach for row in rows for breach in test_mistakes.run_apart(row, place)]
+    return verdict(breaches, size, "mistakes: one line, exit code 2, under 5 s of processor time")
+
+
 ROWS = [
     Row("flips", "none silent, none a traceback", flips, 500, "flips"),
     Row("whole_runs", "the state before, the same bytes", whole_runs, 20, "runs", 120.0),
     Row("kills", "the same bytes", kills, 30, "kills", 120.0),
+    Row("mistakes", "one line, exit code 2, under 5 s each", mistakes, 30, "mistakes"),
 ]
