@@ -26,7 +26,15 @@ from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import denoiser, text_conditions
-from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
+from pot_jax.pipelines.job import (
+    Job,
+    Progress,
+    begin,
+    check_watchers,
+    checked_latents,
+    deliver,
+    run,
+)
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
@@ -88,8 +96,11 @@ def inpaint(
         "sampler.",
     )
     seed = checked(seed, SEED, "seed")
+    negative_prompt = checked(negative_prompt, str, "negative_prompt")
+    check_watchers(progress=progress)
     batched, images, masks = _checked_pictures(model, image, mask)
-    prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
+    one = isinstance(prompt, str) and [checked(prompt, str, "prompt")]
+    prompts = one * len(images) if one else checked_prompts(prompt)
     if len(prompts) != len(images):
         raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
     mesh = meshes.device_mesh(devices)
@@ -112,7 +123,7 @@ def inpaint(
     job = Job(program, plan, weights, mesh, shape)
     given = None
     if latents is not None:
-        given = checked_latents(np.asarray(latents)[None], (1, *shape))
+        given = checked_latents([latents], (1, *shape))
     states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted if batched else painted[0]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import build, require
+from pot_jax.checks import Path, build, checked, require
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -35,7 +35,16 @@ from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
-from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
+from pot_jax.pipelines.job import (
+    Job,
+    Progress,
+    Watched,
+    begin,
+    check_watchers,
+    checked_latents,
+    deliver,
+    run,
+)
 from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
@@ -158,6 +167,8 @@ def sample(
     Raises:
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
+    check_watchers(progress=progress, callback=callback)
+    workdir = None if workdir is None else checked(workdir, Path, "workdir")
     own = OwnParts(
         solver=None if isinstance(solver, str) else solver,
         blend=None if isinstance(blend, str) else blend,
@@ -170,13 +181,12 @@ def sample(
     settings = build(
         RunSettings,
         {
-            "model": model.source,
             "prompts": checked_prompts(prompts),
             "negative_prompt": negative_prompt,
             "seed": seed,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
-            | {"placement": list(placement)},
+            | {"placement": placement},
             "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
         },
     )
@@ -184,7 +194,7 @@ def sample(
         model,
         settings,
         photograph=None if path else photograph,
-        latents=None if latents is None else np.asarray(latents)[None],
+        latents=None if latents is None else [latents],
         own_parts=own,
         devices=devices,
     )
@@ -280,8 +290,6 @@ def prepare(
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
     upscaling = None
     if upscaler is not None:
-        chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
-        settings = dataclasses.replace(settings, upscaler=chosen)
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )
