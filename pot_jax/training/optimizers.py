@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from pot_jax.training.settings import OptimizationSettings
@@ -18,12 +19,12 @@ def make_optimizer(settings: OptimizationSettings) -> optax.GradientTransformati
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
 
 
-def learning_rate(progress: float, settings: OptimizationSettings) -> float:
-    """Returns the rate at `progress`, 0 to 1: a linear warm-up, then half a cosine to zero."""
+def learning_rate(progress: jax.typing.ArrayLike, settings: OptimizationSettings) -> jax.Array:
+    """Returns the rate [] at `progress` [], 0 to 1: a linear warm-up, then half a cosine to 0."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, max(int(settings.warmup * TICKS), 1), TICKS
     )
-    return float(schedule(min(progress, 1.0) * TICKS))
+    return schedule(jnp.minimum(jnp.asarray(progress, jnp.float32), 1.0) * TICKS)
 
 
 def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:

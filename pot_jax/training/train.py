@@ -2,10 +2,12 @@
 
 In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
-folder in diffusers' layout with its card.
+folder in diffusers' layout with its card. Other processes render and describe the views, and all
+programs compile, while what is ready trains.
 
   config.json           the settings, itself a config, and the code; a workdir belongs to one run
   renders/              rendered views, made once
+  descriptions.npz      their captions as token ids, and their labels
   checkpoints/<phase>/  states to resume from
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
@@ -23,11 +25,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from pot_jax import world
@@ -38,18 +41,21 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.claims import claim, named_differences, read_json
 from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
+from pot_jax.training.autoencoder import Codec
 from pot_jax.training.card import write_card
-from pot_jax.training.data import draw_views, render_views
+from pot_jax.training.data import Renders, draw_views, render_views, worker_processes
+from pot_jax.training.descriptions import Table
 from pot_jax.training.loop import check_batch
-from pot_jax.training.settings import FORMAT, TrainSettings, upgraded
+from pot_jax.training.settings import FORMAT, TrainSettings, identity, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
+from pot_jax.world import captions
 
 
 def train(settings: TrainSettings, workdir: str) -> None:
@@ -71,29 +77,41 @@ def train(settings: TrainSettings, workdir: str) -> None:
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
     _claim_workdir(Path(workdir), settings)
-    with _preemption() as stopping:
-        _train(settings, Path(workdir), mesh, module, stopping)
+    processes = worker_processes(settings.data.workers)
+    with _preemption() as stopping, processes as processes:
+        _train(settings, Path(workdir), mesh, module, processes, stopping)
 
 
 def _train(
-    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, stopping: Callable
+    settings: TrainSettings,
+    folder: Path,
+    mesh: Mesh,
+    module: AutoencoderKL,
+    processes: Executor,
+    stopping: Callable[[], bool],
 ) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
-    began = time.monotonic()
-    examples = _examples(settings, folder)
-    scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
-    run = phases.Run(settings, folder, mesh, examples, scores, stopping)
+    scores = _earlier_scores(folder)
+    table = Table(folder / "descriptions.npz", settings, processes)
+    renders = _start_rendering(settings, folder, scores, processes, stopping)
+    run = phases.Run(settings, folder, mesh, renders, scores, stopping)
 
-    some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
-    texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
+    views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
+    texts, chosen = captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2)
+    texts = [texts[number] for number in chosen.ravel()]  # as often as they occur
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     specials = {name: getattr(tokenizer, name) for name in names}
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
-    autoencoder = phases.train_autoencoder(run, module)
-    text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
+    codec = Codec(module, mesh)
+    train_autoencoder = phases.prepare_autoencoder(run, module, codec)
+    described = table.read(tokenizer, stopping)
+    train_text_encoder = phases.prepare_text_encoder(run, networks.text_encoder, described)
+    train_denoiser = phases.prepare_denoiser(run, networks, described, tokenizer, codec)
+    autoencoder = train_autoencoder()
+    text_encoder = train_text_encoder()
 
     def publish(params) -> None:
         params = jax.device_get({**params, "autoencoder": autoencoder})
@@ -110,8 +128,7 @@ def _train(
         )
         _publish(model, folder / "model", settings, scores)
 
-    latents = diffusion.LatentStore(module, autoencoder, examples.pictures[: examples.trained_on])
-    params = phases.train_denoiser(run, latents, networks, text_encoder, tokenizer, publish)
+    params = train_denoiser(autoencoder, text_encoder, publish)
     scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     write_json(folder / "scores.json", scores)
     publish(params)
@@ -133,7 +150,8 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
 
     def differing(found):
-        return named_differences(upgraded(found, "its config.json")["config"], record["config"])
+        there = identity(upgraded(found, "its config.json")["config"])
+        return named_differences(there, identity(record["config"]))
 
     record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
@@ -141,16 +159,25 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
         write_json(path, record)
 
 
-def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
-    views = draw_views(settings.data, settings.seed)
+def _earlier_scores(folder: Path) -> dict[str, Any]:
+    path = folder / "scores.json"
+    return read_json(path) if path.exists() else {"minutes": {}}
+
+
+def _start_rendering(
+    settings: TrainSettings, folder: Path, scores: dict, processes: Executor, stopping: Callable
+) -> Renders:
+    began = time.monotonic()
 
     def progress(done, total):
         if done % 4096 == 0 or done == total:
             logging.info("rendered %d of %d views", done, total)
+        if done == total:
+            scores["minutes"].setdefault("data", (time.monotonic() - began) / 60)
 
-    renders = Path(settings.renders) if settings.renders else folder / "renders"
-    pictures = render_views(renders, settings.data, settings.seed, world.picture, progress)
-    return phases.Examples(pictures, views, settings.data.trained_on)
+    place = Path(settings.renders) if settings.renders else folder / "renders"
+    what = (place, settings.data, settings.seed, world.picture)
+    return render_views(*what, processes, progress, stopping)
 
 
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:

@@ -326,7 +326,7 @@ def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, wor
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["cosmos64", "cosmos64_gpu"])
+@pytest.mark.parametrize("name", ["cosmos64"])
 def test_the_recipes_are_valid_and_their_models_small(name):
     settings = build(TrainSettings, read(name, "train"))
     autoencoder = training._autoencoder_module(settings)
