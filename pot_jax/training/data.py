@@ -18,6 +18,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -55,13 +56,13 @@ def draw_views(settings: DataSettings, seed: int) -> Views:
 def worker_processes(count: int) -> Iterator[Executor]:
     """Yields `count` processes, which give way to this one; what they have not done is dropped."""
     # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
     processes = ProcessPoolExecutor(count, mp_context=context, initializer=_give_way)
     try:
         yield processes
     finally:
         processes.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - set(others):
             process.terminate()
 
 
@@ -261,3 +262,10 @@ def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
 def _give_way() -> None:
     if hasattr(os, "nice"):  # not on Windows
         os.nice(10)
+    # A process whose parent was killed would wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

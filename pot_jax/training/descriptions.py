@@ -7,11 +7,11 @@ Symbols: n views, P phrasings of each, T tokens of a prompt.
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -58,33 +58,35 @@ class Table:
         return made
 
     def _record(self, tokenizer: Any) -> dict[str, Any]:
-        data = self._settings.data
         words = tokenizer.backend_tokenizer.to_str()
+        data = self._settings.data
         return {
             "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],
-            "shape": [data.phrasings, data.trained_on, tokenizer.model_max_length],
-            "deepest": data.deepest,
+            "phrasings": data.phrasings,
+            "views": data.trained_on,
+            "length": tokenizer.model_max_length,
             "seed": self._settings.seed,
         }
 
     def _load(self, record: dict[str, Any]) -> Descriptions:
         try:
-            with np.load(self._path) as file:
-                arrays = dict(file)
+            with open(self._path, "rb") as file:  # NumPy leaves it open where it fails
+                arrays = dict(np.load(file))
             found = json.loads(str(arrays.pop("record")))
-            ids, classes = arrays.pop("ids"), found.pop("classes")
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            described = Descriptions(arrays.pop("ids"), found.pop("classes"), arrays)
+            shape = found["phrasings"], found["views"], found["length"]
+            if described.ids.shape != shape or described.ids.dtype != np.int16:
+                raise ValueError(f"its ids are {described.ids.dtype} {described.ids.shape}")
+        # What NumPy and JSON raise for files that are not what they should be.
+        except (OSError, ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
             reason = one_line(error)
-            raise UserError(f"{self._path} cannot be read ({reason}); delete it") from None
-        different = named_differences(found, record)
-        if ids.dtype != np.int16 or list(ids.shape) != record["shape"]:
-            different.append(f"ids are {ids.dtype} {ids.shape} there")
-        if different:
+            raise UserError(f"{self._path} cannot be read ({reason}): delete it") from None
+        if different := named_differences(found, record):
             raise UserError(
-                f"{self._path} describes other views or in other words ({'; '.join(different)}): "
+                f"{self._path} describes other views, or in other words ({'; '.join(different)}): "
                 "delete it, and it is made again"
             )
-        return Descriptions(ids, classes, arrays)
+        return described
 
 
 def _merged(parts: list[tuple], tokenizer: Any) -> Descriptions:

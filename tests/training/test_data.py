@@ -3,6 +3,8 @@ import functools
 import itertools
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -35,10 +37,19 @@ def flat_in_colour(blue: float, seed: int, scale: float, size: int) -> np.ndarra
     return np.broadcast_to(row, (size, size, 3))
 
 
-def rendered(folder, settings, seed, picture, progress=lambda done, total: None):
-    with worker_processes(2) as processes:
+@pytest.fixture(scope="module", autouse=True)
+def processes():
+    with worker_processes(1) as started:
+        yield started
+
+
+@pytest.fixture
+def rendered(processes):
+    def render(folder, settings, seed, picture, progress=lambda done, total: None):
         renders = render_views(folder, settings, seed, picture, processes, progress)
         return renders.read(0, settings.pictures)
+
+    return render
 
 
 def test_views_cover_the_scales_evenly_with_a_world_each():
@@ -51,7 +62,7 @@ def test_views_cover_the_scales_evenly_with_a_world_each():
     assert not set(views.seeds) & set(draw_views(CONFIG, seed=4).seeds)
 
 
-def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch):
+def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch, rendered):
     monkeypatch.setattr(data, "SHARD", 6)
     pictures = rendered(tmp_path, CONFIG, 0, flat)
     views = draw_views(CONFIG, 0)
@@ -62,7 +73,7 @@ def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch):
     assert pictures.dtype == np.uint8
 
 
-def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch, rendered):
     monkeypatch.setattr(data, "SHARD", 10)
     whole = rendered(tmp_path, CONFIG, 0, flat)
     (tmp_path / "shard_00001.npy").unlink()
@@ -76,13 +87,13 @@ def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch
     assert (tmp_path / "shard_00000.npy").stat().st_mtime_ns == kept
 
 
-def test_a_folder_of_other_renders_is_refused(tmp_path):
+def test_a_folder_of_other_renders_is_refused(tmp_path, rendered):
     rendered(tmp_path, CONFIG, 0, flat)
     with pytest.raises(UserError, match="another set of renders .*seed is 0 there, 1 here"):
         rendered(tmp_path, CONFIG, 1, flat)
 
 
-def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path):
+def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path, rendered):
     whole = rendered(tmp_path, CONFIG, 0, flat)
     record = json.loads((tmp_path / "views.json").read_text())
     record |= {"picture": "pot_jax.training.worlds.world.picture", "first_pictures": "0123"}
@@ -90,7 +101,7 @@ def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path):
     np.testing.assert_array_equal(rendered(tmp_path, CONFIG, 0, flat), whole)
 
 
-def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path):
+def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path, rendered):
     (tmp_path / ".views.0123.json").write_text("{")
     assert len(rendered(tmp_path, CONFIG, 0, flat)) == CONFIG.pictures
     (tmp_path / "views.json").rename(tmp_path / "other.json")
@@ -98,7 +109,7 @@ def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path):
         rendered(tmp_path, CONFIG, 0, flat)
 
 
-def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch):
+def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch, rendered):
     """Captions are made by today's code: they would describe pictures that are not there."""
     rendered(tmp_path, CONFIG, 0, flat)
     repainted = functools.partial(flat_in_colour, 0.25)
@@ -118,7 +129,7 @@ def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeyp
         (b"\x93NUMPY", "cannot be read"),
     ],
 )
-def test_a_shard_that_is_not_what_it_should_be_is_refused(tmp_path, pictures, words):
+def test_a_shard_that_is_not_what_it_should_be_is_refused(tmp_path, pictures, words, rendered):
     rendered(tmp_path, CONFIG, 0, flat)
     shard = tmp_path / "shard_00000.npy"
     shard.write_bytes(pictures) if isinstance(pictures, bytes) else np.save(shard, pictures)
@@ -131,12 +142,11 @@ def test_a_shard_that_is_not_what_it_should_be_is_refused(tmp_path, pictures, wo
 
 
 @pytest.mark.parametrize(("first", "end"), [(0, 20), (3, 5), (5, 6), (4, 13), (19, 20), (7, 7)])
-def test_any_part_of_the_pictures_can_be_read(tmp_path, monkeypatch, first, end):
+def test_any_part_of_the_pictures_can_be_read(tmp_path, monkeypatch, processes, first, end):
     monkeypatch.setattr(data, "SHARD", 6)
-    with worker_processes(1) as processes:
-        renders = render_views(tmp_path, CONFIG, 0, flat, processes)
-        part = renders.read(first, end)
-        np.testing.assert_array_equal(part, renders.read(0, 20)[first:end])
+    renders = render_views(tmp_path, CONFIG, 0, flat, processes)
+    part = renders.read(first, end)
+    np.testing.assert_array_equal(part, renders.read(0, 20)[first:end])
 
 
 def test_a_read_waits_for_its_own_pictures_alone(tmp_path, monkeypatch):
@@ -167,11 +177,23 @@ def test_a_process_that_is_killed_is_one_clear_line():
             wait(job)
 
 
-def test_every_view_is_described_in_order(monkeypatch):
+def test_processes_end_with_a_parent_that_was_killed():
+    code = (
+        "import os, sys; from pot_jax.training.data import worker_processes, wait\n"
+        "if __name__ == '__main__':\n"
+        "    with worker_processes(1) as processes:\n"
+        "        print(wait(processes.submit(os.getpid)), flush=True); os._exit(9)"
+    )
+    # The pipe ends when the last process that can write to it has ended.
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 9
+    assert int(done.stdout) > 0
+
+
+def test_every_view_is_described_in_order(monkeypatch, processes):
     monkeypatch.setattr(data, "SHARD", 6)
     settings = dataclasses.replace(CONFIG, phrasings=3)
-    with worker_processes(1) as processes:
-        parts = [wait(job) for job in describe_views(settings, 0, processes)]
+    parts = [wait(job) for job in describe_views(settings, 0, processes)]
     views = draw_views(settings, 0).take(slice(16))
     expected = [[captions.caption(*view, i) for view in views.pairs()] for i in range(3)]
     found = [[texts[n] for texts, chosen, _ in parts for n in chosen[i]] for i in range(3)]
