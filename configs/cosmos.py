@@ -1,5 +1,5 @@
-"""From a galaxy to a ladybug in twenty levels, each at twice the magnification of the last, with
-the shipped model.
+"""From a galaxy to a ladybug in twenty levels, each magnified twice as much as the one before,
+with the shipped model.
 
     pot-jax sample --config=configs/cosmos.py --workdir=runs/cosmos      (or tools/demo)
 

@@ -5,10 +5,10 @@
 DDPM, 256 steps, zoom factor 2, the plain average of all observations (weight 1), z_T drawn for each
 level alone, the truncated Gaussian kernel, and, with --photograph=picture.png, five Adam steps of
 rate 0.1 towards it at each step; there is no photograph by default. The paper used a cascaded pixel
-model, so levels agree in pixels. Its guidance scale is not stated; 4 is this model's default.
+model, so levels agree in pixels. Its guidance scale is not stated; 4 is pot_jax's default.
 
 Measured with cosmos64 on 2 shared CPU cores: 0.37 s a step, two and a half minutes in all, 0.9 GiB.
-Expected: six levels from a star to an island, whose neighbours agree to 33 to 35 dB before the last
+Expected: six levels from a star to a continent; adjacent ones agree to 33 to 35 dB before the last
 render and to 58 dB or more as delivered. The plain average makes them soft.
 """
 

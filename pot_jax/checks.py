@@ -10,10 +10,12 @@ a mistake is reported, and a render worker starts, at once.
 import contextlib
 import contextvars
 import dataclasses
+import importlib.metadata
 import json
 import math
 import numbers
 import operator
+import os
 import reprlib
 import types
 import typing
@@ -25,6 +27,9 @@ from pot_jax.errors import UserError
 T = TypeVar("T")
 # The path of the settings being built; None: they are built on their own, from Python.
 _path: contextvars.ContextVar[str | None] = contextvars.ContextVar("path", default=None)
+
+# The kind of a setting that is a path, or a name that may be one.
+Path = Annotated[str, "path"]
 
 _WORDS = {
     bool: "true or false",
@@ -45,26 +50,39 @@ class Unfit(Exception):
 
 
 def require(ok: bool, name: str, expected: str, came: Any) -> None:
-    """Raises UserError, with the setting's name, what was expected and what came, unless `ok`."""
+    """Raises UserError unless `ok`: the setting's name, what was expected, what was given."""
     if not ok:
         raise UserError(f"{name}: expected {expected}, got {reprlib.repr(came)}")
+
+
+def checked(value: Any, kind: Any, name: str) -> Any:
+    """Returns `value` as `fitted` does; raises UserError, which names it, if it is unfit."""
+    try:
+        return fitted(value, kind)
+    except Unfit as unfit:
+        require(False, name + unfit.place, unfit.expected, unfit.came)
 
 
 def fitted(value: Any, kind: Any) -> Any:
     """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
-    Kinds: bool, int, float (finite), str, dict, Any, None, dataclasses, Literal, unions, tuples,
-    and Annotated[int, range] or Annotated[float, "above 0"].
+    Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
+    tuples, `Path`, and Annotated[int, range] or Annotated[float, "above 0"]. Numbers may be of any
+    class that says what it is (`operator.index`, `numbers.Real`), and arrays without axes.
 
     Raises:
       Unfit: it is of another type.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
     if origin in (typing.Union, types.UnionType):
         for one in args:
             with contextlib.suppress(Unfit):
                 return fitted(value, one)
         raise Unfit(described(kind), value)
+    if kind == Path:
+        return _fitted_path(value)
     if origin is Annotated:
         base, bound = args
         found = fitted(value, base)
@@ -89,7 +107,29 @@ def fitted(value: Any, kind: Any) -> Any:
         return operator.index(value)
     if plain in (int, float) or not isinstance(value, plain):
         raise Unfit(described(kind), value)
+    if plain is str and not _is_text(value):
+        raise Unfit("text in UTF-8", value)
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Returns whether a string can be written as UTF-8: bytes that are not become surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fitted_path(value: Any) -> str:
+    """Returns a path as the user gave it, with ~ expanded: the one way from a user to a path."""
+    try:
+        path = os.fsdecode(value)
+    except TypeError:
+        raise Unfit("a path", value) from None
+    if "\0" in path:
+        raise Unfit("a path without a zero byte", value)
+    return os.path.expanduser(path)
 
 
 def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
@@ -113,6 +153,8 @@ def described(kind: Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(described(one) for one in args)
+    if kind == Path:
+        return "a path"
     if origin is Annotated:
         base, bound = args
         words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
@@ -129,16 +171,14 @@ class Settings:
     """Base of the frozen dataclasses that a user fills in."""
 
     GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
-    # Names of earlier versions -> today's; the old names still work.
+    # Names of earlier versions -> the current ones; the old names still work.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self):
         kinds = typing.get_type_hints(type(self), include_extras=True)
         for field in dataclasses.fields(self):
-            try:
-                value = fitted(getattr(self, field.name), kinds[field.name])
-            except Unfit as unfit:
-                require(False, self._named(field.name) + unfit.place, unfit.expected, unfit.came)
+            name = self._named(field.name)
+            value = checked(getattr(self, field.name), kinds[field.name], name)
             object.__setattr__(self, field.name, value)
         self._check_ranges()
 
@@ -152,6 +192,14 @@ class Settings:
     def _named(self, name: str) -> str:
         path = _path.get()
         return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
+
+
+def version(package: str = "pot_jax") -> str:
+    """Returns a package's version, or "not installed": a checkout runs without being installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def defaults(cls: type) -> dict[str, Any]:
@@ -174,7 +222,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
-    """Lays `data` over `base`, both plain data of the settings `cls`; old names become today's.
+    """Lays `data` over `base`, both plain data of the settings `cls`; old names become the
+    current ones.
 
     This is the only check of unknown names, for files, flags, records and Python.
 
@@ -238,7 +287,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 
 def todays_name(cls: type, name: str) -> str:
-    """Returns the path of a setting of `cls` with every old name in it replaced by today's."""
+    """Returns the path of a setting of `cls` with every old name in it replaced."""
     head, mark, rest = name.partition(".")
     head = getattr(cls, "OLD_NAMES", {}).get(head, head)
     kind = typing.get_type_hints(cls).get(head)

@@ -11,12 +11,13 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import reprlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Settings
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.checks import Path, Settings, checked
+from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
@@ -24,7 +25,10 @@ SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
+_MAX_SCALE = 1000  # of guidance; far above it float32 overflows, which only shows after sampling
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
+
+SEED = Annotated[int, range(2**32)]
 
 # The shipped configs: a link to `configs/` in a checkout, a folder in a wheel.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -36,12 +40,12 @@ class SamplerSettings(Settings):
 
     GROUP: ClassVar[str] = "sampler"
 
-    solver: Literal[SOLVERS] = "ddim"
+    solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: int = 50
-    guidance_scale: float = 4.0  # s in u + s (c - u); 1 is no guidance
+    guidance_scale: float = 4.0  # s in u + s (c - u); 1 or less is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: float = 0.0
-    eta: float = 0.0  # DDIM's noise: 0 is none, 1 is as much as DDPM's
+    eta: float = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
     # Where blend and render happen; `delivery`: only in the delivered pictures.
     space: Literal[SPACES] = "pixel"
     pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
@@ -54,9 +58,11 @@ class SamplerSettings(Settings):
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
-        self.require("eta", self.eta >= 0, ">= 0")
+        self.require("eta", 0 <= self.eta <= 1, "0 to 1")
+        # Without a name, the model's scheduler config decides, and the solver's plan checks.
+        self.require("eta", self.eta == 0 or self.solver in ("", "ddim"), "0: only ddim takes one")
         self.require("pixel_every", self.pixel_every >= 1, "at least 1")
         self.require("blend_weight", 0 <= self.blend_weight <= 1, "0 to 1")
         self.require("gradient_steps", self.gradient_steps >= 1, ">= 1")
@@ -73,7 +79,7 @@ class ZoomSettings(Settings):
     height: int = 0  # of every picture, in pixels; 0 is the model's own size
     width: int = 0
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
-    # in parent pixels; empty: every level is centred.
+    # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
 
     def _check_ranges(self):
@@ -88,7 +94,7 @@ class PhotographSettings(Settings):
 
     GROUP: ClassVar[str] = "photograph"
 
-    path: str = ""  # empty: no photograph
+    path: Path = ""  # empty: no photograph
     level: int = 0
     method: Literal[PHOTOGRAPH_METHODS] = "project"
 
@@ -102,7 +108,7 @@ class LoraSettings(Settings):
 
     GROUP: ClassVar[str] = "loras"
 
-    path: str = ""
+    path: Path = ""
     strength: float = 1.0
     sha256: str = ""  # of the file: checked if given, and always recorded
 
@@ -117,7 +123,7 @@ class EmbeddingSettings(Settings):
     GROUP: ClassVar[str] = "embeddings"
 
     token: str = ""  # the word for it in prompts; empty: the file's own
-    path: str = ""
+    path: Path = ""
     sha256: str = ""  # as above
 
     def _check_ranges(self):
@@ -130,16 +136,16 @@ class UpscalerSettings(Settings):
 
     GROUP: ClassVar[str] = "upscaler"
 
-    path: str = ""  # the upscaler's model folder; empty: no upscaling
+    path: Path = ""  # the upscaler, as for `model`; empty: no upscaling
     steps: int = 75
     guidance_scale: float = 9.0
-    noise_level: int = 20  # a timestep: how much of the small pictures may be redrawn
-    solver: Literal[SOLVERS] = "ddim"
+    noise_level: int = 20  # a timestep, to the model's max_noise_level: higher redraws more
+    solver: Literal[*SOLVERS, ""] = ""  # as in `sampler`
     rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("noise_level", self.noise_level >= 0, ">= 0")
         self.require("rows", self.rows >= 1, "at least 1")
 
@@ -150,7 +156,7 @@ class MovieSettings(Settings):
 
     GROUP: ClassVar[str] = "movie"
 
-    seconds_per_level: float = 1.5  # the time in which the view becomes p times narrower
+    seconds_per_level: float = 1.5  # in which the view moves from one level to the next
     fps: int = 30
     size: int = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
@@ -179,10 +185,10 @@ class RunSettings(Settings):
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"stacks": "num_samples"}
 
     # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
-    model: str = "cosmos64"
+    model: Path = "cosmos64"
     variant: str = ""  # which copy of its weights ("fp16"); empty: the plain copy, or the only one
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
-    tokenizer: str = ""  # folder of a tokenizer to use instead of the model's own
+    tokenizer: Path = ""  # folder of a tokenizer to use instead of the model's own
     # What the weights predict, if it is not what the model says; an SD 2.x file does not say it.
     prediction_type: Literal[("", *PREDICTION_TYPES)] = ""
     allow_pickle: bool = False  # read a pickled checkpoint (.ckpt); none of its code is run
@@ -190,7 +196,7 @@ class RunSettings(Settings):
     embeddings: tuple[EmbeddingSettings, ...] = ()
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""
-    seed: int = 0
+    seed: SEED = 0
     num_samples: int = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: int = 25  # steps between saved states; 0 never
     decode_rows: int = 8  # pictures decoded at a time on each device
@@ -202,23 +208,26 @@ class RunSettings(Settings):
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
     def _check_ranges(self):
-        self.require("seed", 0 <= self.seed < 2**32, "0 to 4294967295")
+        self.require("num_samples", self.num_samples >= 1, "at least 1")
         most = 2**32 - self.seed  # so that every sample has a seed
-        self.require("num_samples", 1 <= self.num_samples <= most, f"1 to {most}")
+        expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
+        self.require("num_samples", self.num_samples <= most, expected)
         self.require("save_every", self.save_every >= 0, ">= 0")
         self.require("decode_rows", self.decode_rows >= 1, "at least 1")
 
 
-def checked_prompts(prompts: Sequence[str]) -> tuple[str, ...]:
+def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
     """Returns the prompts as a tuple; raises UserError if there are none, or one is empty."""
-    if isinstance(prompts, str):
-        raise UserError("prompts: expected a list of prompts, one per level, got one string")
-    if not len(prompts):
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
+        expected = "a list of prompts, one per level"
+        raise UserError(f"prompts: expected {expected}, got {shown(reprlib.repr(prompts))}")
+    prompts = checked(tuple(prompts), tuple[str, ...], "prompts")
+    if not prompts:
         raise UserError("prompts: expected at least one, got none; give one prompt per zoom level")
     for level, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not prompt.strip():
             raise UserError(f"prompts: the prompt of level {level} is empty; write one")
-    return tuple(prompts)
+    return prompts
 
 
 # Records: what `config.json` in a run's folder holds, by format. ---------------------------------
@@ -242,12 +251,14 @@ _DEFAULTS_1 = json.loads("""{
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Upgrades format 1 (to version 0.1): no defaults, stacks for samples, no digests."""
+    """Upgrades format 1 (up to version 0.1), which has no defaults and no digests."""
     config = {**_DEFAULTS_1, **record["config"]}
     for group, usual in _DEFAULTS_1.items():
         if isinstance(usual, dict) and isinstance(config[group], dict):
             config[group] = {**usual, **config[group]}
     config.setdefault("num_samples", config.pop("stacks"))
+    if not config["upscaler"]["path"]:
+        config["upscaler"]["solver"] = ""  # of no upscaler; today's settings leave it open
     return {**record, "config": config, "identity": None}
 
 
@@ -255,7 +266,7 @@ _UPGRADES: dict[int, Callable[[dict], dict]] = {1: _from_1}  # format -> to the 
 
 
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns a run's record in today's format.
+    """Returns a run's record in the current format.
 
     Args:
       record: what a `config.json` holds.
@@ -295,10 +306,10 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     """
     file = _find(path, CONFIGS / folder)
     if file.suffix == ".json":
-        try:
-            data = json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
+        with edge("reading a config", path):
+            text = file.read_text(encoding="utf-8-sig")
+        with edge("parsing a config", path):
+            data = json.loads(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = record["config"], record.get("identity") or {}
@@ -325,9 +336,10 @@ def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
 
 
 def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
-    file = pathlib.Path(path)
-    if file.is_file():
-        return file
+    file = pathlib.Path(checked(path, Path, "--config"))
+    with edge("reading a config", path):
+        if file.is_file():
+            return file
     if (shipped / f"{path}.py").is_file():
         return shipped / f"{path}.py"
     known = f"(shipped: {', '.join(shipped_names(shipped))})"

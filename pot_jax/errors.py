@@ -1,4 +1,15 @@
-"""The exception that means "the user can correct this", and how messages quote other texts."""
+"""The exception that means "the user can correct this", and how other libraries' errors become it.
+
+A library's exception becomes one line only at a named edge, inside `with edge(name, place)`. The
+edges are the rows of `EDGES`; what no row names is a defect of ours and stays a traceback.
+"""
+
+import contextlib
+import errno
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 
 class UserError(ValueError):
@@ -10,6 +21,168 @@ class UserError(ValueError):
 
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
+
+# What can be wrong with a file or disk that a user can mend -> what the system calls it. Other
+# OSErrors are defects of ours.
+_MENDABLE = {
+    "a file stands where a folder is needed": "EEXIST ENOTDIR",
+    "a folder stands where the file is needed": "EISDIR",
+    "a running program has that name": "ETXTBSY",
+    "it holds other files meanwhile": "ENOTEMPTY",
+    "it, or a folder on the way to it, is not there": "ENOENT",
+    "its symbolic links lead in a circle": "ELOOP",
+    "no permission to use it": "EACCES EPERM",
+    "that disk allows no such name or file": "EINVAL EILSEQ",
+    "that disk cannot do this": "ENOSYS ENOTSUP",
+    "the disk is full (No space left on device)": "ENOSPC",
+    "the disk is read-only": "EROFS",
+    "the disk quota is used up": "EDQUOT",
+    "the disk reports an error": "EIO",
+    "the file is too large for that disk": "EFBIG",
+    "the name is too long for that disk": "ENAMETOOLONG",
+    "the network disk does not answer": "ECONNRESET EHOSTDOWN ENOTCONN ETIMEDOUT",
+    "the network disk has lost it": "ESTALE",
+    "the system is using it": "EBUSY",
+    "there is no such device": "ENODEV ENXIO",
+    "too many files are open": "EMFILE ENFILE",
+}
+MENDABLE = {
+    getattr(errno, name): text
+    for text, names in _MENDABLE.items()
+    for name in names.split()
+    if hasattr(errno, name)
+}
+
+
+class Edge(NamedTuple):
+    """What one library, or the disk, says where a user can mend it."""
+
+    says: str  # the line, with {place} and {why}
+    raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
+    within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
+    starts: tuple[str, ...] = ()  # how the message begins
+    lines: Mapping[int | str, str] = {}  # errno, or the name of a class -> a line of its own
+
+
+EDGES = {
+    "writing a file": Edge("cannot write {place}: {why}; fix that or choose another location"),
+    "using a folder": Edge("cannot use the folder {place}: {why}; give another"),
+    "writing a movie": Edge("cannot write the movie {place}: {why}", within=("av",)),
+    "reading a record": Edge(
+        "{place} cannot be read: {why}",
+        lines={errno.ENOENT: "no run at {folder}: it has no {name}"},
+    ),
+    "parsing a record": Edge(
+        "{place} is not complete JSON (it may be truncated): {why}", (ValueError, RecursionError)
+    ),
+    "reading arrays": Edge(
+        "{place} cannot be read (it may be truncated): {why}",
+        (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
+        within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
+    ),
+    "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
+    "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
+    "reading a model": Edge("the model {place} cannot be read: {why}"),
+    "finding devices": Edge(
+        "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
+    ),
+    "joining a cluster": Edge(
+        "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
+        "Kubernetes): {why}; leave it out on a single host",
+        (RuntimeError, ValueError),
+    ),
+    "computing": Edge(
+        "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
+        "or decode_rows=1",
+        (MemoryError,),
+        starts=("RESOURCE_EXHAUSTED", "Out of memory"),
+    ),
+    "reading a picture": Edge(
+        "the picture {place} cannot be read (it may be truncated): {why}",
+        (OSError, SyntaxError, ValueError, EOFError),
+        within=("PIL",),
+        lines={
+            errno.ENOENT: "no picture at {place}",
+            errno.EISDIR: "{place} is a folder, not a picture",
+            errno.EACCES: "no permission to read the picture {place}",
+            "UnidentifiedImageError": "{place} is not a picture of a known kind (PNG, JPEG, ...)",
+            "DecompressionBombError": "the picture {place} is too large: {why}",
+            "DecompressionBombWarning": "the picture {place} is too large: {why}",
+        },
+    ),
+    "reading a kept copy": Edge(
+        "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
+        (OSError, ValueError, IndexError, NotImplementedError),
+        within=("tensorstore",),
+    ),
+    # tokenizers raises a bare Exception for most faults in its files.
+    "reading a tokenizer": Edge(
+        "the tokenizer in {place} cannot be read ({why}); get it again",
+        (OSError, ValueError),
+        within=("transformers", "tokenizers", "json"),
+    ),
+    "writing a folder": Edge(
+        "{place} cannot be written: {why}",
+        within=("orbax", "tensorstore"),  # of `keep_arrays`
+    ),
+    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
+    "restoring a state": Edge(
+        "{place} is unusable: {why}",
+        (OSError, ValueError, KeyError),
+        within=(
+            "orbax",
+            "tensorstore",
+            "jax",
+            "asyncio",
+            "concurrent",
+            "etils",
+            "numpy",
+            "zipfile",
+        ),
+    ),
+}
+
+
+@contextlib.contextmanager
+def edge(name: str, place: object) -> Iterator[None]:
+    """Turns what a library raises in the block into one line, where `EDGES[name]` says so.
+
+    Args:
+      name: a row of `EDGES`.
+      place: the file or folder that the block uses.
+
+    Raises:
+      UserError: the library, or the system, refused what the user gave.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        row = EDGES[name]
+        if not _is_foreign(error, row):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        path = str(place)
+        folder, _, file = path.rpartition("/")
+        facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
+        why = MENDABLE.get(number) or one_line(error)
+        line = row.lines.get(number) or row.lines.get(type(error).__name__) or row.says
+        raise UserError(line.format(**facts, why=why)) from error
+
+
+def _is_foreign(error: Exception, row: Edge) -> bool:
+    if isinstance(error, row.raises) or getattr(error, "errno", None) in MENDABLE:
+        return True
+    if row.starts and str(error).startswith(row.starts):
+        return True
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    modules = {type(error).__module__, last.tb_frame.f_globals.get("__name__", "")}
+    bare = bool(row.within) and type(error) is Exception  # C++ of a library; none of ours does
+    return bare or bool({module.split(".")[0] for module in modules} & {*row.within})
 
 
 def shown(text: object) -> str:

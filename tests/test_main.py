@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -14,7 +15,9 @@ from tiny_models import tiny_model
 
 from pot_jax import main
 from pot_jax.pipelines import zoom as pipeline
+from pot_jax.runs.interrupts import Stopped
 from pot_jax.runs.reading import read_record
+from pot_jax.weights import load
 from pot_jax.weights.export import export
 
 FLAGS = ["--steps=7", "--space=latent", "--config.save_every=5", "--config.movie.fps=4"]
@@ -247,9 +250,9 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
         ),
         (
             ["sample", "a", "--workdir=w", "--seed=4294967295", "--stacks=2"],
-            "expected 1 to 1, got 2",
+            "at most 1: seeds are below 2^32, and the first is 4294967295, got 2",
         ),
-        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected 1 to"),
+        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected at least 1"),
         (["convert", "a"], "convert takes two paths"),
         (["export", "nowhere", "there"], "no model folder nowhere"),
         (["train"], "--config is missing"),
@@ -280,15 +283,93 @@ def test_help(command, capsys):
     assert "!!python" not in out, "no dump of every setting"
 
 
-@pytest.mark.parametrize(("command", "resumes"), [("sample", True), ("evaluate", False)])
-def test_ctrl_c_says_whether_the_command_resumes(command, resumes, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (Stopped(signal.SIGTERM, "it resumes"), 143, "stopped by SIGTERM; it resumes"),
+        (Stopped(signal.SIGHUP), 129, "stopped by SIGHUP"),
+    ],
+)
+def test_a_stopped_command_has_the_signals_code(raised, code, said, capsys, monkeypatch):
     def stop(arguments):
-        raise KeyboardInterrupt
+        raise raised
 
-    monkeypatch.setitem(main.COMMANDS, command, stop)
-    assert run(command) == 130
-    rest = "; the same command resumes from the last saved state" if resumes else ""
-    assert capsys.readouterr().err == f"pot-jax: stopped{rest}\n"
+    monkeypatch.setitem(main.COMMANDS, "evaluate", (stop, ""))
+    assert run("evaluate") == code
+    assert capsys.readouterr().err == f"pot-jax: {said}\n"
+
+
+@pytest.mark.parametrize("at", [5, 7, None])
+def test_sigterm_saves_a_state_and_says_where_the_run_resumes(
+    at, finished, folder, tmp_path, monkeypatch, capsys
+):
+    """At the end of a chunk of steps, of the last one, and while the pictures are decoded."""
+    run_folder = tmp_path / "run"
+    command = ["sample", "a", "star", f"--model={folder}", *FLAGS, SIZE]
+    command += ["--config.save_every=100", f"--workdir={run_folder}"]
+    real, deliver = pipeline.run, pipeline.deliver
+
+    def ended(job, states, *, progress, **keywords):
+        def watched(done, total):
+            progress(done, total)
+            if done == at:
+                signal.raise_signal(signal.SIGTERM)
+
+        return real(job, states, progress=watched, **keywords)
+
+    def decoding(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return deliver(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "run", ended)
+        if at is None:
+            patch.setattr(pipeline, "deliver", decoding)
+        assert run(*command) == 143
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    resumes = f"resumes from step {at}" if at else "no state was saved yet"
+    assert said.startswith("pot-jax: stopped by SIGTERM; ")
+    assert resumes in said
+    seen = []
+    monkeypatch.setattr(
+        pipeline,
+        "run",
+        lambda job, states, **k: seen.append(int(states.step)) or real(job, states, **k),
+    )
+    assert run(*command) == 0
+    assert seen == [at or 0]
+    for name in ("levels/level_000.png", "levels/level_001.png", "zoom.mp4", "stack.npz"):
+        assert (run_folder / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("RUN/stack.npz", "to end in .mp4 or .mov"),
+        ("RUN/levels/level_000.png", "to end in .mp4 or .mov"),
+        ("z.gif", "to end in .mp4 or .mov"),
+        ("z.webm", "to end in .mp4 or .mov"),
+        ("OTHER/zoom.mp4", "is the movie of another run"),
+    ],
+)
+def test_a_movie_destroys_nothing(output, words, finished, tmp_path, capsys):
+    other = shutil.copytree(finished, tmp_path / "other")
+    run_folder = shutil.copytree(finished, tmp_path / "run")
+    before = tree(tmp_path)
+    output = output.replace("RUN", str(run_folder)).replace("OTHER", str(other))
+    assert run("render", f"--workdir={run_folder}", f"--output={output}") == 2
+    assert words in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_a_run_of_a_shipped_models_name_is_not_that_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cosmos64").mkdir()
+    (tmp_path / "cosmos64" / "config.json").write_text('{"format": 2, "config": {}}')
+    assert load._find("cosmos64") == load.SHIPPED["cosmos64"]
+    (tmp_path / "cosmos64" / "unet").mkdir()
+    assert load._find("cosmos64") == pathlib.Path("cosmos64")
 
 
 def test_a_zoom_from_python_is_saved_whole(tmp_path):

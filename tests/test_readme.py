@@ -26,7 +26,7 @@ from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.weights.export import export
-from pot_jax.weights.load import EMBEDDED
+from pot_jax.weights.load import SHIPPED
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -210,7 +210,7 @@ def test_the_readme_has_both_kinds():
 
 
 def test_the_shipped_model_is_small():
-    size = sum(file.stat().st_size for file in EMBEDDED["cosmos64"].rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in SHIPPED["cosmos64"].rglob("*") if file.is_file())
     assert size < 40e6
 
 

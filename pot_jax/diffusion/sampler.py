@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     """What a callback is given about a step."""
 
     clean: jax.Array  # the clean estimates before agreement, [N, h, w, c]
-    disagreement: jax.Array  # rms of the change that agreement makes, []
+    disagreement: jax.Array  # `zoom.agreement.Agreed`'s, []
 
 
 class Parts(NamedTuple):

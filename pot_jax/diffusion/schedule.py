@@ -85,9 +85,17 @@ _SIGMA_REQUESTS = {
 }
 # Keys of another kind of process; with other values it is not a variance-preserving one.
 _REQUIRED_VALUES = {
+    "predict_epsilon": True,  # of diffusers before 0.10; today's key is prediction_type
     "timestep_type": "discrete",
     "use_dynamic_shifting": False,
     "use_flow_sigmas": False,
+}
+# What else diffusers' classes write: keys of solvers that are not here, or that have an effect only
+# together with one of the keys above.
+_OF_OTHER_SOLVERS = {
+    *("disable_corrector", "flow_shift", "noise_sampler_seed", "predict_x0", "shift_terminal"),
+    *("sigma_max", "sigma_min", "skip_prk_steps", "solver_p", "time_shift_type"),
+    *("tensor_format", "timestep_values"),  # of diffusers before 0.3
 }
 
 
@@ -122,6 +130,10 @@ class ScheduleConfig(Settings):
     final_sigmas_type: Literal[FINAL_SIGMAS_TYPES] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
+    # Which DPM-Solver the file means; other classes use the same keys for their own variants.
+    algorithm_type: str = "dpmsolver++"
+    solver_order: int = 2
+    solver_type: str = "midpoint"
     # DPM-Solver++ starts where log(alpha/sigma) is above it; None: no bound.
     lambda_min_clipped: float | None = None
     # LCM: number of steps it was distilled from; a run uses some of them.
@@ -183,6 +195,12 @@ class ScheduleConfig(Settings):
             del facts["lambda_min_clipped"]
         other = {key: value for key, value in stated.items() if key not in known}
         return cls(**{**CLASS_DEFAULTS.get(name, {}), **facts}, **read, other=other)
+
+    @property
+    def unknown(self) -> list[str]:
+        """The keys of the file that no scheduler of diffusers is known to have."""
+        known = _SIGMA_REQUESTS.keys() | _REQUIRED_VALUES.keys() | _OF_OTHER_SOLVERS
+        return [key for key, value in self.other.items() if key not in known and value is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the `scheduler_config.json` that means the same schedule to diffusers."""

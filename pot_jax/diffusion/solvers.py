@@ -16,8 +16,9 @@ that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is 
 a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ import numpy as np
 
 from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
 from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 
 
 class Plan(NamedTuple):
@@ -171,10 +172,20 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     )
 
 
-def _check_sigmas(name: str, config: ScheduleConfig) -> None:
+def _check_request(
+    name: str, config: ScheduleConfig, supported: Mapping[str, tuple] = MappingProxyType({})
+) -> None:
+    """Raises UserError if the file asks for what solver `name` does not do.
+
+    That is another placement of the sigmas, or a value that is not among those `supported`.
+    """
+    values = {key: getattr(config, key) for key in supported}
+    wrong = [f"{key}={v!r}" for key, v in values.items() if v not in supported[key]]
     if config.sigma_request is not None:
+        wrong.append(config.sigma_request)
+    if wrong:
         raise UserError(
-            f"the scheduler config asks for {config.sigma_request}, which solver {name} does not "
+            f"the scheduler config asks for {', '.join(wrong)}, which solver {name} does not "
             "support; remove it from scheduler_config.json or use ddpm, ddim or euler_ancestral"
         )
 
@@ -201,7 +212,7 @@ def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) ->
 def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
     _refuse_eta("euler", eta)
-    _check_sigmas("euler", config)
+    _check_request("euler", config)
     spacing = config.timestep_spacing or "linspace"
     timesteps = spaced_timesteps(config, steps, spacing, whole=False)
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
@@ -224,10 +235,26 @@ def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0
     return _exploding_plan(timesteps, spacing, ratio, coefficients)
 
 
+# How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
+# the step before: midpoint takes it half a step ahead; heun, exactly for an estimate that is linear
+# in lambda (arXiv 2211.01095, appendix B).
+_EXTRAPOLATIONS = {
+    "midpoint": lambda h: h / 2,
+    "heun": lambda h: h / -np.expm1(-h) - 1,
+}
+# In files of DEIS and UniPC; diffusers, too, takes midpoint for them.
+_EXTRAPOLATIONS |= dict.fromkeys(("logrho", "bh1", "bh2"), _EXTRAPOLATIONS["midpoint"])
+_DPM_SUPPORTED = {
+    "algorithm_type": ("dpmsolver++", "deis"),  # DEIS's own name for its steps; as above
+    "solver_order": (1, 2),
+    "solver_type": tuple(_EXTRAPOLATIONS),
+}
+
+
 def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Returns the plan of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2, midpoint form)."""
+    """Returns the plan of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2)."""
     _refuse_eta("dpmpp_2m", eta)
-    _check_sigmas("dpmpp_2m", config)
+    _check_request("dpmpp_2m", config, _DPM_SUPPORTED)
     timesteps = interval_timesteps(config, steps, config.timestep_spacing or "linspace")
     steps = len(timesteps)
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
@@ -240,13 +267,14 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     sigma = ratio * alpha
     # With lambda = log(alpha / sigma) and h = lambda' - lambda, the exact solution for a clean
     # estimate that is constant in lambda is z' = (sigma' / sigma) z + alpha' (1 - e^-h) x0, where
-    # e^-h = ratio' / ratio. Second order extrapolates the estimate half a step ahead:
-    # x0 + (x0 - x0_before) h / (2 h_before).
+    # e^-h = ratio' / ratio. Second order extrapolates the estimate, in midpoint form half a step
+    # ahead: x0 + (x0 - x0_before) h / (2 h_before).
     gain = alpha[1:] * (1 - ratio[1:] / ratio[:-1])
     with np.errstate(divide="ignore"):
         length = np.log(ratio[:-1]) - np.log(ratio[1:])  # h; infinite for a last step to sigma = 0
     slope = np.zeros(steps)
-    slope[1:] = length[1:] / (2 * length[:-1])
+    if config.solver_order == 2:
+        slope[1:] = _EXTRAPOLATIONS[config.solver_type](length[1:]) / length[:-1]
     first_order_end = (
         config.euler_at_final
         or config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
@@ -312,3 +340,37 @@ SOLVERS: dict[str, Solver] = {
         Solver("lcm", plan_lcm),
     )
 }
+
+# diffusers' scheduler class -> the solver that does the same; `_STAND_IN` for all others.
+CLASS_SOLVERS = {
+    "DDIMScheduler": "ddim",
+    "DDPMScheduler": "ddpm",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral",
+    "EulerDiscreteScheduler": "euler",
+    "LCMScheduler": "lcm",
+}
+_STAND_IN = "ddim"
+
+
+def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[str, ...]]:
+    """Returns the solver that a run uses, a key of `SOLVERS`, and what the user should be told.
+
+    Args:
+      config: the model's schedule.
+      name: the solver asked for; "" means the one that the schedule's file names.
+    """
+    notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, _STAND_IN)
+    if not name and config.class_name not in CLASS_SOLVERS:
+        notices.append(
+            f"the model's scheduler is {shown(config.class_name)}, which is not implemented here; "
+            f"solver {solver} takes its place"
+        )
+    elif config.sigma_request and solver not in ("euler", "dpmpp_2m"):  # which refuse it
+        notices.append(
+            f"solver {solver} does not use {config.sigma_request} of the model's scheduler config"
+        )
+    if config.unknown:
+        keys = ", ".join(map(shown, config.unknown))
+        notices.append(f"the model's scheduler config has keys that are not known here: {keys}")
+    return solver, tuple(notices)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -9,21 +10,12 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
-from pot_jax.errors import UserError
+from pot_jax.errors import edge
 
-# What a user can fix by choosing another location or freeing space. Other OSErrors are defects.
-_CORRECTABLE = {
-    errno.EACCES: "no permission to write there",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EEXIST: "a file stands where a folder is needed",
-    errno.EFBIG: "the file is too large for that disk",
-    errno.EISDIR: "a folder stands where the file is needed",
-    errno.ENAMETOOLONG: "the name is too long for that disk",
-    errno.ENOSPC: "the disk is full",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.EPERM: "no permission to write there",
-    errno.EROFS: "the disk is read-only",
-}
+TEMPORARY = ".pot_jax-"  # how temporary names begin: runs remove what a killed run left
+
+# Shared folders and FUSE refuse fsync; then only a power cut can cost the file.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextlib.contextmanager
@@ -45,18 +37,15 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       UserError: the location cannot be written (full, read-only, not a folder, ...).
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno not in _CORRECTABLE:
-            raise
-        reason = _CORRECTABLE[error.errno]
-        message = f"cannot write {path}: {reason}; fix that or choose another location"
-        raise UserError(message) from error
+        with edge("writing a file", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.parent.exists() and not temporary.exists():
+                raise FileNotFoundError(f"nothing was written for {path}")  # a defect of ours
+            flush_to_disk(temporary)
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -74,7 +63,24 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _flush_to_disk(path: pathlib.Path) -> None:
-    # Without this, a power cut soon after the rename can leave an empty file under the new name.
+def file_digest(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file, in hex; "" if it is absent, empty or cannot be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if os.path.getsize(path) else ""
+    return ""
+
+
+def flush_to_disk(path: str | os.PathLike) -> None:
+    """Waits until a file is on the disk, where the disk can say so.
+
+    Without this, a power cut soon after a rename can leave an empty file under the new name.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise

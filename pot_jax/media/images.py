@@ -5,17 +5,22 @@ Images are float in [-1, 1], pictures are uint8; `media.pixels` converts between
 """
 
 import io
+import logging
 import math
 import os
-import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from pot_jax.errors import UserError, one_line
+from pot_jax.checks import Path, checked, require
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
-from pot_jax.media.pixels import from_bytes, on_byte_scale
+from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes
 from pot_jax.zoom.geometry import Geometry
+
+_PICTURES = str | os.PathLike | Image.Image  # what is one picture, and not an array
+_ONE = _PICTURES | np.ndarray  # what a list of pictures may hold; other lists are arrays
 
 
 def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
@@ -91,31 +96,97 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     Raises:
       UserError: there is no such file, or it is not a complete picture.
     """
-    path = pathlib.Path(path)
+    with edge("reading a picture", path), Image.open(path) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def read_images(given: Any, what: str) -> np.ndarray:
+    """Reads pictures in any form that people have them in.
+
+    Args:
+      given: a path, a Pillow image, or an array of NumPy, JAX or torch, [H, W, 3] or a batch
+        [B, H, W, 3], or a list of these, all of one size: bytes (uint8), or floats in [-1, 1].
+        Bytes may also be grey [H, W], or have an opacity [H, W, 4].
+      what: the argument's name, for messages.
+
+    Returns:
+      [H, W, 3] or [B, H, W, 3] float32 in [-1, 1].
+
+    Raises:
+      UserError: it is no picture, or its values are out of range or NaN.
+    """
+    if isinstance(given, list | tuple) and any(isinstance(one, _ONE) for one in given):
+        pictures = [read_images(one, f"{what}[{i}]") for i, one in enumerate(given)]
+        shapes = sorted({picture.shape for picture in pictures})
+        require(len(shapes) == 1, what, "pictures of one size", shapes)
+        return np.stack(pictures)
+    values = _values(given, what)
+    if values.dtype == np.uint8 and (values.ndim == 2 or values.shape[2:] in ((1,), (4,))):
+        one = values[..., 0] if values.shape[2:] == (1,) else values
+        values = np.asarray(_to_rgb(Image.fromarray(one)))
+    if values.ndim not in (3, 4) or values.shape[-1] != 3 or not values.size:
+        raise UserError(f"{what}: expected [H, W, 3] or [B, H, W, 3], got {values.shape}")
+    if values.dtype == np.uint8:
+        return from_bytes(values)
+    _require_floats(values, what, -1, "bytes (uint8) or floats in [-1, 1]")
+    return np.asarray(values, np.float32)
+
+
+def read_mask(given: Any) -> np.ndarray:
+    """Reads masks: a path, a Pillow image, or an array, [H, W] or a batch [B, H, W].
+
+    Values are booleans, 0 and 1, bytes (0 to 255) or floats in [0, 1]; one half or more is true.
+
+    Returns:
+      [H, W] or [B, H, W] bool.
+
+    Raises:
+      UserError: it is no picture, or its values are out of range or NaN.
+    """
+    values = _values(given, "mask")
+    if isinstance(given, _PICTURES):
+        values = np.asarray(Image.fromarray(values).convert("L"))
+    if values.ndim not in (2, 3) or not values.size:
+        raise UserError(f"mask: expected [H, W] or [B, H, W], got {values.shape}")
+    if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= 255:
+        return values >= (128 if values.max() > 1 else 1)
+    if values.dtype == bool:
+        return values
+    _require_floats(values, "mask", 0, "booleans, bytes (0 to 255) or floats in [0, 1]")
+    return values >= 0.5
+
+
+def _values(given: Any, what: str) -> np.ndarray:
+    """Returns an array of pictures; a file or a Pillow image as [H, W, 3] uint8."""
+    if isinstance(given, str | os.PathLike):
+        return read_picture(checked(given, Path, what))
+    if isinstance(given, Image.Image):
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(given)))
     try:
-        with Image.open(path) as image:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        raise UserError(f"no picture at {path}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a picture") from None
-    except PermissionError:
-        raise UserError(f"no permission to read the picture {path}") from None
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture of a known kind (PNG, JPEG, ...)") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"the picture {path} is too large: {one_line(error)}") from None
-    # Pillow's decoders raise any of these on truncated or corrupted files.
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError) as error:
-        reason = f"(it may be truncated): {one_line(error)}"
-        raise UserError(f"the picture {path} cannot be read {reason}") from None
+        values = np.asarray(given)
+        known = values.dtype.kind in "buif" or values.dtype.name == "bfloat16"
+    except (TypeError, ValueError):  # ragged lists, objects that are no array
+        known = False
+    require(known, what, "a path, a Pillow image or an array", given)
+    return values if values.dtype.kind in "bui" else values.astype(np.float32)
 
 
-def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndarray:
+def _require_floats(values: np.ndarray, what: str, lowest: int, expected: str) -> None:
+    low, high = np.min(values), np.max(values)  # NaN if a value is
+    fits = values.dtype.kind == "f" and low >= lowest and high <= 1
+    if not fits:
+        raise UserError(f"{what}: expected {expected}, got {values.dtype} from {low:g} to {high:g}")
+    if low >= 0 > lowest:
+        logging.warning(
+            "%s: floats from %s to %s; -1 is black here, and 0 is grey", what, low, high
+        )
+
+
+def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
     """Reads a photograph at a given size: the largest centred crop of that shape, resized.
 
     Args:
-      path: a picture of any kind that Pillow reads.
+      given: as for `read_images`, one picture; floats must have the size already.
       height: of the result, in pixels.
       width: of the result, in pixels.
 
@@ -123,9 +194,17 @@ def read_photograph(path: str | os.PathLike, height: int, width: int) -> np.ndar
       [height, width, 3] float32 in [-1, 1].
 
     Raises:
-      UserError: there is no such file, or it is not a complete picture.
+      UserError: there is no such file, it is not a complete picture, or does not fit.
     """
-    image = Image.fromarray(read_picture(path))
+    values = read_images(given, "photograph")
+    expected = (height, width, 3)
+    if values.shape == expected:
+        return values
+    if values.ndim != 3 or not (
+        isinstance(given, _PICTURES) or _values(given, "").dtype == "uint8"
+    ):
+        raise UserError(f"photograph: expected pixels of {expected}, got {values.shape}")
+    image = Image.fromarray(to_bytes(values))
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     box = (left, top, left + width * scale, top + height * scale)

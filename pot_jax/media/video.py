@@ -18,7 +18,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
-from pot_jax.errors import UserError
+from pot_jax.config import MovieSettings
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
 from pot_jax.zoom.geometry import Geometry
@@ -29,6 +30,10 @@ _EDGE = 0.1
 
 # The bytes that x264 writes depend on its thread count; a file must not depend on the machine.
 _THREADS = 2
+
+FORMATS = {".mp4": "mp4", ".mov": "mov"}  # a movie's ending -> what it is
+_LARGEST = 16384  # pixels of a side, x264's limit
+_LONGEST = 1_000_000  # frames: nine hours at 30 a second
 
 _BT709 = 1  # both as primaries and as transfer curve (ITU-T H.273, tables 2 and 3)
 
@@ -44,7 +49,8 @@ def zoom_path(
       levels: N.
       seconds_per_level: time in which the view becomes p times narrower.
       fps: frames per second.
-      hold: seconds of rest at the start and at each end.
+      hold: seconds of rest before the flight and where it ends; "both" rests at level 0 and at the
+        deepest level, and not again on its return.
       direction: a name in `DIRECTIONS`: "in" from level 0 to level N-1, "out" the reverse, "both"
         in and out again, a loop.
 
@@ -133,33 +139,76 @@ def frame_shape(geometry: Geometry, size: int | None = None) -> tuple[int, int]:
     Raises:
       UserError: the size is below 1.
     """
-    sides = geometry.height, geometry.width
+    return _even_sides(geometry.height, geometry.width, size)
+
+
+def _even_sides(height: int, width: int, size: int | None) -> tuple[int, int]:
+    sides = height, width
     if size is not None and not size >= 1:
         raise UserError(f"expected a frame of at least 1 pixel, got size {size}")
     scale = 1 if size is None else size / min(sides)
     return tuple(max(2, 2 * math.floor(side * scale / 2 + 0.5)) for side in sides)
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Writes frames as MP4 (H.264, yuv420p, BT.709), atomically; equal frames give equal bytes.
+def check_movie(height: int, width: int, levels: int, movie: MovieSettings) -> None:
+    """Raises UserError unless the encoder can make the movie of a zoom; quick, and without files.
 
     Args:
-      path: the file.
+      height: of the pictures, in pixels.
+      width: likewise.
+      levels: N.
+      movie: the movie's settings.
+    """
+    frame = _even_sides(height, width, movie.size)
+    if max(frame) > _LARGEST:
+        raise UserError(
+            f"movie.size: a movie of pictures of {height} x {width} pixels would be {frame[0]} x "
+            f"{frame[1]}, and its encoder takes up to {_LARGEST}; give a smaller size"
+        )
+    seconds = (levels - 1) * movie.seconds_per_level * (2 if movie.direction == "both" else 1)
+    if seconds * movie.fps > _LONGEST:
+        raise UserError(
+            f"movie.seconds_per_level: expected a movie of up to {_LONGEST} frames, got "
+            f"{seconds:.3g} seconds at {movie.fps} frames a second"
+        )
+
+
+def movie_format(path: str | os.PathLike) -> str:
+    """Returns what a movie of this name is; raises UserError if its ending is none of `FORMATS`."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in FORMATS:
+        raise UserError(
+            f"expected the name of a movie to end in {' or '.join(FORMATS)}, got {shown(path)}"
+        )
+    return FORMATS[ending]
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Writes frames as H.264 (yuv420p, BT.709), atomically; equal frames give equal bytes.
+
+    Args:
+      path: the file; its ending is one of `FORMATS`.
       frames: [h, w, 3] uint8, all of one shape; an odd side is padded with its last pixels.
       fps: frames per second.
 
     Raises:
-      UserError: there are no frames, one has another shape, or `path` cannot be written.
+      UserError: there are no frames, one is too large or of another shape, or `path` cannot be
+        written.
     """
+    kind = movie_format(path)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise UserError("a movie needs at least one frame, got none")
+    if max(first.shape[:2]) > _LARGEST:
+        raise UserError(f"expected frames of up to {_LARGEST} pixels a side, got {first.shape[:2]}")
     # Faststart puts the index first, so that browsers play while they load.
     options = {"movflags": "+faststart"}
     with (
         write_atomically(path) as temporary,
-        av.open(str(temporary), "w", format="mp4", container_options=options) as container,
+        edge("writing a movie", path),
+        # "file:", because FFmpeg takes what is before a colon for a protocol.
+        av.open(f"file:{temporary}", "w", format=kind, container_options=options) as container,
     ):
         stream = _h264_stream(container, first.shape, fps)
         for index, frame in enumerate(itertools.chain([first], frames)):

@@ -26,8 +26,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree, mesh: Mesh):
-    """Returns `tree` with a copy of every array on every device of `mesh`."""
-    return jax.device_put(tree, replicated(mesh))
+    """Returns `tree` with a copy of every array, or shape, on every device of `mesh`."""
+    whole = replicated(mesh)
+
+    def place(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+        return jax.device_put(leaf, whole)
+
+    return jax.tree.map(place, tree)
+
+
+def computed(function: Callable, *arguments):
+    """Returns function(*arguments), or only its shape if an argument is a `ShapeDtypeStruct`.
+
+    So everything about a run can be checked before its model's weights are read.
+    """
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arguments)):
+        return jax.eval_shape(function, *arguments)
+    return function(*arguments)
 
 
 def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) -> Callable:

@@ -26,17 +26,18 @@ from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError
 from pot_jax.models.layers import timestep_features
-from pot_jax.parallel.mesh import split_rows
+from pot_jax.parallel.mesh import computed, split_rows
 from pot_jax.weights.model import Model
-from pot_jax.weights.tokenization import tokenize
+from pot_jax.weights.tokenization import prompt_notices, tokenize
 
 
 class Conditions(NamedTuple):
     """The conditions of N levels or pictures."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, jax.Array | np.ndarray]
     guided: bool  # whether they have an unconditional half
     token_ids: np.ndarray  # [N + 1, T] int32, the negative prompt's last
+    notices: tuple[str, ...] = ()  # what the user should be told, in one line each
 
     def joined(self, name: str, rows: np.ndarray) -> "Conditions":
         """Returns the conditions plus one named `name`, rows [N, ...], repeated for both halves."""
@@ -49,16 +50,18 @@ def text_conditions(
     prompts: Sequence[str],
     negative_prompt: str,
     guidance_scale: float,
-    guided: bool,
+    guided: bool = False,
 ) -> Conditions:
     """Returns the conditions common to all models: prompts and guidance scale.
 
     Args:
-      model: whose text encoder reads the prompts.
+      model: whose text encoder reads the prompts. If its weights have not been read, the text
+        states are a shape only.
       prompts: N strings.
       negative_prompt: what guidance steers the pictures away from.
-      guidance_scale: s in u + s (c - u).
-      guided: whether there is an unconditional half, if the network has no guidance built in.
+      guidance_scale: s in u + s (c - u). As in diffusers, 1 or less means no guidance, and there
+        is no unconditional half; a network that has guidance built in takes any scale.
+      guided: whether a guidance of the caller's own needs that half, whatever the scale.
 
     Raises:
       UserError: a prompt is too long, or a network with guidance built in, which was distilled
@@ -70,22 +73,28 @@ def text_conditions(
             f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
             "takes no negative prompt; leave it empty"
         )
-    ids = tokenize(model.tokenizer, [*prompts, negative_prompt])
-    states = np.asarray(_encode_text(model.text_encoder, model.params["text_encoder"], ids))
-    conditional, negative = states[:-1], states[-1:]
+    texts = [*prompts, negative_prompt]
+    ids, notices = tokenize(model.tokenizer, texts), prompt_notices(model.tokenizer, texts)
+    guided = width is None and (guided or guidance_scale > 1)
+    encode = partial(_text_states, model.text_encoder, guided)
+    arrays = {"text_states": computed(encode, model.params["text_encoder"], ids)}
     if width is not None:
-        scales = np.full(len(conditional), guidance_scale, np.float32)
-        embedding = np.asarray(guidance_embedding(scales, width))
-        return Conditions({"text_states": conditional, "timestep_cond": embedding}, False, ids)
+        scales = np.full(len(prompts), guidance_scale, np.float32)
+        arrays["timestep_cond"] = np.asarray(guidance_embedding(scales, width))
+    elif not guided:
+        notice = f"guidance_scale {guidance_scale:g}, being 1 or less, means no guidance"
+        notice += ", so the negative prompt has no effect" if negative_prompt else ""
+        notices += (notice,)
+    return Conditions(arrays, guided, ids, notices)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _text_states(text_encoder, guided, params, ids):
+    states = text_encoder.apply({"params": params}, ids).astype(jnp.float32)
+    conditional = states[:-1]
     if not guided:
-        return Conditions({"text_states": conditional}, False, ids)
-    unconditional = np.repeat(negative, len(conditional), axis=0)
-    return Conditions({"text_states": np.concatenate([unconditional, conditional])}, True, ids)
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode_text(text_encoder, params, ids):
-    return text_encoder.apply({"params": params}, ids).astype(jnp.float32)
+        return conditional
+    return jnp.concatenate([jnp.broadcast_to(states[-1:], conditional.shape), conditional])
 
 
 @partial(jax.jit, static_argnums=1)

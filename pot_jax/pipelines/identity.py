@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,43 +33,29 @@ def digest(value: Any) -> str:
 def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
     modules = (model.text_encoder, model.unet, model.autoencoder)
+    schedule = model.schedule
+    if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
+        schedule = dataclasses.replace(schedule, steps_offset=0)
     networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
-    return {
-        "weights": model.digest,
-        "networks": digest(networks),
-        "schedule": digest(model.schedule.to_json()),
-    }
+    weights = {"weights": model.digest} if model.digest else {}  # not read yet
+    return weights | {"networks": digest(networks), "schedule": digest(schedule.to_json())}
 
 
 def zoom_identity(
-    settings: RunSettings,
-    geometry: Geometry,
-    *,
-    prompts: Any,
-    seeds: list[int],
-    photograph: Any = None,
-    latents: np.ndarray | None = None,
+    settings: RunSettings, geometry: Geometry, inputs: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Returns the digests of what a zoom's settings and inputs decide, besides its model.
+    """Returns the digests of a zoom's settings, its geometry, and its other inputs that are given.
 
-    Args:
-      settings: the run's.
-      geometry: of the latents.
-      prompts: plain data: what the text encoder is given.
-      seeds: of the samples.
-      photograph: plain data: its pixels' digest, its level and the method; None without one.
-      latents: the noise given to start from, if any.
+    Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
     """
-    identity = {
-        "prompts": digest(prompts),
-        "geometry": digest(geometry.to_json()),
-        "sampler": digest(dataclasses.asdict(settings.sampler)),
-        "own parts": digest([dataclasses.asdict(own) for own in settings.own_parts]),
-        "seeds": digest(seeds),
-        "generator": digest([GENERATOR, bool(jax.config.jax_threefry_partitionable)]),
+    decides = {
+        "geometry": geometry.to_json(),
+        "sampler": dataclasses.asdict(settings.sampler),
+        "own parts": [dataclasses.asdict(own) for own in settings.own_parts],
+        "generator": [GENERATOR, bool(jax.config.jax_threefry_partitionable)],
+        **inputs,
     }
-    given = {"photograph": photograph, "given latents": latents}
-    return identity | {name: digest(what) for name, what in given.items() if what is not None}
+    return {name: digest(what) for name, what in decides.items() if what is not None}
 
 
 def own_part(part: str, value: Any) -> OwnPartSettings:

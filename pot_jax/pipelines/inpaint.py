@@ -15,16 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.checks import build, require
-from pot_jax.config import SamplerSettings, checked_prompts
+from pot_jax.checks import build, checked
+from pot_jax.config import SEED, SamplerSettings, checked_prompts
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE
 from pot_jax.diffusion.sampler import Parts, keys_of
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.errors import UserError
+from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import denoiser, text_conditions
 from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
@@ -34,16 +37,17 @@ from pot_jax.zoom.agreement import leave_alone
 _DECODE_ROWS = 8  # pictures decoded at a time on each device
 
 
+@fixed_settings()
 def inpaint(
     model: Model,
     prompt: str | Sequence[str],
-    image: np.ndarray,
-    mask: np.ndarray,
+    image: Any,
+    mask: Any,
     *,
     negative_prompt: str = "",
     steps: int = 50,
     guidance_scale: float = 7.5,
-    solver: str = "ddim",
+    solver: str = "",
     eta: float = 0.0,
     seed: int = 0,
     latents: np.ndarray | None = None,
@@ -55,12 +59,15 @@ def inpaint(
     Args:
       model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline.
       prompt: what to paint; one for all pictures, or one for each.
-      image: [H, W, 3] or [B, H, W, 3] in [-1, 1]; H and W multiples of the autoencoder's factor.
-      mask: [H, W] or [B, H, W]; values of 0.5 or more mark what to paint.
+      image: one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
+        image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]. H and W are
+        multiples of the autoencoder's factor.
+      mask: [H, W] or [B, H, W], as `media.images.read_mask` takes it: true, or one half or more,
+        marks what to paint.
       negative_prompt: what guidance steers the pictures away from.
       steps: denoising steps.
-      guidance_scale: s in u + s (c - u); 1 is no guidance.
-      solver: a name in `SOLVERS`.
+      guidance_scale: s in u + s (c - u); 1 or less is no guidance.
+      solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
       eta: DDIM's noise, 0 to 1.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: unit noise [B, h, w, c] to start from instead of drawn noise.
@@ -68,8 +75,8 @@ def inpaint(
       progress: called with (steps done, total steps), first with 0 before compilation.
 
     Returns:
-      Pictures of the shape of `image`, in [-1, 1]. Outside the mask, pixels have passed through the
-      autoencoder; copy them from `image` if they must be exact.
+      Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have
+      passed through the autoencoder; copy them from `image` if they must be exact.
 
     Raises:
       UserError: something does not fit; one line says what. It is a `ValueError`.
@@ -80,15 +87,16 @@ def inpaint(
         {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta},
         "sampler.",
     )
-    require(0 <= seed < 2**32, "seed", "0 to 4294967295", seed)
-    images, masks = _checked_pictures(model, image, mask)
+    seed = checked(seed, SEED, "seed")
+    batched, images, masks = _checked_pictures(model, image, mask)
     prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
     if len(prompts) != len(images):
         raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
     mesh = meshes.device_mesh(devices)
+    solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
-    scale = settings.guidance_scale
-    conditions = text_conditions(model, prompts, negative_prompt, scale, guided=scale != 1)
+    conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
+    log((*model.notices, *notices, *conditions.notices))
     networks = model.unet, model.autoencoder, model.schedule
     program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
@@ -107,7 +115,7 @@ def inpaint(
         given = checked_latents(np.asarray(latents)[None], (1, *shape))
     states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
-    return painted.reshape(np.shape(image))
+    return painted if batched else painted[0]
 
 
 @functools.lru_cache(maxsize=16)
@@ -145,14 +153,11 @@ def _assemble(
     return compile_parts(parts, encode, finish, mesh)
 
 
-def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images [B, H, W, 3] and masks [B, H, W, 1] of 0 and 1, float32."""
-    images, masks = np.asarray(image, np.float32), np.asarray(mask, np.float32)
-    images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise UserError(f"image: expected [H, W, 3] or [B, H, W, 3], got {np.shape(image)}")
-    if not np.abs(images).max() <= 1:
-        raise UserError(f"image: expected values in [-1, 1], got up to {np.abs(images).max()}")
+def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Returns whether they are a batch, images [B, H, W, 3], and masks [B, H, W, 1] of 0 and 1."""
+    images, masks = read_images(image, "image"), read_mask(mask)
+    batched = images.ndim == 4
+    images = images if batched else images[None]
     factor = model.autoencoder.config.downsample_factor
     if images.shape[1] % factor or images.shape[2] % factor:
         raise UserError(
@@ -163,7 +168,7 @@ def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[np.ndarray, 
     if masks.shape not in (images.shape[:3], (1, *images.shape[1:3])):
         raise UserError(
             f"mask: expected {images.shape[1:3]}, or one for each of {len(images)} pictures, got "
-            f"{np.shape(mask)}"
+            f"{masks.shape}"
         )
-    masks = np.broadcast_to(masks >= 0.5, images.shape[:3])
-    return images, masks[..., None].astype(np.float32)
+    masks = np.broadcast_to(masks, images.shape[:3])
+    return batched, images, masks[..., None].astype(np.float32)

@@ -10,7 +10,9 @@ import numpy as np
 
 from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
 from pot_jax.diffusion.solvers import Plan
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, edge
+from pot_jax.parallel import memory
+from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.program import Program
 
 # Steps in one compiled scan: often enough for a live progress bar, rarely enough that returning to
@@ -25,7 +27,7 @@ class Watched(NamedTuple):
 
     steps: np.ndarray  # [k], the first is 0
     clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
-    disagreement: np.ndarray  # rms of the change that agreement makes, [k, B]
+    disagreement: np.ndarray  # `zoom.agreement.Agreed`'s, [k, B]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,8 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
       keys: typed PRNG keys [B], one per sample.
       latents: unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
-    return job.program.begin(job.plan.init_scale, keys, latents)
+    with edge("computing", job.mesh.devices.flat[0]):
+        return job.program.begin(job.plan.init_scale, keys, latents)
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -77,21 +80,22 @@ def run(
 
     Returns:
       The last states and {"compile_seconds", "seconds_per_step"}.
+
+    Raises:
+      UserError: the machine has less memory than the run needs.
     """
     total = len(job.plan.timestep)
     first = done = int(states.step)
     if progress:
         progress(done, total)
-    compile_seconds, stepping = 0.0, 0.0
-    advance = None
+    began, stepping = time.perf_counter(), 0.0
+    advance, _ = compiled = executables(job, states, watch=callback is not None)
+    memory.check(compiled, job.mesh)
+    compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
-        if advance is None:
-            began = time.perf_counter()
-            watch = callback is not None
-            advance = job.program.compiled(job.weights, states, rows, active, watch=watch)
-            compile_seconds = time.perf_counter() - began
         began = time.perf_counter()
-        states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
+        with edge("computing", job.mesh.devices.flat[0]):
+            states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
         stepping += time.perf_counter() - began
         if callback:
             callback(_watched(seen, done, after - done))
@@ -102,6 +106,19 @@ def run(
             save(states, done)
     seconds = stepping / max(total - first, 1)
     return states, {"compile_seconds": compile_seconds, "seconds_per_step": seconds}
+
+
+def executables(
+    job: Job, states: SamplerState, *, watch: bool = False
+) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+    """Returns the executables of a chunk of steps and of delivery, for states or their shapes."""
+    rows, active, _ = next(chunks(job.plan, CHUNK))
+    latents = jax.ShapeDtypeStruct(
+        job.latent_shape, "float32", sharding=meshes.replicated(job.mesh)
+    )
+    name = "watched_chunk" if watch else "chunk"
+    chunk = job.program.compiled(name, job.weights, states, rows, active)
+    return chunk, job.program.compiled("deliver", job.weights, latents)
 
 
 def _watched(seen: Seen, done: int, count: int) -> Watched:
@@ -115,7 +132,10 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
     Raises:
       UserError: the pictures hold NaN or infinity.
     """
-    images, before = (np.asarray(x) for x in job.program.deliver(job.weights, latents))
+    latents = meshes.replicate(latents, job.mesh)
+    execute = job.program.compiled("deliver", job.weights, latents)
+    with edge("computing", job.mesh.devices.flat[0]):
+        images, before = (np.asarray(x) for x in execute(job.weights, latents))
     if not np.isfinite(images).all():
         raise UserError(
             f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"

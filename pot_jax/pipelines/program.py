@@ -67,14 +67,15 @@ class Program:
     begin: Callable  # (init_scale, keys [B], latents [B, N, h, w, c] or None) -> SamplerState
     encode: Callable  # (weights, images [M, H, W, 3]) -> latents [M, h, w, c]
     deliver: Callable  # (weights, latents [N, h, w, c]) -> (images, images before the last render)
-    _chunks: dict[bool, Callable]  # whether it is watched -> a jitted chunk of steps
+    chunk: Callable  # (weights, states, rows, active) -> (states, None): some steps
+    watched_chunk: Callable  # the same -> (states, Seen)
     _executables: dict = dataclasses.field(default_factory=dict)
 
-    def compiled(self, *arguments, watch: bool = False) -> Callable:
-        """Returns the executable of a chunk for (weights, states, rows, active) of these shapes."""
-        key = watch, str(jax.tree.map(jax.typeof, arguments))
+    def compiled(self, name: str, *arguments) -> jax.stages.Compiled:
+        """Returns the executable of the function `name` for arguments, or shapes, like these."""
+        key = name, str(jax.tree.map(jax.typeof, arguments))
         if key not in self._executables:
-            self._executables[key] = self._chunks[watch].lower(*arguments).compile()
+            self._executables[key] = getattr(self, name).lower(*arguments).compile()
         return self._executables[key]
 
 
@@ -115,17 +116,13 @@ def compile_parts(
     parts: Parts, encode: Callable, deliver: Callable, mesh: jax.sharding.Mesh
 ) -> Program:
     """Returns the program that runs `parts` on the devices of `mesh`."""
-    whole = replicated(mesh)
+    jit = partial(jax.jit, out_shardings=replicated(mesh))
     return Program(
-        begin=jax.jit(partial(start_samples, parts), out_shardings=whole),
-        encode=jax.jit(encode, out_shardings=whole),
-        deliver=jax.jit(deliver, out_shardings=whole),
-        _chunks={
-            watch: jax.jit(
-                over_samples(make_chunk(parts, watch=watch)), donate_argnums=1, out_shardings=whole
-            )
-            for watch in (False, True)
-        },
+        begin=jit(partial(start_samples, parts)),
+        encode=jit(encode),
+        deliver=jit(deliver),
+        chunk=jit(over_samples(make_chunk(parts)), donate_argnums=1),
+        watched_chunk=jit(over_samples(make_chunk(parts, watch=True)), donate_argnums=1),
     )
 
 

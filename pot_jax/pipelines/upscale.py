@@ -23,12 +23,14 @@ from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
 from pot_jax.diffusion.schedule import signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS
+from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import Conditions, text_conditions
 from pot_jax.pipelines.identity import digest, model_identity
 from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
+from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
@@ -54,6 +56,7 @@ class PreparedUpscaler:
     plan: Any
     weights_digest: str  # of the zoom's model and this one together
     identity: dict[str, str]
+    notices: tuple[str, ...] = ()  # what the user should be told before upscaling, a line each
 
     @property
     def geometry(self) -> Geometry:
@@ -61,6 +64,7 @@ class PreparedUpscaler:
         return self.recipe.pixel_geometry
 
 
+@fixed_settings()
 def upscale(
     zoom: Zoom,
     upscaler: Model,
@@ -104,6 +108,7 @@ def upscale(
         meshes.device_mesh(devices),
         blend,
     )
+    log(prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
 
@@ -123,9 +128,11 @@ def prepare(
     require_task(upscaler, "upscaling", "upscaling a zoom")
     chosen, s = settings.upscaler, settings.sampler
     _check_noise_level(upscaler, chosen.noise_level)
-    scale = chosen.guidance_scale
+    name, notices = resolved_solver(upscaler.schedule, chosen.solver)
+    chosen = dataclasses.replace(chosen, solver=name)
+    settings = dataclasses.replace(settings, upscaler=chosen)
     conditions = text_conditions(
-        upscaler, settings.prompts, settings.negative_prompt, scale, guided=scale != 1
+        upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
     )
     if upscaler.unet.config.has_classes:
         levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
@@ -166,6 +173,7 @@ def prepare(
         recipe.solver.plan(upscaler.schedule, chosen.steps),
         combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
         {f"upscaler {name}": value for name, value in ours.items()},
+        tuple(f"upscaler: {n}" for n in (*upscaler.notices, *notices, *conditions.notices)),
     )
 
 

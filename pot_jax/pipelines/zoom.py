@@ -8,7 +8,11 @@ N levels; T tokens; h w the latent grid, H = f h, W = f w the pictures' (f the a
 downsampling). B samples (seeds) add a leading axis B to the latents.
 """
 
+import contextlib
 import dataclasses
+import functools
+import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,16 +25,22 @@ from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_p
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
-from pot_jax.diffusion.solvers import SOLVERS, Solver
+from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
+from pot_jax.media.video import check_movie
+from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
+from pot_jax.runs.interrupts import at_saved_states
+from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom, write_zoom
@@ -61,15 +71,27 @@ class PreparedZoom:
     weights_digest: str
     upscaler: upscale.PreparedUpscaler | None
     latents: np.ndarray | None  # unit noise to start from, [B, N, h, w, c]
+    notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
+
+    def __str__(self) -> str:
+        s, devices = self.settings, self.job.mesh.devices
+        return (
+            f"{s.model}; {self.geometry.levels} levels of {self.geometry.height} x "
+            f"{self.geometry.width} pixels; seed {s.seed}"
+            + (f" and {s.num_samples - 1} more" if s.num_samples > 1 else "")
+            + f"; {s.sampler.steps} steps of {s.sampler.solver}; "
+            f"{devices.size} x {devices.flat[0].device_kind}"
+        )
 
     @property
     def record(self) -> Record:
         """Returns the run's record; its geometry is that of the delivered pictures."""
         last = self.upscaler or self
         identity = self.identity | (self.upscaler.identity if self.upscaler else {})
-        return Record(self.settings, last.geometry, last.weights_digest, identity)
+        return Record(self.settings, last.geometry, last.weights_digest, identity, self.notices)
 
 
+@fixed_settings()
 def sample(
     model: Model,
     prompts: Sequence[str],
@@ -79,12 +101,12 @@ def sample(
     width: int = 0,
     placement: Sequence[tuple[int, int]] = (),
     negative_prompt: str = "",
-    photograph: str | np.ndarray | None = None,
+    photograph: Any = None,
     photograph_level: int = 0,
     photograph_method: str = "project",
     seed: int = 0,
     latents: Any = None,
-    solver: str | Solver = "ddim",
+    solver: str | Solver = "",
     blend: str | Blend | Callable = "laplacian",
     agreement: Callable | None = None,
     guidance: Guidance | None = None,
@@ -105,13 +127,16 @@ def sample(
       placement: N-1 pairs (down, right): each level's centre relative to its parent's, in parent
         pixels, multiples of the autoencoder's factor; empty: every level is centred.
       negative_prompt: what guidance steers the pictures away from.
-      photograph: what one level has to agree with: a picture's path (cropped and resized to the
-        level), or pixels [H, W, 3] in [-1, 1].
+      photograph: what one level has to agree with, in any form that `media.images.read_images`
+        takes: a path, a Pillow image or bytes [h, w, 3] are cropped and resized to the level;
+        floats [H, W, 3] in [-1, 1] are taken as they are.
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
       seed: the seed of all noise, 0 to 2^32 - 1.
-      latents: unit noise [N, h, w, c], NumPy or JAX, to start from instead of drawn noise.
-      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own.
+      latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
+        default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
+      solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own; by default the one
+        that the model's scheduler config names.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
         zoom stack, as in `zoom.blending`.
       agreement: your own function (blend, latent view, pixel view) -> agree, as in
@@ -141,7 +166,7 @@ def sample(
     )
     named = {"solver": solver, "blend": blend}
     sampler |= {part: name for part, name in named.items() if isinstance(name, str)}
-    path = os.fspath(photograph) if isinstance(photograph, str | os.PathLike) else ""
+    path = photograph if isinstance(photograph, str | os.PathLike) else ""
     settings = build(
         RunSettings,
         {
@@ -163,10 +188,13 @@ def sample(
         own_parts=own,
         devices=devices,
     )
+    for notice in prepared.notices:
+        logging.getLogger(__name__).warning(notice)
     zooms = sample_run(prepared, workdir, progress=progress, callback=callback)
     return zooms[0] if zooms is not None else read_zoom(workdir)
 
 
+@fixed_settings()
 def prepare(
     model: Model,
     settings: RunSettings,
@@ -180,11 +208,12 @@ def prepare(
     """Checks everything that can be checked before sampling, and assembles the program.
 
     Args:
-      model: whose networks run.
+      model: whose networks run. If its weights have not been read (`open_model`), everything is
+        checked, and the job's arrays are shapes.
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
       upscaler: the model of `settings.upscaler.path`, if that is set.
-      photograph: pixels [H, W, 3] in [-1, 1], if they do not come from a path.
+      photograph: as for `sample`, if it does not come from the settings' path.
       latents: unit noise [B, N, h, w, c] to start from.
       own_parts: Python functions used instead of named parts.
       devices: default all.
@@ -220,10 +249,17 @@ def prepare(
                     "there is nothing to change; leave it out"
                 )
     grounded = photograph is not None or settings.photograph.path
-    solver = own_parts.solver or SOLVERS[s.solver]
+    name, notices = resolved_solver(model.schedule, s.solver)
+    s = dataclasses.replace(s, solver=name)
+    settings = dataclasses.replace(settings, sampler=s)
+    solver = own_parts.solver or SOLVERS[name]
     plan = solver.plan(model.schedule, s.steps, eta=s.eta)
-    guided = own_parts.guidance is not None or s.guidance_scale != 1
+    guided = own_parts.guidance is not None
     conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale, guided)
+    notices = model.notices + (() if own_parts.solver else notices) + conditions.notices
+    notices += ineffective(
+        settings, guided=conditions.guided, grounded=bool(grounded), own=own_parts._asdict()
+    )
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -240,6 +276,7 @@ def prepare(
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         decode_rows=settings.decode_rows,
     )
+    _check_room(recipe, settings)
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
     upscaling = None
     if upscaler is not None:
@@ -248,6 +285,7 @@ def prepare(
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )
+        settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
     weights = {
         "unet": model.params["unet"],
@@ -258,30 +296,35 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-        weights["photograph_latents"] = program.encode(weights, weights["photograph"][None])[0]
+
+        def encode(weights):
+            return program.encode(weights, weights["photograph"][None])[0]
+
+        latent = meshes.replicate(meshes.computed(encode, weights), recipe.mesh)
+        weights["photograph_latents"] = latent
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
-    identity = model_identity(model) | zoom_identity(
-        settings,
-        on_latents,
-        prompts=[conditions.token_ids.tolist(), conditions.guided],
-        seeds=sample_seeds(settings),
-        photograph=[digest(pixels), *recipe.photograph] if grounded else None,
-        latents=latents,
-    )
+    inputs = {
+        "prompts": [conditions.token_ids.tolist(), conditions.guided],
+        "seeds": sample_seeds(settings),
+        "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
+        "given latents": latents,
+    }
+    identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
-        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents
+        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
     )
 
 
+@fixed_settings()
 def sample_run(
     prepared: PreparedZoom,
     workdir: str | os.PathLike | None = None,
     *,
     progress: Progress | None = None,
     callback: Callable[[Watched], None] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    report: Report = silent,
 ) -> list[Zoom] | None:
     """Runs what is left of a run: resumes or starts it, samples, delivers and writes.
 
@@ -290,34 +333,57 @@ def sample_run(
       workdir: a folder for the run's files; None keeps nothing on disk.
       progress: called with (steps done, total steps), first before compilation.
       callback: called with each chunk's `Watched`.
-      say: called with what is being done after the last step, in words.
+      report: told of every stage: sampling, upscaling, the movie.
 
     Returns:
       One `Zoom` per sample; None if the folder already holds the complete run.
 
     Raises:
-      UserError: the folder holds another run or cannot be written, or pictures are not finite.
+      UserError: the folder holds another run, or another process holds it, or it cannot be written;
+        or pictures are not finite.
     """
+    watch = {"progress": progress, "callback": callback, "report": report}
+    if workdir is None:
+        return _sample_run(prepared, None, **watch)
+    with claim_run(workdir, prepared.record) as found:
+        if found == "complete":
+            return None
+        if found == "mended":
+            settings = prepared.settings
+            folders = (sample_folder(workdir, settings, b) for b in range(settings.num_samples))
+            return [read_zoom(folder) for folder in folders]
+        return _sample_run(prepared, workdir, **watch)
+
+
+def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
-    if keeps and claim_run(workdir, prepared.record):
-        return None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
-    saved = SavedStates(workdir, settings.save_every) if keeps else None
-    if keeps:
-        states = meshes.replicate(saved.restore(states), job.mesh)
-    states, timings = run(
-        job, states, progress=progress, save=saved and saved.save, callback=callback
-    )
-    say("decoding and writing" if keeps else "decoding")
+    saved, first = None, 0
+
+    def tell(done: int, total: int) -> None:
+        resuming = f"resuming at step {first}, " if first else ""
+        report("sampling" if done > first else f"{resuming}compiling", done, total)
+        if progress:
+            progress(done, total)
+
+    with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
+        if keeps:
+            saved = SavedStates(workdir, settings.save_every, stopping)
+            states = meshes.replicate(saved.restore(states), job.mesh)
+            first = int(states.step)
+        save = saved and saved.save
+        states, timings = run(job, states, save=save, progress=tell, callback=callback)
+        if keeps:
+            saved.save(states, len(job.plan.timestep), last=True)
     zooms = []
     for index, seed in enumerate(sample_seeds(settings)):
         zoom = _finished(prepared, states.latents[index], seed, timings)
         if prepared.upscaler is not None:
             zoom = upscale.upscale_prepared(
-                prepared.upscaler, zoom, lambda done, of: say(f"upscaling, {done} of {of} steps")
+                prepared.upscaler, zoom, functools.partial(report, "upscaling")
             )
         if keeps:
-            write_zoom(zoom, sample_folder(workdir, settings, index))
+            write_zoom(zoom, sample_folder(workdir, settings, index), report=report)
         zooms.append(zoom)
     if keeps:
         complete_run(workdir, settings, timings)
@@ -382,22 +448,19 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     own = model.unet.config.sample_size
     rows, columns = own if isinstance(own, tuple) else (own or 0, own or 0)
     height, width = zoom.height or rows * factor, zoom.width or columns * factor
-    for name, value in (("height", height), ("width", width)):
-        require(value > 0, f"zoom.{name}", f"a size, since {model.name} states none", value)
     grain = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
-    for name, value in (("height", height), ("width", width)):
-        if value % grain:
-            raise UserError(f"zoom.{name}: expected a multiple of {grain} pixels, got {value}")
-    if zoom.placement and len(zoom.placement) != levels - 1:
-        raise UserError(
-            f"zoom.placement: expected {levels - 1} pairs, one for each level but the widest,"
-            f" got {len(zoom.placement)}"
-        )
-    if any(v % factor for pair in zoom.placement for v in pair):
-        raise UserError(
-            f"zoom.placement: expected multiples of {factor} pixels, the latents' grid, got"
-            f" {list(zoom.placement)}"
-        )
+    for name, value in (("zoom.height", height), ("zoom.width", width)):
+        require(value > 0, name, f"a size, since {model.name} states none", value)
+        p = zoom.zoom_factor
+        step = math.lcm(grain, factor * (p if p % 2 else 2 * p))  # windows start on whole latents
+        near = f"{value // step * step or step} or {value // step * step + step}"
+        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {near}"
+        require(value % step == 0, name, expected, value)
+    pairs, count = zoom.placement, len(zoom.placement)
+    expected = f"{levels - 1} pairs, one for each level but the widest"
+    require(count in (0, levels - 1), "zoom.placement", expected, count)
+    expected = f"multiples of {factor} pixels, the latents' grid"
+    require(not any(v % factor for pair in pairs for v in pair), "zoom.placement", expected, pairs)
     offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
     h, w = height // factor, width // factor
     try:
@@ -407,17 +470,19 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         raise UserError(f"{size}, which do not fit: {error}") from error
 
 
+def _check_room(recipe: Recipe, settings: RunSettings) -> None:
+    """Checks that the movie can be made, and that the pictures alone fit in memory."""
+    g = recipe.pixel_geometry
+    check_movie(g.height, g.width, g.levels, settings.movie)
+    pictures = 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
+    samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
+    what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
+    memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
+
+
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
-    if settings.photograph.level not in range(geometry.levels):
-        raise UserError(
-            f"photograph.level: expected 0 to {geometry.levels - 1}, got"
-            f" {settings.photograph.level}"
-        )
-    if pixels is None:
-        pixels = read_photograph(settings.photograph.path, geometry.height, geometry.width)
-    expected = (geometry.height, geometry.width, 3)
-    if np.shape(pixels) != expected:
-        raise UserError(f"photograph: expected pixels of {expected}, got {np.shape(pixels)}")
-    largest = np.abs(np.asarray(pixels, np.float32)).max()
-    require(bool(largest <= 1), "photograph", "values in [-1, 1]", f"values up to {largest}")
-    return np.asarray(pixels, np.float32)
+    level = settings.photograph.level
+    expected = f"0 to {geometry.levels - 1}"
+    require(level < geometry.levels, "photograph.level", expected, level)
+    given = settings.photograph.path if pixels is None else pixels
+    return read_photograph(given, geometry.height, geometry.width)

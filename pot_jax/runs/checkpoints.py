@@ -1,12 +1,20 @@
 """States on disk: either complete or absent, checked when read. Training and sampling use them.
 
-Each phase has a folder with one Orbax checkpoint per saved step; the last two are kept. Orbax
-writes under a temporary name and renames, so a kill leaves the previous step. It does not notice a
-flipped bit in array data; so the SHA-256 of every array is kept with the arrays, and a step that
-does not match is skipped with a warning.
+    <folder>/<step>/state/      the arrays, as Orbax writes them
+                    facts.json  format, step, what the caller adds, and each array's digest
+                    SHA256SUMS  of every file above, as sha256sum writes it
+
+A step is written under a temporary name and renamed, so a kill leaves the step before; the last two
+are kept. A step whose files are not byte for byte what was saved is passed over with a warning
+before a library sees them: TensorStore answers a flipped bit with a bare Exception, or not at all.
 """
 
+import json
 import logging
+import os
+import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +22,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from pot_jax.errors import UserError, one_line
+from pot_jax.errors import UserError, edge
+from pot_jax.media.files import TEMPORARY, file_digest, flush_to_disk
 from pot_jax.weights.digests import array_digest
 
 KEPT = 2
-FORMAT = 2  # of a saved state; states of format 1 carry no number
-# format -> (a state of its structure, the function that upgrades it to today's)
+FORMAT = 3  # of a saved state; states of format 1 carry no number
+# format -> (a state of its structure, the function that upgrades it)
 Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
@@ -31,32 +40,43 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path):
         self._folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._unusable: set[int] = set()
 
     def save(self, step: int, state: Any, facts: dict) -> None:
-        """Saves `state` as of `step`; a step that is already saved is left unchanged.
+        """Saves `state` as of `step`; a sound step that is already saved is left unchanged.
 
         Raises:
           UserError: the disk is full or unwritable. Earlier saved states are kept.
         """
-        if step in self._manager.all_steps():
+        if step in set(self.steps()) - self._unusable or jax.process_index():
             return
+        place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
         digests = {name: array_digest(array) for name, array in _named(state)}
+        said = {"format": FORMAT, "step": step, "facts": facts, "sha256": digests}
         try:
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    facts=ocp.args.JsonSave({"format": FORMAT, "facts": facts, "sha256": digests}),
-                ),
-            )
-        except (OSError, ValueError) as error:
-            # TensorStore reports a failed write as ValueError("RESOURCE_EXHAUSTED: ...").
+            # TensorStore cannot write where a disk refuses fsync, and prints a hundred lines where
+            # it is full, so it writes to the machine's own temporary folder.
+            with edge("saving a state", self._folder), tempfile.TemporaryDirectory() as local:
+                place.mkdir(parents=True)
+                with ocp.StandardCheckpointer() as writer:
+                    writer.save(Path(local) / "state", state)
+                shutil.copytree(Path(local) / "state", place / "state")
+                (place / "facts.json").write_text(json.dumps(said), encoding="utf-8")
+                (place / "SHA256SUMS").write_text(_sums(place), encoding="utf-8")
+                for path in _files(place):
+                    flush_to_disk(path)
+                shutil.rmtree(self._folder / str(step), ignore_errors=True)  # an unusable one
+                os.replace(place, self._folder / str(step))
+        except UserError as error:
+            before = max((s for s in self.steps() if s < step), default=0)
             raise UserError(
-                f"cannot save step {step} to {self._folder} ({one_line(error)}): free some space "
-                f"and run the same command again; it resumes from step {self._last_before(step)}"
+                f"step {step}: {error}; the same command resumes from step {before}"
             ) from error
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        self._unusable.discard(step)
+        for old in sorted(self.steps())[:-KEPT]:
+            shutil.rmtree(self._folder / str(old), ignore_errors=True)
 
     def restore(self, like: Any, *, older: Older | None = None) -> tuple[int, Any, dict] | None:
         """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
@@ -68,18 +88,15 @@ class Checkpoints:
         Raises:
           UserError: states were saved, but none of them can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = sorted(self.steps(), reverse=True)
         for step in steps:
+            place = self._folder / str(step)
             try:
-                facts = self._read(step, facts=ocp.args.JsonRestore()).facts
-                form, upgrade = (older or {}).get(facts.get("format", 1), (like, lambda x: x))
-                state = self._read(step, state=ocp.args.StandardRestore(form)).state
-                self._check(state, facts["sha256"])
-                state = upgrade(state)
-            except (OSError, ValueError, KeyError) as error:
-                logging.warning("step %d of %s is unusable: %s", step, self._folder, error)
-                continue
-            return step, state, facts["facts"]
+                with edge("restoring a state", place):
+                    return step, *_read(place, step, like, older or {})
+            except UserError as error:
+                logging.warning("step %d: %s", step, error)
+                self._unusable.add(step)
         if steps:
             raise UserError(
                 f"none of the steps {steps} in {self._folder} can be read as this run's state: "
@@ -87,21 +104,51 @@ class Checkpoints:
             )
         return None
 
+    def steps(self) -> list[int]:
+        """Returns the saved steps, sound or not."""
+        names = os.listdir(self._folder) if self._folder.is_dir() else []
+        return [int(name) for name in names if name.isascii() and name.isdecimal()]
+
     def latest_step(self) -> int:
         """Returns the newest saved step, sound or not; 0 if there is none."""
-        return max(self._manager.all_steps(), default=0)
+        return max(self.steps(), default=0)
 
-    def _read(self, step: int, **items: Any) -> Any:
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
 
-    def _check(self, state: Any, digests: dict[str, str]) -> None:
-        damaged = [name for name, array in _named(state) if array_digest(array) != digests[name]]
-        if damaged:
-            count, first = len(damaged), damaged[0]
-            raise ValueError(f"{count} arrays differ from what was saved; the first is {first}")
+def _read(place: Path, step: int, like: Any, older: Older) -> tuple[Any, dict]:
+    """Returns (state, facts); raises what `edge` knows if they are not what was saved."""
+    if not (place / "facts.json").is_file():
+        return _read_older(place, like, older)
+    if (place / "SHA256SUMS").read_text(encoding="utf-8") != _sums(place):
+        raise ValueError("its files are not what was saved")
+    said = json.loads((place / "facts.json").read_text(encoding="utf-8"))
+    if (said["format"], said["step"]) != (FORMAT, step):
+        raise ValueError(f"it is step {said['step']} of format {said['format']}")
+    return _restored(place, like, said), said["facts"]
 
-    def _last_before(self, step: int) -> int:
-        return max((s for s in self._manager.all_steps() if s < step), default=0)
+
+def _read_older(place: Path, like: Any, older: Older) -> tuple[Any, dict]:
+    """Reads formats 1 and 2, which Orbax's CheckpointManager wrote."""
+    said = json.loads((place / "facts" / "metadata").read_text(encoding="utf-8"))
+    form, upgrade = older.get(said.get("format", 1), (like, lambda x: x))
+    return upgrade(_restored(place, form, said)), said["facts"]
+
+
+def _restored(place: Path, like: Any, said: Mapping[str, Any]) -> Any:
+    with ocp.StandardCheckpointer() as reader:
+        state = reader.restore(place / "state", like)
+    found = {name: array_digest(array) for name, array in _named(state)}
+    if found != said["sha256"]:
+        raise ValueError(f"{len(found)} arrays are not the {len(said['sha256'])} that were saved")
+    return state
+
+
+def _sums(place: Path) -> str:
+    names = [str(path.relative_to(place)) for path in _files(place)]
+    return "".join(f"{file_digest(place / name)}  {name}\n" for name in names)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
 
 
 def _named(state: Any) -> list[tuple[str, Any]]:

@@ -1,16 +1,42 @@
-"""Claims folders: a record file says which run a folder belongs to; no other overwrites it."""
+"""Claims folders: a record file says which run a folder belongs to; no other overwrites it.
 
+While a run works in its folder, a second file there, `.pot_jax-claim.json`, says which process
+holds it; it is made exclusively, touched every BEAT seconds, and removed at the end. A process that
+has ended on this host frees its folder at once. Of other hosts, all that can be seen is the file's
+age: after STALE seconds without a touch its process counts as ended.
+"""
+
+import contextlib
+import fnmatch
+import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pot_jax.checks import differences
-from pot_jax.errors import UserError, one_line, shown
-from pot_jax.media.files import write_json
+from pot_jax.errors import UserError, edge, shown
+from pot_jax.media.files import TEMPORARY, write_json
 
 Differ = Callable[[Mapping[str, Any]], Iterable[str]]  # given the found record
+
+BEAT, STALE = 10.0, 120.0  # seconds
+_CLAIM = f"{TEMPORARY}claim.json"
+# What killed processes leave: files of `write_atomically`, and folders of Orbax.
+_LEFTOVERS = (f"{TEMPORARY}*", "*.orbax-checkpoint-tmp*")
+# What desktops, disks, schedulers and loggers leave in any folder. Everything else that lies in a
+# folder without a record is somebody's work.
+_CLUTTER = (
+    (".*", "lost+found", "Thumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "$RECYCLE.BIN")
+    + ("*.log", "*.out", "*.err", "*.pid", "*.o[0-9]*", "*.e[0-9]*", "*.log.[0-9]*", "*.tmp", "*~")
+    + ("core", "core.[0-9]*", "events.out.tfevents.*", "wandb", "mlruns", "tensorboard", "logs")
+)
 
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -40,7 +66,7 @@ def claim(
         one. By default, every leaf in which it differs from `record`.
 
     Returns:
-      The record found there; None if the folder was absent or empty and now holds `record`.
+      The record found there; None if the folder was free and now holds `record`.
 
     Raises:
       UserError: the folder holds another run or other files, or its record is not complete.
@@ -51,27 +77,54 @@ def claim(
         write_json(path, record)
         return None
     found = read_json(path)
-    different = list(differing(found) if differing else named_differences(found, record))
-    if different:
-        shortened = "; ".join(different[:3]) + ("; ..." if len(different) > 3 else "")
-        raise UserError(
-            f"{flag}: {path.parent} holds another {what} ({shortened}); give another folder"
-        )
+    different = differing(found) if differing else named_differences(found, record)
+    check_same(different, path, what, flag)
     return found
 
 
+def check_same(different: Iterable[str], record_file: Path, what: str, flag: str) -> None:
+    """Raises UserError if there is anything `different` about the run that a folder holds."""
+    first = list(different)
+    if first:
+        shortened = "; ".join(first[:3]) + ("; ..." if len(first) > 3 else "")
+        raise UserError(
+            f"{flag}: {record_file.parent} holds another {what} ({shortened}); give another folder"
+        )
+
+
 def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--workdir") -> None:
-    """Raises UserError unless the record's folder is absent, empty, or has that record."""
+    """Raises UserError unless the record's folder is free, or has that record.
+
+    It is free if it is absent, or holds only what desktops, disks, schedulers and loggers leave.
+    """
     path = Path(record_file)
     folder = path.parent
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{flag}: expected a folder, got the file {folder}")
-    # A kill while a record is being written leaves a temporary file; its name starts with a dot.
-    files = [file for file in folder.glob("*") if not file.name.startswith(".")]
-    if files and not path.is_file():
+    with edge("using a folder", folder):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{flag}: expected a folder, got the file {folder}")
+        names = os.listdir(folder) if folder.is_dir() else []
+    others = [name for name in names if not any(fnmatch.fnmatch(name, c) for c in _CLUTTER)]
+    if others and path.name not in names:
         raise UserError(
-            f"{flag}: {folder} holds other files and no {what}; give a new or empty folder"
+            f"{flag}: {folder} holds other files and no {what} ({shown(min(others))}, ...); give a "
+            "new or empty folder"
         )
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Raises UserError unless files can be made in `folder`; leaves everything as it was."""
+    path = Path(folder)
+    with edge("using a folder", path):
+        absent = [place for place in (path, *path.parents) if not place.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f"{TEMPORARY}{secrets.token_hex(6)}"
+            probe.write_bytes(b"{}")
+            probe.unlink()
+        finally:
+            for made in absent:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -80,17 +133,142 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
       UserError: the file is missing, cannot be read, or is not complete.
     """
-    path = Path(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no run at {path.parent}: it has no {path.name}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        reason = f"is not complete JSON (it may be truncated): {one_line(error)}"
-        raise UserError(f"{path} {reason}") from None
+    with edge("reading a record", path):
+        data = Path(path).read_bytes()
+    with edge("parsing a record", path):
+        value = json.loads(data.decode("utf-8-sig"))
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")
     return value
+
+
+# Which process works in a folder. ----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
+    """Holds `folder` for this process during the block; removes what a killed one left there.
+
+    Args:
+      folder: made if it is absent.
+      flag: the flag that gave it.
+
+    Raises:
+      UserError: another process holds the folder, or it cannot be written.
+    """
+    folder = Path(folder)
+    path, mine = folder / _CLAIM, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+    with edge("writing a file", path):
+        folder.mkdir(parents=True, exist_ok=True)
+        while not _made(path, mine):
+            check_held(folder, flag)
+            _set_aside(path)
+    ended = threading.Event()
+    thread = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
+    try:
+        thread.start()
+        _sweep(folder)
+        yield
+    finally:
+        ended.set()
+        if _read(path) == mine:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> None:
+    """Raises UserError if another process holds `folder`; one line says which."""
+    path = Path(folder) / _CLAIM
+    with contextlib.suppress(OSError):  # absent, or just removed
+        age = _age(path)
+        holder = _read(path)
+        here = _process(holder.get("pid"))
+        same_host = here["host"] == holder.get("host") and bool(here["host"][1])
+        if same_host and here["start"] != holder.get("start"):
+            return  # that process has ended
+        if age < STALE or same_host:
+            who = f"process {shown(holder.get('pid', '?'))} on {shown(holder.get('name', '?'))}"
+            rest = "" if same_host else f", or until it has been silent for {STALE:.0f} s"
+            raise UserError(
+                f"{flag}: {folder} is in use by {who}, last seen {max(age, 0):.0f} s ago; wait for "
+                f"its end{rest}, or give another folder"
+            )
+
+
+def _process(pid: object) -> dict[str, Any]:
+    """What tells process `pid` of this host from all others; "start" says whether it still runs.
+
+    Containers on one machine share its boot, but not the numbers of processes.
+    """
+    start, host = "ended", ["", ""]
+    with contextlib.suppress(OSError, IndexError):  # no /proc: only the heartbeat counts
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        host = [os.readlink("/proc/self/ns/pid"), boot]
+        # The command, in brackets, may hold anything; the start time is the 22nd field.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        start = "ended" if fields[0] in "ZX" else fields[19]
+    return {"pid": pid, "name": socket.gethostname(), "host": host, "start": start}
+
+
+def _made(path: Path, mine: dict[str, Any]) -> bool:
+    """Makes the claim file; returns False if there is one."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with open(file, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(mine))
+    except OSError:  # a full disk: an empty claim would keep others out
+        path.unlink()
+        raise
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The claim in `path`; {} if it is not whole, as while it is being written."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was touched, by the clock of its disk, which other hosts share."""
+    probe = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
+    touched = path.stat().st_mtime
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - touched
+    except OSError:  # a full or read-only disk
+        return time.time() - touched
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _set_aside(path: Path) -> None:
+    """Removes a stale claim, unless another process has put its own there meanwhile."""
+    stale, aside = _read(path), path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, aside)
+        if _read(aside) == stale:
+            aside.unlink()
+        else:
+            os.rename(aside, path)
+
+
+def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
+    while not ended.wait(BEAT):
+        if _read(path) == mine:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left in a folder that this process holds."""
+    for found in sorted(path for pattern in _LEFTOVERS for path in folder.rglob(pattern)):
+        if found.name != _CLAIM:
+            remove = functools.partial(shutil.rmtree, ignore_errors=True)
+            remove(found) if found.is_dir() else found.unlink(missing_ok=True)

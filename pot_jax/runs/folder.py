@@ -4,52 +4,188 @@
     levels/level_000.png ...   delivered pictures, which agree after rounding to 8 bits
     stack.npz           images [N, H, W, 3] float32, images_before_render, latents [N, h, w, c]
     contact_sheet.png, zoom.mp4
-    metrics.json        written last: a folder that has it holds a complete run
+    metrics.json        written last
     state/              the sampler's state, while the run is unfinished; removed at its end
 
 A run of several samples has a folder `stack_000`, `stack_001`, ... with these files for each. Every
-file is written under a temporary name and moved into place.
+file is written under a temporary name and moved into place, and config.json has the digests of the
+finished ones: a file that is missing or damaged is made again from stack.npz.
 """
 
+import contextlib
+import dataclasses
+import functools
 import os
 import pathlib
 import shutil
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 
-from pot_jax.config import RunSettings
+from pot_jax import config
+from pot_jax.checks import to_dict
+from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR, SamplerState
-from pot_jax.media.files import write_json
+from pot_jax.errors import UserError, edge
+from pot_jax.media.files import file_digest, write_json
+from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.runs.claims import check_free, claim
+from pot_jax.runs.claims import (
+    check_free,
+    check_held,
+    check_same,
+    check_writable,
+    claim,
+    held,
+    read_json,
+)
+from pot_jax.runs.interrupts import resuming
+from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
+from pot_jax.runs.zoom import file_names, write_zoom
 
 
-def check_workdir(folder: str | os.PathLike) -> None:
-    """Raises UserError unless `folder` is absent, empty, or holds a run (config.json)."""
-    check_free(pathlib.Path(folder) / "config.json", what="run")
+def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
+    """Raises UserError unless a run can be made in `folder`, or resumed there.
+
+    Args:
+      folder: absent, or free, or with a run (config.json); no other process may hold it.
+      alone: whether this is the only process of its run.
+    """
+    path = pathlib.Path(folder)
+    check_free(path / "config.json", what="run")
+    check_writable(path)
+    if alone:
+        check_held(path)
 
 
-def claim_run(folder: str | os.PathLike, record: Record) -> bool:
-    """Claims `folder` for a run; returns whether the run is already complete there.
+def check_record(folder: str | os.PathLike, record: Record) -> None:
+    """Raises UserError if `folder` holds another run than `record`, whose weights may be unread."""
+    path = pathlib.Path(folder) / "config.json"
+    if path.is_file():
+        check_same(record.missing_from(read_json(path), str(path)), path, "run", "--workdir")
 
-    If the folder holds the same run, killed, `SavedStates.restore` finds its state.
+
+@contextlib.contextmanager
+def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
+    """Holds `folder` for a run while it is worked on there.
+
+    Yields:
+      What is found: "complete"; "mended" if files of a complete run were missing or damaged, or its
+      movie was asked for otherwise, and have been made again from its arrays; or "unfinished", new
+      ones included: `SavedStates.restore` finds a killed run's state.
 
     Raises:
-      UserError: the folder holds another run or other files.
+      UserError: the folder holds another run or other files, or another process holds it.
     """
     path = pathlib.Path(folder) / "config.json"
+    check_free(path, what="run")
+    # The processes of a multi-host run share its folder.
+    with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
+        differing = functools.partial(record.missing_from, place=str(path))
+        found = claim(path, record.to_json(), what="run", differing=differing)
+        mended = None if found is None else _mend_run(path.parent, record.settings)
+        if mended is None and found is not None:  # resumed by this version, on these devices
+            with edge("writing a file", path):
+                path.with_name("metrics.json").unlink(missing_ok=True)
+            write_json(path, record.to_json())
+        with resuming(lambda: _where(path.parent)):
+            yield {None: "unfinished", False: "complete", True: "mended"}[mended]
 
-    def differing(found):
-        return Record.from_json(found, str(path)).differing(record)
 
-    found = claim(path, record.to_json(), what="run", differing=differing)
-    if (path.parent / "metrics.json").is_file():
-        return True
-    if found is not None:  # resumed by this version, on these devices
-        write_json(path, record.to_json())
-    return False
+def _where(folder: pathlib.Path) -> str:
+    step = Checkpoints(folder / "state").latest_step()
+    if not step:
+        return "no state was saved yet, so the same command starts again"
+    return f"the same command resumes from step {step}"
+
+
+def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
+    """Makes the movie of a finished sample again, and records its settings.
+
+    Raises:
+      UserError: the folder holds no sample that can be read, or another process holds it.
+    """
+    read_zoom(folder)  # before anything is made
+    with held(folder):
+        _remake(pathlib.Path(folder), movie, {"zoom.mp4"})
+
+
+def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
+    """Checks where a movie of the run at `own` is to be written; returns whether it is its own.
+
+    Raises:
+      UserError: the ending is none of a movie's, or the file is another run's.
+    """
+    path = pathlib.Path(path)
+    movie_format(path)
+    folder = path.parent.resolve()
+    is_own = path.name == "zoom.mp4" and folder == pathlib.Path(own).resolve()
+    if path.name == "zoom.mp4" and (folder / "config.json").exists() and not is_own:
+        raise UserError(f"--output: {path} is the movie of another run; give another file")
+    return is_own
+
+
+def _mend_run(folder: pathlib.Path, settings: RunSettings) -> bool | None:
+    """Makes again what a finished run lacks; returns whether it lacked anything.
+
+    None if it was not finished, or lacks arrays, which have to be sampled again.
+    """
+    samples = [sample_folder(folder, settings, index) for index in range(settings.num_samples)]
+    lacking = [_lacking(sample, settings.movie) for sample in samples]
+    if None in lacking:
+        return None
+    for sample, names in zip(samples, lacking):
+        if names:
+            _remake(sample, settings.movie, names)
+    parts = settings.num_samples > 1
+    mended = any(lacking) or (parts and not (folder / "metrics.json").is_file())
+    if mended and parts:
+        path = folder / "config.json"
+        write_json(path, _with_movie(path, settings.movie))
+        complete_run(folder, settings, read_zoom(samples[0]).timings)
+    if mended:
+        shutil.rmtree(folder / "state", ignore_errors=True)
+    return mended
+
+
+def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
+    """The names of a sample's files that are missing, damaged or otherwise asked for.
+
+    None if its arrays are among them, from which the others are made.
+    """
+    names, metrics = set(), folder / "metrics.json"
+    try:
+        read_json(metrics)
+    except UserError:
+        names.add(metrics.name)
+        with contextlib.suppress(OSError):
+            metrics.unlink()
+    try:
+        zoom = read_zoom(folder)
+    except UserError:
+        return None
+    known = read_json(folder / "config.json").get("files") or {}  # not in earlier records
+    for name in file_names(zoom.geometry):
+        digest = file_digest(folder / name)
+        if not digest or digest != known.get(name, digest):
+            names.add(name)
+    if zoom.settings.movie != movie:
+        names.add("zoom.mp4")
+    return None if "stack.npz" in names else names
+
+
+def _remake(folder: pathlib.Path, movie: MovieSettings, names: set[str]) -> None:
+    zoom = read_zoom(folder)
+    zoom = dataclasses.replace(zoom, settings=dataclasses.replace(zoom.settings, movie=movie))
+    record = _with_movie(folder / "config.json", movie)
+    write_zoom(zoom, folder, record=record, whole={*file_names(zoom.geometry)} - names)
+
+
+def _with_movie(path: pathlib.Path, movie: MovieSettings) -> dict[str, Any]:
+    record = config.upgraded(read_json(path), str(path))
+    return record | {"config": record["config"] | {"movie": to_dict(movie)}}
 
 
 class _State1(NamedTuple):
@@ -62,19 +198,36 @@ class _State1(NamedTuple):
 
 
 class SavedStates:
-    """The last two saved states of a running job, in `state/`, with digests (Orbax)."""
+    """The last two saved states of a running job, in `state/`."""
 
-    def __init__(self, folder: str | os.PathLike, every: int):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        every: int,
+        stopping: Callable[[], bool] = lambda: False,
+    ):
+        """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
         self._path = pathlib.Path(folder) / "state"
-        self._every = every
-        self._checkpoints = Checkpoints(self._path) if every or self._path.exists() else None
+        self._every, self._stopping = every, stopping
+        self._checkpoints = Checkpoints(self._path)
         self._last = 0
 
-    def save(self, states: SamplerState, done: int) -> None:
-        """Saves `states`, after `done` steps, once every `every` steps."""
-        if self._every and done - self._last >= self._every:
+    def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
+        """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
+
+        The `last` states are delivered next, and saved only in that case.
+
+        Raises:
+          KeyboardInterrupt: the run has to end.
+          UserError: the disk is full or unwritable.
+        """
+        stopping = self._stopping()
+        due = done - self._last >= self._every and not last
+        if self._every and (due or stopping):
             self._checkpoints.save(done, _without_key_type(states), {})
             self._last = done
+        if stopping:
+            raise KeyboardInterrupt
 
     def restore(self, fresh: SamplerState) -> SamplerState:
         """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure."""
@@ -85,7 +238,7 @@ class SavedStates:
             history = (state.history,) if like.history else ()
             return SamplerState(*state[:3], history, like.memory)
 
-        found = self._checkpoints and self._checkpoints.restore(like, older={1: (first, from_1)})
+        found = self._checkpoints.restore(like, older={1: (first, from_1)})
         if not found:
             return fresh
         self._last, states, _ = found

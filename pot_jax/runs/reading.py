@@ -2,22 +2,16 @@
 
 import os
 import pathlib
-import pickle
-import zipfile
-import zlib
 
 import numpy as np
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, edge
 from pot_jax.media.images import read_picture
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom
 from pot_jax.zoom.geometry import Geometry
 
-# What NumPy and zipfile raise on files that are truncated, corrupted, or of another kind.
-_DAMAGE = (OSError, ValueError, EOFError, AttributeError, TypeError, MemoryError)
-_DAMAGE += (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError)
 _ARRAYS = ("images", "images_before_render", "latents")
 
 
@@ -85,16 +79,17 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
-            names = [name for name in _ARRAYS if name in kept.files]
-            arrays = {name: kept[name] for name in names}
-    except FileNotFoundError:
+    if not path.exists():
         samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
-        raise UserError(f"no {path.name} in {path.parent}; {one}") from None
-    except _DAMAGE as error:
-        raise UserError(f"{path} cannot be read (it may be truncated): {error}") from None
+        raise UserError(f"no {path.name} in {path.parent}; {one}")
+    with (
+        edge("reading arrays", path),
+        open(path, "rb") as file,
+        np.load(file, allow_pickle=False) as kept,
+    ):
+        names = [name for name in _ARRAYS if name in kept.files]
+        arrays = {name: kept[name] for name in names}
     if "images" not in arrays:
         raise UserError(f"{path} holds no array named images")
     for name, array in arrays.items():

@@ -1,9 +1,11 @@
 """The result of sampling: N pictures that agree, what they were made from, and its files."""
 
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,9 @@ from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
-from pot_jax.media.files import write_atomically, write_json
+from pot_jax.media.files import file_digest, write_atomically, write_json
+from pot_jax.runs.claims import claim
+from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
@@ -21,9 +25,9 @@ from pot_jax.zoom.geometry import Geometry
 class Zoom:
     """One sampled zoom."""
 
-    images: np.ndarray  # delivered pictures, [N, H, W, 3], float32 in [-1, 1], agreeing
-    # As decoded, before the last blend and render, [N, H, W, 3]; and [N, h, w, c] float32. Both may
-    # be None in a zoom that was read back.
+    images: np.ndarray  # final pictures, not yet rounded, [N, H, W, 3] float32 in [-1, 1]
+    # As decoded, before the last blend and render, [N, H, W, 3]; and the final latents z_0,
+    # [N, h, w, c] float32. Both may be None in a zoom that was read back.
     before_render: np.ndarray | None
     latents: np.ndarray | None
     settings: RunSettings  # with this sample's own seed
@@ -33,33 +37,73 @@ class Zoom:
     timings: Mapping[str, float]
     identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
 
+    @property
+    def record(self) -> Record:
+        """Returns what `config.json` says of this zoom."""
+        return Record(self.settings, self.geometry, self.weights_digest, self.identity)
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
 
+        A folder in which saving this same zoom failed, as on a full disk, is completed.
+
         Raises:
-          UserError: the folder is not empty, or cannot be written.
+          UserError: the folder holds something else or all of this, or cannot be written.
         """
         path = pathlib.Path(folder)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if (path / "metrics.json").exists():
             raise UserError(f"{folder} is not an empty folder; give a new one")
+        differing = functools.partial(self.record.missing_from, place=str(path / "config.json"))
+        claim(
+            path / "config.json",
+            self.record.to_json(),
+            what="zoom",
+            flag="folder",
+            differing=differing,
+        )
         write_zoom(self, folder)
 
 
-def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
-    """Writes the files of one sample, metrics.json last; raises UserError if it cannot."""
+def write_zoom(
+    zoom: Zoom,
+    folder: str | os.PathLike,
+    *,
+    record: Mapping[str, Any] | None = None,
+    whole: Collection[str] = (),
+    report: Report = silent,
+) -> None:
+    """Writes the files of one sample, metrics.json last; raises UserError if it cannot.
+
+    Args:
+      zoom: the sample.
+      folder: where to.
+      record: the contents of its config.json, by default those of the zoom and of now.
+      whole: the names of files that are there already, and right.
+      report: is told of the movie's frames.
+    """
     path = pathlib.Path(folder)
-    record = Record(zoom.settings, zoom.geometry, zoom.weights_digest, zoom.identity)
-    write_json(path / "config.json", record.to_json())
-    arrays = {"images_before_render": zoom.before_render, "latents": zoom.latents}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    with write_atomically(path / "stack.npz") as temporary:
-        np.savez(temporary, images=zoom.images, **arrays)
+    record = dict(record or zoom.record.to_json())
+    # "" for those that are being written: after a kill, they do not count as whole.
+    files = {
+        name: file_digest(path / name) if name in whole else ""
+        for name in file_names(zoom.geometry)
+    }
+    write_json(path / "config.json", record | {"files": files})
     kernel = zoom.settings.sampler.kernel
     levels = pictures.zoom_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
-    for level, picture in enumerate(levels):
-        pictures.save_png(path / "levels" / f"level_{level:03d}.png", picture)
-    pictures.save_png(path / "contact_sheet.png", pictures.contact_sheet(levels))
-    write_movie(zoom.images, zoom.geometry, zoom.settings.movie, path / "zoom.mp4")
+    writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
+    for name, picture in zip(file_names(zoom.geometry)[1:], levels):
+        writers[name] = functools.partial(pictures.save_png, picture=picture)
+    writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
+    movie = zoom.settings.movie
+    writers["zoom.mp4"] = lambda to: write_movie(
+        zoom.images, zoom.geometry, movie, to, report=report
+    )
+    for name, write in writers.items():
+        if name not in whole:
+            write(path / name)
+            files[name] = file_digest(path / name)
+    write_json(path / "config.json", record | {"files": files})
     values = metrics(
         zoom.images,
         zoom.before_render,
@@ -71,13 +115,40 @@ def write_zoom(zoom: Zoom, folder: str | os.PathLike) -> None:
     write_json(path / "metrics.json", values)
 
 
-def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, path) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path` (MP4)."""
+def file_names(geometry: Geometry) -> list[str]:
+    """Returns the names of a sample's files besides its two JSON files."""
+    levels = (f"levels/level_{level:03d}.png" for level in range(geometry.levels))
+    return ["stack.npz", *levels, "contact_sheet.png", "zoom.mp4"]
+
+
+def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
+    arrays = {"images_before_render": zoom.before_render, "latents": zoom.latents}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    with write_atomically(path) as temporary:
+        np.savez(temporary, images=zoom.images, **arrays)
+
+
+def write_movie(
+    images: np.ndarray,
+    geometry: Geometry,
+    movie: MovieSettings,
+    path: str | os.PathLike,
+    *,
+    report: Report = silent,
+) -> None:
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
+    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
     route = video.zoom_path(
         geometry.levels,
         seconds_per_level=movie.seconds_per_level,
         fps=movie.fps,
         direction=movie.direction,
     )
-    frames = video.zoom_frames(images, geometry, route, size=movie.size)
-    video.write_video(path, frames, movie.fps)
+
+    def frames():
+        for done, frame in enumerate(video.zoom_frames(images, geometry, route, size=movie.size)):
+            report("writing the movie's frames", done, len(route))
+            yield frame
+        report("writing the movie's frames", len(route), len(route))
+
+    video.write_video(path, frames(), movie.fps)

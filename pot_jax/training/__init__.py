@@ -1,1 +1,1 @@
-"""The embedded model, trained from scratch."""
+"""The shipped model, trained from scratch."""

@@ -13,31 +13,32 @@ accelerator compiles and trains meanwhile.
 Everything is a function of the settings and the step, so that a resumed run sees the same batches.
 """
 
-import contextlib
 import functools
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
-from pot_jax.runs.claims import claim, named_differences
+from pot_jax.runs.claims import claim, held, named_differences
 from pot_jax.training.settings import DataSettings
 from pot_jax.world import Views, captions, labels
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
 STREAMS = {"views": 1, "shuffle": 2, "dropout": 3, "diffusion": 4, "text_encoder": 5}
-PROBED = 16  # pictures on disk, if there are any, rendered again to see that they are today's world
+PROBED = 16  # pictures on disk, if any, rendered again to check that they show the current world
 
 Picture = Callable[[int, float, int], np.ndarray]
 
@@ -52,7 +53,7 @@ def draw_views(settings: DataSettings, seed: int) -> Views:
     return Views(seeds, scales)
 
 
-@contextlib.contextmanager
+@contextmanager
 def worker_processes(count: int) -> Iterator[Executor]:
     """Yields `count` processes, which give way to this one; what they have not done is dropped."""
     # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
@@ -66,24 +67,15 @@ def worker_processes(count: int) -> Iterator[Executor]:
             process.terminate()
 
 
-def wait(future: Future, stopping: Callable[[], bool] = lambda: False) -> Any:
-    """Returns a future's result.
-
-    Raises:
-      KeyboardInterrupt: `stopping` returned true before.
-      UserError: the process that worked on it was killed.
-    """
-    while not stopping():
-        try:
-            return future.result(timeout=0.5)
-        except TimeoutError:
-            continue
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that renders was killed, perhaps for want of memory; run the same "
-                "command again, with fewer data.workers"
-            ) from None
-    raise KeyboardInterrupt
+def finished(job: Future) -> Any:
+    """Returns what a process has made; UserError if it was killed."""
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a rendering process was killed, perhaps for want of memory; run the same command "
+            "again, with fewer data.workers"
+        ) from None
 
 
 def describe_views(settings: DataSettings, seed: int, processes: Executor) -> list[Future]:
@@ -101,39 +93,33 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
 
 
 class Renders:
-    """The rendered pictures of a set of views, in the order of `draw_views`."""
+    """The rendered pictures of n views, in the order of `draw_views`."""
 
-    def __init__(self, shards: dict[Path, Future | None], shape: tuple[int, ...], stopping):
-        self._shards, self._stopping = shards, stopping
-        self._shape = shape  # (n, S, S, 3)
+    def __init__(self, files: list[Path], shape: tuple[int, ...]):
+        self._files, self._shape = files, shape  # (n, S, S, 3)
+        self.jobs: dict[Path, Future] = {}  # what is still being rendered
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Returns the pictures from `first` to before `end`: uint8 [end - first, S, S, 3].
-
-        Waits until they are rendered.
+        """Returns pictures `first` to `end` - 1: uint8 [end - first, S, S, 3], once rendered.
 
         Raises:
           UserError: a shard is not what it should be, or a process was killed.
-          KeyboardInterrupt: the run was told to stop meanwhile.
         """
         pictures = np.empty((end - first, *self._shape[1:]), np.uint8)
-        for number in range(first // SHARD, -(-end // SHARD)):
-            start = number * SHARD
-            part = slice(max(first - start, 0), min(end - start, SHARD))
-            shard = self._shard(number)
-            pictures[start + part.start - first : start + part.stop - first] = shard[part]
+        for start in range(first // SHARD * SHARD, end, SHARD):
+            low, high = max(first, start), min(end, start + SHARD)
+            shard = self._shard(start)
+            pictures[low - first : high - first] = shard[low - start : high - start]
         return pictures
 
-    def _shard(self, number: int) -> np.ndarray:
-        path, job = list(self._shards.items())[number]
-        if job is not None:
-            wait(job, self._stopping)
-        shape = (min(SHARD, self._shape[0] - number * SHARD), *self._shape[1:])
-        try:
+    def _shard(self, start: int) -> np.ndarray:
+        path = self._files[start // SHARD]
+        if path in self.jobs:
+            finished(self.jobs[path])
+        with edge("reading arrays", path):
             pictures = np.load(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"renders: {path} cannot be read ({error}); delete it") from None
-        if pictures.shape != shape or pictures.dtype != np.uint8:
+        shape = (min(SHARD, self._shape[0] - start), *self._shape[1:])
+        if (pictures.dtype, pictures.shape) != (np.uint8, shape):
             raise UserError(
                 f"renders: {path} holds {pictures.dtype} {pictures.shape}, expected uint8 {shape}; "
                 "delete it, and it is rendered again"
@@ -148,7 +134,6 @@ def render_views(
     picture: Picture,
     processes: Executor,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    stopping: Callable[[], bool] = lambda: False,
 ) -> Renders:
     """Starts rendering every view that is not on disk yet.
 
@@ -162,14 +147,12 @@ def render_views(
         function that can be imported by name.
       processes: what renders.
       progress: called with (pictures done, pictures in all) after each shard.
-      stopping: whether the run was told to stop; read while pictures are waited for.
 
     Raises:
       UserError: the folder holds other views.
     """
-    views, size = draw_views(settings, seed), settings.size
-    record = {"pictures": settings.pictures, "size": size, "deepest": settings.deepest}
-    record["seed"] = seed
+    views, size, total = draw_views(settings, seed), settings.size, settings.pictures
+    record = {"pictures": total, "size": size, "deepest": settings.deepest, "seed": seed}
     path = Path(folder) / "views.json"
 
     def differing(found):
@@ -177,44 +160,46 @@ def render_views(
         return named_differences({name: found.get(name) for name in record}, record)
 
     claim(path, record, what="set of renders", flag="renders", differing=differing)
-    starts = range(0, settings.pictures, SHARD)
-    files = [path.with_name(f"shard_{start // SHARD:05d}.npy") for start in starts]
-    shards: dict[Path, Future | None] = dict.fromkeys(files)
-    renders = Renders(shards, (settings.pictures, size, size, 3), stopping)
-    done = [file.exists() for file in files]
-    if any(done):
-        _check_world(renders, views, picture, SHARD * done.index(True))
-    rendered = SHARD * sum(done)
-    progress(min(rendered, settings.pictures), settings.pictures)
+    parts = {
+        path.with_name(f"shard_{start // SHARD:05d}.npy"): slice(start, min(start + SHARD, total))
+        for start in range(0, total, SHARD)
+    }
+    renders = Renders(list(parts), (total, size, size, 3))
+    missing = {file: part for file, part in parts.items() if not file.exists()}
+    if present := parts.keys() - missing.keys():
+        _check_world(renders, views, picture, parts[min(present)].start)
+    done, rendering = total - sum(part.stop - part.start for part in missing.values()), ExitStack()
+    progress(done, total)
 
     def count(job: Future) -> None:
-        nonlocal rendered
+        nonlocal done
         if not job.cancelled() and not job.exception():
-            rendered += job.result()
-            progress(min(rendered, settings.pictures), settings.pictures)
+            done += job.result()
+            progress(done, total)
+            if done == total:
+                rendering.close()
 
-    held_out = settings.trained_on // SHARD
-    for number in [*range(held_out, len(files)), *range(held_out)]:
-        if not done[number]:
-            part = views.take(slice(starts[number], starts[number] + SHARD))
-            job = processes.submit(_render_shard, files[number], picture, part, size)
-            job.add_done_callback(count)
-            shards[files[number]] = job
+    if missing:
+        rendering.enter_context(held(folder, "renders"))
+    for file in sorted(missing, key=lambda file: missing[file].stop <= settings.trained_on):
+        job = processes.submit(_render_shard, file, picture, views.take(missing[file]), size)
+        renders.jobs[file] = job
+        job.add_done_callback(count)
     return renders
 
 
 def _check_world(renders: Renders, views: Views, picture: Picture, first: int) -> None:
-    """Raises UserError unless today's world looks like the pictures on disk from `first` on.
+    """Raises UserError unless the world still looks like the pictures on disk from `first` on.
 
-    If its code has changed since, the same seeds draw other worlds, and captions, which are made
-    when needed, would describe pictures that are not there.
+    If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
+    they would describe pictures that are not there.
     """
-    end = min(first + min(PROBED, SHARD), len(views.seeds))
-    found = renders.read(first, end)
-    if (found != _render(picture, views.take(slice(first, end)), found.shape[1])).any():
+    some = slice(first, min(first + min(PROBED, SHARD), len(views.seeds)))
+    found = renders.read(some.start, some.stop)
+    if (found != _render(picture, views.take(some), found.shape[1])).any():
         raise UserError(
-            "renders: the pictures in the folder are of another world than this version of "
-            "pot_jax renders; give another folder"
+            "renders: the folder holds pictures of another world than this version renders; give "
+            "another folder"
         )
 
 
@@ -260,6 +245,7 @@ def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
 
 
 def _give_way() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers for them
     if hasattr(os, "nice"):  # not on Windows
         os.nice(10)
     # A process whose parent was killed would wait for work for ever.

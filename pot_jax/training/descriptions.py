@@ -7,18 +7,16 @@ Symbols: n views, P phrasings of each, T tokens of a prompt.
 
 import hashlib
 import json
-from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-from pot_jax.errors import UserError, one_line
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.runs.claims import named_differences
-from pot_jax.training.data import describe_views, wait
+from pot_jax.training.data import describe_views, finished
 from pot_jax.training.settings import TrainSettings
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world.labels import Labels
@@ -41,17 +39,16 @@ class Table:
         found = path.exists()
         self._jobs = [] if found else describe_views(settings.data, settings.seed, processes)
 
-    def read(self, tokenizer: Any, stopping: Callable[[], bool]) -> Descriptions:
+    def read(self, tokenizer: Any) -> Descriptions:
         """Returns the descriptions in the words of `tokenizer`, and writes them if they are new.
 
         Raises:
           UserError: the file is of other views or another tokenizer, or damaged.
-          KeyboardInterrupt: the run was told to stop meanwhile.
         """
         record = self._record(tokenizer)
         if not self._jobs:
             return self._load(record)
-        made = _merged([wait(job, stopping) for job in self._jobs], tokenizer)
+        made = _merged([finished(job) for job in self._jobs], tokenizer)
         record = json.dumps(record | {"classes": made.classes})
         with write_atomically(self._path) as temporary:
             np.savez(temporary, record=record, ids=made.ids, **made.numbers)
@@ -69,18 +66,17 @@ class Table:
         }
 
     def _load(self, record: dict[str, Any]) -> Descriptions:
+        with edge("reading arrays", self._path), open(self._path, "rb") as file:
+            arrays = dict(np.load(file))
         try:
-            with open(self._path, "rb") as file:  # NumPy leaves it open where it fails
-                arrays = dict(np.load(file))
             found = json.loads(str(arrays.pop("record")))
             described = Descriptions(arrays.pop("ids"), found.pop("classes"), arrays)
             shape = found["phrasings"], found["views"], found["length"]
-            if described.ids.shape != shape or described.ids.dtype != np.int16:
-                raise ValueError(f"its ids are {described.ids.dtype} {described.ids.shape}")
-        # What NumPy and JSON raise for files that are not what they should be.
-        except (OSError, ValueError, TypeError, LookupError, EOFError, BadZipFile) as error:
-            reason = one_line(error)
-            raise UserError(f"{self._path} cannot be read ({reason}): delete it") from None
+            whole = described.ids.shape == shape and described.ids.dtype == np.int16
+        except (ValueError, TypeError, LookupError):
+            whole = False
+        if not whole:
+            raise UserError(f"{self._path} holds no descriptions, or not all: delete it")
         if different := named_differences(found, record):
             raise UserError(
                 f"{self._path} describes other views, or in other words ({'; '.join(different)}): "

@@ -30,7 +30,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.training.data import prefetch, wait
+from pot_jax.runs.interrupts import at_saved_states
+from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 from pot_jax.training.optimizers import learning_rate, make_optimizer
 from pot_jax.training.settings import OptimizationSettings
@@ -114,9 +115,9 @@ class Ahead:
         except BaseException as error:  # whoever waits gets it
             self._compiled.set_exception(error)
 
-    def ready(self, stopping: Callable[[], bool] = lambda: False) -> Callable:
-        """Waits for the compiled function and returns it; KeyboardInterrupt if `stopping`."""
-        return wait(self._compiled, stopping)
+    def ready(self) -> Callable:
+        """Waits for the compiled function and returns it."""
+        return self._compiled.result()
 
     def __call__(self, *args: Any) -> Any:
         return self.ready()(*args)
@@ -139,7 +140,6 @@ class Phase:
     log_every: int = 20  # steps
     save_every: float = 300.0  # seconds
     preview_every: float = 600.0  # seconds
-    stopping: Callable[[], bool] = lambda: False  # whether the machine is about to be taken away
 
 
 def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
@@ -191,18 +191,23 @@ class PhaseRun:
 
         Raises:
           UserError: the loss is no longer finite.
-          KeyboardInterrupt: `phase.stopping`; the state is saved.
+          Stopped: by a signal; on SIGTERM and SIGHUP the state is saved.
         """
-        phase, settings = self._phase, self._phase.settings
         if self.ended:
             step, state, facts = self._saved
             return step, facts["seconds"], state.average
         if self._saved is None:
-            step, state, before = 0, start_state(start(), settings, self._mesh), 0.0
+            state = start_state(start(), self._phase.settings, self._mesh)
+            step, before = 0, 0.0
         else:
             step, state, before = *self._saved[:2], self._saved[2]["seconds"]
         self._saved = None  # its arrays are given to the first step
-        train_step = self._step.ready(phase.stopping)
+        train_step = self._step.ready()
+        with at_saved_states() as stopping:
+            return self._train(train_step, step, state, data, before, stopping)
+
+    def _train(self, train_step, step, state, data, before, stopping):
+        phase, settings = self._phase, self._phase.settings
         key = jax.random.key(phase.seed)
         started = collections.deque()
         began = saved = previewed = time.monotonic()
@@ -210,14 +215,14 @@ class PhaseRun:
         while True:
             facts = {"seconds": before + time.monotonic() - began}
             progress = self._progress(step, facts)
-            stopping = phase.stopping()
-            due = stopping or time.monotonic() - saved > phase.save_every
+            told = stopping()
+            due = told or time.monotonic() - saved > phase.save_every
             if due or progress >= 1:
                 phase.checkpoints.save(step, state, {**facts, "ended": progress >= 1})
                 saved = time.monotonic()
             if progress >= 1:
                 return step, facts["seconds"], state.average
-            if stopping:
+            if told:
                 raise KeyboardInterrupt
             if time.monotonic() - previewed > phase.preview_every:
                 phase.preview(step, state.average)

@@ -51,7 +51,6 @@ class Run(NamedTuple):
     mesh: Mesh
     renders: Renders
     scores: dict[str, Any]  # filled in by the phases
-    stopping: Callable[[], bool]
 
     def prepare(self, name: str, params: Any, data: Any, scored: str = "", **parts: Any):
         """Starts compiling the phase `name`, or reads what it has come to.
@@ -72,7 +71,6 @@ class Run(NamedTuple):
             checkpoints=checkpoints,
             journal=Journal(self.folder, name, checkpoints.latest_step()),
             seed=self.settings.seed,
-            stopping=self.stopping,
             log_every=intervals.log_steps,
             save_every=60 * intervals.checkpoint_minutes,
             preview_every=60 * intervals.preview_minutes,

@@ -1,4 +1,4 @@
-"""Trains the embedded model from scratch: `pot-jax train --config=... --workdir=...`.
+"""Trains the shipped model from scratch: `pot-jax train --config=... --workdir=...`.
 
 In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
@@ -16,15 +16,10 @@ After a kill at any moment, the same command resumes from the last saved step. O
 announces that the machine will be taken away, the state is saved at once.
 """
 
-import contextlib
-import importlib.metadata
 import logging
 import platform
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -34,14 +29,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pot_jax import world
-from pot_jax.checks import to_dict
+from pot_jax.checks import to_dict, version
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
-from pot_jax.runs.claims import claim, named_differences, read_json
+from pot_jax.runs.checkpoints import Checkpoints
+from pot_jax.runs.claims import check_free, claim, held, named_differences, read_json
+from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.autoencoder import Codec
@@ -76,26 +73,23 @@ def train(settings: TrainSettings, workdir: str) -> None:
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
         check_batch(phase, optimization, mesh)
-    _claim_workdir(Path(workdir), settings)
-    processes = worker_processes(settings.data.workers)
-    with _preemption() as stopping, processes as processes:
-        _train(settings, Path(workdir), mesh, module, processes, stopping)
+    folder = Path(workdir)
+    check_free(folder / "config.json", what="training")
+    with held(folder), resuming(lambda: _where(folder)):
+        _claim_workdir(folder, settings)
+        with worker_processes(settings.data.workers) as processes:
+            _train(settings, folder, mesh, module, processes)
 
 
 def _train(
-    settings: TrainSettings,
-    folder: Path,
-    mesh: Mesh,
-    module: AutoencoderKL,
-    processes: Executor,
-    stopping: Callable[[], bool],
+    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, processes: Executor
 ) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
     scores = _earlier_scores(folder)
     table = Table(folder / "descriptions.npz", settings, processes)
-    renders = _start_rendering(settings, folder, scores, processes, stopping)
-    run = phases.Run(settings, folder, mesh, renders, scores, stopping)
+    renders = _start_rendering(settings, folder, scores, processes)
+    run = phases.Run(settings, folder, mesh, renders, scores)
 
     views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
     texts, chosen = captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2)
@@ -107,7 +101,7 @@ def _train(
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     codec = Codec(module, mesh)
     train_autoencoder = phases.prepare_autoencoder(run, module, codec)
-    described = table.read(tokenizer, stopping)
+    described = table.read(tokenizer)
     train_text_encoder = phases.prepare_text_encoder(run, networks.text_encoder, described)
     train_denoiser = phases.prepare_denoiser(run, networks, described, tokenizer, codec)
     autoencoder = train_autoencoder()
@@ -135,15 +129,13 @@ def _train(
     logging.info("the model is in %s", folder / "model")
 
 
-@contextlib.contextmanager
-def _preemption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether SIGTERM has come since."""
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield received.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _where(folder: Path) -> str:
+    saved = sorted((folder / "checkpoints").glob("*"), key=lambda phase: phase.stat().st_mtime)
+    steps = [(Checkpoints(phase).latest_step(), phase.name) for phase in saved]
+    last = next(((step, name) for step, name in reversed(steps) if step), None)
+    if last is None:
+        return "no state was saved yet; the same command continues with what is in the workdir"
+    return f"the same command resumes from step {last[0]} of {last[1]}"
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
@@ -153,7 +145,7 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
         there = identity(upgraded(found, "its config.json")["config"])
         return named_differences(there, identity(record["config"]))
 
-    record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
+    record |= {"version": version(), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
     if found is not None and found.get("format") != FORMAT:
         write_json(path, record)
@@ -165,7 +157,7 @@ def _earlier_scores(folder: Path) -> dict[str, Any]:
 
 
 def _start_rendering(
-    settings: TrainSettings, folder: Path, scores: dict, processes: Executor, stopping: Callable
+    settings: TrainSettings, folder: Path, scores: dict, processes: Executor
 ) -> Renders:
     began = time.monotonic()
 
@@ -176,8 +168,7 @@ def _start_rendering(
             scores["minutes"].setdefault("data", (time.monotonic() - began) / 60)
 
     place = Path(settings.renders) if settings.renders else folder / "renders"
-    what = (place, settings.data, settings.seed, world.picture)
-    return render_views(*what, processes, progress, stopping)
+    return render_views(place, settings.data, settings.seed, world.picture, processes, progress)
 
 
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:

@@ -18,12 +18,12 @@ def convert(
 
     Args:
       source: a folder, a single-file checkpoint or a name, as for `load`.
-      target: a new folder.
+      target: a folder that is absent or empty.
       dtype: of the kept arrays: float32, bfloat16 or float16.
       **how: the other arguments of `load`: variant, tokenizer, prediction_type, allow_pickle.
 
     Raises:
-      UserError: the source cannot be loaded, or the target exists or cannot be written.
+      UserError: the source cannot be loaded, or the target is not empty or cannot be written.
     """
     check_vacant(target)  # before minutes of work
     model = load(source, dtype=dtype, **how)

@@ -18,7 +18,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, edge, shown
+from pot_jax.media.files import TEMPORARY
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES
@@ -33,11 +34,11 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
 
     Args:
       model: the model to write.
-      folder: a new folder; missing parents are made.
+      folder: absent or empty; missing parents are made.
       dtype: of the weights in the files; by default each parameter's own.
 
     Raises:
-      UserError: `folder` exists, it cannot be written, or a value is beyond the range of `dtype`.
+      UserError: `folder` is not empty or cannot be written; a value is beyond the range of `dtype`.
     """
     dtype = None if dtype is None else checked_dtype(dtype)
     with new_folder(folder) as place:
@@ -55,25 +56,21 @@ def new_folder(target: str | Path) -> Iterator[Path]:
       UserError: `target` exists and is not an empty folder, or writing fails.
     """
     target = check_vacant(target)
+    place = target.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
     try:
-        place = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-        place.mkdir(parents=True)
-        try:
+        with edge("writing a folder", target):
+            place.mkdir(parents=True)
             yield place
             os.replace(place, target)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"{shown(target)} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_vacant(target: str | Path) -> Path:
     """Returns `target` as an absolute path; raises UserError unless it is absent or empty."""
     target = Path(target).expanduser().absolute()
-    try:
+    with edge("writing a folder", target):
         vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
-    except OSError as error:
-        raise UserError(f"{shown(target)} cannot be written: {error.strerror}") from None
     if not vacant:
         raise UserError(f"{shown(target)} exists already; remove it or name another folder")
     return target

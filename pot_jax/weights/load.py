@@ -5,17 +5,20 @@ known before gigabytes are read. `parameters` then reads the weights one by one.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from pot_jax.checks import require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
@@ -24,13 +27,21 @@ from pot_jax.weights.layouts import hub
 from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
-from pot_jax.weights.model import Model, check_fit, checked_dtype
+from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import Placement, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
-EMBEDDED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
+SHIPPED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
 
 
+class OpenedModel(NamedTuple):
+    """A model that fits together so far: its settings and headers are read, its weights are not."""
+
+    model: Model  # its parameters are shapes, `jax.ShapeDtypeStruct`, and its digest is empty
+    read: Callable[[Placement], Model]  # reads the weights; its argument is `load`'s sharding
+
+
+@fixed_settings()
 def load(
     path_or_name: str | Path,
     *,
@@ -47,9 +58,10 @@ def load(
 
     Args:
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
-        `pot-jax convert`, a file in Stable Diffusion's original layout, a name of `EMBEDDED`, or a
-        repository of the Hugging Face hub as `owner/name` or `owner/name@revision`. A path that
-        exists takes precedence; "./" at its beginning rules out the others.
+        `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
+        (`cosmos64`), or a repository of the Hugging Face hub as `owner/name` or
+        `owner/name@revision`. A path that exists takes precedence; "./" at its beginning rules out
+        the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
@@ -69,6 +81,26 @@ def load(
       UserError: there is no such model, it is of an unsupported kind, or its files are missing,
         damaged, or do not fit it: one message names everything that does not fit.
     """
+    what = locals()
+    return open_model(**{name: what[name] for name in what if name != "sharding"}).read(sharding)
+
+
+@fixed_settings()
+def open_model(
+    path_or_name: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    variant: str | None = None,
+    tokenizer: str | Path | None = None,
+    prediction_type: str | None = None,
+    allow_pickle: bool = False,
+    loras: Mapping[str, float] | Sequence[Any] = (),
+    embeddings: Sequence[Any] = (),
+) -> OpenedModel:
+    """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
+
+    Arguments and errors are those of `load`.
+    """
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
@@ -78,29 +110,19 @@ def load(
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
     if variant is not None and (path.is_file() or kept.is_kept(path)):
-        kind = "one file" if path.is_file() else "a kept copy"
+        kind = "one file" if path.is_file() else "a converted copy"
         raise UserError(f"{shown(path)} is {kind}, which has no variants")
     source = None
     if path.is_file():
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
-    parts = source.parts if source else read_parts(path, dtype, **wishes)
-    # Everything that does not fit is found before gigabytes are read.
-    shapes = {name: abstract_params(module) for name, module in parts.modules.items()}
-    merges = lora.read_loras(loras, parts.modules["unet"].config, shapes)
-    words = textual_inversion.read_embeddings(embeddings, parts)
-    put = partial(put_on, sharding)
-    if snapshot:
-        hub.fetch_weights(snapshot, variant)
-    if kept.is_kept(path):
-        params, digests = restored_params(path, shapes, dtype, put)
-    else:
-        source = source or folder_source(path, parts, variant)
-        params, digests = read_params(source, dtype, put)
-    lora.merge(merges, params, digests)
-    parts = textual_inversion.add_embeddings(words, parts, params, digests)
+    stored = source.parts if source else read_parts(path, dtype, **wishes)
+    shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
+    merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
+    words = textual_inversion.read_embeddings(embeddings, stored)
+    parts = textual_inversion.add_tokens(words, stored)
     name = snapshot.source if snapshot else str(path_or_name)
-    return Model(
+    model = Model(
         name=Path(name).name,
         source=name,
         **parts.modules,
@@ -108,11 +130,34 @@ def load(
         schedule=parts.schedule,
         pipeline=parts.pipeline,
         low_res=parts.low_res,
-        params=params,
-        digest=combined_digest(digests),
+        params={
+            name: jax.tree.map(partial(_of_dtype, dtype), abstract_params(module))
+            for name, module in parts.modules.items()
+        },
+        digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
+        notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
+
+    def read(sharding: Placement = None) -> Model:
+        put = partial(put_on, sharding)
+        if snapshot:
+            hub.fetch_weights(snapshot, variant)
+        if kept.is_kept(path):
+            params, digests = restored_params(path, shapes, dtype, put)
+        else:
+            files = source or folder_source(path, stored, variant)
+            params, digests = read_params(files, dtype, put)
+        lora.merge(merges, params, digests)
+        textual_inversion.add_vectors(words, parts, params, digests)
+        return replace(model, params=params, digest=combined_digest(digests))
+
+    return OpenedModel(model, read)
+
+
+def _of_dtype(dtype: jnp.dtype, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, dtype)
 
 
 def _find(path_or_name: str | Path) -> Path:
@@ -120,12 +165,15 @@ def _find(path_or_name: str | Path) -> Path:
     if "\0" in name:
         raise UserError(f"no model has the name {shown(name)}")
     path = Path(name).expanduser()
-    if name in EMBEDDED and not path.exists():
-        return EMBEDDED[name]
+    # A folder without any part of a model, such as a run's, does not hide a shipped model.
+    parts = ("model_index.json", *(component.folder for component in COMPONENTS.values()))
+    hidden = path.is_file() or any((path / part).exists() for part in parts)
+    if name in SHIPPED and not hidden:
+        return SHIPPED[name]
     if path.is_dir() or path.is_file():
         return path
     raise UserError(
         f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(EMBEDDED)}); write a model of the hub as "
+        f"that name (it has: {', '.join(SHIPPED)}); write a model of the hub as "
         "owner/name@revision"
     )

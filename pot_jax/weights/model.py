@@ -61,6 +61,7 @@ class Model:
     embeddings: tuple[EmbeddingSettings, ...] = ()  # in the tokenizer and the text encoder
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
+    notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
 
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self.params)
@@ -81,6 +82,7 @@ class Parts:
     schedule: ScheduleConfig
     pipeline: str
     low_res: LowRes | None = None
+    notices: tuple[str, ...] = ()  # as in `Model`
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:

@@ -1,5 +1,6 @@
 """The frame of each concept's object: the scale at which its view begins.
 
+A scale s is 0 to 20: the view is 2^-s as wide as at scale 0, and each concept spans two scales.
 Frame `a` is the square view of scale `a`, so an object two concepts deeper is sixteen times
 smaller. A forest is seen before its middle tree fills the view and is painted in the tree's frame.
 """

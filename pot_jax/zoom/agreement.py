@@ -32,7 +32,11 @@ class Numbers(NamedTuple):
 
 
 class Agreed(NamedTuple):
-    """Agreed clean estimates, and how far the estimates disagreed before."""
+    """Agreed clean estimates, and how far the estimates disagreed before.
+
+    The disagreement is measured after the photograph's pull, in the units of the images compared at
+    that step: pixels in [-1, 1], or latents.
+    """
 
     clean: jax.Array  # [N, h, w, c]
     disagreement: jax.Array  # rms(x_i - R_i(blend(x))) over the view's images, []
@@ -44,8 +48,8 @@ class View(NamedTuple):
     Attributes:
       geometry: the placement of the levels on the images' grid.
       decode: (weights, clean) -> images.
-      bring_back: (weights, clean, images, agreed images) -> clean estimates that decode to the
-        agreed images.
+      bring_back: (weights, clean, images, agreed images) -> clean estimates, changed as
+        the images were; they decode to about the agreed images.
       ground: (weights, images) -> images that match the photograph, if there is one.
       ground_clean: the same on the clean estimates, before they are decoded.
       kernel: the kernel of D, a name in `operators.KERNELS`.
@@ -293,7 +297,7 @@ SPACES = {"latent": in_latents, "pixel": in_pixels, "delivery": at_delivery}
 
 
 def delivery(blend: Blend, pixels: View) -> Callable:
-    """Returns (weights, clean) -> (images that agree to the last bit, the decoded images)."""
+    """Returns (weights, clean) -> (rendered images, decoded images); blend "none" renders none."""
 
     def deliver(weights, clean):
         before = pixels.decode(weights, clean)

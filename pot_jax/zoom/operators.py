@@ -175,7 +175,7 @@ def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.
     """Returns unit normal noise [N, H, W, C] float32, drawn for each level alone.
 
     Level i draws from `fold_in(key, i)`, so that adding a level or a device changes no other level.
-    This is the paper's first z_T.
+    This is the paper's initial noise z_T.
     """
 
     def draw(level):
@@ -190,8 +190,9 @@ def shared_noise(
 ) -> jax.Array:
     """Returns white unit noise [N, H, W, C] float32 that levels showing the same place share.
 
-    A cell mean of p^2 independent unit normals has standard deviation 1/p; times p it is a unit
-    normal again, and independent of its neighbours because cells do not overlap.
+    With the mean kernel: a cell mean of p^2 independent unit normals has standard deviation 1/p;
+    times p it is a unit normal again, and independent of its neighbours because cells do not
+    overlap. Other kernels have another gain (`noise_gain`).
     """
     draws = independent_noise(key, geometry, channels)
     gain = noise_gain(geometry.zoom_factor, kernel)

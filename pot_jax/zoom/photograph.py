@@ -4,7 +4,8 @@ Symbols: xi the photograph of level j, [H, W, C]; x_i the clean estimate of leve
 for all. xi fixes level j in full. For a level i that is k = i-j levels deeper, it fixes the picture
 at resolution 1/p^k, from that level's window in xi. For a level that is k = j-i levels wider, it
 fixes only the window of level j, which should equal D^k(xi). Levels whose windows do not exist
-(`Geometry.observation`) are left unchanged. Paper, section 4.4.
+(`Geometry.observation`) are left unchanged. D_i downsamples x_i to where it meets the photograph,
+M_i keeps the region that both show. Paper, section 4.4.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +43,8 @@ def ground_adam(
     """Takes the paper's 5 fresh Adam steps on sum_i ||D_i(x_i) - M_i * xi||^2.
 
     Each Adam step is about as large as the learning rate, however close the target is, so a pixel
-    that is almost right is moved away by up to about 0.06; `ground_project` has no such floor.
+    that is almost right is moved away by up to about 0.06 in [-1, 1]; `ground_project` has no such
+    floor.
 
     Args:
       images: clean estimates, [N, H, W, C].

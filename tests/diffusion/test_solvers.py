@@ -4,6 +4,8 @@ Then x0 given z is normal too, the exact estimate is linear in z, and the exact 
 for the deterministic solvers the ODE's solution, for the stochastic ones mean and variance of z.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from pot_jax import config
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan
+from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan, resolved_solver
 
 MEAN, SPREAD = 0.4, 0.6
 # Many training timesteps, so that rounding to whole ones does not limit the convergence.
@@ -328,12 +330,66 @@ def test_requests_that_are_not_implemented():
             SOLVERS[name].plan(karras, 10)
     for name in ("ddpm", "ddim", "euler_ancestral"):
         SOLVERS[name].plan(karras, 10)
+    for key, value in {
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_order": 3,
+        "solver_type": "bh3",
+    }.items():
+        message = re.escape(f"asks for {key}={value!r}, which solver dpmpp_2m")
+        with pytest.raises(ValueError, match=message):
+            SOLVERS["dpmpp_2m"].plan(ScheduleConfig(**{key: value}), 10)
+        SOLVERS["euler"].plan(ScheduleConfig(**{key: value}), 10)
     with pytest.raises(ValueError, match="learned its variance"):
         SOLVERS["ddpm"].plan(ScheduleConfig(variance_type="learned_range"), 10)
     with pytest.raises(ValueError, match="a step of length zero"):
         SOLVERS["dpmpp_2m"].plan(
             ScheduleConfig(final_sigmas_type="sigma_min", timestep_spacing="trailing"), 1000
         )
+
+
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun"])
+@pytest.mark.parametrize(("order", "rate"), [(1, 2), (2, 4)])
+def test_dpm_solver_converges_in_the_order_that_the_file_states(solver_type, order, rate):
+    facts = {"solver_order": order, "solver_type": solver_type}
+    coarse, fine = (worst_error("dpmpp_2m", steps, **facts) for steps in (50, 100))
+    assert coarse / fine == pytest.approx(rate, rel=0.25)
+
+
+def scheduler(name, **facts):
+    return ScheduleConfig.from_json({"_class_name": f"{name}Scheduler", **facts})
+
+
+@pytest.mark.parametrize(
+    ("named", "solver"),
+    [
+        ("DDIM", "ddim"),
+        ("DDPM", "ddpm"),
+        ("EulerDiscrete", "euler"),
+        ("EulerAncestralDiscrete", "euler_ancestral"),
+        ("DPMSolverMultistep", "dpmpp_2m"),
+        ("LCM", "lcm"),
+    ],
+)
+def test_a_file_names_its_solver(named, solver):
+    assert resolved_solver(scheduler(named)) == (solver, ())
+    assert resolved_solver(scheduler(named), "euler") == ("euler", ())
+
+
+@pytest.mark.parametrize("named", ["PNDM", "UniPCMultistep", "HeunDiscrete", "DEISMultistep"])
+def test_ddim_stands_in_and_says_so(named):
+    solver, (notice,) = resolved_solver(scheduler(named, skip_prk_steps=True))
+    assert solver == "ddim"
+    assert f"{named}Scheduler, which is not implemented here; solver ddim" in notice
+    assert resolved_solver(scheduler(named), "lcm") == ("lcm", ())
+
+
+def test_what_a_solver_does_not_read_is_said():
+    karras = scheduler("EulerDiscrete", use_karras_sigmas=True, sigma_min=0.03)
+    assert resolved_solver(karras) == ("euler", ())  # which refuses it
+    _, (notice,) = resolved_solver(karras, "ddim")
+    assert notice == "solver ddim does not use use_karras_sigmas of the model's scheduler config"
+    _, (notice,) = resolved_solver(scheduler("DDIM", new_trick=3, old_trick=None))
+    assert "keys that are not known here: new_trick" in notice
 
 
 def test_the_names_that_settings_know_are_those_of_the_table():

@@ -1,5 +1,6 @@
 import os
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -207,6 +208,109 @@ class TestPhotograph:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
         with pytest.raises(UserError, match="too large"):
             media.read_picture(tmp_path / "big.png")
+
+
+class TestPicturesAsPeopleHaveThem:
+    """The same picture in every form that a photograph, an image or a mask may come in."""
+
+    grey = np.array([[0, 60, 128], [200, 255, 127]], np.uint8)
+    rgb = np.stack([grey, grey[::-1], grey[:, ::-1]], axis=-1)
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda rgb, path: rgb,
+            lambda rgb, path: jnp.asarray(rgb),
+            lambda rgb, path: from_bytes(rgb),
+            lambda rgb, path: from_bytes(rgb).astype(np.float64),
+            lambda rgb, path: from_bytes(rgb).tolist(),
+            lambda rgb, path: Image.fromarray(rgb),
+            lambda rgb, path: path,
+            lambda rgb, path: str(path),
+            lambda rgb, path: np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1),
+        ],
+        ids=["uint8", "jax", "float", "double", "lists", "Pillow", "Path", "path", "opacity"],
+    )
+    def test_an_image(self, tmp_path, form):
+        media.save_png(tmp_path / "a.png", self.rgb)
+        found = media.read_images(form(self.rgb, tmp_path / "a.png"), "image")
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, from_bytes(self.rgb), atol=1e-6)
+
+    def test_grey_and_batches(self):
+        grey = from_bytes(np.repeat(self.grey[..., None], 3, axis=-1))
+        np.testing.assert_array_equal(media.read_images(self.grey, "image"), grey)
+        np.testing.assert_array_equal(media.read_images(self.grey[..., None], "image"), grey)
+        np.testing.assert_array_equal(media.read_images([self.grey] * 2, "image"), [grey] * 2)
+        assert media.read_images(np.stack([self.rgb] * 2), "image").shape == (2, 2, 3, 3)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (rgb.astype(np.float32), "from 0 to 255"),
+            (from_bytes(rgb) * np.nan, "from nan to nan"),
+            (rgb.astype(np.int64), "expected bytes"),
+            (np.zeros((3, 4, 5), np.uint8), r"got \(3, 4, 5\)"),
+            ([rgb, rgb[:1]], "pictures of one size"),
+            ([[1, 2], [3]], "expected"),
+            ([], r"got \(0,\)"),
+            (None, "a path, a Pillow image or an array, got None"),
+            ({"a": 1}, "a path, a Pillow image or an array"),
+            (3.5, r"got \(\)"),
+            (np.array(["a"]), "a path, a Pillow image or an array"),
+            ("absent.png", "no picture at"),
+            ("a\0b.png", "zero byte"),
+        ],
+    )
+    def test_no_image(self, given, message):
+        with pytest.raises(UserError, match=message) as caught:
+            media.read_images(given, "image")
+        assert "\n" not in str(caught.value)
+
+    def test_floats_from_zero_to_one_are_questioned(self, caplog):
+        media.read_images(np.full((2, 2, 3), 0.5), "photograph")
+        assert "photograph: floats from 0.5 to 0.5; -1 is black here" in caplog.text
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            grey,
+            grey >= 128,
+            (grey >= 128).astype(np.uint8),
+            (grey >= 128).astype(np.int64),
+            grey.astype(np.int32),
+            grey / np.float32(255),
+            (grey >= 128).tolist(),
+            Image.fromarray(grey),
+            Image.fromarray(np.repeat(grey[..., None], 3, axis=-1)),
+        ],
+        ids=["uint8", "bool", "ones", "int64", "int32", "float", "lists", "Pillow", "colour"],
+    )
+    def test_a_mask(self, given):
+        np.testing.assert_array_equal(media.read_mask(given), self.grey >= 128)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (np.full((2, 2), np.nan), "from nan to nan"),
+            (np.full((2, 2), 60.0), "from 60 to 60"),
+            (np.full((2, 2), -1), "expected booleans"),
+            (np.zeros((2, 2, 2, 2)), "expected"),
+            ("absent.png", "no picture at"),
+            (None, "a path, a Pillow image or an array"),
+        ],
+    )
+    def test_no_mask(self, given, message):
+        with pytest.raises(UserError, match=message):
+            media.read_mask(given)
+
+    def test_a_photograph_of_bytes_is_fitted_and_floats_are_not(self):
+        assert media.read_photograph(self.rgb, 4, 4).shape == (4, 4, 3)
+        assert media.read_photograph(Image.fromarray(self.rgb), 4, 4).shape == (4, 4, 3)
+        exact = from_bytes(self.rgb)
+        np.testing.assert_array_equal(media.read_photograph(exact, 2, 3), exact)
+        with pytest.raises(UserError, match=r"expected pixels of \(4, 4, 3\), got \(2, 3, 3\)"):
+            media.read_photograph(exact, 4, 4)
 
 
 class TestContactSheet:

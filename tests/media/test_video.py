@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from pot_jax.config import MovieSettings
 from pot_jax.errors import UserError
 from pot_jax.media import video
 from pot_jax.media.pixels import to_bytes
+from pot_jax.media.video import check_movie, write_video
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 
@@ -240,3 +242,56 @@ class TestFile:
         (tmp_path / "file").write_text("")
         with pytest.raises(UserError, match="a file stands where a folder is needed"):
             video.write_video(tmp_path / "file" / "a.mp4", frames[:1], 30)
+
+
+class TestCheckMovie:
+    @pytest.mark.parametrize(
+        ("height", "width", "levels", "settings", "words"),
+        [
+            (64, 64, 4, {}, None),
+            (64, 64, 500, {"seconds_per_level": 60.0}, None),
+            (64, 2048, 4, {"size": 512}, None),
+            (64, 2112, 4, {"size": 512}, "would be 512 x 16896, and its encoder takes up to 16384"),
+            (2112, 64, 4, {"size": 512}, "would be 16896 x 512"),
+            (64, 64, 4, {"seconds_per_level": 1e300}, "up to 1000000 frames"),
+            (64, 64, 4, {"seconds_per_level": 12000.0}, "up to 1000000 frames"),
+            (64, 64, 4, {"seconds_per_level": 6000.0, "direction": "both"}, "up to 1000000 frames"),
+            (64, 64, 1, {"seconds_per_level": 1e300}, None),
+        ],
+    )
+    def test_what_the_encoder_cannot_make(self, height, width, levels, settings, words):
+        movie = MovieSettings(**settings)
+        if words is None:
+            check_movie(height, width, levels, movie)
+            return
+        with pytest.raises(UserError, match=words):
+            check_movie(height, width, levels, movie)
+
+    @pytest.mark.parametrize("side", [16384, 16386])
+    def test_the_limit_is_the_encoders(self, tmp_path, side):
+        frame = np.zeros((2, side, 3), np.uint8)
+        if side <= 16384:
+            write_video(tmp_path / "wide.mp4", [frame], 5)
+            return
+        with pytest.raises(UserError, match="up to 16384 pixels a side"):
+            write_video(tmp_path / "wide.mp4", [frame], 5)
+        assert not list(tmp_path.iterdir())
+
+
+class TestNames:
+    @pytest.mark.parametrize("name", ["12:30/z.mp4", "pipe:1.mov", "http:x.mp4", "a%d.MP4"])
+    def test_a_name_is_a_name_and_no_protocol(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        frames = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 90, 180)]
+        for _ in range(2):
+            write_video(name, frames, 5)
+            with av.open(f"file:{name}") as movie:
+                assert len(list(movie.decode(video=0))) == 3
+                assert name[-3:].lower() in movie.format.name
+        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+    @pytest.mark.parametrize("name", ["z.gif", "z.webm", "z", ".mp4", "stack.npz", "z.mp4.txt"])
+    def test_other_endings_are_refused(self, tmp_path, name):
+        with pytest.raises(UserError, match="to end in .mp4 or .mov"):
+            write_video(tmp_path / name, [np.zeros((16, 16, 3), np.uint8)], 5)
+        assert not list(tmp_path.iterdir())

@@ -48,6 +48,29 @@ def test_a_network_with_guidance_built_in_has_one_row_a_level(consistency_model)
         conditions.text_conditions(consistency_model, PROMPTS, "a", 8.0, True)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
+def test_a_scale_of_1_or_less_is_no_guidance_and_is_said(model, consistency_model, scale):
+    told = conditions.text_conditions(model, PROMPTS, "st", scale)
+    assert not told.guided
+    assert told.arrays["text_states"].shape == (2, 8, 16)
+    assert told.notices[0] == "words that the model does not know: st"
+    notice = told.notices[1]
+    assert notice.startswith(f"guidance_scale {scale:g}, being 1 or less, means no guidance, so")
+    assert conditions.text_conditions(model, PROMPTS, "", 1.01).notices == ()
+    # Guidance of the caller's own needs both halves, and guidance built in takes any scale.
+    for which, negative, own in ((model, "a", True), (consistency_model, "", False)):
+        told = conditions.text_conditions(which, PROMPTS, negative, scale, own)
+        assert (told.guided, told.notices) == (own, ())
+
+
+def test_prompts_that_do_not_mean_what_they_seem_are_said(model):
+    notices = conditions.text_conditions(model, ["a (t:2)"], "", 4.0).notices
+    assert len(notices) == 1
+    assert "(t:2) in a prompt is read as words" in notices[0]
+    notices = conditions.text_conditions(model, ["a"], "zz", 4.0).notices
+    assert notices == ("words that the model does not know: zz",)
+
+
 def test_the_guidance_embedding_holds_waves_of_1000_w():
     embedding = np.asarray(conditions.guidance_embedding(jnp.array([1.0, 1.002]), 9))
     np.testing.assert_array_equal(embedding[0], [0] * 4 + [1] * 4 + [0])

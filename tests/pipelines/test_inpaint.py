@@ -81,8 +81,9 @@ def test_mistakes_are_one_line(model, pictures, tmp_path):
     text = message(pot_jax.sample, model, ["a"])
     assert "is for inpainting (StableDiffusionInpaintPipeline); use it with pot_jax" in text
     assert "is for text-to-image" in message(paint, sd, "a", image, mask)
-    assert "got up to 2.0" in message(paint, model, "a", image / np.abs(image).max() * 2, mask)
-    assert "got up to nan" in message(paint, model, "a", image * np.nan, mask)
+    large = image / np.abs(image).max() * 2
+    assert "got float32 from -2 to" in message(paint, model, "a", large, mask)
+    assert "got float32 from nan to nan" in message(paint, model, "a", image * np.nan, mask)
     assert "[H, W, 3]" in message(paint, model, "a", image[..., :1], mask)
     assert "multiples of 2" in message(paint, model, "a", image[:15], mask[:15])
     assert "mask: expected (16, 12)" in message(paint, model, "a", image, mask[:8])
@@ -90,3 +91,11 @@ def test_mistakes_are_one_line(model, pictures, tmp_path):
     assert "one of ddpm" in message(paint, model, "a", image, mask, solver="heun")
     wrong = np.zeros((1, 4, 4, 4))
     assert "latents: expected" in message(paint, model, "a", image, mask, latents=wrong)
+
+
+def test_what_a_user_should_know_is_logged(model, pictures, caplog):
+    (image, _), (mask, _) = pictures
+    paint(model, "a zz", image, mask, guidance_scale=1.0)
+    told = [record.getMessage() for record in caplog.records if "pot_jax" in record.name]
+    assert "words that the model does not know: zz" in told
+    assert any("guidance_scale 1, being 1 or less" in text for text in told)

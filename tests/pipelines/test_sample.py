@@ -1,5 +1,6 @@
 """The whole walk with a model of a few thousand random parameters."""
 
+import dataclasses
 import functools
 
 import jax
@@ -309,6 +310,29 @@ def test_another_own_part_is_another_run(model, tmp_path):
         pot_jax.sample(model, PROMPTS, **own(blend=changed, workdir=tmp_path / "run"))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "solver", "said"),
+    [
+        ("EulerDiscreteScheduler", "euler", 0),
+        ("DDIMScheduler", "ddim", 0),
+        ("PNDMScheduler", "ddim", 1),
+    ],
+)
+def test_the_models_own_solver_is_used_and_recorded(model, scheduler, solver, said):
+    schedule = dataclasses.replace(model.schedule, class_name=scheduler)
+    scheduled = dataclasses.replace(model, schedule=schedule, notices=("a default was taken",))
+    settings = RunSettings(prompts=("a",), sampler=SamplerSettings(steps=2))
+    prepared = pipeline.prepare(scheduled, settings, devices=one_device())
+    assert prepared.settings.sampler.solver == solver
+    assert prepared.record.to_json()["config"]["sampler"]["solver"] == solver
+    assert prepared.notices[0] == "a default was taken"
+    assert len(prepared.notices) == 1 + said
+    named = dataclasses.replace(settings, sampler=SamplerSettings(steps=2, solver=solver))
+    same = pipeline.prepare(scheduled, named, devices=one_device())
+    assert same.identity == prepared.identity
+    assert same.notices == prepared.notices[:1]
+
+
 def test_own_parts_that_differ_have_digests_that_differ():
     def closure(scale):
         def blend(images, geometry, *, weight, kernel):
@@ -442,3 +466,24 @@ def test_what_a_run_is_lies_in_its_contents_not_its_paths(model, tmp_path, monke
     noise = np.zeros((3, 8, 8, 4), np.float32)
     with pytest.raises(UserError, match=r"other given latents; other photograph"):
         pot_jax.sample(model, PROMPTS, **moved, latents=noise)
+
+
+def test_an_offset_that_no_step_reads_is_not_part_of_what_a_run_is(model):
+    def schedule(spacing, offset):
+        facts = {"timestep_spacing": spacing, "steps_offset": offset}
+        changed = dataclasses.replace(model, schedule=dataclasses.replace(model.schedule, **facts))
+        return identity.model_identity(changed)["schedule"]
+
+    assert schedule("trailing", 0) == schedule("trailing", 1) != schedule("leading", 0)
+    assert schedule("leading", 0) != schedule("leading", 1)
+    assert schedule(None, 0) != schedule(None, 1)
+
+
+def test_other_ids_of_the_negative_prompt_are_another_run(model):
+    """As after an edit of the tokenizer's files."""
+
+    def prompts(negative):
+        settings = RunSettings(prompts=("a",), negative_prompt=negative)
+        return pipeline.prepare(model, settings, devices=one_device()).identity["prompts"]
+
+    assert prompts("st") != prompts("t") != prompts("")

@@ -76,7 +76,7 @@ def test_the_small_zooms_rescaled_guidance_is_not_the_upscalers(small, large, up
 
 def test_what_the_enlarged_zoom_says_of_itself(small, large, upscaler):
     assert large.latents is small.latents
-    assert large.settings.upscaler == UpscalerSettings("tiny_upscaler", **STEPS)
+    assert large.settings.upscaler == UpscalerSettings("tiny_upscaler", solver="ddim", **STEPS)
     assert dataclasses.replace(large.settings, upscaler=UpscalerSettings()) == small.settings
     assert large.weights_digest not in (small.weights_digest, upscaler.digest)
     assert large.timings["upscaling_seconds"] > 0

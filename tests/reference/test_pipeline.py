@@ -9,7 +9,7 @@ from tiny_models import tiny_model
 
 import pot_jax
 from pot_jax.weights.export import export
-from pot_jax.weights.load import EMBEDDED
+from pot_jax.weights.load import SHIPPED
 
 PROMPT = "star a"
 
@@ -66,7 +66,7 @@ def test_the_shipped_model_gives_the_same_picture_in_diffusers():
     )
     prompt = "a blue planet up close"
     theirs = their_picture(
-        EMBEDDED["cosmos64"], prompt, noise, num_inference_steps=20, guidance_scale=4.0
+        SHIPPED["cosmos64"], prompt, noise, num_inference_steps=20, guidance_scale=4.0
     )
     zoom = pot_jax.sample(
         model,

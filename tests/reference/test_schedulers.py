@@ -4,6 +4,7 @@ Both run freely from the same first latents with the same stand-in for a network
 made at one step shows in all that follow.
 """
 
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from pot_jax.diffusion.prediction import clean_from_prediction, limiter
-from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Denoised
 
 # diffusers 0.42 hands torch tensors to np.array in a way that NumPy 2 has deprecated.
@@ -272,6 +273,23 @@ def test_dpmpp_2m_end(final, euler_at_final, lower_order_final, steps, monkeypat
         lower_order_final=lower_order_final,
         **SD_BETAS,
     )
+
+
+@pytest.mark.parametrize("steps", [12, 20])
+@pytest.mark.parametrize("solver_order", [1, 2])
+@pytest.mark.parametrize("solver_type", ["midpoint", "heun", "logrho"])
+def test_dpmpp_2m_variants(solver_type, solver_order, steps, monkeypatch):
+    facts = {"solver_type": solver_type, "solver_order": solver_order}
+    compare_facts("dpmpp_2m", monkeypatch, steps, final_sigmas_type="sigma_min", **facts)
+
+
+def test_known_keys_are_those_that_diffusers_writes():
+    for name in CLASS_DEFAULTS:
+        if name == "DPMSolverSDEScheduler":  # diffusers needs torchsde for it
+            continue
+        arguments = inspect.signature(getattr(diffusers, name).__init__).parameters
+        json = {key: argument.default for key, argument in arguments.items() if key != "self"}
+        assert ScheduleConfig.from_json(json | {"_class_name": name}).unknown == [], name
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

@@ -1,3 +1,7 @@
+import errno
+import os
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,12 +42,11 @@ def test_the_last_two_steps_are_kept(tmp_path, state):
 
 
 def flip_array_bytes(folder):
-    """Damage the stored arrays, not their index: the longest data file of the step."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "/d/" in str(path)]
+    """Damages the stored arrays, not their names: the largest file of the step."""
+    files = (path for path in folder.rglob("*") if path.is_file())
     victim = max(files, key=lambda path: path.stat().st_size)
     data = bytearray(victim.read_bytes())
-    middle = len(data) // 2
-    data[middle] ^= 0x01
+    data[len(data) // 2] ^= 0x01
     victim.write_bytes(data)
 
 
@@ -65,14 +68,60 @@ def test_only_damaged_steps_is_a_clear_error(tmp_path, state):
         Checkpoints(tmp_path / "phase").restore(state)
 
 
+def full(*arguments, **keywords):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_full_disk_names_the_step_to_go_on_from(tmp_path, state, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "phase")
     checkpoints.save(1, state, {})
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(UserError, match="No space left on device.*from step 1"):
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(UserError, match=r"step 2: .*the disk is full.* from step 1") as caught:
         checkpoints.save(2, state, {})
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "phase").iterdir()] == ["1"]
     assert checkpoints.restore(state)[0] == 1
+
+
+def test_a_disk_that_refuses_fsync_keeps_states(tmp_path, state, monkeypatch):
+    def refused(file):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    Checkpoints(tmp_path / "phase").save(1, state, {})
+    assert Checkpoints(tmp_path / "phase").restore(state)[0] == 1
+
+
+def test_a_damaged_step_is_saved_anew(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "phase")
+    for step in (1, 2):
+        checkpoints.save(step, state, {"seconds": step})
+    flip_array_bytes(tmp_path / "phase" / "2")
+    checkpoints = Checkpoints(tmp_path / "phase")
+    assert checkpoints.restore(state)[0] == 1
+    checkpoints.save(2, state, {"seconds": 9})
+    assert Checkpoints(tmp_path / "phase").restore(state)[::2] == (2, {"seconds": 9})
+
+
+@pytest.mark.parametrize("name", ["7", "7.bak", "07"])
+def test_a_renamed_step_is_not_that_step(tmp_path, state, name):
+    checkpoints = Checkpoints(tmp_path / "phase")
+    for step in (1, 2):
+        checkpoints.save(step, state, {})
+    (tmp_path / "phase" / "2").rename(tmp_path / "phase" / name)
+    assert Checkpoints(tmp_path / "phase").restore(state)[0] == 1
+
+
+def test_the_state_of_something_else_is_not_taken(tmp_path, state):
+    Checkpoints(tmp_path / "phase").save(1, state, {})
+    for other in ({"params": state["params"]}, jax.tree.map(lambda x: x[..., None], state)):
+        with pytest.raises(UserError, match="none of the steps"):
+            Checkpoints(tmp_path / "phase").restore(other)
+
+
+def test_half_precision_comes_back(tmp_path):
+    state = {"w": jnp.arange(6, dtype=jnp.bfloat16), "b": jnp.zeros((), jnp.float16)}
+    Checkpoints(tmp_path / "phase").save(1, state, {})
+    _, found, _ = Checkpoints(tmp_path / "phase").restore(state)
+    jax.tree.map(np.testing.assert_array_equal, found, state)
+    assert jax.tree.map(lambda x: x.dtype, found) == jax.tree.map(lambda x: x.dtype, state)

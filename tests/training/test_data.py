@@ -3,8 +3,10 @@ import functools
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,13 +14,15 @@ import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes, to_bytes
+from pot_jax.runs import interrupts
+from pot_jax.runs.claims import held
 from pot_jax.training import data
 from pot_jax.training.data import (
     batch_indices,
     describe_views,
     draw_views,
+    finished,
     render_views,
-    wait,
     worker_processes,
 )
 from pot_jax.training.settings import DataSettings
@@ -151,17 +155,21 @@ def test_any_part_of_the_pictures_can_be_read(tmp_path, monkeypatch, processes, 
 
 def test_a_read_waits_for_its_own_pictures_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "SHARD", 5)
-    with worker_processes(1) as processes:
-        stop = []
-        renders = render_views(
-            tmp_path, CONFIG, 0, slow_after_the_first, processes, stopping=lambda: bool(stop)
-        )
+    with worker_processes(1) as processes, interrupts.at_once():
+        renders = render_views(tmp_path, CONFIG, 0, slow_after_the_first, processes)
         assert len(renders.read(16, 20)) == 4  # held out: rendered first, of shard 3
         assert len(renders.read(0, 5)) == 5
         assert not (tmp_path / "shard_00002.npy").exists()
-        stop.append(True)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(UserError, match="renders: .* in use by process"):
+            check_held_by_others(tmp_path)
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        with pytest.raises(interrupts.Stopped):
             renders.read(5, 10)
+
+
+def check_held_by_others(folder):
+    with held(folder, "renders"):
+        pass
 
 
 def slow_after_the_first(seed: int, scale: float, size: int) -> np.ndarray:
@@ -174,15 +182,15 @@ def test_a_process_that_is_killed_is_one_clear_line():
     with worker_processes(1) as processes:
         job = processes.submit(os._exit, 1)
         with pytest.raises(UserError, match="was killed, .*fewer data.workers"):
-            wait(job)
+            finished(job)
 
 
 def test_processes_end_with_a_parent_that_was_killed():
     code = (
-        "import os, sys; from pot_jax.training.data import worker_processes, wait\n"
+        "import os, sys; from pot_jax.training.data import finished, worker_processes\n"
         "if __name__ == '__main__':\n"
         "    with worker_processes(1) as processes:\n"
-        "        print(wait(processes.submit(os.getpid)), flush=True); os._exit(9)"
+        "        print(finished(processes.submit(os.getpid)), flush=True); os._exit(9)"
     )
     # The pipe ends when the last process that can write to it has ended.
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60)
@@ -193,7 +201,7 @@ def test_processes_end_with_a_parent_that_was_killed():
 def test_every_view_is_described_in_order(monkeypatch, processes):
     monkeypatch.setattr(data, "SHARD", 6)
     settings = dataclasses.replace(CONFIG, phrasings=3)
-    parts = [wait(job) for job in describe_views(settings, 0, processes)]
+    parts = [finished(job) for job in describe_views(settings, 0, processes)]
     views = draw_views(settings, 0).take(slice(16))
     expected = [[captions.caption(*view, i) for view in views.pairs()] for i in range(3)]
     found = [[texts[n] for texts, chosen, _ in parts for n in chosen[i]] for i in range(3)]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import os
+import signal
 import threading
 import time
 
@@ -12,6 +14,7 @@ import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
+from pot_jax.runs import interrupts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import loop
 from pot_jax.training.journal import Journal
@@ -160,10 +163,14 @@ def test_a_step_compiles_before_there_are_values_and_the_clock_waits(tmp_path, s
 
 
 def test_a_compilation_is_not_waited_for_by_a_run_that_is_to_stop(tmp_path, start, mesh):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Ahead, "_compile", lambda self, lowered: None)  # never done
-        with pytest.raises(KeyboardInterrupt):
-            run_phase(phase(tmp_path, SHORT, stopping=lambda: True), start, mesh)
+    def never(self, lowered):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)  # as from outside: to the main thread, which waits
+
+    with pytest.MonkeyPatch.context() as patch, interrupts.at_once():
+        patch.setattr(loop.Ahead, "_compile", never)
+        with pytest.raises(interrupts.Stopped, match="by SIGTERM"):
+            run_phase(phase(tmp_path, SHORT), start, mesh)
 
 
 def test_a_compilation_that_fails_is_told_to_who_waits(mesh):
@@ -207,15 +214,14 @@ def test_previews_come_by_the_clock(tmp_path, start, mesh):
 
 def test_a_machine_about_to_be_taken_away_loses_nothing(tmp_path, start, mesh):
     _, _, whole = run_phase(phase(tmp_path / "whole", SHORT), start, mesh)
-    chosen = []
 
     def choose(step):
-        chosen.append(step)
+        if step == 4:  # chosen ahead, beside step 3
+            signal.raise_signal(signal.SIGTERM)
         return load_batch(step)
 
-    parts = {"choose": choose, "stopping": lambda: 4 in chosen}  # chosen ahead, beside step 3
-    stopped = phase(tmp_path / "stopped", SHORT, **parts)
-    with pytest.raises(KeyboardInterrupt):
+    stopped = phase(tmp_path / "stopped", SHORT, choose=choose)
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
         run_phase(stopped, start, mesh)
     assert 0 < stopped.checkpoints.latest_step() < SHORT.steps
     _, _, resumed = run_phase(phase(tmp_path / "stopped", SHORT), start, mesh)

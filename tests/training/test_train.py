@@ -180,19 +180,10 @@ def test_a_finished_run_is_left_as_it_is(finished):
     assert again == weights
 
 
-def test_sigterm_is_noticed_during_training_and_not_after():
-    before = signal.getsignal(signal.SIGTERM)
-    with training._preemption() as stopping:
-        assert not stopping()
-        signal.raise_signal(signal.SIGTERM)
-        assert stopping()
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 @pytest.mark.loose_promotion("flax and jax promote half precision in norms and attention")
 def test_bfloat16_is_of_the_arithmetic_not_of_the_weights():
     settings = build(TrainSettings, tiny() | {"precision": "bfloat16"})
-    run = phases.Run(settings, None, None, None, {}, lambda: False)
+    run = phases.Run(settings, None, None, None, {})
     module = run.in_precision(training._autoencoder_module(settings))
     params = module.init(jax.random.key(0), **jax.tree.map(jnp.zeros_like, module_inputs(module)))
     assert {x.dtype.name for x in jax.tree.leaves(params)} == {"float32"}

@@ -5,33 +5,32 @@ A LoRA adds to a layer's weight W a product of low rank (arXiv 2106.09685):
     W' = W + strength * alpha / rank * up @ down
 
 W is [out, in], or [out, in, h, w] for a convolution; down is [rank, in] or [rank, in, h, w]; up is
-[out, rank] or [out, rank, 1, 1]; alpha is [], and equals the rank if a file has none. If there is a
-`mid` [rank, rank, h, w], down is [rank, in, 1, 1] and the product is up @ mid @ down (LyCORIS calls
-this CP decomposition).
+[out, rank] or [out, rank, 1, 1]; alpha is [] (`lora_scale`). If there is a `mid`
+[rank, rank, h, w], down is [rank, in, 1, 1] and the product is up @ mid @ down (LyCORIS calls this
+CP decomposition).
 
 The headers of all files are checked before the model is read, so that everything that does not fit
 is known at once. Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
-import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import safe_open
 
 from pot_jax.config import LoraSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import lora_settings, read_file
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
+from pot_jax.weights.adapters.lora_scale import Said, Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
 from pot_jax.weights.problems import listed
 
@@ -56,6 +55,7 @@ class Layer(NamedTuple):
     mid: Tensor | None
     up: Tensor
     scale: float  # strength * alpha / rank
+    assumed: bool  # whether no place states alpha, so that it is the rank
 
 
 class Lora(NamedTuple):
@@ -63,6 +63,7 @@ class Lora(NamedTuple):
 
     file: LoraSettings
     layers: list[Layer]
+    predicts: str | None = None  # what the model predicts that it was trained for, if it says so
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -94,12 +95,15 @@ def read_loras(
                     "plain LoRA and LoCon are"
                 )
         problems: dict[str, list[str]] = defaultdict(list)
-        layers = _layers(file, tensors, table, problems)
+        said = read_said(file.path)
+        layers = _layers(file, tensors, table, said, problems)
         if problems:
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
         elif not layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        found.append(Lora(replace(file, sha256=sha256), layers))
+        stated = metadata_statements(said.metadata).get("prediction_type", ())
+        predicts = agreed("what the model predicts", stated, shown(file.path))
+        found.append(Lora(replace(file, sha256=sha256), layers, predicts))
     if wrong:
         raise UserError("; ".join(wrong))
     return found
@@ -109,27 +113,45 @@ def _layers(
     file: LoraSettings,
     tensors: Mapping[str, Tensor],
     table: Mapping[str, Target],
+    said: Said,
     problems: dict[str, list[str]],
 ) -> list[Layer]:
-    """Returns the layers of one file that fit; adds the others to `problems`."""
-    settings = _adapter_settings(file)
-    layers = {}
+    """Returns the layers of one file that fit, with alpha / rank; adds others to `problems`."""
+    layers, alphas = {}, []
     for name, parts in _grouped(tensors, problems).items():
         target = table.get(plain(name))
         kind = _misfit(parts, target)
-        if not kind:
-            scale = _alpha_over_rank(name, parts, target.path[0], settings)
-            kind = None if math.isfinite(scale) else "layers with an unusable alpha"
         if not kind and target.path in layers:
             kind = "layers given twice"
+        try:
+            scale = math.nan if kind else _scale(said, target, parts, alphas)
+        except Wrong as wrong:
+            kind = str(wrong)
         if kind:
             shapes = [f"{part} {list(tensor.shape)}" for part, tensor in parts.items()]
             wanted = f", for a weight {list(target.entry.stored_shape)}" if target else ""
             problems[kind].append(f"{shown(name)}: {', '.join(shapes)}{wanted}")
             continue
         down, mid, up = parts["down"], parts.get("mid"), parts["up"]
-        layers[target.path] = Layer(target, down, mid, up, file.strength * scale)
+        assumed = math.isnan(scale)
+        scale = file.strength * (1.0 if assumed else scale)
+        layers[target.path] = Layer(target, down, mid, up, scale, assumed)
+    try:
+        said.check_usual([layer.down.shape[0] for layer in layers.values()], alphas)
+    except Wrong as wrong:
+        problems[str(wrong)].append(shown(file.path))
     return list(layers.values())
+
+
+def _scale(said: Said, target: Target, parts: Mapping[str, Tensor], alphas: list[float]) -> float:
+    """Returns alpha / rank of one layer, NaN if no place states it; notes its tensor's alpha."""
+    alpha = None
+    if "alpha" in parts:
+        alpha = float(read_tensor(parts["alpha"], _NUMBERS).reshape(()))
+        alphas.append(alpha)
+    keys = (target.entry.key, *target.entry.aliases)
+    names = [key.removesuffix(".weight") for key in keys]
+    return said.scale(names, target.path[0], parts["down"].shape[0], alpha)
 
 
 def _grouped(
@@ -183,41 +205,17 @@ def _point(shape: tuple[int, ...]) -> bool:
     return set(shape[2:]) <= {1}
 
 
-# alpha / rank -----------------------------------------------------------------------------------
-
-
-def _adapter_settings(file: LoraSettings) -> dict[str, Any]:
-    """Reads PEFT's settings ("unet.lora_alpha"), saved by diffusers 0.34 and later; {} if none."""
-    with safe_open(Path(file.path).expanduser(), framework="np") as opened:
-        text = (opened.metadata() or {}).get("lora_adapter_metadata")
-    try:
-        settings = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise UserError(f"{shown(file.path)}: its lora_adapter_metadata is not a JSON object")
-    return settings
-
-
-def _alpha_over_rank(
-    name: str, parts: Mapping[str, Tensor], component: str, settings: Mapping[str, Any]
-) -> float:
-    """Returns alpha / rank, from the tensor, else from PEFT's settings, else 1; NaN if unusable."""
-    rank = parts["down"].shape[0]
-    if "alpha" in parts:
-        return float(read_tensor(parts["alpha"], _NUMBERS).reshape(())) / rank
-    alpha = settings.get(f"{component}.lora_alpha")
-    if alpha is None:
-        return 1.0
-    patterns = settings.get(f"{component}.alpha_pattern")
-    for ending, special in patterns.items() if isinstance(patterns, dict) else ():
-        if f".{name}".endswith(f".{ending.removeprefix('^')}"):
-            alpha = special
-            break
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
-        return math.nan
-    # The root is rank-stabilised LoRA (arXiv 2312.03732).
-    return alpha / (math.sqrt(rank) if settings.get(f"{component}.use_rslora") else rank)
+def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
+    """Returns what the user should be told of LoRAs for a model of that prediction type."""
+    texts = []
+    for lora in loras:
+        path = shown(lora.file.path)
+        if any(layer.assumed for layer in lora.layers):
+            texts.append(f"no place states the alpha of {path}; its rank is assumed")
+        if lora.predicts not in (None, prediction_type):
+            what = f"was trained on a model of {shown(lora.predicts)}, this one is of"
+            texts.append(f"{path} {what} {prediction_type}")
+    return tuple(texts)
 
 
 # Merging ----------------------------------------------------------------------------------------

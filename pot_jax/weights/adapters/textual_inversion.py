@@ -106,29 +106,42 @@ def _check_new(
         raise UserError(f"{where}: the tokenizer already has {shown(taken[0])}; {another}")
 
 
-def add_embeddings(
-    embeddings: Sequence[Embedding], parts: Parts, params: dict[str, Any], digests: dict[str, str]
-) -> Parts:
-    """Returns the parts with a tokenizer that has the tokens and a text encoder that holds them.
+def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
+    """Returns the parts with a text encoder that has a place for each token.
 
-    The parts' tokenizer and both dicts are changed in place.
+    The tokens are added to the parts' tokenizer in place. `embeddings` are from `read_embeddings`
+    with these parts.
+    """
+    if not embeddings:
+        return parts
+    tokens = [token for embedding in embeddings for token in embedding.tokens]
+    parts.tokenizer.add_tokens(tokens)
+    encoder = parts.modules["text_encoder"]
+    highest = max(parts.tokenizer.convert_tokens_to_ids(tokens))
+    size = max(encoder.config.vocab_size, highest + 1)
+    encoder = encoder.clone(config=dataclasses.replace(encoder.config, vocab_size=size))
+    return dataclasses.replace(parts, modules={**parts.modules, "text_encoder": encoder})
+
+
+def add_vectors(
+    embeddings: Sequence[Embedding], parts: Parts, params: dict[str, Any], digests: dict[str, str]
+) -> None:
+    """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
 
     Args:
-      embeddings: from `read_embeddings` with these parts.
-      parts: the model without its weights.
-      params: the model's arrays, a nested dict, component first; the embedding table is replaced.
+      embeddings: from `read_embeddings`.
+      parts: from `add_tokens`.
+      params: the model's arrays, a nested dict, component first.
       digests: the digest of each array, by its path ("unet/conv_in/kernel").
 
     Raises:
       UserError: a vector is not finite in the table's dtype.
     """
     if not embeddings:
-        return parts
+        return
     tokens = [token for embedding in embeddings for token in embedding.tokens]
-    parts.tokenizer.add_tokens(tokens)
     ids = parts.tokenizer.convert_tokens_to_ids(tokens)
-    encoder = parts.modules["text_encoder"]
-    size = max(encoder.config.vocab_size, max(ids) + 1)
+    size = parts.modules["text_encoder"].config.vocab_size
 
     def lengthened(old: np.ndarray) -> np.ndarray:
         table = np.zeros((size, old.shape[1]), old.dtype)
@@ -137,10 +150,6 @@ def add_embeddings(
         return table
 
     change_param(params, digests, _TABLE, lengthened)
-    config = dataclasses.replace(encoder.config, vocab_size=size)
-    return dataclasses.replace(
-        parts, modules={**parts.modules, "text_encoder": encoder.clone(config=config)}
-    )
 
 
 def _values(embedding: Embedding, dtype: np.dtype) -> np.ndarray:

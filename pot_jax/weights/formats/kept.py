@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax.traverse_util import flatten_dict
 
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.weights.digests import array_digest, array_digests
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.problems import few
@@ -53,7 +53,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
         "dtype": dtypes.pop() if len(dtypes) == 1 else sorted(dtypes),
         "sha256": array_digests(params),
     }
-    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", "utf-8")
 
 
 def restore_arrays(
@@ -130,13 +130,7 @@ def _reader(folder: Path) -> Callable[[str], np.ndarray]:
     def read(path: str) -> np.ndarray:
         store = {"driver": "ocdbt", "base": base, "path": path.replace("/", ".") + "/"}
         spec = {"driver": "zarr", "kvstore": store}
-        try:
+        with edge("reading a kept copy", folder):
             return tensorstore.open(spec, open=True, context=context).result().read().result()
-        # TensorStore raises several classes for missing and damaged files.
-        except Exception as error:
-            raise UserError(
-                f"{shown(folder)} is incomplete or damaged ({one_line(error)}); make it again with "
-                "`pot-jax convert`"
-            ) from None
 
     return read

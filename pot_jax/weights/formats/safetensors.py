@@ -59,6 +59,12 @@ def read_header(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns what a file, whose header has been read, says of itself besides its tensors."""
+    with safe_open(path, framework="np") as opened:
+        return opened.metadata() or {}
+
+
 def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor]:
     """Checks that the header's entries tile the data; raises ValueError for a gap or overlap."""
     entries.pop("__metadata__", None)

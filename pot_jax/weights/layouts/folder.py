@@ -1,6 +1,6 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pot_jax.weights.layouts.component import component_tensors
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.index import read_index
 from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.layouts.stated import assumed
 from pot_jax.weights.model import COMPONENTS, Parts, check_fit
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
@@ -46,23 +47,28 @@ def read_parts(
     for name, component in COMPONENTS.items():
         class_name = index[component.folder][1]
         config_class, module_class = component.classes[class_name]
-        path, defaults = folder / component.folder / "config.json", family.defaults.get(name, {})
-        config = _read_config(path, config_class, class_name, defaults)
+        path, correct = folder / component.folder / "config.json", family.corrections.get(name)
+        config = _read_config(path, config_class, correct, class_name)
         modules[name] = module_class(config, dtype=dtype)
     check_fit(folder, modules, family)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     stated = {} if prediction_type is None else {"prediction_type": prediction_type}
+    places = {name: folder / name / "scheduler_config.json" for name in family.schedules}
     schedule, *low_res = (
-        _read_config(folder / name / "scheduler_config.json", ScheduleConfig)
-        for name in family.schedules
+        _read_config(path, ScheduleConfig, family.corrections.get(name))
+        for name, path in places.items()
     )
+    notices = ()
+    if not stated and json_object(places["scheduler"]).get("prediction_type") is None:
+        notices = (assumed(places["scheduler"], schedule.prediction_type),)
     return Parts(
         modules=modules,
         tokenizer=read_tokenizer(place, text.max_position_embeddings, text.vocab_size),
         schedule=replace(schedule, **stated),
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
+        notices=notices,
     )
 
 
@@ -78,9 +84,12 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
 
 
 def _read_config(
-    path: Path, kind: Any, class_name: str | None = None, defaults: Mapping[str, Any] | None = None
+    path: Path,
+    kind: Any,
+    correct: Callable[[Mapping[str, Any]], dict[str, Any]] | None,
+    class_name: str | None = None,
 ) -> Any:
-    """Reads a config of class `kind` over `defaults`; the file may name only `class_name`."""
+    """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
     settings = json_object(path)
     stated = settings.get("_class_name", class_name)
     if class_name is not None and stated != class_name:
@@ -100,7 +109,7 @@ def _read_config(
             "need it are not supported"
         )
     try:
-        return kind.from_json({**(defaults or {}), **settings})
+        return kind.from_json(settings | (correct(settings) if correct else {}))
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}") from None
     except (ValueError, TypeError) as error:

@@ -9,8 +9,10 @@ from them the configs that a diffusers folder would hold. What they cannot tell 
 of these models, and is a constant here with its origin.
 """
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pot_jax.diffusion.schedule import ScheduleConfig
@@ -18,12 +20,14 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
+from pot_jax.weights.layouts.stated import Statement, agreed
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
 TEXT = "cond_stage_model."
 CLIP = TEXT + "transformer."
 OPEN_CLIP = TEXT + "model."
+_CROSS_ATTENTION = UNET + "middle_block.1.transformer_blocks.0.attn2"
 
 # What training leaves in a file without any effect on the pictures.
 LEFT_OUT = re.compile(
@@ -46,6 +50,7 @@ ZERO_SNR = "ztsnr"
 _GROUPS = 32  # of every normalisation (LDM: GroupNorm32 in openaimodel.py, Normalize in model.py)
 _HEADS = 8  # SD 1.x and the upscaler: num_heads in their yaml files
 _HEAD_CHANNELS = 64  # SD 2.x: num_head_channels in v2-inference.yaml; both kinds of CLIP
+_WIDTHS = {768: 1, 1024: 2}  # of text states: those of ViT-L/14 and ViT-H/14 -> generation
 _OPEN_CLIP_LAYERS = 24  # of ViT-H/14, of which SD 2.x takes the state before the last
 
 
@@ -90,8 +95,18 @@ class Shapes:
 
     @property
     def is_open_clip(self) -> bool:
-        """Whether the text encoder is OpenCLIP, which makes this a model of SD 2.x."""
+        """Whether the text encoder's tensors have OpenCLIP's names."""
         return OPEN_CLIP[:-1] in self
+
+    @property
+    def generation(self) -> int:
+        """1 for models like SD 1.x, 2 for those like SD 2.x: the width of the text states says it.
+
+        A file written by another program may give the text encoder of SD 2.x transformers' names.
+        Models of other widths are like none of the two, and then the names decide.
+        """
+        width = self.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
+        return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
 
     @property
     def is_upscaler(self) -> bool:
@@ -99,26 +114,43 @@ class Shapes:
         return f"{UNET}label_emb.weight" in self
 
     @property
-    def predicts_v(self) -> bool:
-        """Whether the model predicts v, as far as the file can tell.
+    def says_prediction(self) -> bool:
+        """Whether the tensors say what the model predicts; there is one kind of upscaler."""
+        return PREDICTS_V in self or self.is_upscaler
+
+    @property
+    def usual_prediction(self) -> str:
+        """What the model predicts if no place states it, as in diffusers' from_single_file.
 
         SD 2.0 and 2.1 each come as two models with the same names and shapes: `v2-inference-v.yaml`
-        (768 pixels, v) and `v2-inference.yaml` ("base", 512 pixels, eps). Like diffusers'
-        from_single_file, this takes both for the first. The models for inpainting and depth predict
-        eps, the upscaler predicts v.
+        (768 pixels, v) and `v2-inference.yaml` ("base", 512 pixels, eps). This takes both for the
+        first. The models for inpainting and depth predict eps, the upscaler predicts v.
         """
-        if PREDICTS_V in self or self.is_upscaler:
-            return True
-        return self.is_open_clip and self.size(f"{UNET}input_blocks.0.0.weight", 1, 4) == 4
+        plain = self.generation == 2 and self.size(f"{UNET}input_blocks.0.0.weight", 1, 4) == 4
+        return "v_prediction" if self.is_upscaler or plain else "epsilon"
+
+    @property
+    def text_layers(self) -> str:
+        """The module of the text encoder's layers."""
+        if self.is_open_clip:
+            return f"{OPEN_CLIP}transformer.resblocks"
+        return f"{self.clip}encoder.layers"
+
+    @property
+    def clip(self) -> str:
+        """The prefix of a text encoder with transformers' names; older versions add a module."""
+        return f"{CLIP}text_model." if f"{CLIP}text_model.final_layer_norm" in self else CLIP
 
     @property
     def dropped_layers(self) -> int:
-        """How many of the text encoder's last layers are not used: 1 in OpenCLIP, else 0.
+        """How many of the text encoder's last layers are not used: 1 in a whole OpenCLIP, else 0.
 
         A file written from a diffusers folder holds OpenCLIP without that layer: 23 layers.
         """
-        layers = self.count(f"{OPEN_CLIP}transformer.resblocks")
-        return 1 if self.is_open_clip and layers != _OPEN_CLIP_LAYERS - 1 else 0
+        layers = self.count(self.text_layers)
+        if self.is_open_clip:
+            return int(layers != _OPEN_CLIP_LAYERS - 1)
+        return int(self.generation == 2 and layers == _OPEN_CLIP_LAYERS)
 
 
 class Description(NamedTuple):
@@ -130,33 +162,61 @@ class Description(NamedTuple):
     schedule: ScheduleConfig
 
 
-def describe(shapes: Shapes, prediction_type: str | None = None) -> Description:
-    """Derives a model's configs from the names and shapes of a file.
+def describe(
+    shapes: Shapes,
+    prediction_type: str | None = None,
+    stated: Mapping[str, Sequence[Statement]] = MappingProxyType({}),
+) -> Description:
+    """Derives a model's configs from the names and shapes of a file, and from what is said of it.
 
     Args:
       shapes: those of all tensors in the file.
-      prediction_type: what the weights predict, as diffusers names it; by default what
-        `Shapes.predicts_v` says. SD 2.x with "epsilon" counts as the model of 512 pixels.
+      prediction_type: what the weights predict, as diffusers names it, whatever the files say; by
+        default what they state, else `Shapes.usual_prediction`. SD 2.x with "epsilon" counts as the
+        model of 512 pixels.
+      stated: what the file's metadata and its yaml say (`stated.py`).
 
     Raises:
-      UserError: a tensor that gives a size is missing or has another rank, or no model has these
-        sizes.
+      UserError: a tensor that gives a size is missing or has another rank, no model has these
+        sizes, or two places contradict each other.
     """
-    predicts_v = shapes.predicts_v
-    if prediction_type is not None:
-        predicts_v = prediction_type == "v_prediction"
-    stated = {} if prediction_type is None else {"prediction_type": prediction_type}
     try:
-        unet = unet_config(shapes, predicts_v)
+        facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
+        prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
+        unet = unet_config(shapes, prediction == "v_prediction")
+        autoencoder = autoencoder_config(shapes, unet.sample_size)
+        scale = facts.pop("scaling_factor", autoencoder.scaling_factor)
+        json = schedule_json(shapes, prediction == "v_prediction")
         return Description(
             text_config(shapes),
             unet,
-            autoencoder_config(shapes, unet.sample_size),
-            ScheduleConfig.from_json(schedule_json(shapes, predicts_v) | stated),
+            dataclasses.replace(autoencoder, scaling_factor=scale),
+            ScheduleConfig.from_json(json | facts | {"prediction_type": prediction}),
         )
     except ValueError as error:
         prefix = "" if str(error).startswith(shapes.where) else f"{shapes.where}: "
         raise UserError(f"{prefix}{error}") from None
+
+
+def _stated_facts(
+    shapes: Shapes, stated: Mapping[str, Sequence[Statement]], predicts: bool
+) -> dict[str, Any]:
+    """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
+    first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
+    places = {
+        "generation": [Statement("the width of its text states", shapes.generation)],
+        "in_channels": [Statement(first, shapes.size(first, 1, 4))],
+        "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
+    }
+    checked = tuple(places)
+    if PREDICTS_V in shapes:
+        places["prediction_type"] = [Statement(f"its tensor {PREDICTS_V}", "v_prediction")]
+    for fact, others in stated.items():
+        places[fact] = places.get(fact, []) + [*others]
+    if not predicts:
+        places.pop("prediction_type", None)
+    facts = {fact: agreed(fact, places[fact], shapes.where) for fact in places}
+    return {fact: facts[fact] for fact in facts if fact not in checked}
 
 
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
@@ -171,8 +231,8 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     attends = [f"{name}.transformer_blocks" in shapes for name in transformers]
     if not attends[-1]:
         transformers[-1] = middle
-    context = shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 1, 2)
-    generation_2 = shapes.is_open_clip
+    context = shapes.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
+    generation_2 = shapes.generation == 2
     by_width = generation_2 and not shapes.is_upscaler
     heads = [_heads(width) if by_width else _HEADS for width in channels]
     depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
@@ -253,23 +313,21 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
     """Derives the text encoder's config; raises as `describe` does."""
     if shapes.is_open_clip:
         tokens, positions = "token_embedding.weight", "positional_embedding"
-        layer, mlp, prefix = "transformer.resblocks", "mlp.c_fc.weight", OPEN_CLIP
+        mlp, prefix = "mlp.c_fc.weight", OPEN_CLIP
     else:
         tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
-        layer, mlp, prefix = "encoder.layers", "mlp.fc1.weight", CLIP
-        if f"{CLIP}text_model.final_layer_norm" in shapes:
-            prefix += "text_model."
+        mlp, prefix = "mlp.fc1.weight", shapes.clip
     vocabulary, width = (shapes.size(prefix + tokens, axis, 2) for axis in (0, 1))
-    layers = shapes.count(prefix + layer)
+    layers = shapes.count(shapes.text_layers)
     return CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=shapes.size(f"{prefix}{layer}.0.{mlp}", 0, 2),
+        intermediate_size=shapes.size(f"{shapes.text_layers}.0.{mlp}", 0, 2),
         projection_dim=width,
         num_hidden_layers=layers - shapes.dropped_layers,
         num_attention_heads=_heads(width),
         max_position_embeddings=shapes.size(prefix + positions, 0, 2),
-        hidden_act="gelu" if shapes.is_open_clip else "quick_gelu",
+        hidden_act="gelu" if shapes.generation == 2 else "quick_gelu",
         # The last two of CLIP's vocabulary; words that a user added come after them.
         bos_token_id=min(49406, vocabulary - 2),
         eos_token_id=min(49407, vocabulary - 1),

@@ -15,12 +15,18 @@ from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors, regular_file
 from pot_jax.weights.formats.pickled import read_pickled
-from pot_jax.weights.formats.safetensors import read_header
+from pot_jax.weights.formats.safetensors import read_header, read_metadata
 from pot_jax.weights.formats.tensors import Tensor
 from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
 from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.layouts.stated import (
+    Statements,
+    assumed,
+    metadata_statements,
+    yaml_statements,
+)
 from pot_jax.weights.model import Parts
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
@@ -62,50 +68,61 @@ def file_source(
       dtype: of the networks' arithmetic.
       tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` next to the file, or
         the one in the Hugging Face cache. Nothing is fetched.
-      prediction_type: "epsilon" or "v_prediction"; a file of SD 2.x does not say which. The default
-        is the likely one (`original.Shapes.predicts_v`).
+      prediction_type: "epsilon" or "v_prediction", whatever the file says; its metadata or a yaml
+        file beside it may say it. The default is the likely one (`Shapes.usual_prediction`).
       allow_pickle: whether to read a pickled file; nothing in it is run.
 
     Raises:
       UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
         no tokenizer.
     """
-    found = _read(path, allow_pickle)
+    found, metadata = _read(path, allow_pickle)
     _check_whole(found, shown(path))
     shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
-    facts = original.describe(shapes, prediction_type)
+    stated = _stated(path, metadata)
+    facts = original.describe(shapes, prediction_type, stated)
     modules = {
         "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
         "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
         "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
     }
-    folder, text = _tokenizer_folder(path, tokenizer), facts.text_encoder
+    (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
-    pad = "!" if shapes.is_open_clip else "<|endoftext|>"
+    pad = "!" if shapes.generation == 2 else "<|endoftext|>"
     clip_tokenizer = read_tokenizer(folder, text.max_position_embeddings, text.vocab_size, pad)
     pipeline, low_res = _pipeline(shapes, facts), None
     if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
         low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
-    parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res)
+    if prediction_type is None and not shapes.says_prediction and "prediction_type" not in stated:
+        said += (assumed(path, facts.schedule.prediction_type),)
+    parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
     tensors, others = _sorted(found, shapes)
     return Source(path, parts, tensors, _names(shapes, facts), others)
 
 
-def _read(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
-    """Reads where the tensors of a file lie; its content says which kind of file it is."""
+def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads where the tensors of a file lie, and its metadata; its content says what it is."""
     regular_file(path, "checkpoint")
     with path.open("rb") as file:
         start = file.read(64)
     pickled = start.startswith((ZIP, PICKLE))  # a zip is how torch writes a pickle
     if is_safetensors(start, path.stat().st_size) or not pickled:
-        return read_header(path)
+        return read_header(path), read_metadata(path)
     if not allow_pickle:
         raise UserError(
             f"{shown(path)} is a pickle, a format that can hold programs; get the model as "
             "safetensors, or allow pickles (--allow_pickle, in Python allow_pickle=True); they are "
             "read without running anything"
         )
-    return read_pickled(path)
+    return read_pickled(path), {}
+
+
+def _stated(path: Path, metadata: Mapping[str, str]) -> Statements:
+    """Returns what is said of the file, in its metadata and in the yaml beside it."""
+    stated = metadata_statements(metadata)
+    for fact, statements in yaml_statements(path).items():
+        stated.setdefault(fact, []).extend(statements)
+    return stated
 
 
 def _pipeline(shapes: Shapes, facts: original.Description) -> str:
@@ -140,7 +157,7 @@ def _sorted(
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
     others: dict[str, Tensor] = {}
-    blocks = f"{original.OPEN_CLIP}transformer.resblocks"
+    blocks = shapes.text_layers
     layers = shapes.count(blocks)
     unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
     for name, tensor in found.items():
@@ -180,12 +197,13 @@ def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, s
     }
 
 
-def _tokenizer_folder(path: Path, given: str | Path | None) -> Path:
+def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:
+    """Returns the tokenizer's folder, and what the user should be told of it."""
     if given is not None:
-        return given_tokenizer(given)
+        return given_tokenizer(given), ()
     folder = path.parent / "tokenizer"
     if folder.is_dir():
-        return folder
+        return folder, ()
     folder = cached_tokenizer()
     if folder is None:
         raise UserError(
@@ -194,4 +212,4 @@ def _tokenizer_folder(path: Path, given: str | Path | None) -> Path:
             "merges.txt, such as that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in "
             "Python tokenizer=FOLDER)"
         )
-    return folder
+    return folder, (f"{shown(path)} holds no tokenizer; the one in {shown(folder)} is used",)

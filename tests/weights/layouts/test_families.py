@@ -94,3 +94,36 @@ def test_what_does_not_fit_is_one_line(pipeline, file, entries, words, tmp_path,
     export(MODELS[pipeline](tmp_path / "tokenizer"), tmp_path / "model")
     change(tmp_path / "model" / file, **entries)
     one_line(lambda: load(tmp_path / "model"), words)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "stated", "offset", "clips"),
+    [
+        ("StableDiffusionPipeline", {}, 1, False),  # DDIM's own defaults are 0 and True
+        ("StableDiffusionPipeline", {"steps_offset": 0, "clip_sample": True}, 1, False),
+        ("StableDiffusionInpaintPipeline", {"steps_offset": 0}, 1, True),
+        ("StableDiffusionUpscalePipeline", {"steps_offset": 0}, 0, True),
+        ("LatentConsistencyModelPipeline", {}, 0, True),
+    ],
+)
+def test_old_schedulers_are_corrected_as_the_pipeline_does(
+    tmp_path, pipeline, stated, offset, clips
+):
+    export(MODELS[pipeline](tmp_path / "tokenizer"), tmp_path / "model")
+    file = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "DDIMScheduler", **stated}))
+    schedule = load(tmp_path / "model").schedule
+    assert (schedule.steps_offset, schedule.clip_sample) == (offset, clips)
+
+
+@pytest.mark.parametrize(("version", "size"), [("0.8.1", 64), ("0.9.0.dev0", 8), (None, 8)])
+def test_the_size_in_an_old_unets_file_is_corrected(tmp_path, version, size):
+    export(tiny_model(tmp_path / "tokenizer"), tmp_path / "model")
+    change(tmp_path / "model" / "unet" / "config.json", _diffusers_version=version)
+    assert load(tmp_path / "model").unet.config.sample_size == size
+
+
+def test_an_upscalers_scale_is_corrected(tmp_path):
+    export(tiny_upscaler(tmp_path / "tokenizer"), tmp_path / "model")
+    change(tmp_path / "model" / "vae" / "config.json", scaling_factor=0.18215)
+    assert load(tmp_path / "model").autoencoder.config.scaling_factor == 0.08333

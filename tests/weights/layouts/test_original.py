@@ -136,6 +136,24 @@ def test_markers_of_what_is_predicted():
     assert not described(SD15, v_pred=()).schedule.rescale_betas_zero_snr
 
 
+@pytest.mark.parametrize("prefix", ["text_model.", ""])
+@pytest.mark.parametrize("layers", [23, 24])
+def test_the_second_generation_with_transformers_names(layers, prefix):
+    """The width of the text states says what it is, not the spelling of its text encoder."""
+    recipe = dataclasses.replace(SD21, open_clip=False, text_layers=layers)
+    shapes = {n.replace(".text_model.", f".{prefix}"): s for n, s in weights(recipe).items()}
+    facts = describe(Shapes(shapes, "x.safetensors"))
+    assert facts == described(SD21)
+    epsilon = describe(Shapes(shapes, "x.safetensors"), "epsilon")
+    assert epsilon == described(SD21, "epsilon")
+
+
+def test_the_first_generation_may_project_densely():
+    facts = described(dataclasses.replace(SD15, linear=True))
+    assert facts.unet == dataclasses.replace(SD15_UNET, use_linear_projection=True)
+    assert facts.schedule.prediction_type == "epsilon"
+
+
 def test_zero_terminal_snr_does_not_go_with_eps(one_line):
     one_line(lambda: described(SD15, ztsnr=()), "x.safetensors", "zero terminal SNR")
 

@@ -1,0 +1,71 @@
+"""Memory: what compiled programs need, and what the devices have."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import psutil
+from jax.sharding import Mesh
+
+from pot_jax.errors import UserError
+
+ADVICE = (
+    "use fewer levels or samples, smaller pictures (zoom.height, zoom.width), decode_rows=1, "
+    "space=latent, or more devices"
+)
+# A container's limit, where cgroups (version 2 or 1) state one.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def beyond_arguments(program: jax.stages.Compiled) -> int:
+    """Returns the bytes that a call needs on each device besides its arguments."""
+    m = program.memory_analysis()  # None where the backend does not say
+    return m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes if m else 0
+
+
+def arguments(program: jax.stages.Compiled) -> int:
+    """Returns the bytes of a program's arguments on each device."""
+    m = program.memory_analysis()
+    return m.argument_size_in_bytes if m else 0
+
+
+def size(tree) -> int:
+    """Returns the bytes of all arrays, or shapes, in a pytree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def free_and_total(device: jax.Device) -> tuple[int, int]:
+    """Returns the free and all bytes of a device's memory; a CPU's is what this process may use."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"], stats["bytes_limit"]
+    machine = psutil.virtual_memory()
+    limits = [Path(file).read_text().strip() for file in _LIMITS if Path(file).is_file()]
+    limit = min([machine.total, *(int(text) for text in limits if text.isdigit())])
+    used = psutil.Process().memory_info().rss
+    return min(machine.available, limit - used), limit
+
+
+def require_room(needed: int, device: jax.Device, what: str) -> None:
+    """Raises UserError if `what` can never fit in a device's memory; warns if it now hardly does.
+
+    `needed` are bytes besides those already in use.
+    """
+    free, total = free_and_total(device)
+    message = f"{what} needs {gigabytes(needed)} of memory; {device.device_kind} has "
+    if needed > total:
+        raise UserError(f"{message}{gigabytes(total)}: {ADVICE}")
+    if needed > free:
+        logging.warning("%s%s free: %s", message, gigabytes(free), ADVICE)
+
+
+def check(programs: Iterable[jax.stages.Compiled], mesh: Mesh) -> None:
+    """Applies `require_room` to programs whose arguments are already on the devices of `mesh`."""
+    needed = max(map(beyond_arguments, programs))
+    require_room(needed, mesh.devices.flat[0], "the run")
+
+
+def gigabytes(count: int) -> str:
+    """Returns a number of bytes in words: 3 digits of GiB."""
+    return f"{count / 2**30:.3g} GiB"

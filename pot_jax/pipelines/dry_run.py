@@ -1,0 +1,123 @@
+"""What a run will cost, from shapes alone: nothing is sampled, and no weight is read."""
+
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pot_jax.diffusion.sampler import chunks, keys_of
+from pot_jax.parallel import memory
+from pot_jax.pipelines.job import CHUNK, begin, executables
+from pot_jax.pipelines.zoom import PreparedZoom, sample_seeds
+from pot_jax.weights.model import COMPONENTS, Model
+
+# What a process needs besides arrays: XLA while it compiles, in bytes. Measured with cosmos64 and
+# SD 1.5 on a CPU.
+_COMPILER = 0.4e9
+_COPIES = (
+    4  # of the pictures on the host: as delivered, as decoded, and two while files are written
+)
+
+
+def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
+    """Returns what a run will need, in lines for a reader.
+
+    Args:
+      prepared: from `pipelines.zoom.prepare`, with a model whose weights are not read.
+      model: that model.
+    """
+    job, settings = prepared.job, prepared.settings
+    device = job.mesh.devices.flat[0]
+    seeds = sample_seeds(settings)
+    states = jax.eval_shape(lambda: begin(job, keys_of(np.uint32(seeds)), prepared.latents))
+    chunk, deliver = executables(job, states)
+    weights = memory.size(model.params)
+    g = prepared.geometry
+    pictures = _COPIES * 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
+    on_cpu = device.platform == "cpu"
+    peak = max(weights, memory.arguments(chunk)) + memory.beyond_arguments(chunk)
+    peak = max(peak, weights + memory.beyond_arguments(deliver) + pictures * on_cpu)
+    peak += int(_COMPILER) * on_cpu
+    free, total = memory.free_and_total(device)
+    rows, active, _ = next(chunks(job.plan, CHUNK))
+    count = len(job.plan.timestep)
+    sampling = count / CHUNK * _flops(job.program.chunk, job.weights, states, rows, active)
+    latents = jax.ShapeDtypeStruct(job.latent_shape, jnp.float32)
+    sampling += len(seeds) * _flops(job.program.deliver, job.weights, latents)
+    seconds = sampling / job.mesh.size / _rate(device, prepared.settings.dtype)
+    parameters = ", ".join(
+        f"{name} {sum(leaf.size for leaf in jax.tree.leaves(model.params[name])) / 1e6:,.4g} M"
+        for name in COMPONENTS
+    )
+    n, h, w, _ = job.latent_shape
+    rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
+    lines = [
+        f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
+        f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",
+        f"steps: {count} of {settings.sampler.solver}, {rows_each} batch rows each",
+        f"devices: {job.mesh.size} x {device.device_kind}",
+        f"memory: about {memory.gigabytes(peak)} at the peak, {memory.gigabytes(weights)} of them "
+        f"weights; {memory.gigabytes(free)} of {memory.gigabytes(total)} are free",
+        f"time: about {_duration(seconds)} of sampling, besides compilation and writing",
+    ]
+    if peak > free:
+        lines.append(f"this does not fit: {memory.ADVICE}")
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} seconds"
+
+
+def _flops(function: Any, *arguments: Any) -> float:
+    """Returns the floating-point operations of a function's convolutions and products.
+
+    XLA's own count takes the body of a loop once, and sees nothing inside cuDNN.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, p = equation.primitive.name, equation.params
+        if name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out = p["dimension_numbers"].rhs_spec[0]
+            total += 2 * equation.outvars[0].aval.size * math.prod(kernel) / kernel[out]
+        elif name == "dot_general":
+            ((contracted, _), _), left = p["dimension_numbers"], equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+        if name == "cond":  # the padding of a chunk passes by; the steps themselves do not
+            total += max(map(_count, (branch.jaxpr for branch in p["branches"])))
+            continue
+        inner = [
+            getattr(v, "jaxpr", v) for v in p.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ]
+        total += p.get("length", 1) * sum(map(_count, inner))
+    return total
+
+
+def _rate(device: jax.Device, dtype: str) -> float:
+    """Returns a device's operations a second in a convolution like the networks' own, measured."""
+    with jax.default_device(device):
+        image = jnp.ones((8, 64, 64, 128), dtype)
+        kernel = jnp.ones((3, 3, 128, 128), dtype)
+        layout = ("NHWC", "HWIO", "NHWC")
+
+        @jax.jit
+        def convolve(x):
+            return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+        image = convolve(image).block_until_ready()  # compiles
+        began, times = time.perf_counter(), 3
+        for _ in range(times):
+            image = convolve(image)
+        image.block_until_ready()
+        return times * _flops(convolve, image) / (time.perf_counter() - began)

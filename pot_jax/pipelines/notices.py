@@ -1,0 +1,48 @@
+"""What the user is told before a run: above all, which settings have no effect on it."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pot_jax.checks import defaults, differences, to_dict
+from pot_jax.config import RunSettings
+
+
+def log(notices: Iterable[str]) -> None:
+    """Tells the users of a function that has no other way to tell them."""
+    for notice in notices:
+        logging.getLogger(__name__).warning(notice)
+
+
+def ineffective(
+    settings: RunSettings, *, guided: bool, grounded: bool, own: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Returns one line for each setting that is not the default and has no effect.
+
+    Args:
+      settings: the run's.
+      guided: whether there is guidance.
+      grounded: whether there is a photograph.
+      own: Python functions by the part they replace, None where there is none; they may use any
+        setting.
+    """
+    s = settings.sampler
+    blends = s.blend != "none" or own["blend"]
+    descends = (s.blend == "gradient" and s.space != "delivery") or own["blend"] or own["agreement"]
+    decodes = s.space == "pixel" or own["agreement"]
+    rows = (
+        (guided, "without guidance", ("sampler.guidance_rescale",)),
+        (decodes, f"in space {s.space}", ("sampler.pixel_every",)),
+        (blends, "with blend none", ("sampler.blend_weight",)),
+        (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
+        (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor",)),
+        (grounded, "without a photograph", ("photograph.level", "photograph.method")),
+        (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
+    )
+    changed = {name for name, *_ in differences(defaults(RunSettings), to_dict(settings))}
+    return tuple(
+        f"{name} has no effect {where}"
+        for effective, where, prefixes in rows
+        for name in sorted(changed)
+        if name.startswith(prefixes) and not effective
+    )

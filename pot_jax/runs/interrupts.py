@@ -1,0 +1,96 @@
+"""Signals: a run that is told to stop saves its state first, and says where it resumes.
+
+    Ctrl-C (SIGINT)   ends at once                                       exit code 130
+    SIGTERM           saves a state after the chunk of steps that runs   exit code 143
+    SIGHUP            likewise: the terminal is gone                     exit code 129
+
+Where there is no state to save, all end at once. So does a second signal while the state is saved.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+_KINDLY = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(KeyboardInterrupt):
+    """The program was told to stop by the signal `number`; the text says where it resumes."""
+
+    def __init__(self, number: int, where: str = ""):
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        super().__init__(f"stopped{by}{where and '; '}{where}")
+        self.number = number
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Ends the program quietly at any signal: libraries swallow exceptions while imported."""
+    with _handled([signal.SIGINT, *_KINDLY], lambda number, _: os._exit(128 + number)):
+        yield
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Raises `Stopped` where SIGTERM or SIGHUP comes, so that nothing half-written is left."""
+
+    def stop(number, _):
+        raise Stopped(number)
+
+    with _handled(_KINDLY, stop):
+        yield
+
+
+@contextlib.contextmanager
+def at_saved_states() -> Iterator[Callable[[], bool]]:
+    """Notes SIGTERM and SIGHUP; yields a function that returns whether one has come.
+
+    Whoever asks saves its state then, and raises KeyboardInterrupt.
+
+    Raises:
+      Stopped: at the end of the block, if a signal has come.
+    """
+    came: list[int] = []
+
+    def note(number, _):
+        came.append(number)
+        for each in _KINDLY:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends the program
+
+    try:
+        with _handled(_KINDLY, note):
+            yield lambda: bool(came)
+    except KeyboardInterrupt:
+        raise Stopped(came[0] if came else signal.SIGINT) from None
+    if came:
+        raise Stopped(came[0])
+
+
+@contextlib.contextmanager
+def resuming(where: Callable[[], str]) -> Iterator[None]:
+    """Says, where the block is interrupted, what `where` returns: where a run resumes.
+
+    Raises:
+      Stopped: the block was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(getattr(error, "number", signal.SIGINT), where()) from None
+
+
+@contextlib.contextmanager
+def _handled(numbers: list[int], handler: Callable) -> Iterator[None]:
+    # Only the main thread may; and what nohup ignores stays ignored.
+    free = threading.current_thread() is threading.main_thread()
+    before = {n: signal.getsignal(n) for n in numbers if free}
+    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -1,0 +1,120 @@
+"""What is said about a model besides its tensors, and the check that all places say the same.
+
+modelspec.*, ss_*   metadata in a safetensors file (Stability AI's ModelSpec; kohya's trainer)
+NAME.yaml           Stable Diffusion's original settings, beside the file NAME.safetensors
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pot_jax.errors import UserError, one_line, shown
+
+_MAX_YAML = 1_000_000  # bytes; Stable Diffusion's own have 3 kB
+_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+# (key of the metadata, fact, pattern, what its group means if not what it says).
+_METADATA: tuple[tuple[str, str, str, Mapping[str | None, Any]], ...] = (
+    ("modelspec.prediction_type", "prediction_type", "(.*)", _PREDICTIONS),
+    (
+        *("modelspec.architecture", "prediction_type", r"stable-diffusion-v2-\d+(-v)?"),
+        {"-v": "v_prediction", None: "epsilon"},
+    ),
+    (
+        *("modelspec.architecture", "generation", "(stable-diffusion-v[12]|[^/]+)"),
+        {"stable-diffusion-v1": 1, "stable-diffusion-v2": 2},
+    ),
+    (
+        *("ss_v_parameterization", "prediction_type", "(true|false)$"),
+        {"true": "v_prediction", "false": "epsilon"},
+    ),
+    (
+        *("ss_base_model_version", "prediction_type", "sd_v[12].*?(_v)?$"),
+        {"_v": "v_prediction", None: "epsilon"},
+    ),
+    ("ss_base_model_version", "generation", "sd_v([12])", {"1": 1, "2": 2}),
+    ("ss_v2", "generation", "(true|false)$", {"true": 2, "false": 1}),
+)
+
+
+class Statement(NamedTuple):
+    """One place that states a fact."""
+
+    place: str
+    value: Any
+
+
+Statements = dict[str, list[Statement]]  # fact -> who states it
+
+
+def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
+    """Returns what all statements say, None if there are none.
+
+    Raises:
+      UserError: two of them contradict each other; `where` is the model.
+    """
+    first, *others = [*statements] or [Statement("", None)]
+    for other in others:
+        if other.value != first.value:
+            raise UserError(
+                f"{where}: {first.place} says that {fact} is {shown(first.value)}, {other.place} "
+                f"that it is {shown(other.value)}; correct the wrong one, or remove it"
+            )
+    return first.value
+
+
+def assumed(path: Path, prediction_type: str) -> str:
+    """Returns the notice that no place states what the model of the file `path` predicts."""
+    return f"{shown(path)} does not say what the model predicts; {prediction_type} is assumed"
+
+
+def metadata_statements(metadata: Mapping[str, str]) -> Statements:
+    """Returns what a file's metadata say of "prediction_type" and "generation" (1 or 2)."""
+    found: Statements = {}
+    for key, fact, pattern, values in _METADATA:
+        text = metadata.get(key, "").strip().lower()
+        if text and (match := re.match(pattern, text)):
+            value = values.get(match[1], match[1])
+            found.setdefault(fact, []).append(Statement(f"its metadata ({key})", value))
+    return found
+
+
+def yaml_statements(path: Path) -> Statements:
+    """Returns what the yaml file beside the checkpoint `path` says, if there is one.
+
+    The facts are those of a scheduler's config, "scaling_factor", "context_dim", "in_channels".
+
+    Raises:
+      UserError: the file is not the settings of a Stable Diffusion.
+    """
+    path = path.with_suffix(".yaml")
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > _MAX_YAML:
+            raise ValueError("it is too large")
+        params = yaml.safe_load(path.read_bytes())["model"]["params"]
+        unet = params.get("unet_config", {}).get("params", {})
+        # The original code predicts eps by default; other code, without linear_start, says nothing.
+        predicts = params.get("parameterization", "eps" if "linear_start" in params else None)
+        values = {
+            "prediction_type": _PREDICTIONS.get(predicts, predicts),
+            "num_train_timesteps": params.get("timesteps"),
+            "beta_start": params.get("linear_start"),
+            "beta_end": params.get("linear_end"),
+            "scaling_factor": params.get("scale_factor"),
+            "context_dim": unet.get("context_dim"),
+            "in_channels": unet.get("in_channels"),
+        }
+    # LookupError, AttributeError, TypeError: it has another structure.
+    except (
+        *(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError),
+        yaml.YAMLError,
+    ) as error:
+        raise UserError(
+            f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)}); "
+            "correct it, or remove it"
+        ) from None
+    return {fact: [Statement(shown(path), v)] for fact, v in values.items() if v is not None}

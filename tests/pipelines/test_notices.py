@@ -1,0 +1,61 @@
+"""Settings without an effect are named, and no others."""
+
+import pytest
+
+from pot_jax.checks import build
+from pot_jax.config import RunSettings
+from pot_jax.pipelines.notices import ineffective
+
+NO_PARTS = {"solver": None, "blend": None, "agreement": None, "guidance": None}
+
+
+def said(own=None, guided=True, grounded=False, **settings):
+    settings = build(RunSettings, {"prompts": ["a", "b"], **settings})
+    return ineffective(settings, guided=guided, grounded=grounded, own=NO_PARTS | (own or {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "notice"),
+    [
+        (
+            {"guided": False, "sampler": {"guidance_rescale": 0.5}},
+            "sampler.guidance_rescale has no effect without guidance",
+        ),
+        (
+            {"sampler": {"space": "latent", "pixel_every": 2}},
+            "sampler.pixel_every has no effect in space latent",
+        ),
+        (
+            {"sampler": {"blend": "none", "blend_weight": 1.0}},
+            "sampler.blend_weight has no effect with blend none",
+        ),
+        (
+            {"sampler": {"gradient_steps": 9}},
+            "sampler.gradient_steps has no effect without gradient steps",
+        ),
+        (
+            {"prompts": ["a"], "zoom": {"zoom_factor": 4}},
+            "zoom.zoom_factor has no effect with a single level",
+        ),
+        ({"photograph": {"level": 1}}, "photograph.level has no effect without a photograph"),
+        ({"upscaler": {"steps": 3}}, "upscaler.steps has no effect without an upscaler"),
+    ],
+)
+def test_a_setting_without_effect_is_named(given, notice):
+    assert said(**given) == (notice,)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"sampler": {"guidance_rescale": 0.5, "pixel_every": 2, "blend_weight": 0.5}},
+        {"sampler": {"blend": "gradient", "gradient_steps": 9, "gradient_rate": 0.1}},
+        {"zoom": {"zoom_factor": 4}, "grounded": True, "photograph": {"level": 1}},
+        {"upscaler": {"path": "x4", "steps": 3, "solver": "euler"}},
+        {"own": {"blend": min}, "sampler": {"gradient_steps": 9}},
+        {"own": {"agreement": min}, "sampler": {"space": "latent", "pixel_every": 2}},
+    ],
+)
+def test_nothing_is_said_of_the_others(given):
+    assert said(**given) == ()
