@@ -107,7 +107,9 @@ EDGES = {
         "{place} cannot be written: {why}",
         within=("orbax", "tensorstore"),  # of `keep_arrays`
     ),
-    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    "saving a state": Edge(
+        "cannot save to {place} ({why}); free some space", within=("orbax", "tensorstore", "jax")
+    ),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
