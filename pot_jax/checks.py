@@ -10,6 +10,7 @@ a mistake is reported, and a render worker starts, at once.
 import contextlib
 import contextvars
 import dataclasses
+import importlib.metadata
 import json
 import math
 import numbers
@@ -191,6 +192,14 @@ class Settings:
     def _named(self, name: str) -> str:
         path = _path.get()
         return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
+
+
+def version(package: str = "pot_jax") -> str:
+    """Returns a package's version, or "not installed": a checkout runs without being installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def defaults(cls: type) -> dict[str, Any]:

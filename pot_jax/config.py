@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pot_jax.checks import Path, Settings, checked
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
@@ -25,6 +25,7 @@ SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
+_MAX_SCALE = 1000  # of guidance; far above it float32 overflows, which only shows after sampling
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
 SEED = Annotated[int, range(2**32)]
@@ -57,7 +58,7 @@ class SamplerSettings(Settings):
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
         self.require("eta", 0 <= self.eta <= 1, "0 to 1")
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
@@ -144,7 +145,7 @@ class UpscalerSettings(Settings):
 
     def _check_ranges(self):
         self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", self.guidance_scale >= 0, ">= 0")
+        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
         self.require("noise_level", self.noise_level >= 0, ">= 0")
         self.require("rows", self.rows >= 1, "at least 1")
 
@@ -305,10 +306,10 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     """
     file = _find(path, CONFIGS / folder)
     if file.suffix == ".json":
-        try:
-            data = json.loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise UserError(f"--config: {path} is not JSON: {one_line(error)}") from error
+        with edge("reading a config", path):
+            text = file.read_text(encoding="utf-8-sig")
+        with edge("parsing a config", path):
+            data = json.loads(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = record["config"], record.get("identity") or {}
@@ -335,9 +336,10 @@ def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
 
 
 def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
-    file = pathlib.Path(path)
-    if file.is_file():
-        return file
+    file = pathlib.Path(checked(path, Path, "--config"))
+    with edge("reading a config", path):
+        if file.is_file():
+            return file
     if (shipped / f"{path}.py").is_file():
         return shipped / f"{path}.py"
     known = f"(shipped: {', '.join(shipped_names(shipped))})"

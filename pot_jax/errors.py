@@ -60,6 +60,7 @@ class Edge(NamedTuple):
     says: str  # the line, with {place} and {why}
     raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
     within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
+    starts: tuple[str, ...] = ()  # how the message begins
     lines: Mapping[int | str, str] = {}  # errno, or the name of a class -> a line of its own
 
 
@@ -78,6 +79,23 @@ EDGES = {
         "{place} cannot be read (it may be truncated): {why}",
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
         within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
+    ),
+    "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
+    "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
+    "reading a model": Edge("the model {place} cannot be read: {why}"),
+    "finding devices": Edge(
+        "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
+    ),
+    "joining a cluster": Edge(
+        "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
+        "Kubernetes): {why}; leave it out on a single host",
+        (RuntimeError, ValueError),
+    ),
+    "computing": Edge(
+        "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
+        "or decode_rows=1",
+        (MemoryError,),
+        starts=("RESOURCE_EXHAUSTED", "Out of memory"),
     ),
     "reading a picture": Edge(
         "the picture {place} cannot be read (it may be truncated): {why}",
@@ -158,6 +176,8 @@ def edge(name: str, place: object) -> Iterator[None]:
 
 def _is_foreign(error: Exception, row: Edge) -> bool:
     if isinstance(error, row.raises) or getattr(error, "errno", None) in MENDABLE:
+        return True
+    if row.starts and str(error).startswith(row.starts):
         return True
     last = error.__traceback__
     while last.tb_next:

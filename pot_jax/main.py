@@ -5,8 +5,8 @@ configuration is the defaults, overlaid by the file of --config, by --config.som
 the short flags (--steps), in that order.
 """
 
-import importlib.metadata
 import logging
+import operator
 import os
 import signal
 import sys
@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import build, defaults, overlay, todays_name
+from pot_jax.checks import Path, build, checked, defaults, overlay, todays_name, version
 from pot_jax.errors import UserError, one_line
 from pot_jax.runs.interrupts import at_once, importing
 
@@ -52,21 +52,22 @@ ADAPTER_FLAGS = {
     "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
     "embedding": "path[:token] of a textual inversion (repeatable)",
 }
+PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 def sample(arguments: Sequence[str]) -> None:
-    """Samples a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine"""
+    """Samples a zoom."""
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
-    flags.DEFINE_enum(
-        "devices", None, ("cpu", "gpu", "tpu"), "platform (default: the best)", flag_values=values
-    )
-    flags.DEFINE_bool(
-        "distributed", False, "run as one process of a multi-host job (jax.distributed)", values
-    )
+    flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
+    _define_machine(values)
+    text = "run as one process of a multi-host job (jax.distributed)"
+    flags.DEFINE_bool("distributed", False, text, values)
+    usual = config.RunSettings()
     for setting, text in SHORT_FLAGS.items():
-        _define_text(values, _flag(setting), text)
+        default = operator.attrgetter(setting)(usual)
+        _define_text(values, _flag(setting), f"{text} (default: {default})" if default else text)
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_allow_pickle(values)
@@ -96,25 +97,26 @@ def sample(arguments: Sequence[str]) -> None:
             f"own_parts: this run used the Python function {settings.own_parts[0].name} as its "
             f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
-    folder = _required(values, "workdir", "runs/mine")
+    folder = "" if values.dry_run else _required(values, "workdir", "runs/mine")
 
     with importing():
-        from pot_jax.parallel import devices
         from pot_jax.runs.folder import check_workdir
 
-    check_workdir(folder)
-    devices.set_up(values.devices, values.distributed)
+    if folder:
+        check_workdir(folder, alone=not values.distributed)
+    _set_up(values, values.distributed)
     _sample(settings, folder)
 
 
 def _sample(settings: config.RunSettings, folder: str) -> None:
     with importing():
+        from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
-        from pot_jax.runs.folder import sample_folder
+        from pot_jax.runs.folder import check_record, sample_folder
         from pot_jax.runs.progress import ProgressBar
-        from pot_jax.weights.load import load
+        from pot_jax.weights.load import open_model
 
-    model = load(
+    opened = open_model(
         settings.model,
         dtype=settings.dtype,
         variant=settings.variant or None,
@@ -126,18 +128,44 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     )
     upscaler = None
     if settings.upscaler.path:
-        upscaler = load(settings.upscaler.path, dtype=settings.dtype)
-    prepared = prepare(model, settings, upscaler=upscaler)
-    with ProgressBar() as progress:
-        zooms = sample_run(prepared, folder, progress=progress, say=progress.say)
+        upscaler = open_model(settings.upscaler.path, dtype=settings.dtype)
+    # Everything is checked before a weight is read.
+    early = prepare(opened.model, settings, upscaler=upscaler and upscaler.model)
+    for notice in early.notices:
+        print(f"note: {notice}", file=sys.stderr)
+    if not folder:
+        print("\n".join(dry_run(early, opened.model)))
+        return
+    check_record(folder, early.record)
+    print(early, file=sys.stderr)
+    prepared = prepare(opened.read(), settings, upscaler=upscaler and upscaler.read())
+    print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
+    with ProgressBar() as report:
+        zooms = sample_run(prepared, folder, report=report)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for index in range(settings.num_samples):
         for name in ("contact_sheet.png", "zoom.mp4"):
             print(os.path.relpath(sample_folder(folder, settings, index) / name))
 
 
+def _define_machine(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum(
+        "devices", None, PLATFORMS, "platform (default: the best)", flag_values=values
+    )
+    text = "folder of compiled programs, or none (default: in the user's cache folder)"
+    _define_text(values, "compilation_cache", text)
+
+
+def _set_up(values: flags.FlagValues, distributed: bool = False) -> None:
+    with importing():
+        from pot_jax.parallel import devices
+
+    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
+    devices.set_up(values.devices, distributed, cache)
+
+
 def render(arguments: Sequence[str]) -> None:
-    """Makes the movie of a finished run again: pot-jax render --workdir=runs/mine --size=720"""
+    """Makes the movie of a finished run again."""
     values = flags.FlagValues()
     movie = config.MovieSettings()
     _define_text(values, "workdir", "folder of a run")
@@ -162,7 +190,7 @@ def render(arguments: Sequence[str]) -> None:
         from pot_jax.runs.reading import read_zoom
         from pot_jax.runs.zoom import write_movie
 
-    output = values.output or os.path.join(folder, "zoom.mp4")
+    output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
     if check_output(output, folder):
         remake_movie(folder, movie)
     else:
@@ -172,7 +200,7 @@ def render(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Measures how well a finished run's levels agree: pot-jax evaluate --workdir=runs/mine"""
+    """Measures how well a finished run's levels agree."""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of a run")
     _no_positionals("evaluate", _parse("evaluate", values, arguments))
@@ -185,7 +213,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def convert(arguments: Sequence[str]) -> None:
-    """Converts a model for faster starts: pot-jax convert path/to/model path/to/kept"""
+    """Converts a model for faster starts."""
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
     _define_loading(values)
@@ -201,7 +229,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Writes a model in the diffusers layout: pot-jax export path/to/kept path/to/folder"""
+    """Writes a model in the diffusers layout."""
     values = flags.FlagValues()
     _define_loading(values)
     source, target = _two_paths("export", _parse("export", values, arguments))
@@ -215,7 +243,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Trains the shipped model: pot-jax train --config=cosmos64 --workdir=runs/cosmos64"""
+    """Trains the shipped model."""
     with importing():
         from pot_jax.training.settings import TrainSettings, read
 
@@ -235,8 +263,20 @@ def train(arguments: Sequence[str]) -> None:
     training.train(settings, folder)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    command.__name__: command for command in (sample, render, evaluate, convert, export, train)
+# Command -> (its function, what it does: docstrings are absent under -OO).
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "sample": (sample, 'Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine'),
+    "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
+    "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
+    "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),
+    "export": (
+        export,
+        "Write a model in the diffusers layout: pot-jax export path/to/model target",
+    ),
+    "train": (
+        train,
+        "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/mine",
+    ),
 }
 
 
@@ -246,17 +286,21 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code: 0; 2 for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a prompt's letters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log; its errors are exceptions
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if len(argv) >= 2 else 2
     if argv[1] == "--version":
-        print(f"pot_jax {importlib.metadata.version('pot_jax')}")
+        print(f"pot_jax {version()}")
         return 0
     if argv[1] not in COMMANDS:
         return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
     try:
         with at_once():
-            COMMANDS[argv[1]](argv[2:])
+            COMMANDS[argv[1]][0](argv[2:])
     except _Help as help_text:
         print(help_text)
     except (UserError, flags.Error) as error:
@@ -268,7 +312,13 @@ def main(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Runs the command of `sys.argv`; the entry point of `pot-jax`."""
-    sys.exit(main(sys.argv))
+    try:
+        code = main(sys.argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
 
 
 class _Help(Exception):
@@ -281,7 +331,7 @@ def _mistake(message: str, code: int = 2) -> int:
 
 
 def _usage() -> str:
-    rows = [f"  {name:<9} {command.__doc__}" for name, command in COMMANDS.items()]
+    rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: pot-jax COMMAND [flags]", "", *rows, "", "pot-jax COMMAND --help: its flags"]
     )
@@ -314,14 +364,18 @@ def _loading(values: flags.FlagValues) -> dict:
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """Parses flags; returns the arguments that are not flags."""
     if _HELP & set(arguments):
-        raise _Help(f"{COMMANDS[command].__doc__}\n{values.get_help()}")
-    return values(["pot-jax", *arguments])[1:]
+        raise _Help(f"{COMMANDS[command][1]}\n{values.get_help()}")
+    try:
+        return values(["pot-jax", *arguments])[1:]
+    except UnicodeDecodeError as error:
+        raise UserError(f"--flagfile: expected text in UTF-8, got {one_line(error)}") from None
 
 
 def _required(values: flags.FlagValues, name: str, example: str) -> str:
+    """Returns the path that a flag gives."""
     if not values[name].value:
         raise UserError(f"--{name} is missing; give it, e.g. --{name}={example}")
-    return values[name].value
+    return checked(values[name].value, Path, f"--{name}")
 
 
 def _define_config(
@@ -409,4 +463,4 @@ def _no_positionals(command: str, rest: Sequence[str]) -> None:
 def _two_paths(command: str, rest: Sequence[str]) -> Sequence[str]:
     if len(rest) != 2:
         raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
-    return rest
+    return [checked(path, Path, command) for path in rest]

@@ -47,6 +47,8 @@ def test_whole_numbers_serve_as_numbers():
         ({"sampler": {"guidance_scale": float("nan")}}, "guidance_scale"),
         ({"sampler": {"guidance_rescale": 1.5}}, "guidance_rescale"),
         ({"sampler": {"guidance_scale": "high"}}, "guidance_scale"),
+        ({"sampler": {"guidance_scale": 1e30}}, "sampler.guidance_scale: expected 0 to 1000"),
+        ({"upscaler": {"guidance_scale": 1e4}}, "upscaler.guidance_scale: expected 0 to 1000"),
         ({"sampler": {"eta": 100}}, "sampler.eta: expected 0 to 1, got 100"),
         ({"sampler": {"eta": 1, "solver": "euler"}}, "sampler.eta: expected 0: only ddim takes"),
         ({"sampler": {"guidence": 3}}, "unknown setting 'sampler.guidence'; known: solver, steps"),

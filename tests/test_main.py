@@ -250,9 +250,9 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
         ),
         (
             ["sample", "a", "--workdir=w", "--seed=4294967295", "--stacks=2"],
-            "expected 1 to 1, got 2",
+            "at most 1: seeds are below 2^32, and the first is 4294967295, got 2",
         ),
-        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected 1 to"),
+        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected at least 1"),
         (["convert", "a"], "convert takes two paths"),
         (["export", "nowhere", "there"], "no model folder nowhere"),
         (["train"], "--config is missing"),
@@ -295,7 +295,7 @@ def test_a_stopped_command_has_the_signals_code(raised, code, said, capsys, monk
     def stop(arguments):
         raise raised
 
-    monkeypatch.setitem(main.COMMANDS, "evaluate", stop)
+    monkeypatch.setitem(main.COMMANDS, "evaluate", (stop, ""))
     assert run("evaluate") == code
     assert capsys.readouterr().err == f"pot-jax: {said}\n"
 

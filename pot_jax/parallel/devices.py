@@ -1,13 +1,23 @@
 """Sets up JAX for a run: its platform, its multi-host job, its cache, and its own settings."""
 
 import contextlib
-import sys
+import hashlib
+import logging
+import os
+import pathlib
+import platform as platforms
+import tempfile
+import warnings
 from collections.abc import Iterator
 
 import jax
+import jaxlib
 from jax.sharding import AbstractMesh, use_abstract_mesh
 
-from pot_jax.errors import UserError, one_line
+from pot_jax.errors import edge
+
+_CACHE_SIZE = 2 * 2**30  # bytes; the entries that were not used for longest are removed
+_PROBE = 2**20  # bytes written to find out whether a disk is full
 
 # Settings of JAX that decide the pictures, or without which the programs do not run -> the value
 # that they have within the public functions. A user may have set others for code of his own.
@@ -35,24 +45,69 @@ def fixed_settings() -> Iterator[None]:
         yield
 
 
-def set_up(platform: str | None = None, distributed: bool = False) -> None:
-    """Chooses the platform and joins a multi-host job. Call before any array is made.
+def set_up(platform: str | None = None, distributed: bool = False, cache: str = "") -> None:
+    """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
+
+    Call it before any array is made.
 
     Args:
       platform: "cpu", "gpu" or "tpu"; None leaves the choice to JAX.
       distributed: whether this is one process of several (jax.distributed.initialize reads the
         cluster's environment: Cloud TPU, Slurm, Open MPI, Kubernetes).
+      cache: folder of compiled programs; "" is one in the user's cache folder, "none" keeps none.
 
     Raises:
-      UserError: the platform is not available.
+      UserError: the platform is not available, or there is no cluster.
     """
+    logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
-    try:
-        if distributed:
+    if distributed:
+        with edge("joining a cluster", ""):
             jax.distributed.initialize()
-        devices = jax.devices()
-    except (RuntimeError, ValueError) as error:
-        reason = one_line(error)
-        raise UserError(f"--devices: no {platform or 'device'} here: {reason}") from error
-    print(f"running on {len(devices)} x {devices[0].device_kind}", file=sys.stderr)
+    with edge("finding devices", platform or "device"):
+        jax.devices()
+    if cache != "none" and not jax.config.jax_compilation_cache_dir:  # the user's own, by JAX's
+        _use_cache(pathlib.Path(cache or _user_cache()) / _processor())
+
+
+def _use_cache(folder: pathlib.Path) -> None:
+    """Keeps compiled programs in `folder`; warns once if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE))
+            probe.flush()
+    except OSError as error:
+        why = f"{folder} cannot be written ({error.strerror})"
+        logging.warning("compiled programs are not kept: %s; see --compilation_cache", why)
+        return
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    for name, value in (
+        ("jax_compilation_cache_dir", str(folder)),
+        ("jax_compilation_cache_max_size", _CACHE_SIZE),
+        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ("jax_persistent_cache_min_entry_size_bytes", -1),
+        ("jax_persistent_cache_enable_xla_caches", "none"),  # they hold paths, which change keys
+    ):
+        jax.config.update(name, value)
+
+
+def _user_cache() -> str:
+    return os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pot_jax", "compiled"
+    )
+
+
+def _processor() -> str:
+    """Returns a name for this kind of CPU: a program for one need not run on another."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+        kept = [
+            line for line in text.splitlines() if line.startswith(("flags", "Features", "model"))
+        ]
+        kind = "\n".join(sorted(set(kept)))
+    except OSError:  # not Linux
+        kind = platforms.processor()
+    kind = "\n".join((platforms.machine(), kind, jaxlib.__version__))
+    return hashlib.sha256(kind.encode()).hexdigest()[:16]

@@ -28,7 +28,7 @@ from pot_jax.errors import UserError
 from pot_jax.models.layers import timestep_features
 from pot_jax.parallel.mesh import computed, split_rows
 from pot_jax.weights.model import Model
-from pot_jax.weights.tokenization import tokenize
+from pot_jax.weights.tokenization import prompt_notices, tokenize
 
 
 class Conditions(NamedTuple):
@@ -73,17 +73,18 @@ def text_conditions(
             f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
             "takes no negative prompt; leave it empty"
         )
-    ids = tokenize(model.tokenizer, [*prompts, negative_prompt])
+    texts = [*prompts, negative_prompt]
+    ids, notices = tokenize(model.tokenizer, texts), prompt_notices(model.tokenizer, texts)
     guided = width is None and (guided or guidance_scale > 1)
     encode = partial(_text_states, model.text_encoder, guided)
-    arrays, notices = {"text_states": computed(encode, model.params["text_encoder"], ids)}, ()
+    arrays = {"text_states": computed(encode, model.params["text_encoder"], ids)}
     if width is not None:
         scales = np.full(len(prompts), guidance_scale, np.float32)
         arrays["timestep_cond"] = np.asarray(guidance_embedding(scales, width))
     elif not guided:
         notice = f"guidance_scale {guidance_scale:g}, being 1 or less, means no guidance"
         notice += ", so the negative prompt has no effect" if negative_prompt else ""
-        notices = (notice,)
+        notices += (notice,)
     return Conditions(arrays, guided, ids, notices)
 
 

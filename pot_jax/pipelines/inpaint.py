@@ -7,7 +7,6 @@ The sampler's levels are the B pictures here, each with its own noise; nothing p
 """
 
 import functools
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import denoiser, text_conditions
 from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
@@ -96,8 +96,7 @@ def inpaint(
     solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
     conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
-    for notice in (*model.notices, *notices, *conditions.notices):
-        logging.getLogger(__name__).warning(notice)
+    log((*model.notices, *notices, *conditions.notices))
     networks = model.unet, model.autoencoder, model.schedule
     program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}

@@ -10,7 +10,7 @@ import numpy as np
 
 from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
 from pot_jax.diffusion.solvers import Plan
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, edge
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.program import Program
@@ -49,7 +49,8 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
       keys: typed PRNG keys [B], one per sample.
       latents: unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
-    return job.program.begin(job.plan.init_scale, keys, latents)
+    with edge("computing", job.mesh.devices.flat[0]):
+        return job.program.begin(job.plan.init_scale, keys, latents)
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -93,7 +94,8 @@ def run(
     compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
         began = time.perf_counter()
-        states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
+        with edge("computing", job.mesh.devices.flat[0]):
+            states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
         stepping += time.perf_counter() - began
         if callback:
             callback(_watched(seen, done, after - done))
@@ -132,7 +134,8 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
     """
     latents = meshes.replicate(latents, job.mesh)
     execute = job.program.compiled("deliver", job.weights, latents)
-    images, before = (np.asarray(x) for x in execute(job.weights, latents))
+    with edge("computing", job.mesh.devices.flat[0]):
+        images, before = (np.asarray(x) for x in execute(job.weights, latents))
     if not np.isfinite(images).all():
         raise UserError(
             f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"

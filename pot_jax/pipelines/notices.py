@@ -1,10 +1,17 @@
-"""Settings that are given but have no effect on a run, for the user to be told."""
+"""What the user is told before a run: above all, which settings have no effect on it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pot_jax.checks import defaults, differences, to_dict
 from pot_jax.config import RunSettings
+
+
+def log(notices: Iterable[str]) -> None:
+    """Tells the users of a function that has no other way to tell them."""
+    for notice in notices:
+        logging.getLogger(__name__).warning(notice)
 
 
 def ineffective(

@@ -26,9 +26,11 @@ from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import Conditions, text_conditions
 from pot_jax.pipelines.identity import digest, model_identity
 from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
+from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
@@ -62,6 +64,7 @@ class PreparedUpscaler:
         return self.recipe.pixel_geometry
 
 
+@fixed_settings()
 def upscale(
     zoom: Zoom,
     upscaler: Model,
@@ -105,6 +108,7 @@ def upscale(
         meshes.device_mesh(devices),
         blend,
     )
+    log(prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
 

@@ -10,6 +10,9 @@ downsampling). B samples (seeds) add a leading axis B to the latents.
 
 import contextlib
 import dataclasses
+import functools
+import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +28,10 @@ from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
+from pot_jax.media.video import check_movie
+from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
@@ -34,6 +40,7 @@ from pot_jax.pipelines.notices import ineffective
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.interrupts import at_saved_states
+from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import Zoom, write_zoom
@@ -66,14 +73,25 @@ class PreparedZoom:
     latents: np.ndarray | None  # unit noise to start from, [B, N, h, w, c]
     notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
 
+    def __str__(self) -> str:
+        s, devices = self.settings, self.job.mesh.devices
+        return (
+            f"{s.model}; {self.geometry.levels} levels of {self.geometry.height} x "
+            f"{self.geometry.width} pixels; seed {s.seed}"
+            + (f" and {s.num_samples - 1} more" if s.num_samples > 1 else "")
+            + f"; {s.sampler.steps} steps of {s.sampler.solver}; "
+            f"{devices.size} x {devices.flat[0].device_kind}"
+        )
+
     @property
     def record(self) -> Record:
         """Returns the run's record; its geometry is that of the delivered pictures."""
         last = self.upscaler or self
         identity = self.identity | (self.upscaler.identity if self.upscaler else {})
-        return Record(self.settings, last.geometry, last.weights_digest, identity)
+        return Record(self.settings, last.geometry, last.weights_digest, identity, self.notices)
 
 
+@fixed_settings()
 def sample(
     model: Model,
     prompts: Sequence[str],
@@ -83,7 +101,7 @@ def sample(
     width: int = 0,
     placement: Sequence[tuple[int, int]] = (),
     negative_prompt: str = "",
-    photograph: str | np.ndarray | None = None,
+    photograph: Any = None,
     photograph_level: int = 0,
     photograph_method: str = "project",
     seed: int = 0,
@@ -109,8 +127,9 @@ def sample(
       placement: N-1 pairs (down, right): each level's centre relative to its parent's, in parent
         pixels, multiples of the autoencoder's factor; empty: every level is centred.
       negative_prompt: what guidance steers the pictures away from.
-      photograph: what one level has to agree with: a picture's path (cropped and resized to the
-        level), or pixels [H, W, 3] in [-1, 1].
+      photograph: what one level has to agree with, in any form that `media.images.read_images`
+        takes: a path, a Pillow image or bytes [h, w, 3] are cropped and resized to the level;
+        floats [H, W, 3] in [-1, 1] are taken as they are.
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
       seed: the seed of all noise, 0 to 2^32 - 1.
@@ -147,7 +166,7 @@ def sample(
     )
     named = {"solver": solver, "blend": blend}
     sampler |= {part: name for part, name in named.items() if isinstance(name, str)}
-    path = os.fspath(photograph) if isinstance(photograph, str | os.PathLike) else ""
+    path = photograph if isinstance(photograph, str | os.PathLike) else ""
     settings = build(
         RunSettings,
         {
@@ -169,10 +188,13 @@ def sample(
         own_parts=own,
         devices=devices,
     )
+    for notice in prepared.notices:
+        logging.getLogger(__name__).warning(notice)
     zooms = sample_run(prepared, workdir, progress=progress, callback=callback)
     return zooms[0] if zooms is not None else read_zoom(workdir)
 
 
+@fixed_settings()
 def prepare(
     model: Model,
     settings: RunSettings,
@@ -191,7 +213,7 @@ def prepare(
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
       upscaler: the model of `settings.upscaler.path`, if that is set.
-      photograph: pixels [H, W, 3] in [-1, 1], if they do not come from a path.
+      photograph: as for `sample`, if it does not come from the settings' path.
       latents: unit noise [B, N, h, w, c] to start from.
       own_parts: Python functions used instead of named parts.
       devices: default all.
@@ -254,6 +276,7 @@ def prepare(
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         decode_rows=settings.decode_rows,
     )
+    _check_room(recipe, settings)
     pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
     upscaling = None
     if upscaler is not None:
@@ -294,13 +317,14 @@ def prepare(
     )
 
 
+@fixed_settings()
 def sample_run(
     prepared: PreparedZoom,
     workdir: str | os.PathLike | None = None,
     *,
     progress: Progress | None = None,
     callback: Callable[[Watched], None] | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    report: Report = silent,
 ) -> list[Zoom] | None:
     """Runs what is left of a run: resumes or starts it, samples, delivers and writes.
 
@@ -309,7 +333,7 @@ def sample_run(
       workdir: a folder for the run's files; None keeps nothing on disk.
       progress: called with (steps done, total steps), first before compilation.
       callback: called with each chunk's `Watched`.
-      say: called with what is being done after the last step, in words.
+      report: told of every stage: sampling, upscaling, the movie.
 
     Returns:
       One `Zoom` per sample; None if the folder already holds the complete run.
@@ -318,7 +342,7 @@ def sample_run(
       UserError: the folder holds another run, or another process holds it, or it cannot be written;
         or pictures are not finite.
     """
-    watch = {"progress": progress, "callback": callback, "say": say}
+    watch = {"progress": progress, "callback": callback, "report": report}
     if workdir is None:
         return _sample_run(prepared, None, **watch)
     with claim_run(workdir, prepared.record) as found:
@@ -331,27 +355,35 @@ def sample_run(
         return _sample_run(prepared, workdir, **watch)
 
 
-def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, say) -> list[Zoom]:
+def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
-    saved, watch = None, {"progress": progress, "callback": callback}
+    saved, first = None, 0
+
+    def tell(done: int, total: int) -> None:
+        resuming = f"resuming at step {first}, " if first else ""
+        report("sampling" if done > first else f"{resuming}compiling", done, total)
+        if progress:
+            progress(done, total)
+
     with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
         if keeps:
             saved = SavedStates(workdir, settings.save_every, stopping)
             states = meshes.replicate(saved.restore(states), job.mesh)
-        states, timings = run(job, states, save=saved and saved.save, **watch)
+            first = int(states.step)
+        save = saved and saved.save
+        states, timings = run(job, states, save=save, progress=tell, callback=callback)
         if keeps:
             saved.save(states, len(job.plan.timestep), last=True)
-    say("decoding and writing" if keeps else "decoding")
     zooms = []
     for index, seed in enumerate(sample_seeds(settings)):
         zoom = _finished(prepared, states.latents[index], seed, timings)
         if prepared.upscaler is not None:
             zoom = upscale.upscale_prepared(
-                prepared.upscaler, zoom, lambda done, of: say(f"upscaling, {done} of {of} steps")
+                prepared.upscaler, zoom, functools.partial(report, "upscaling")
             )
         if keeps:
-            write_zoom(zoom, sample_folder(workdir, settings, index))
+            write_zoom(zoom, sample_folder(workdir, settings, index), report=report)
         zooms.append(zoom)
     if keeps:
         complete_run(workdir, settings, timings)
@@ -419,7 +451,11 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     grain = factor * 2 ** (len(model.unet.config.block_out_channels) - 1)
     for name, value in (("zoom.height", height), ("zoom.width", width)):
         require(value > 0, name, f"a size, since {model.name} states none", value)
-        require(value % grain == 0, name, f"a multiple of {grain} pixels", value)
+        p = zoom.zoom_factor
+        step = math.lcm(grain, factor * (p if p % 2 else 2 * p))  # windows start on whole latents
+        near = f"{value // step * step or step} or {value // step * step + step}"
+        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {near}"
+        require(value % step == 0, name, expected, value)
     pairs, count = zoom.placement, len(zoom.placement)
     expected = f"{levels - 1} pairs, one for each level but the widest"
     require(count in (0, levels - 1), "zoom.placement", expected, count)
@@ -434,15 +470,19 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         raise UserError(f"{size}, which do not fit: {error}") from error
 
 
+def _check_room(recipe: Recipe, settings: RunSettings) -> None:
+    """Checks that the movie can be made, and that the pictures alone fit in memory."""
+    g = recipe.pixel_geometry
+    check_movie(g.height, g.width, g.levels, settings.movie)
+    pictures = 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
+    samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
+    what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
+    memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
+
+
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
     level = settings.photograph.level
     expected = f"0 to {geometry.levels - 1}"
     require(level < geometry.levels, "photograph.level", expected, level)
-    if pixels is None:
-        pixels = read_photograph(settings.photograph.path, geometry.height, geometry.width)
-    expected = (geometry.height, geometry.width, 3)
-    if np.shape(pixels) != expected:
-        raise UserError(f"photograph: expected pixels of {expected}, got {np.shape(pixels)}")
-    largest = np.abs(np.asarray(pixels, np.float32)).max()
-    require(bool(largest <= 1), "photograph", "values in [-1, 1]", f"values up to {largest}")
-    return np.asarray(pixels, np.float32)
+    given = settings.photograph.path if pixels is None else pixels
+    return read_photograph(given, geometry.height, geometry.width)

@@ -77,13 +77,19 @@ def claim(
         write_json(path, record)
         return None
     found = read_json(path)
-    different = list(differing(found) if differing else named_differences(found, record))
-    if different:
-        shortened = "; ".join(different[:3]) + ("; ..." if len(different) > 3 else "")
-        raise UserError(
-            f"{flag}: {path.parent} holds another {what} ({shortened}); give another folder"
-        )
+    different = differing(found) if differing else named_differences(found, record)
+    check_same(different, path, what, flag)
     return found
+
+
+def check_same(different: Iterable[str], record_file: Path, what: str, flag: str) -> None:
+    """Raises UserError if there is anything `different` about the run that a folder holds."""
+    first = list(different)
+    if first:
+        shortened = "; ".join(first[:3]) + ("; ..." if len(first) > 3 else "")
+        raise UserError(
+            f"{flag}: {record_file.parent} holds another {what} ({shortened}); give another folder"
+        )
 
 
 def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--workdir") -> None:

@@ -31,7 +31,15 @@ from pot_jax.errors import UserError, edge
 from pot_jax.media.files import file_digest, write_json
 from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.runs.claims import check_free, check_held, check_writable, claim, held, read_json
+from pot_jax.runs.claims import (
+    check_free,
+    check_held,
+    check_same,
+    check_writable,
+    claim,
+    held,
+    read_json,
+)
 from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
@@ -50,6 +58,13 @@ def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
     check_writable(path)
     if alone:
         check_held(path)
+
+
+def check_record(folder: str | os.PathLike, record: Record) -> None:
+    """Raises UserError if `folder` holds another run than `record`, whose weights may be unread."""
+    path = pathlib.Path(folder) / "config.json"
+    if path.is_file():
+        check_same(record.missing_from(read_json(path), str(path)), path, "run", "--workdir")
 
 
 @contextlib.contextmanager

@@ -1,35 +1,55 @@
-"""Shows a run's progress on stderr."""
+"""Shows a run's progress on stderr: a bar for each stage, or lines where it is not a terminal."""
+
+import sys
+import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
+# (stage in words, what is done of it, all of it); the first call of a stage comes before its work.
+Report = Callable[[str, int, int], None]
+
+_EVERY = 10.0  # seconds between lines
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Reports nothing."""
+
 
 class ProgressBar:
-    """A progress bar: steps done, time left, and "compiling" until the first steps are done."""
+    """A `Report`: how much is done, the speed, and the time left, of one stage after another."""
 
     def __init__(self):
-        self._bar = None
+        self._stage, self._bar, self._said = "", None, 0.0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        if self._bar:
-            self._bar.close()
+        self._close()
 
-    def __call__(self, done: int, total: int) -> None:
-        """Shows that `done` of `total` steps are done; the first call comes before compilation."""
-        if not self._bar:
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` of a stage are done."""
+        if stage != self._stage:
+            self._close()
+            self._stage, self._said = stage, 0.0
             # A resumed run's speed and time left count its own steps only.
-            self._bar = tqdm(
-                total=total, initial=done, unit="step", desc="compiling", dynamic_ncols=True
-            )
-            return
-        if done > self._bar.n:
-            self._bar.set_description("sampling", refresh=False)
+            options = {"dynamic_ncols": True, "disable": not sys.stderr.isatty()}
+            self._bar = tqdm(total=total, initial=done, desc=stage, **options)
+            self._began, self._first = time.monotonic(), done
         self._bar.update(done - self._bar.n)
-        self._bar.refresh()
+        if self._bar.disable:
+            self._bar.n = done
+            self._line(done, total)
 
-    def say(self, what: str) -> None:
-        """Shows what is being done after the last step."""
-        if self._bar:
-            self._bar.set_description(what)
+    def _line(self, done: int, total: int) -> None:
+        now, fresh = time.monotonic(), done - self._first
+        if fresh and done < total and now - self._said < _EVERY:
+            return
+        self._said, each = now, (now - self._began) / max(fresh, 1)
+        speed = f", {each:.2g} s each, {each * (total - done):.0f} s left" if fresh else ""
+        print(f"{self._stage}: {done} of {total}{speed}", file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

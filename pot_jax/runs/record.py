@@ -7,7 +7,6 @@ serve to say what differs.
 
 import dataclasses
 import functools
-import importlib.metadata
 import pathlib
 import platform
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 
 from pot_jax import config
-from pot_jax.checks import build, differences, to_dict
+from pot_jax.checks import build, differences, to_dict, version
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.zoom.geometry import Geometry
@@ -53,6 +52,7 @@ class Record:
     geometry: Geometry  # of the pictures
     weights_sha256: str
     identity: Mapping[str, str] | None  # name -> digest; None in records of format 1
+    notices: tuple[str, ...] = ()  # what the run assumed where nothing was said, a line each
 
     def to_json(self) -> dict[str, Any]:
         """Returns the contents of `config.json`, with the versions, code and devices of now."""
@@ -61,8 +61,9 @@ class Record:
             "config": to_dict(self.settings),
             "weights_sha256": self.weights_sha256,
             "identity": self.identity,
+            "notices": list(self.notices),
             "geometry": self.geometry.to_json(),
-            "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+            "versions": {name: version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
             "code": code_state(),
             "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -102,6 +103,8 @@ class Record:
         """Returns what makes `wanted` another run than this one; empty if it is the same run."""
         known = self.identity is not None
         changed = {name for name, _, _ in differences(self.identity or {}, wanted.identity)}
+        if not wanted.weights_sha256:  # they are not read yet
+            changed = {name for name in changed if name in wanted.identity}
         rows = []
         for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
             decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])
@@ -111,7 +114,8 @@ class Record:
                 rows.append(f"{name} is {shown(repr(there))} there, {shown(repr(here))} here")
                 changed.discard(decides)
         if not known:
-            return rows + ["other weights"] * (self.weights_sha256 != wanted.weights_sha256)
+            ours, theirs = self.weights_sha256, wanted.weights_sha256
+            return rows + ["other weights"] * bool(theirs and ours != theirs)
         return rows + [f"other {name}" for name in sorted(changed)]
 
 

@@ -16,6 +16,7 @@ from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import claim
+from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
@@ -69,6 +70,7 @@ def write_zoom(
     *,
     record: Mapping[str, Any] | None = None,
     whole: Collection[str] = (),
+    report: Report = silent,
 ) -> None:
     """Writes the files of one sample, metrics.json last; raises UserError if it cannot.
 
@@ -77,6 +79,7 @@ def write_zoom(
       folder: where to.
       record: the contents of its config.json, by default those of the zoom and of now.
       whole: the names of files that are there already, and right.
+      report: is told of the movie's frames.
     """
     path = pathlib.Path(folder)
     record = dict(record or zoom.record.to_json())
@@ -93,7 +96,9 @@ def write_zoom(
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
     movie = zoom.settings.movie
-    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, zoom.geometry, movie, to)
+    writers["zoom.mp4"] = lambda to: write_movie(
+        zoom.images, zoom.geometry, movie, to, report=report
+    )
     for name, write in writers.items():
         if name not in whole:
             write(path / name)
@@ -123,8 +128,15 @@ def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
         np.savez(temporary, images=zoom.images, **arrays)
 
 
-def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, path) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path` (MP4 or MOV)."""
+def write_movie(
+    images: np.ndarray,
+    geometry: Geometry,
+    movie: MovieSettings,
+    path: str | os.PathLike,
+    *,
+    report: Report = silent,
+) -> None:
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
     video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
     route = video.zoom_path(
         geometry.levels,
@@ -132,5 +144,11 @@ def write_movie(images: np.ndarray, geometry: Geometry, movie: MovieSettings, pa
         fps=movie.fps,
         direction=movie.direction,
     )
-    frames = video.zoom_frames(images, geometry, route, size=movie.size)
-    video.write_video(path, frames, movie.fps)
+
+    def frames():
+        for done, frame in enumerate(video.zoom_frames(images, geometry, route, size=movie.size)):
+            report("writing the movie's frames", done, len(route))
+            yield frame
+        report("writing the movie's frames", len(route), len(route))
+
+    video.write_video(path, frames(), movie.fps)

@@ -14,7 +14,6 @@ After a kill at any moment, the same command resumes from the last saved step. O
 announces that the machine will be taken away, the state is saved at once.
 """
 
-import importlib.metadata
 import logging
 import platform
 import shutil
@@ -26,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax import world
-from pot_jax.checks import to_dict
+from pot_jax.checks import to_dict, version
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
@@ -131,7 +130,7 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     def differing(found):
         return named_differences(upgraded(found, "its config.json")["config"], record["config"])
 
-    record |= {"version": importlib.metadata.version("pot_jax"), "code": code_state()}
+    record |= {"version": version(), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
     if found is not None and found.get("format") != FORMAT:
         write_json(path, record)

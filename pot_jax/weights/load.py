@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from pot_jax.checks import require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
+from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
@@ -40,6 +41,7 @@ class OpenedModel(NamedTuple):
     read: Callable[[Placement], Model]  # reads the weights; its argument is `load`'s sharding
 
 
+@fixed_settings()
 def load(
     path_or_name: str | Path,
     *,
@@ -83,6 +85,7 @@ def load(
     return open_model(**{name: what[name] for name in what if name != "sharding"}).read(sharding)
 
 
+@fixed_settings()
 def open_model(
     path_or_name: str | Path,
     *,

@@ -3,10 +3,15 @@
 Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable Diffusion).
 """
 
+import codecs
+import contextlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +89,8 @@ def read_tokenizer(
             json_object(path)
     if (folder / "tokenizer_config.json").exists():
         _check_settings(folder / "tokenizer_config.json")
-    with edge("reading a tokenizer", folder):
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **pad)
+    with edge("reading a tokenizer", folder), _without_marks(folder) as place:
+        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
         ids = tokenizer.get_vocab().values()
         highest = max(ids)
     # Otherwise ids would stand for other words than in training.
@@ -98,6 +103,20 @@ def read_tokenizer(
         tokenizer.init_kwargs.pop(key, None)
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return tokenizer
+
+
+@contextlib.contextmanager
+def _without_marks(folder: Path) -> Iterator[Path]:
+    """Yields a folder whose text has no byte order marks, which transformers cannot read."""
+    files = [*folder.glob("*.json"), *folder.glob("*.txt")]
+    texts = {path.name: path.read_bytes() for path in files if path.is_file()}
+    if not any(text.startswith(codecs.BOM_UTF8) for text in texts.values()):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for name, text in texts.items():
+            (Path(copy) / name).write_bytes(text.removeprefix(codecs.BOM_UTF8))
+        yield Path(copy)
 
 
 def _check_settings(path: Path) -> None:
@@ -155,6 +174,45 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
             )
         ids[number, : len(tokens)] = tokens
     return ids
+
+
+# What other programs read in prompts, and CLIP as words -> what to do instead.
+_SYNTAX = (
+    (r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>", "merge it with --lora={}:{}, {} being its path"),
+    (r"<hypernet:[^>]*>", "hypernetworks are not supported"),
+    (r"\bembedding:(\S+)", "add it with --embedding=PATH:{}"),
+    (r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]", "words have no weights"),
+    (r"\[[^][]*:[^][]*[\d.]+\s*\]|\[[^][|]*\|[^][]*\]", "a prompt is the same in all steps"),
+)
+_WHOLE_WORDS = 10_000  # a vocabulary smaller than this has every word of its captions as one token
+
+
+def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
+    """Returns what the user should be told of prompts, a line each.
+
+    That is syntax of other programs, which is read as words, and words that the model does not
+    know: those with the tokenizer's unknown token, and if its vocabulary is small, those in pieces.
+    """
+    notices = []
+    for pattern, instead in _SYNTAX:
+        for match in (match for prompt in prompts for match in re.finditer(pattern, prompt)):
+            name, strength = (*match.groups(), "", "")[:2]
+            how = instead.format(name, strength or "1", name)
+            notices.append(f"{shown(match[0])} in a prompt is read as words; {how}")
+    unknown: dict[str, None] = {}  # in their order
+    small = len(tokenizer.get_vocab()) < _WHOLE_WORDS
+    for prompt in prompts:
+        encoding = tokenizer(prompt, verbose=False).encodings[0]
+        for word, count in Counter(encoding.word_ids).items():
+            start, end = (0, 0) if word is None else encoding.word_to_chars(word)
+            ids = [t for t, w in zip(encoding.ids, encoding.word_ids) if w == word]
+            if prompt[start:end].isalpha() and (
+                small and count > 1 or tokenizer.unk_token_id in ids
+            ):
+                unknown[prompt[start:end]] = None
+    if unknown:
+        notices.append(f"words that the model does not know: {shown(', '.join(unknown))}")
+    return tuple(dict.fromkeys(notices))
 
 
 def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:

@@ -53,13 +53,22 @@ def test_a_scale_of_1_or_less_is_no_guidance_and_is_said(model, consistency_mode
     told = conditions.text_conditions(model, PROMPTS, "st", scale)
     assert not told.guided
     assert told.arrays["text_states"].shape == (2, 8, 16)
-    (notice,) = told.notices
+    assert told.notices[0] == "words that the model does not know: st"
+    notice = told.notices[1]
     assert notice.startswith(f"guidance_scale {scale:g}, being 1 or less, means no guidance, so")
     assert conditions.text_conditions(model, PROMPTS, "", 1.01).notices == ()
     # Guidance of the caller's own needs both halves, and guidance built in takes any scale.
-    for which, negative, own in ((model, "st", True), (consistency_model, "", False)):
+    for which, negative, own in ((model, "a", True), (consistency_model, "", False)):
         told = conditions.text_conditions(which, PROMPTS, negative, scale, own)
         assert (told.guided, told.notices) == (own, ())
+
+
+def test_prompts_that_do_not_mean_what_they_seem_are_said(model):
+    notices = conditions.text_conditions(model, ["a (t:2)"], "", 4.0).notices
+    assert len(notices) == 1
+    assert "(t:2) in a prompt is read as words" in notices[0]
+    notices = conditions.text_conditions(model, ["a"], "zz", 4.0).notices
+    assert notices == ("words that the model does not know: zz",)
 
 
 def test_the_guidance_embedding_holds_waves_of_1000_w():

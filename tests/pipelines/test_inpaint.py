@@ -91,3 +91,11 @@ def test_mistakes_are_one_line(model, pictures, tmp_path):
     assert "one of ddpm" in message(paint, model, "a", image, mask, solver="heun")
     wrong = np.zeros((1, 4, 4, 4))
     assert "latents: expected" in message(paint, model, "a", image, mask, latents=wrong)
+
+
+def test_what_a_user_should_know_is_logged(model, pictures, caplog):
+    (image, _), (mask, _) = pictures
+    paint(model, "a zz", image, mask, guidance_scale=1.0)
+    told = [record.getMessage() for record in caplog.records if "pot_jax" in record.name]
+    assert "words that the model does not know: zz" in told
+    assert any("guidance_scale 1, being 1 or less" in text for text in told)

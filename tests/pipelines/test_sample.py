@@ -477,3 +477,13 @@ def test_an_offset_that_no_step_reads_is_not_part_of_what_a_run_is(model):
     assert schedule("trailing", 0) == schedule("trailing", 1) != schedule("leading", 0)
     assert schedule("leading", 0) != schedule("leading", 1)
     assert schedule(None, 0) != schedule(None, 1)
+
+
+def test_other_ids_of_the_negative_prompt_are_another_run(model):
+    """As after an edit of the tokenizer's files."""
+
+    def prompts(negative):
+        settings = RunSettings(prompts=("a",), negative_prompt=negative)
+        return pipeline.prepare(model, settings, devices=one_device()).identity["prompts"]
+
+    assert prompts("st") != prompts("t") != prompts("")

@@ -1,5 +1,6 @@
 """Prompts to ids: as transformers pads them, nothing cut in silence, no torch needed."""
 
+import codecs
 import json
 import subprocess
 import sys
@@ -8,7 +9,12 @@ import numpy as np
 import pytest
 from tiny_models import POSITIONS, write_tiny_tokenizer
 
-from pot_jax.weights.tokenization import read_tokenizer, tokenize, write_tokenizer
+from pot_jax.weights.tokenization import (
+    prompt_notices,
+    read_tokenizer,
+    tokenize,
+    write_tokenizer,
+)
 
 PROMPTS = ["a star", "", "A  Star, 7", "zzz!", "a b c d e f"]
 
@@ -140,3 +146,63 @@ print(tokenize(read_tokenizer(Path({str(tokenizer_folder)!r}), {POSITIONS}, 80),
     assert run.returncode == 0, run.stderr
     assert run.stdout == "[[78, 36, 79, 79, 79, 79, 79, 79]]\n"
     assert run.stderr == ""
+
+
+# What the user is told ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "notice"),
+    [
+        (
+            "a <lora:x:0.8>",
+            "<lora:x:0.8> in a prompt is read as words; merge it with --lora=x:0.8,",
+        ),
+        ("a <lora:x>", "<lora:x> in a prompt is read as words; merge it with --lora=x:1,"),
+        ("a <lyco:x:1:te=0>", "merge it with --lora=x:1"),
+        ("a <hypernet:x:1>", "hypernetworks are not supported"),
+        (
+            "a embedding:x",
+            "embedding:x in a prompt is read as words; add it with --embedding=PATH:x",
+        ),
+        ("a (star:1.3)", "(star:1.3) in a prompt is read as words; words have no weights"),
+        ("a ((star))", "((star)) in a prompt is read as words"),
+        ("a [[star]]", "[[star]] in a prompt is read as words"),
+        (
+            "a [a:star:0.5]",
+            "[a:star:0.5] in a prompt is read as words; a prompt is the same in all",
+        ),
+        ("a [a|star]", "[a|star] in a prompt is read as words"),
+    ],
+)
+def test_syntax_of_other_programs_is_named(tokenizer, prompt, notice):
+    first = prompt_notices(tokenizer, ["a", prompt, prompt])[0]
+    assert notice in first
+    assert "\n" not in first
+
+
+def test_words_that_are_not_known_are_named(tokenizer):
+    (notice,) = prompt_notices(tokenizer, ["a star", "star zz, a", "zz é"])
+    assert notice == "words that the model does not know: zz, é"
+    assert prompt_notices(tokenizer, ["a star, (star) star: a!", ""]) == ()
+
+
+def test_a_learned_word_is_known(tokenizer):
+    tokenizer.add_tokens(["<toy>", "toy"])
+    assert prompt_notices(tokenizer, ["a <toy> toy"]) == ()
+
+
+def test_a_large_vocabulary_may_take_words_apart(tokenizer, monkeypatch):
+    monkeypatch.setattr("pot_jax.weights.tokenization._WHOLE_WORDS", 10)
+    (notice,) = prompt_notices(tokenizer, ["zz é"])
+    assert notice == "words that the model does not know: é"
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_byte_order_marks_do_not_matter(tokenizer, tmp_path_factory, old):
+    tmp_path = tmp_path_factory.mktemp("marked")
+    write_tiny_tokenizer(tmp_path) if old else write_tokenizer(tokenizer, tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    marked = read_tokenizer(tmp_path, 8, 80)
+    np.testing.assert_array_equal(tokenize(marked, ["a zz"]), tokenize(tokenizer, ["a zz"]))

@@ -28,7 +28,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import lora_settings, read_file
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.adapters.lora_scale import Said, Wrong, check_usual, read_said
+from pot_jax.weights.adapters.lora_scale import Said, Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
@@ -101,7 +101,7 @@ def read_loras(
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
         elif not layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        stated = metadata_statements(said.kohya).get("prediction_type", ())
+        stated = metadata_statements(said.metadata).get("prediction_type", ())
         predicts = agreed("what the model predicts", stated, shown(file.path))
         found.append(Lora(replace(file, sha256=sha256), layers, predicts))
     if wrong:
@@ -137,7 +137,7 @@ def _layers(
         scale = file.strength * (1.0 if assumed else scale)
         layers[target.path] = Layer(target, down, mid, up, scale, assumed)
     try:
-        check_usual(said, [layer.down.shape[0] for layer in layers.values()], alphas)
+        said.check_usual([layer.down.shape[0] for layer in layers.values()], alphas)
     except Wrong as wrong:
         problems[str(wrong)].append(shown(file.path))
     return list(layers.values())

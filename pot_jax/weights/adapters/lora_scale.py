@@ -11,7 +11,7 @@ Where several places speak of a layer they must agree; where none does, alpha is
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,37 +19,35 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.formats.safetensors import read_metadata
 
-_CONFIG = "adapter_config.json"
-# Settings of PEFT that make an adapter another sum than W + scale up @ down -> the values that do
+# PEFT's settings that make an adapter another sum than W + scale up @ down -> the values that do
 # not. Others matter to training only.
 _PLAIN: dict[str, tuple] = {
     "peft_type": ("LORA", None),
     "bias": ("none", None),
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", None),  # others change W
-    **dict.fromkeys(
-        (
-            *("alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config"),
-            *("layer_replication", "lora_bias", "modules_to_save", "monteclora_config"),
-            *("target_parameters", "trainable_token_indices", "use_bdlora", "use_dora"),
-            *("use_qalora", "velora_config"),
-        ),
-        (False, None, [], {}),
+} | dict.fromkeys(
+    (
+        *("alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config"),
+        *("layer_replication", "lora_bias", "modules_to_save", "monteclora_config"),
+        *("target_parameters", "trainable_token_indices", "use_bdlora", "use_dora"),
+        *("use_qalora", "velora_config"),
     ),
-}
+    (False, None, [], {}),
+)
 _PEFT_ALPHA = 8  # what PEFT takes for lora_alpha if its settings leave it out
 
 
 class Wrong(Exception):
-    """What a layer's places say is unusable; the message is the kind of problem."""
+    """What is said of a layer is of no use; the message is the kind of problem."""
 
 
 class Said(NamedTuple):
     """What is said of one LoRA file besides its tensors."""
 
-    peft: dict[str, dict[str, dict[str, Any]]]  # place -> component -> PEFT's settings
-    kohya: Mapping[str, str]  # the file's metadata
+    peft: dict[tuple[str, str], dict[str, Any]]  # (place, component) -> PEFT's settings
+    metadata: Mapping[str, str]
 
-    def scale(self, names: list[str], component: str, rank: int, alpha: float | None) -> float:
+    def scale(self, names: Sequence[str], component: str, rank: int, alpha: float | None) -> float:
         """Returns alpha / rank of one layer, NaN if no place states it.
 
         Args:
@@ -59,19 +57,25 @@ class Said(NamedTuple):
           alpha: of its tensor, if it has one.
 
         Raises:
-          Wrong: places contradict each other or are unusable.
+          Wrong: places contradict each other, or what one says is of no use.
         """
-        found = [] if alpha is None else [alpha / rank]
-        for place, settings in self.peft.items():
-            if settings.get(component):
-                found.append(_peft_scale(settings[component], names, rank, place))
-        if not all(map(math.isfinite, found)):
+        found = {} if alpha is None else {"alpha tensor": alpha / rank}
+        for (place, which), settings in self.peft.items():
+            if which == component:
+                found[place] = _peft_scale(settings, names, rank, place)
+        if not all(map(math.isfinite, found.values())):
             raise Wrong("layers with an unusable alpha")
-        if any(not math.isclose(one, found[0], rel_tol=1e-5) for one in found):
-            raise Wrong(f"layers whose alpha tensor and {' and '.join(self.peft)} disagree")
-        if not found and (stated := _number(self.kohya.get("ss_network_alpha"))) is not None:
-            found.append(stated / rank)
-        return found[0] if found else math.nan
+        first = next(iter(found.values()), math.nan)
+        if any(not math.isclose(other, first, rel_tol=1e-5) for other in found.values()):
+            raise Wrong(f"layers whose alpha is stated differently by {' and '.join(found)}")
+        return first if found else _number(self.metadata, "ss_network_alpha") / rank
+
+    def check_usual(self, ranks: Sequence[float], alphas: Sequence[float]) -> None:
+        """Raises `Wrong` if kohya's settings, which are for most layers, fit none of them."""
+        for key, values in {"ss_network_dim": ranks, "ss_network_alpha": alphas}.items():
+            stated = _number(self.metadata, key)
+            if values and not math.isnan(stated) and stated not in map(float, values):
+                raise Wrong(f"layers, none of them as its metadata say ({key} = {stated:g})")
 
 
 def read_said(path: str | Path) -> Said:
@@ -80,8 +84,8 @@ def read_said(path: str | Path) -> Said:
     Raises:
       UserError: it is damaged, or asks for more than a product added to each weight.
     """
-    file = Path(path).expanduser()
-    metadata, peft = read_metadata(file), {}
+    file, peft = Path(path).expanduser(), {}
+    metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):
         try:
             settings = json.loads(text)
@@ -89,48 +93,28 @@ def read_said(path: str | Path) -> Said:
             settings = None
         if not isinstance(settings, dict):
             raise UserError(f"{shown(path)}: its lora_adapter_metadata is not a JSON object")
-        peft["lora_adapter_metadata"] = {
-            component: {
-                key.removeprefix(f"{component}."): value
-                for key, value in settings.items()
-                if key.startswith(f"{component}.")
-            }
-            for component in ("unet", "text_encoder")
-        }
-    beside = file.with_name(_CONFIG)
+        for key, value in settings.items():  # "unet.lora_alpha"
+            component, _, name = key.partition(".")
+            peft.setdefault(("lora_adapter_metadata", component), {})[name] = value
+    beside = file.with_name("adapter_config.json")
     # PEFT calls the file that belongs to it adapter_model; in its absence, any file may be meant.
     stem = "adapter_model"
     if beside.is_file() and (file.stem == stem or not list(file.parent.glob(f"{stem}.*"))):
-        peft[_CONFIG] = dict.fromkeys(("unet", "text_encoder"), json_object(beside))
-    for place, components in peft.items():
-        for settings in components.values():
-            _check_plain(settings, f"{shown(path)}: {place}")
+        settings = json_object(beside)
+        peft |= {(beside.name, component): settings for component in ("unet", "text_encoder")}
+    for (place, _), settings in peft.items():
+        for key, values in _PLAIN.items():
+            if settings.get(key) not in values:
+                raise UserError(
+                    f"{shown(path)}: {place} says {key} = {shown(settings[key])}, which is not "
+                    "supported; plain LoRA and LoCon are"
+                )
     return Said(peft, metadata)
 
 
-def check_usual(said: Said, ranks: list[int], alphas: list[float]) -> None:
-    """Raises `Wrong` if kohya's settings fit none of a file's layers, of which they are the usual.
-
-    `alphas` are those of the layers' tensors.
-    """
-    for key, values in {"ss_network_dim": ranks, "ss_network_alpha": alphas}.items():
-        stated = _number(said.kohya.get(key))
-        if stated is not None and values and not any(math.isclose(stated, v) for v in values):
-            raise Wrong(f"layers, none of them as its metadata say ({key} = {stated:g})")
-
-
-def _check_plain(settings: Mapping[str, Any], where: str) -> None:
-    for key, values in _PLAIN.items():
-        if settings.get(key) not in values:
-            raise UserError(
-                f"{where} says {key} = {shown(settings[key])}, which is not supported; plain LoRA "
-                "and LoCon are"
-            )
-
-
-def _peft_scale(settings: Mapping[str, Any], names: list[str], rank: int, place: str) -> float:
+def _peft_scale(settings: Mapping[str, Any], names: Sequence[str], rank: int, place: str) -> float:
     stated = _by_pattern(settings, "rank_pattern", names, settings.get("r"))
-    if stated is not None and stated != rank:
+    if stated not in (None, rank):
         raise Wrong(f"layers of another rank than {place} says")
     usual = settings.get("lora_alpha", _PEFT_ALPHA)
     alpha = _by_pattern(settings, "alpha_pattern", names, usual)
@@ -140,14 +124,13 @@ def _peft_scale(settings: Mapping[str, Any], names: list[str], rank: int, place:
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
-def _by_pattern(settings: Mapping[str, Any], key: str, names: list[str], usual: Any) -> Any:
+def _by_pattern(settings: Mapping[str, Any], key: str, names: Sequence[str], usual: Any) -> Any:
     """Returns the value of the first pattern that fits a layer, as PEFT's get_pattern_key finds it.
 
     A pattern is a regular expression for the whole name, or for its end after a dot.
     """
-    patterns = settings.get(key) or {}
     try:
-        for pattern, value in patterns.items():
+        for pattern, value in (settings.get(key) or {}).items():
             if any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
                 return value
     except (re.error, AttributeError, RecursionError):
@@ -155,9 +138,8 @@ def _by_pattern(settings: Mapping[str, Any], key: str, names: list[str], usual: 
     return usual
 
 
-def _number(text: str | None) -> float | None:
+def _number(metadata: Mapping[str, str], key: str) -> float:
     try:
-        number = float(text or "")
+        return float(metadata.get(key, "nan"))
     except ValueError:  # "None", "Dynamic"
-        return None
-    return number if math.isfinite(number) else None
+        return math.nan

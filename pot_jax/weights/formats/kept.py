@@ -53,7 +53,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
         "dtype": dtypes.pop() if len(dtypes) == 1 else sorted(dtypes),
         "sha256": array_digests(params),
     }
-    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+    (folder / MARKER).write_text(json.dumps(marker, indent=1) + "\n", "utf-8")
 
 
 def restore_arrays(

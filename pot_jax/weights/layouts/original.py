@@ -27,6 +27,7 @@ AUTOENCODER = "first_stage_model."
 TEXT = "cond_stage_model."
 CLIP = TEXT + "transformer."
 OPEN_CLIP = TEXT + "model."
+_CROSS_ATTENTION = UNET + "middle_block.1.transformer_blocks.0.attn2"
 
 # What training leaves in a file without any effect on the pictures.
 LEFT_OUT = re.compile(
@@ -50,7 +51,6 @@ _GROUPS = 32  # of every normalisation (LDM: GroupNorm32 in openaimodel.py, Norm
 _HEADS = 8  # SD 1.x and the upscaler: num_heads in their yaml files
 _HEAD_CHANNELS = 64  # SD 2.x: num_head_channels in v2-inference.yaml; both kinds of CLIP
 _WIDTHS = {768: 1, 1024: 2}  # of text states: those of ViT-L/14 and ViT-H/14 -> generation
-_CHECKED = ("generation", "in_channels", "context_dim")  # facts that the tensors themselves give
 _OPEN_CLIP_LAYERS = 24  # of ViT-H/14, of which SD 2.x takes the state before the last
 
 
@@ -105,7 +105,7 @@ class Shapes:
         A file written by another program may give the text encoder of SD 2.x transformers' names.
         Models of other widths are like none of the two, and then the names decide.
         """
-        width = self.size(f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1, 2)
+        width = self.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
 
     @property
@@ -202,24 +202,21 @@ def _stated_facts(
     shapes: Shapes, stated: Mapping[str, Sequence[Statement]], predicts: bool
 ) -> dict[str, Any]:
     """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
-    names = (
-        UNET + "input_blocks.0.0.weight",
-        UNET + "middle_block.1.transformer_blocks.0.attn2.to_k",
-    )
-    by_tensors = {
-        "generation": Statement("the width of its text states", shapes.generation),
-        "in_channels": Statement(names[0], shapes.size(names[0], 1, 4)),
-        "context_dim": Statement(names[1], shapes.size(f"{names[1]}.weight", 1, 2)),
+    first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
+    places = {
+        "generation": [Statement("the width of its text states", shapes.generation)],
+        "in_channels": [Statement(first, shapes.size(first, 1, 4))],
+        "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
     }
+    checked = tuple(places)
     if PREDICTS_V in shapes:
-        by_tensors["prediction_type"] = Statement(f"its tensor {PREDICTS_V}", "v_prediction")
-    facts = {}
-    for fact in sorted(by_tensors.keys() | stated.keys()):
-        if fact == "prediction_type" and not predicts:
-            continue
-        places = [by_tensors[fact]] if fact in by_tensors else []
-        facts[fact] = agreed(fact, [*places, *stated.get(fact, ())], shapes.where)
-    return {fact: value for fact, value in facts.items() if fact not in _CHECKED}
+        places["prediction_type"] = [Statement(f"its tensor {PREDICTS_V}", "v_prediction")]
+    for fact, others in stated.items():
+        places[fact] = places.get(fact, []) + [*others]
+    if not predicts:
+        places.pop("prediction_type", None)
+    facts = {fact: agreed(fact, places[fact], shapes.where) for fact in places}
+    return {fact: facts[fact] for fact in facts if fact not in checked}
 
 
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
@@ -234,7 +231,7 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     attends = [f"{name}.transformer_blocks" in shapes for name in transformers]
     if not attends[-1]:
         transformers[-1] = middle
-    context = shapes.size(f"{middle}.transformer_blocks.0.attn2.to_k.weight", 1, 2)
+    context = shapes.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
     generation_2 = shapes.generation == 2
     by_width = generation_2 and not shapes.is_upscaler
     heads = [_heads(width) if by_width else _HEADS for width in channels]

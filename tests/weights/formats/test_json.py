@@ -28,6 +28,12 @@ def test_bad_settings(tmp_path, text, words, one_line):
     one_line(lambda: json_object(path), "config.json", *words)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_unicode_whatever_the_locale(tmp_path, encoding):
+    (tmp_path / "a.json").write_text('{"name": "Ærø 日本"}', encoding=encoding)
+    assert json_object(tmp_path / "a.json") == {"name": "Ærø 日本"}
+
+
 def test_infinity_is_what_diffusers_writes(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"lambda_min_clipped": -np.inf}))
     assert json_object(tmp_path / "a.json") == {"lambda_min_clipped": -np.inf}
