@@ -87,13 +87,11 @@ EDGES = {
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
-    "finding devices": Edge(
-        "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
-    ),
+    "finding devices": Edge("--devices: there is no {place} here: {why}", within=("jax", "jaxlib")),
     "joining a cluster": Edge(
         "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
         "Kubernetes): {why}; leave it out on a single host",
-        (RuntimeError, ValueError),
+        within=("jax", "jaxlib"),
     ),
     "computing": Edge(
         "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
@@ -129,7 +127,9 @@ EDGES = {
         "{place} cannot be written: {why}",
         within=("orbax", "tensorstore"),  # of `keep_arrays`
     ),
-    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    "saving a state": Edge(
+        "cannot save to {place} ({why}); free some space", within=("orbax", "tensorstore", "jax")
+    ),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",

@@ -64,8 +64,8 @@ def text_conditions(
       guided: whether a guidance of the caller's own needs that half, whatever the scale.
 
     Raises:
-      UserError: a prompt is too long, or a network with guidance built in, which was distilled
-        with an empty negative prompt, is given another, or a CPU has to compute in float16.
+      UserError: a prompt is too long; float16 is to run on a CPU; or a network with guidance built
+        in, which was distilled with an empty negative prompt, is given another.
     """
     if model.unet.dtype == jnp.float16 and jax.default_backend() == "cpu":
         raise UserError("dtype: a CPU does not compute in float16; use float32 or bfloat16")

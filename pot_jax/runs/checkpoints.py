@@ -62,7 +62,10 @@ class Checkpoints:
                 place.mkdir(parents=True)
                 with _orbax() as writer:
                     writer.save(Path(local) / "state", state)
-                shutil.copytree(Path(local) / "state", place / "state")
+                for path in _files(Path(local)):  # copytree would hide what the disk says
+                    copy = place / path.relative_to(local)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
                 (place / "facts.json").write_text(json.dumps(said), encoding="utf-8")
                 (place / "SHA256SUMS").write_text(_sums(place), encoding="utf-8")
                 for path in _files(place):

@@ -4,18 +4,26 @@ Symbols: x pictures [B, S, S, 3] in [-1, 1], z latents [B, S/f, S/f, c], E and d
 D the 2 x 2 mean.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from pot_jax.media.pixels import from_bytes
-from pot_jax.models.vae import AutoencoderKL
-from pot_jax.training.loop import Loss
+from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
+from pot_jax.parallel.mesh import AXIS, replicate, replicated
+from pot_jax.training.loop import Ahead, Loss
 from pot_jax.training.settings import AutoencoderLoss
+from pot_jax.weights.keys import abstract_params
 from pot_jax.zoom.operators import downsample
+
+AT_ONCE = 64  # pictures: at 128 pixels and float32, activations of a quarter of a gigabyte
 
 
 def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLoss) -> jax.Array:
@@ -135,9 +143,7 @@ def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[s
     return traverse_util.unflatten_dict({path: jnp.asarray(x) for path, x in flat.items()})
 
 
-def standardise(
-    module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray
-) -> dict[str, Any]:
+def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
     """Returns the same autoencoder with latents of mean 0 and variance 1 in each channel.
 
     Stable Diffusion has one scaling factor for all channels and none for their means. Instead, an
@@ -145,13 +151,9 @@ def standardise(
     exact, and `scaling_factor` can be 1.
 
     Args:
-      module: its config must have scaling_factor 1.
-      params: as trained.
-      pictures: uint8 [n, S, S, 3], over which mean and variance are taken.
+      params: as trained, with scaling_factor 1.
+      latents: [n, h, w, c] of the pictures over which mean and variance are taken.
     """
-    encode = jax.jit(lambda x: module.apply({"params": params}, x, method="encode").mean)
-    parts = np.split(pictures, range(32, len(pictures), 32))
-    latents = np.concatenate([np.asarray(encode(from_bytes(part))) for part in parts])
     mean = latents.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     std = latents.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     # quant_conv gives (mean, logvar): the means are shifted and divided, the spreads divided.
@@ -164,3 +166,45 @@ def standardise(
     bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
     new_post = {"kernel": kernel * std[None, None, :, None], "bias": bias}
     return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}
+
+
+class Codec:
+    """Both halves of a trained autoencoder, compiled once, in the background, for rows of AT_ONCE.
+
+    Pictures are bytes here, and latents on all devices.
+    """
+
+    def __init__(self, module: AutoencoderKL, mesh: Mesh):
+        self._mesh, self._rows = mesh, AT_ONCE + -AT_ONCE % mesh.size
+        config, (split, whole) = module.config, (NamedSharding(mesh, P(AXIS)), replicated(mesh))
+        size, side = config.sample_size, config.sample_size // config.downsample_factor
+        self.shape = (side, side, config.latent_channels)  # of a picture's latents
+
+        def ahead(function, dtype, *shape):
+            jitted = jax.jit(function, in_shardings=(whole, split), out_shardings=whole)
+            rows = jax.ShapeDtypeStruct((self._rows, *shape), dtype)
+            return Ahead(jitted, abstract_params(module), rows)
+
+        def encode(params, pictures):
+            return encode_latents(module, params, from_bytes(pictures))
+
+        self._encode = ahead(encode, jnp.uint8, size, size, 3)
+        self._decode = ahead(partial(decode_latents, module), jnp.float32, *self.shape)
+
+    def encode(self, params: dict[str, Any], parts: Iterable[np.ndarray]) -> jax.Array:
+        """Returns the latents [n, h, w, c] of pictures, parts of uint8 [m, S, S, 3]."""
+        params = replicate(params, self._mesh)
+        parts = [self._all(self._encode, params, pictures) for pictures in parts]
+        return jnp.concatenate(parts)
+
+    def decode(self, params: dict[str, Any], latents: np.ndarray) -> np.ndarray:
+        """Returns the pictures of latents [n, h, w, c]: float32 [n, S, S, 3], about in [-1, 1]."""
+        return np.asarray(self._all(self._decode, replicate(params, self._mesh), latents))
+
+    def _all(self, function: Ahead, params: dict[str, Any], rows: np.ndarray) -> jax.Array:
+        rows, done = np.asarray(rows), []
+        for first in range(0, len(rows), self._rows):
+            part = rows[first : first + self._rows]
+            padding = [(0, self._rows - len(part))] + [(0, 0)] * (rows.ndim - 1)
+            done.append(function(params, np.pad(part, padding))[: len(part)])
+        return jnp.concatenate(done)

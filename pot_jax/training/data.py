@@ -8,30 +8,37 @@ processes, into shards of bytes that later runs with the same settings reuse:
   folder/views.json        what the shards hold
   folder/shard_00000.npy   uint8 [SHARD, S, S, 3]
 
+Rendering goes on in the background: whoever reads pictures waits for those alone, so that an
+accelerator compiles and trains meanwhile.
 Everything is a function of the settings and the step, so that a resumed run sees the same batches.
 """
 
 import functools
-import hashlib
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
 from pot_jax.runs.claims import claim, held, named_differences
 from pot_jax.training.settings import DataSettings
-from pot_jax.world import Views
+from pot_jax.world import Views, captions, labels
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
 STREAMS = {"views": 1, "shuffle": 2, "dropout": 3, "diffusion": 4, "text_encoder": 5}
-PROBED = 16  # pictures rendered again to check that the shards on disk show the current world
+PROBED = 16  # pictures on disk, if any, rendered again to check that they show the current world
 
 Picture = Callable[[int, float, int], np.ndarray]
 
@@ -46,14 +53,91 @@ def draw_views(settings: DataSettings, seed: int) -> Views:
     return Views(seeds, scales)
 
 
+@contextmanager
+def worker_processes(count: int) -> Iterator[Executor]:
+    """Yields `count` processes, which give way to this one; what they have not done is dropped."""
+    # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
+    context, others = multiprocessing.get_context("spawn"), multiprocessing.active_children()
+    processes = ProcessPoolExecutor(count, mp_context=context, initializer=_give_way)
+    try:
+        yield processes
+    finally:
+        processes.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - set(others):
+            process.terminate()
+
+
+def finished(job: Future) -> Any:
+    """Returns what a process has made; UserError if it was killed."""
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a rendering process was killed, perhaps for want of memory; run the same command "
+            "again, with fewer data.workers"
+        ) from None
+
+
+def describe_views(settings: DataSettings, seed: int, processes: Executor) -> list[Future]:
+    """Starts describing the views to train on, a shard a job.
+
+    Returns:
+      Futures of (texts, int32 [P, m], answers): `captions.every_caption` in P phrasings of m views,
+      and `labels.answers`.
+    """
+    views, end = draw_views(settings, seed), settings.trained_on
+    return [
+        processes.submit(_describe, views.take(slice(i, min(i + SHARD, end))), settings.phrasings)
+        for i in range(0, end, SHARD)
+    ]
+
+
+class Renders:
+    """The rendered pictures of n views, in the order of `draw_views`."""
+
+    def __init__(self, files: list[Path], shape: tuple[int, ...]):
+        self._files, self._shape = files, shape  # (n, S, S, 3)
+        self.jobs: dict[Path, Future] = {}  # what is still being rendered
+
+    def read(self, first: int, end: int) -> np.ndarray:
+        """Returns pictures `first` to `end` - 1: uint8 [end - first, S, S, 3], once rendered.
+
+        Raises:
+          UserError: a shard is not what it should be, or a process was killed.
+        """
+        pictures = np.empty((end - first, *self._shape[1:]), np.uint8)
+        for start in range(first // SHARD * SHARD, end, SHARD):
+            low, high = max(first, start), min(end, start + SHARD)
+            shard = self._shard(start)
+            pictures[low - first : high - first] = shard[low - start : high - start]
+        return pictures
+
+    def _shard(self, start: int) -> np.ndarray:
+        path = self._files[start // SHARD]
+        if path in self.jobs:
+            finished(self.jobs[path])
+        with edge("reading arrays", path):
+            pictures = np.load(path)
+        shape = (min(SHARD, self._shape[0] - start), *self._shape[1:])
+        if (pictures.dtype, pictures.shape) != (np.uint8, shape):
+            raise UserError(
+                f"renders: {path} holds {pictures.dtype} {pictures.shape}, expected uint8 {shape}; "
+                "delete it, and it is rendered again"
+            )
+        return pictures
+
+
 def render_views(
     folder: str | Path,
     settings: DataSettings,
     seed: int,
     picture: Picture,
+    processes: Executor,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> np.ndarray:
-    """Renders every view that is not on disk yet, and opens the whole set.
+) -> Renders:
+    """Starts rendering every view that is not on disk yet.
+
+    The held-out views come first, since the first phase shows them; then the others in order.
 
     Args:
       folder: where the shards are; made if absent.
@@ -61,45 +145,62 @@ def render_views(
       seed: draws them.
       picture: (seed, scale, size) -> float [S, S, 3] in [-1, 1]; sent to other processes, so a
         function that can be imported by name.
+      processes: what renders.
       progress: called with (pictures done, pictures in all) after each shard.
-
-    Returns:
-      uint8 [n, S, S, 3], in the order of `draw_views`.
 
     Raises:
       UserError: the folder holds other views.
     """
-    views, size = draw_views(settings, seed), settings.size
-    # If the world's code has changed since the shards were made, the same seeds draw other worlds.
-    # Captions are made when needed: they would describe pictures that are not there.
-    probe = _render(picture, views.take(slice(PROBED)), size)
-    record = {"pictures": settings.pictures, "size": size, "deepest": settings.deepest}
-    record |= {"seed": seed, "first_pictures": hashlib.sha256(probe.tobytes()).hexdigest()}
+    views, size, total = draw_views(settings, seed), settings.size, settings.pictures
+    record = {"pictures": total, "size": size, "deepest": settings.deepest, "seed": seed}
     path = Path(folder) / "views.json"
 
     def differing(found):
-        # Earlier records also name the function that drew the pictures; their digest says more.
+        # Earlier records have a digest of the first pictures too, which are now compared.
         return named_differences({name: found.get(name) for name in record}, record)
 
     claim(path, record, what="set of renders", flag="renders", differing=differing)
-    shards = {
-        path.with_name(f"shard_{start // SHARD:05d}.npy"): views.take(slice(start, start + SHARD))
-        for start in range(0, settings.pictures, SHARD)
+    parts = {
+        path.with_name(f"shard_{start // SHARD:05d}.npy"): slice(start, min(start + SHARD, total))
+        for start in range(0, total, SHARD)
     }
-    jobs = [(file, picture, part, size) for file, part in shards.items() if not file.exists()]
-    done = settings.pictures - sum(len(part.seeds) for _, _, part, _ in jobs)
-    progress(done, settings.pictures)
-    # Spawned, not forked: a process that runs JAX has threads, which do not survive a fork.
-    if jobs:
-        workers = min(settings.workers, len(jobs))
-        # Ctrl-C reaches all of them; this process answers for them.
-        quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-        spawn = multiprocessing.get_context("spawn")
-        with held(folder, "renders"), spawn.Pool(workers, **quiet) as pool:
-            for count in pool.imap_unordered(_render_shard, jobs):
-                done += count
-                progress(done, settings.pictures)
-    return np.concatenate([np.load(file) for file in shards])
+    renders = Renders(list(parts), (total, size, size, 3))
+    missing = {file: part for file, part in parts.items() if not file.exists()}
+    if present := parts.keys() - missing.keys():
+        _check_world(renders, views, picture, parts[min(present)].start)
+    done, rendering = total - sum(part.stop - part.start for part in missing.values()), ExitStack()
+    progress(done, total)
+
+    def count(job: Future) -> None:
+        nonlocal done
+        if not job.cancelled() and not job.exception():
+            done += job.result()
+            progress(done, total)
+            if done == total:
+                rendering.close()
+
+    if missing:
+        rendering.enter_context(held(folder, "renders"))
+    for file in sorted(missing, key=lambda file: missing[file].stop <= settings.trained_on):
+        job = processes.submit(_render_shard, file, picture, views.take(missing[file]), size)
+        renders.jobs[file] = job
+        job.add_done_callback(count)
+    return renders
+
+
+def _check_world(renders: Renders, views: Views, picture: Picture, first: int) -> None:
+    """Raises UserError unless the world still looks like the pictures on disk from `first` on.
+
+    If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
+    they would describe pictures that are not there.
+    """
+    some = slice(first, min(first + min(PROBED, SHARD), len(views.seeds)))
+    found = renders.read(some.start, some.stop)
+    if (found != _render(picture, views.take(some), found.shape[1])).any():
+        raise UserError(
+            "renders: the folder holds pictures of another world than this version renders; give "
+            "another folder"
+        )
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
@@ -108,7 +209,10 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarr
     Every pass over the set is a fresh shuffle; a batch may straddle two passes.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
-    return np.array([_shuffle(seed, place // count, count)[place % count] for place in places])
+    passes = np.unique(places // count)
+    return np.concatenate(
+        [_shuffle(seed, int(i), count)[places[places // count == i] % count] for i in passes]
+    )
 
 
 def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]:
@@ -129,9 +233,25 @@ def _render(picture: Picture, views: Views, size: int) -> np.ndarray:
     return np.stack([to_bytes(picture(*view, size)) for view in views.pairs()])
 
 
-def _render_shard(job: tuple[Path, Picture, Views, int]) -> int:
-    path, *what = job
-    pictures = _render(*what)
+def _describe(views: Views, phrasings: int) -> tuple[list[str], np.ndarray, list[dict[str, str]]]:
+    return (*captions.every_caption(views, phrasings), labels.answers(views))
+
+
+def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
+    pictures = _render(picture, views, size)
     with write_atomically(path) as temporary:
         np.save(temporary, pictures)
     return len(pictures)
+
+
+def _give_way() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers for them
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
+    # A process whose parent was killed would wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -17,14 +17,13 @@ from pot_jax.diffusion.sampler import Parts, chunks, key_of, make_chunk, start
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
-from pot_jax.media.pixels import from_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
-from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines.conditions import denoiser
-from pot_jax.training.data import STREAMS
+from pot_jax.training.data import STREAMS, batch_indices
 from pot_jax.training.loop import Loss
+from pot_jax.training.settings import TrainSettings
 from pot_jax.zoom.agreement import Agreed
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
@@ -82,44 +81,40 @@ def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
     return loss
 
 
-class LatentStore:
-    """Latents of the training pictures, encoded when first needed, then kept.
+def choose_captions(
+    stream: str, settings: TrainSettings, count: int, dropout: float = 0.0
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Returns choose(step) -> which of `count` views, and a phrasing of each: int32 [B].
 
-    A short run never encodes what it does not use; a long one encodes everything once.
-
-    Attributes:
-      shape: (h, w, c) of a picture's latents.
+    A part `dropout` of the phrasings are -1, no caption: guidance needs the network's prediction
+    without a prompt (arXiv 2207.12598).
     """
+    seed, batch_size = settings.seed, settings.phases()[stream].batch_size
 
-    def __init__(self, module: AutoencoderKL, params: dict[str, Any], pictures: np.ndarray):
-        side = pictures.shape[1] // module.config.downsample_factor
-        self.shape = (side, side, module.config.latent_channels)
-        self._pictures, self._params = pictures, params
-        self._latents = np.zeros((len(pictures), *self.shape), np.float32)
-        self._known = np.zeros(len(pictures), bool)
-        self._encode = jax.jit(lambda params, x: encode_latents(module, params, from_bytes(x)))
-        self._decode = jax.jit(lambda params, z: decode_latents(module, params, z))
+    def choose(step: int) -> dict[str, np.ndarray]:
+        views = batch_indices(seed, step, batch_size, count)
+        rng = np.random.default_rng([seed, STREAMS[stream], step])
+        phrasings = rng.integers(settings.data.phrasings, size=batch_size)
+        dropped = np.random.default_rng([seed, STREAMS["dropout"], step]).random(batch_size)
+        phrasings = np.where(dropped < dropout, -1, phrasings)
+        return {"views": views.astype(np.int32), "phrasings": phrasings.astype(np.int32)}
 
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the latents of pictures [B]: float32 [B, h, w, c]."""
-        if not self._known[indices].all():
-            # All of them, even those known, so that one shape is compiled.
-            self._latents[indices] = self._encode(self._params, self._pictures[indices])
-            self._known[indices] = True
-        return self._latents[indices]
-
-    def decode(self, latents: jax.Array) -> np.ndarray:
-        """Returns the pictures of any latents, [B, h, w, c]: float32 [B, S, S, 3] in [-1, 1]."""
-        return np.asarray(self._decode(self._params, latents))
+    return choose
 
 
-def drop_captions(ids: np.ndarray, empty: np.ndarray, part: float, seed: int, step: int):
-    """Returns token ids [B, T], about `part` of their rows replaced by the empty prompt's ids [T].
+def gather_ids(ids: jax.Array, chosen: dict[str, jax.Array]) -> jax.Array:
+    """Returns token ids int32 [B, T] of chosen captions, from the table int16 [P, n, T]."""
+    return ids[chosen["phrasings"], chosen["views"]].astype(jnp.int32)
 
-    Guidance needs the network's prediction without a prompt (arXiv 2207.12598).
+
+def gather(data: dict[str, jax.Array], chosen: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the batch of `make_loss` that was chosen.
+
+    data: {"latents": [n, h, w, c], "ids": int16 [P, n, T], "empty": [T] of the empty prompt}.
     """
-    dropped = np.random.default_rng([seed, STREAMS["dropout"], step]).random(len(ids)) < part
-    return np.where(dropped[:, None], empty[None], ids).astype(np.int32)
+    dropped = chosen["phrasings"][:, None] < 0
+    ids = jnp.where(dropped, data["empty"][None].astype(jnp.int32), gather_ids(data["ids"], chosen))
+    return {"latents": data["latents"][chosen["views"]], "ids": ids}
 
 
 def check_sizes(networks: Networks, latent_side: int, channels: int, length: int) -> None:

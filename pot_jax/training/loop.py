@@ -4,24 +4,33 @@ A phase ends after `steps` steps or `minutes` minutes, whichever comes first. Th
 follows the progress towards that end, so that a run on a slow machine still ends with the rate
 decayed. With `minutes` 0 the clock plays no part, and a resumed run ends in the same bytes as one
 that was never stopped. With a clock, the number of steps taken is reported; repeating the run with
-that number as `steps` repeats it on any machine of the same arithmetic.
+that number as `steps` repeats it on any machine of the same arithmetic. The clock starts once the
+step is compiled.
 
+The examples are on the devices, whole. The host chooses a batch by number and starts steps ahead of
+the devices, which gather the batch, follow the learning rate, and never wait for the host.
 Batches are split over the devices along their first axis; every device has all parameters.
 """
 
+import collections
 import dataclasses
+import functools
 import math
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
 from pot_jax.runs.checkpoints import Checkpoints
+from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 from pot_jax.training.optimizers import learning_rate, make_optimizer
@@ -38,6 +47,15 @@ class TrainState(NamedTuple):
 
 # (params, batch, key) -> (loss [], {name: value []})
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+# (all data, what was chosen of them) -> a batch, a pytree of arrays [batch_size, ...]
+Gather = Callable[[Any, Any], Any]
+AHEAD = 2  # steps started before their forerunners' end: enough to keep a device busy
+
+
+def as_chosen(data: Any, chosen: Any) -> Any:
+    """Returns what was chosen, where that is the batch itself."""
+    del data
+    return chosen
 
 
 def start_state(params: Any, settings: OptimizationSettings, mesh: Mesh) -> TrainState:
@@ -48,26 +66,61 @@ def start_state(params: Any, settings: OptimizationSettings, mesh: Mesh) -> Trai
     return replicate(TrainState(params, average, make_optimizer(settings).init(params)), mesh)
 
 
-def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh) -> Callable:
-    """Returns the compiled train_step(state, batch, step, rate, key) -> (state, {name: value []}).
+def make_step(
+    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = as_chosen
+) -> Callable:
+    """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
-    `step` counts from 0; the randomness of a step is `fold_in(key, step)`.
+    `step` counts from 0; the randomness of a step is `fold_in(key, step)`. `clock` is the part of
+    the phase's minutes that has passed. The values are {name: value []}, "loss" and
+    "learning_rate" among them.
     """
     optimizer = make_optimizer(settings)
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
-    def train_step(state: TrainState, batch, step, rate, key):
+    def train_step(state: TrainState, data, chosen, step, clock, key):
+        batch = gather(data, chosen)
         compute = jax.value_and_grad(loss, has_aux=True)
         (value, parts), gradients = compute(state.params, batch, jax.random.fold_in(key, step))
         direction, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        progress = jnp.maximum(step.astype(jnp.float32) / settings.steps, clock)
+        rate = learning_rate(progress, settings)
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         # A lower decay at first, so that the average forgets the random initial parameters.
         decay = jnp.minimum(settings.ema_decay, (1.0 + step) / (10.0 + step))
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, params)
-        return TrainState(params, average, optimizer_state), {"loss": value, **parts}
+        values = {"loss": value, "learning_rate": rate, **parts}
+        return TrainState(params, average, optimizer_state), values
 
-    places = (whole, split, whole, whole, whole)
+    places = (whole, whole, split, whole, whole, whole)
     return jax.jit(train_step, donate_argnums=0, in_shardings=places, out_shardings=whole)
+
+
+class Ahead:
+    """A jitted function that compiles in the background; a call waits until it has.
+
+    What the background does is XLA's part alone: tracing holds the interpreter's lock anyway, and
+    reads settings that belong to the thread.
+    """
+
+    def __init__(self, jitted: Callable, *like: Any):
+        """Starts compiling for arguments of the shapes and dtypes of `like`."""
+        lowered, self._compiled = jitted.lower(*like), Future()
+        # A daemon: a run that is told to stop does not wait for a compilation.
+        threading.Thread(target=self._compile, args=(lowered,), daemon=True).start()
+
+    def _compile(self, lowered) -> None:
+        try:
+            self._compiled.set_result(lowered.compile())
+        except BaseException as error:  # whoever waits gets it
+            self._compiled.set_exception(error)
+
+    def ready(self) -> Callable:
+        """Waits for the compiled function and returns it."""
+        return self._compiled.result()
+
+    def __call__(self, *args: Any) -> Any:
+        return self.ready()(*args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,17 +129,17 @@ class Phase:
 
     name: str
     loss: Loss
-    load_batch: Callable[[int], Any]  # step -> a pytree of arrays [batch_size, ...]
+    choose: Callable[[int], Any]  # step -> a pytree of small arrays [batch_size, ...]
     settings: OptimizationSettings
     checkpoints: Checkpoints
     journal: Journal
     seed: int
+    gather: Gather = as_chosen
     # (step, averaged params): pictures, scores, exports
     preview: Callable[[int, Any], None] = lambda step, params: None
     log_every: int = 20  # steps
     save_every: float = 300.0  # seconds
     preview_every: float = 600.0  # seconds
-    stopping: Callable[[], bool] = lambda: False  # whether the machine is about to be taken away
 
 
 def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
@@ -98,51 +151,101 @@ def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
         )
 
 
-def run_phase(phase: Phase, params: Any, mesh: Mesh) -> tuple[int, float, Any]:
-    """Trains from `params`, or resumes from the phase's last saved state.
+class PhaseRun:
+    """A phase whose saved state is read, and whose step compiles while others still train."""
 
-    Returns:
-      (steps taken, seconds spent, averaged parameters).
+    def __init__(self, phase: Phase, params: Any, data: Any, mesh: Mesh):
+        """Reads the saved state and starts compiling; neither needs values.
 
-    Raises:
-      UserError: the batch does not divide over the devices; the loss is no longer finite.
-      KeyboardInterrupt: `phase.stopping`; the state is saved.
-    """
-    settings = phase.settings
-    limit = 60 * settings.minutes or math.inf  # seconds
-    check_batch(phase.name, settings, mesh)
-    state, step, before = start_state(params, settings, mesh), 0, 0.0
-    if (found := phase.checkpoints.restore(state)) is not None:
-        step, state, facts = found
-        before = facts["seconds"]
-    train_step = make_step(phase.loss, settings, mesh)
-    key = jax.random.key(phase.seed)
-    began = saved = previewed = time.monotonic()
-    batches = prefetch(phase.load_batch, step)
-    while True:
-        seconds = before + time.monotonic() - began
-        progress = max(step / settings.steps, seconds / limit)
-        stopping = phase.stopping()
-        due = stopping or time.monotonic() - saved > phase.save_every
-        if due or progress >= 1:
-            phase.checkpoints.save(step, state, {"seconds": seconds, "ended": progress >= 1})
-            saved = time.monotonic()
-        if progress >= 1:
-            return step, seconds, state.average
-        if stopping:
-            raise KeyboardInterrupt
-        if time.monotonic() - previewed > phase.preview_every:
-            phase.preview(step, state.average)
-            previewed = time.monotonic()
-        rate = learning_rate(progress, settings)
-        state, values = train_step(state, next(batches), step, rate, key)
-        step += 1
-        if step % phase.log_every == 0:
-            values = {name: float(value) for name, value in values.items()}
-            if not math.isfinite(values["loss"]):
-                raise UserError(
-                    f"{phase.name}: the loss is {values['loss']} at step {step}; start again in "
-                    "a new folder, with a lower learning_rate"
-                )
-            seconds = before + time.monotonic() - began
-            phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
+        Args:
+          phase: what to run.
+          params: as `run` will get them, or their shapes.
+          data: likewise.
+          mesh: the devices.
+
+        Raises:
+          UserError: the batch does not divide over the devices; a saved state is unreadable.
+        """
+        check_batch(phase.name, phase.settings, mesh)
+        self._phase, self._mesh = phase, mesh
+        shapes = jax.eval_shape(lambda p: start_state(p, phase.settings, mesh), params)
+        placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
+        shapes = jax.tree.map(lambda x: placed(x.shape, x.dtype), shapes)
+        self._saved = phase.checkpoints.restore(shapes)
+        self.ended = self._saved is not None and self._progress(*self._saved[::2]) >= 1
+        if not self.ended:
+            step = make_step(phase.loss, phase.settings, mesh, phase.gather)
+            scalars = (jnp.int32(0), jnp.float32(0), jax.random.key(0))
+            self._step = Ahead(step, shapes, data, phase.choose(0), *scalars)
+
+    def _progress(self, step: int, facts: dict[str, float]) -> float:
+        settings = self._phase.settings
+        limit = 60 * settings.minutes or math.inf  # seconds
+        return max(step / settings.steps, facts["seconds"] / limit)
+
+    def run(self, start: Callable[[], Any], data: Any) -> tuple[int, float, Any]:
+        """Trains from parameters `start()`, or resumes from the saved state, on `gather`'s `data`.
+
+        Returns:
+          (steps taken, seconds spent, averaged parameters).
+
+        Raises:
+          UserError: the loss is no longer finite.
+          Stopped: by a signal; on SIGTERM and SIGHUP the state is saved.
+        """
+        if self.ended:
+            step, state, facts = self._saved
+            return step, facts["seconds"], state.average
+        if self._saved is None:
+            state = start_state(start(), self._phase.settings, self._mesh)
+            step, before = 0, 0.0
+        else:
+            step, state, before = *self._saved[:2], self._saved[2]["seconds"]
+        self._saved = None  # its arrays are given to the first step
+        train_step = self._step.ready()
+        with at_saved_states() as stopping:
+            return self._train(train_step, step, state, data, before, stopping)
+
+    def _train(self, train_step, step, state, data, before, stopping):
+        phase, settings = self._phase, self._phase.settings
+        key = jax.random.key(phase.seed)
+        started = collections.deque()
+        began = saved = previewed = time.monotonic()
+        chosen = prefetch(phase.choose, step)
+        while True:
+            facts = {"seconds": before + time.monotonic() - began}
+            progress = self._progress(step, facts)
+            told = stopping()
+            due = told or time.monotonic() - saved > phase.save_every
+            if due or progress >= 1:
+                phase.checkpoints.save(step, state, {**facts, "ended": progress >= 1})
+                saved = time.monotonic()
+            if progress >= 1:
+                return step, facts["seconds"], state.average
+            if told:
+                raise KeyboardInterrupt
+            if time.monotonic() - previewed > phase.preview_every:
+                phase.preview(step, state.average)
+                previewed = time.monotonic()
+            clock = np.float32(progress if settings.minutes else 0)
+            state, values = train_step(state, data, next(chosen), np.int32(step), clock, key)
+            step += 1
+            # No further ahead of the devices than that, or the clock would be theirs no longer.
+            started.append(values["loss"])
+            if len(started) > AHEAD:
+                started.popleft().block_until_ready()
+            if step % phase.log_every == 0:
+                values = {name: float(value) for name, value in values.items()}
+                if not math.isfinite(values["loss"]):
+                    raise UserError(
+                        f"{phase.name}: the loss is {values['loss']} at step {step}; start again "
+                        "in a new folder, with a lower learning_rate"
+                    )
+                seconds = before + time.monotonic() - began
+                rate = values.pop("learning_rate")
+                phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
+
+
+def run_phase(phase: Phase, params: Any, mesh: Mesh, data: Any = ()) -> tuple[int, float, Any]:
+    """Trains a phase at once; see `PhaseRun`."""
+    return PhaseRun(phase, params, data, mesh).run(lambda: params, data)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from pot_jax.training.settings import OptimizationSettings
@@ -18,37 +19,69 @@ def make_optimizer(settings: OptimizationSettings) -> optax.GradientTransformati
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), optimizer)
 
 
-def learning_rate(progress: float, settings: OptimizationSettings) -> float:
-    """Returns the rate at `progress`, 0 to 1: a linear warm-up, then half a cosine to zero."""
+def learning_rate(progress: jax.typing.ArrayLike, settings: OptimizationSettings) -> jax.Array:
+    """Returns the rate [] at `progress` [], 0 to 1: a linear warm-up, then half a cosine to 0."""
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, settings.learning_rate, max(int(settings.warmup * TICKS), 1), TICKS
     )
-    return float(schedule(min(progress, 1.0) * TICKS))
+    return schedule(jnp.minimum(jnp.asarray(progress, jnp.float32), 1.0) * TICKS)
 
 
 def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:
     """Muon on what maps features to features, Adam with Nesterov's momentum on the rest.
 
     Its updates are as large as Adam's (`consistent_rms`, arXiv 2502.16982), so that one learning
-    rate serves both.
+    rate serves both. Matrices of one shape are orthogonalised together: the 143 of cosmos128's UNet
+    and text encoder have 33 shapes, hence 495 products a step instead of 2145 small ones.
     """
+
+    def axes(stacked):
+        each = optax.contrib.MuonDimensionNumbers((1,), (2,))
+        return {"features": dict.fromkeys(stacked["features"], each), "rest": None}
+
     muon = optax.contrib.muon(
-        1.0, consistent_rms=0.2, adam_b2=settings.beta2, muon_weight_dimension_numbers=_feature_axes
+        1.0, consistent_rms=0.2, adam_b2=settings.beta2, muon_weight_dimension_numbers=axes
     )
-    return optax.chain(muon, optax.scale(-1.0))  # back to a direction: the step subtracts it
+
+    def update(gradients, state, params):
+        direction, state = muon.update(_stacked(gradients), state, _stacked(params))
+        # Back to a direction: the step subtracts it.
+        return _unstacked(jax.tree.map(jnp.negative, direction), params), state
+
+    return optax.GradientTransformation(lambda params: muon.init(_stacked(params)), update)
 
 
 OPTIMIZERS = {"adam": lambda settings: optax.scale_by_adam(b2=settings.beta2), "muon": _muon}
 
 
-def _feature_axes(params: Any) -> Any:
-    """Along which axes each parameter maps features to features; None where it does not."""
+def _shape(path: tuple, x: jax.Array) -> str:
+    """Names the shape of a matrix from features to features; "" for any other parameter."""
+    names = {entry.key for entry in path}
+    if "kernel" not in names or names & _ENDS or x.ndim < 2:
+        return ""
+    return (
+        f"{x.size // x.shape[-1]} x {x.shape[-1]}"  # [in, out], or of a convolution [h, w, in, out]
+    )
+
+
+def _stacked(params: Any) -> dict[str, Any]:
+    """Returns {"features": {shape: its matrices [k, in, out]}, "rest": {path: parameter}}."""
+    features, rest = {}, {}
+    for path, x in jax.tree.leaves_with_path(params):
+        if shape := _shape(path, x):
+            features.setdefault(shape, []).append(x.reshape(-1, x.shape[-1]))
+        else:
+            rest[jax.tree_util.keystr(path)] = x
+    return {"features": {shape: jnp.stack(same) for shape, same in features.items()}, "rest": rest}
+
+
+def _unstacked(stacked: dict[str, Any], like: Any) -> Any:
+    """Returns what `_stacked` has made of a tree such as `like`."""
+    features = {shape: iter(same) for shape, same in stacked["features"].items()}
 
     def one(path, x):
-        names = {entry.key for entry in path}
-        if "kernel" not in names or names & _ENDS or x.ndim < 2:
-            return None
-        *inputs, output = range(x.ndim)  # [in, out], or of a convolution [h, w, in, out]
-        return optax.contrib.MuonDimensionNumbers(tuple(inputs), (output,))
+        if shape := _shape(path, x):
+            return next(features[shape]).reshape(x.shape)
+        return stacked["rest"][jax.tree_util.keystr(path)]
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(one, like)

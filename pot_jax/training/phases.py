@@ -1,6 +1,12 @@
 """The phases of a training in order: autoencoder, text encoder, text encoder and UNet.
 
-Each is a loss, its batches, its previews and its result; `loop.run_phase` does the rest.
+Each is a loss, its batches, its previews and its result; `loop.PhaseRun` does the rest. All are
+prepared at first, from shapes, so that their steps compile while pictures are still being rendered
+and the phases before them train.
+
+On the devices are, for n views of S x S pixels: bytes of the pictures the autoencoder learns from
+(3 S^2 each), float32 latents (16 x fewer values than pixels have colours), and int16 token ids of P
+phrasings. cosmos128 with its 97,280 views: 1.6 GB, 1.6 GB and 50 MB.
 """
 
 import logging
@@ -15,36 +21,26 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from pot_jax.media.files import write_json
 from pot_jax.media.images import contact_sheet, save_png
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.vae import AutoencoderKL
+from pot_jax.parallel.mesh import replicate
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import autoencoder, diffusion, text_encoder
-from pot_jax.training.data import STREAMS, batch_indices
+from pot_jax.training.data import SHARD, Renders, batch_indices
+from pot_jax.training.descriptions import Descriptions
 from pot_jax.training.journal import Journal
-from pot_jax.training.loop import Phase, run_phase
+from pot_jax.training.loop import Ahead, Phase, PhaseRun
 from pot_jax.training.settings import TrainSettings
+from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.tokenization import tokenize
-from pot_jax.world import DEEPEST, Views, captions
-from pot_jax.world.labels import Labels
+from pot_jax.world import DEEPEST, captions
 
 PREVIEW_STEPS, PREVIEW_GUIDANCE = 20, 4.0  # of the sample grids
 PREVIEW_WORLD = 2**31 - 1  # no training view is of it
 SCORED = 256  # pictures over which the autoencoder is scored, and its latents standardised
-
-
-class Examples(NamedTuple):
-    """The pictures to learn from, the held-out ones last."""
-
-    pictures: np.ndarray  # uint8 [n, S, S, 3]
-    views: Views
-    trained_on: int  # the first so many
-
-    def captions(self, indices: np.ndarray, variants: np.ndarray) -> list[str]:
-        """Returns the captions of pictures [B], each in its phrasing [B]."""
-        views = self.views.take(indices).pairs()
-        return [captions.caption(*view, int(variant)) for view, variant in zip(views, variants)]
 
 
 class Run(NamedTuple):
@@ -53,15 +49,19 @@ class Run(NamedTuple):
     settings: TrainSettings
     folder: Path
     mesh: Mesh
-    examples: Examples
+    renders: Renders
     scores: dict[str, Any]  # filled in by the phases
-    stopping: Callable[[], bool]
 
-    def train(self, name: str, start: dict, scored: str = "", **parts: Any) -> Any:
-        """Runs the phase `name` from parameters `start`; returns their averages.
+    def prepare(self, name: str, params: Any, data: Any, scored: str = "", **parts: Any):
+        """Starts compiling the phase `name`, or reads what it has come to.
 
-        Its files go to the run's folder. `parts` are the rest of the `Phase`; `scored` is the
-        logged value whose recent mean becomes one of the run's scores, if any.
+        Its files go to the run's folder. `params` and `data` may be shapes. `parts` are the rest of
+        the `Phase`; `scored` is the logged value whose recent mean becomes one of the run's scores,
+        if any.
+
+        Returns:
+          train(start, load) -> averaged parameters: trains from the parameters `start()`, or
+          resumes, on the data `load()`.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
         intervals = self.settings.intervals
@@ -71,21 +71,27 @@ class Run(NamedTuple):
             checkpoints=checkpoints,
             journal=Journal(self.folder, name, checkpoints.latest_step()),
             seed=self.settings.seed,
-            stopping=self.stopping,
             log_every=intervals.log_steps,
             save_every=60 * intervals.checkpoint_minutes,
             preview_every=60 * intervals.preview_minutes,
             **parts,
         )
-        steps, seconds, params = run_phase(phase, start, self.mesh)
-        phase.journal.draw()
-        self.scores["minutes"][name] = seconds / 60
-        self.scores[f"{name}_steps"] = steps
-        if scored:
-            recent = phase.journal.recent(scored)
-            self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
-        phase.preview(steps, params)
-        return params
+        prepared = PhaseRun(phase, params, data, self.mesh)
+
+        def train(start: Callable[[], Any], load: Callable[[], Any]) -> Any:
+            given = () if prepared.ended else replicate(load(), self.mesh)
+            steps, seconds, params = prepared.run(start, given)
+            phase.journal.draw()
+            self.scores["minutes"][name] = seconds / 60
+            self.scores[f"{name}_steps"] = steps
+            if scored:
+                recent = phase.journal.recent(scored)
+                self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
+            phase.preview(steps, params)
+            write_json(self.folder / "scores.json", self.scores)
+            return params
+
+        return train
 
     def in_precision(self, module: nn.Module) -> nn.Module:
         """Returns the module, computing in the run's precision; its parameters stay float32."""
@@ -95,101 +101,144 @@ class Run(NamedTuple):
         return module.clone(dtype=jnp.dtype(name))
 
 
-def _initial(module, key: jax.Array) -> dict[str, Any]:
-    inputs = jax.tree.map(jnp.zeros_like, module.example_inputs())
-    return autoencoder.zero_residuals(jax.jit(module.init)(key, **inputs)["params"])
+def _initial(module: nn.Module, seed: int) -> Callable[[], dict[str, Any]]:
+    """Starts compiling what draws a module's initial parameters; returns it."""
+    inputs, key = jax.tree.map(jnp.zeros_like, module.example_inputs()), jax.random.key(seed)
+    draw = Ahead(jax.jit(lambda key: module.init(key, **inputs)["params"]), key)
+    return lambda: autoencoder.zero_residuals(draw(key))
 
 
-def train_autoencoder(run: Run, module: AutoencoderKL) -> dict[str, Any]:
-    """Trains the first phase; returns the parameters with standardised latents."""
-    settings, folder, examples = run.settings, run.folder, run.examples
+def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):
+    """Prepares the first phase; returns train() -> parameters with standardised latents."""
+    settings, renders = run.settings, run.renders
     batch_size = settings.autoencoder.optimization.batch_size
-    held_out = examples.pictures[examples.trained_on :][:SCORED]
-    rebuild = jax.jit(lambda params, x: module.apply({"params": params}, from_bytes(x)))
+    count, held_out = settings.autoencoder_pictures, settings.data.trained_on
 
-    def load_batch(step):
-        chosen = batch_indices(settings.seed, step, batch_size, examples.trained_on)
-        return {"pictures": examples.pictures[chosen]}
+    def choose(step):
+        return batch_indices(settings.seed, step, batch_size, count).astype(np.int32)
 
     def preview(step, params):
         params = jax.device_get(params)
-        parts = np.split(held_out, range(32, len(held_out), 32))
-        rebuilt = np.concatenate([np.asarray(rebuild(params, part)) for part in parts])
-        error = (rebuilt - from_bytes(held_out)) ** 2
+        pictures = renders.read(held_out, min(held_out + SCORED, settings.data.pictures))
+        rebuilt = codec.decode(params, codec.encode(params, [pictures]))
+        error = (rebuilt - from_bytes(pictures)) ** 2
         decibels = float(autoencoder.psnr(error.mean(axis=(1, 2, 3))).mean())
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
-        few = [x for pair in zip(held_out[:20], to_bytes(rebuilt[:20])) for x in pair]
+        few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
         sheet = contact_sheet(np.stack(few), side=2 * settings.data.size)
-        save_png(folder / f"reconstructions_{step:06d}.png", sheet)
+        save_png(run.folder / f"reconstructions_{step:06d}.png", sheet)
 
-    start = _initial(module, jax.random.key(settings.seed))
-    start = autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, start))
-    loss = autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss)
-    params = run.train("autoencoder", start, loss=loss, load_batch=load_batch, preview=preview)
-    params = jax.device_get(params)
-    return jax.device_get(autoencoder.standardise(module, params, examples.pictures[:SCORED]))
+    def start():
+        return autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, initial()))
+
+    size = settings.data.size
+    parts = {
+        "loss": autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
+        "gather": lambda pictures, chosen: {"pictures": pictures[chosen]},
+        "choose": choose,
+        "preview": preview,
+    }
+    shape = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
+    train = run.prepare("autoencoder", abstract_params(module), shape, **parts)
+    initial = _initial(module, settings.seed)
+
+    def train_and_standardise():
+        params = jax.device_get(train(start, lambda: renders.read(0, count)))
+        some = renders.read(0, min(SCORED, settings.data.trained_on))
+        latents = np.asarray(codec.encode(params, [some]))
+        return jax.device_get(autoencoder.standardise(params, latents))
+
+    return train_and_standardise
 
 
-def train_text_encoder(run: Run, module: CLIPTextModel, tokenizer) -> dict[str, Any]:
-    """Trains the second phase; returns the parameters that the third starts from."""
-    settings, examples = run.settings, run.examples
-    labels = Labels(examples.views.take(slice(examples.trained_on)))
+def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Descriptions):
+    """Prepares the second phase; returns train() -> the parameters that the third starts from."""
+    settings = run.settings
+    heads = text_encoder.initialise_heads(module.config.hidden_size, described.classes)
 
-    def load_batch(step):
-        chosen, ids = _captioned(run, tokenizer, "text_encoder", step)
-        return {"ids": ids, "numbers": {head: n[chosen] for head, n in labels.numbers.items()}}
+    def gather(data, chosen):
+        numbers = {head: numbers[chosen["views"]] for head, numbers in data["numbers"].items()}
+        return {"ids": diffusion.gather_ids(data["ids"], chosen), "numbers": numbers}
 
-    heads = text_encoder.initialise_heads(module.config.hidden_size, labels.classes)
-    start = {"text_encoder": _initial(module, jax.random.key(settings.seed + 2)), "heads": heads}
-    loss = text_encoder.make_loss(run.in_precision(module))
+    def start():
+        return {"text_encoder": initial(), "heads": heads}
+
+    data = {"ids": described.ids, "numbers": described.numbers}
+    shapes = {"text_encoder": abstract_params(module), "heads": heads}
     # The accuracy is over all phrasings: most leave attributes out, so that it stays far from 1.
-    params = run.train("text_encoder", start, "accuracy", loss=loss, load_batch=load_batch)
-    return jax.device_get(params["text_encoder"])
+    train = run.prepare(
+        "text_encoder",
+        shapes,
+        data,
+        "accuracy",
+        loss=text_encoder.make_loss(run.in_precision(module)),
+        choose=diffusion.choose_captions("text_encoder", settings, settings.data.trained_on),
+        gather=gather,
+    )
+    initial = _initial(module, settings.seed + 2)
+    return lambda: jax.device_get(train(start, lambda: data)["text_encoder"])
 
 
-def _captioned(run: Run, tokenizer, phase: str, step: int):
-    """The examples [B] that a step takes, and a caption of each as token ids [B, T]."""
-    settings = run.settings
-    batch_size = settings.phases()[phase].batch_size
-    chosen = batch_indices(settings.seed, step, batch_size, run.examples.trained_on)
-    rng = np.random.default_rng([settings.seed, STREAMS[phase], step])
-    variants = rng.integers(settings.data.phrasings, size=batch_size)
-    return chosen, tokenize(tokenizer, run.examples.captions(chosen, variants))
-
-
-def train_denoiser(
+def prepare_denoiser(
     run: Run,
-    latents: diffusion.LatentStore,
     networks: diffusion.Networks,
-    pretrained: dict[str, Any],
-    tokenizer,
-    publish: Callable[[Any], None],
-) -> dict[str, Any]:
-    """Trains the third phase; returns the averaged parameters of both networks."""
-    settings = run.settings
+    described: Descriptions,
+    tokenizer: Any,
+    codec: autoencoder.Codec,
+):
+    """Prepares the third phase.
+
+    Returns:
+      train(autoencoder, text_encoder, publish) -> the averaged parameters of both networks, from
+      those of the phases before; publish(params) writes the model so far.
+    """
+    settings, data = run.settings, run.settings.data
     empty = tokenize(tokenizer, [""])[0]
-    dropout = settings.diffusion.caption_dropout
-    sample = diffusion.make_sampler(networks, PREVIEW_STEPS, PREVIEW_GUIDANCE)
     prompts = captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD)
     preview_ids = tokenize(tokenizer, prompts)
-    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(prompts), *latents.shape))
-
-    def load_batch(step):
-        chosen, ids = _captioned(run, tokenizer, "diffusion", step)
-        ids = diffusion.drop_captions(ids, empty, dropout, settings.seed, step)
-        return {"latents": latents(chosen), "ids": ids}
+    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(prompts), *codec.shape))
+    shapes = {name: abstract_params(module) for name, module in networks._asdict().items()}
+    finished = {}  # what the preview needs of the phases before, once they have ended
 
     def preview(step, params):
         began = time.monotonic()
         params = jax.device_get(params)
-        pictures = latents.decode(sample(params, preview_ids, empty, noise))
-        sheet = contact_sheet(to_bytes(pictures), side=2 * settings.data.size)
+        latents = sample(params, preview_ids, empty, noise)
+        pictures = codec.decode(finished["autoencoder"], latents)
+        sheet = contact_sheet(to_bytes(pictures), side=2 * data.size)
         save_png(run.folder / f"samples_{step:06d}.png", sheet)
-        publish(params)
+        finished["publish"](params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 
-    unet = _initial(networks.unet, jax.random.key(settings.seed + 3))
-    start = {"text_encoder": pretrained, "unet": unet}
-    loss = diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks)))
-    return run.train("diffusion", start, "loss", loss=loss, load_batch=load_batch, preview=preview)
+    latents = jax.ShapeDtypeStruct((data.trained_on, *codec.shape), jnp.float32)
+    dropout = settings.diffusion.caption_dropout
+    train_networks = run.prepare(
+        "diffusion",
+        shapes,
+        {"latents": latents, "ids": described.ids, "empty": empty},
+        "loss",
+        loss=diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks))),
+        choose=diffusion.choose_captions("diffusion", settings, data.trained_on, dropout),
+        gather=diffusion.gather,
+        preview=preview,
+    )
+    sample = diffusion.make_sampler(networks, PREVIEW_STEPS, PREVIEW_GUIDANCE)
+    sample = Ahead(sample, shapes, preview_ids, empty, noise)
+    initial = _initial(networks.unet, settings.seed + 3)
+
+    def train(autoencoder: Any, text_encoder: Any, publish: Callable[[Any], None]) -> Any:
+        finished.update(autoencoder=autoencoder, publish=publish)
+
+        def start():
+            return {"text_encoder": text_encoder, "unet": initial()}
+
+        def load():
+            firsts = range(0, data.trained_on, SHARD)
+            parts = (run.renders.read(i, min(i + SHARD, data.trained_on)) for i in firsts)
+            latents = codec.encode(autoencoder, parts)
+            return {"latents": latents, "ids": described.ids, "empty": empty}
+
+        return train_networks(start, load)
+
+    return train

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pot_jax import config
-from pot_jax.checks import Settings, overlay
+from pot_jax.checks import Settings, overlay, require
 from pot_jax.errors import UserError, shown
 from pot_jax.world import DEEPEST
 
@@ -55,6 +55,7 @@ class TokenizerSettings(Settings):
         least = BASE_TOKENS + 2
         needed = f"at least {least} (all bytes, all bytes ending a word, two specials)"
         self.require("vocabulary", self.vocabulary >= least, needed)
+        self.require("vocabulary", self.vocabulary < 2**15, f"below {2**15}: ids have 16 bits")
         self.require("length", self.length >= 3, "at least 3 (start, one word, end)")
         self.require("captions", self.captions >= 1, "at least 1")
 
@@ -114,9 +115,12 @@ class AutoencoderSettings(Settings):
     model: dict[str, Any]  # as in the model's config.json, without the sizes that follow from data
     optimization: OptimizationSettings
     loss: AutoencoderLoss = AutoencoderLoss()
+    # It learns from the first so many views, and need not wait until all are rendered; 0: from all.
+    pictures: int = 0
 
     def _check_ranges(self):
         _check_model(self, "model")
+        self.require("pictures", self.pictures >= 0, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,17 +198,44 @@ class TrainSettings(Settings):
 
     def _check_ranges(self):
         self.require("seed", 0 <= self.seed < 2**31, f"0 to {2**31 - 1}")
+        most = self.data.trained_on
+        require(
+            self.autoencoder.pictures <= most,
+            "autoencoder.pictures",
+            f"at most {most}",
+            self.autoencoder.pictures,
+        )
         for phase, optimization in self.phases().items():
-            if optimization.batch_size > self.data.trained_on:
+            count = self.autoencoder_pictures if phase == "autoencoder" else most
+            if optimization.batch_size > count:
                 raise UserError(
                     f"{phase}.optimization.batch_size: a batch of {optimization.batch_size} is "
-                    f"more than the {self.data.trained_on} pictures to train on"
+                    f"more than the {count} pictures to train on"
                 )
+
+    @property
+    def autoencoder_pictures(self) -> int:
+        """The number of views that the autoencoder learns from."""
+        return self.autoencoder.pictures or self.data.trained_on
 
     def phases(self) -> dict[str, OptimizationSettings]:
         """Returns the optimization settings of the phases, in order."""
         names = ("autoencoder", "text_encoder", "diffusion")
         return {name: getattr(self, name).optimization for name in names}
+
+
+# What a run may be given anew when it resumes: where and how long it works, not what it is.
+_CIRCUMSTANCES = {"data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
+    "text_encoder.optimization.minutes", "diffusion.optimization.minutes"}  # fmt: skip
+
+
+def identity(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Returns a training's settings without those that may differ when it resumes."""
+    return {
+        name: identity(value, f"{path}{name}.") if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if path + name not in _CIRCUMSTANCES
+    }
 
 
 def read(path: str) -> dict[str, Any]:

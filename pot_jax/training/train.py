@@ -2,10 +2,12 @@
 
 In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
-folder in diffusers' layout with its card.
+folder in diffusers' layout with its card. Other processes render and describe the views, and all
+programs compile, while what is ready trains.
 
   config.json           the settings, itself a config, and the code; a workdir belongs to one run
   renders/              rendered views, made once
+  descriptions.npz      their captions as token ids, and their labels
   checkpoints/<phase>/  states to resume from
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
@@ -18,11 +20,13 @@ import logging
 import platform
 import shutil
 import time
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
 
 from pot_jax import world
 from pot_jax.checks import to_dict, version
@@ -33,19 +37,22 @@ from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.runs.claims import check_free, claim, held, named_differences
-from pot_jax.runs.interrupts import at_saved_states, resuming
+from pot_jax.runs.claims import check_free, claim, held, named_differences, read_json
+from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
+from pot_jax.training.autoencoder import Codec
 from pot_jax.training.card import write_card
-from pot_jax.training.data import draw_views, render_views
+from pot_jax.training.data import Renders, draw_views, render_views, worker_processes
+from pot_jax.training.descriptions import Table
 from pot_jax.training.loop import check_batch
-from pot_jax.training.settings import FORMAT, TrainSettings, upgraded
+from pot_jax.training.settings import FORMAT, TrainSettings, identity, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
+from pot_jax.world import captions
 
 
 def train(settings: TrainSettings, workdir: str) -> None:
@@ -72,27 +79,35 @@ def train(settings: TrainSettings, workdir: str) -> None:
         check_free(Path(settings.renders) / "views.json", what="set of renders", flag="renders")
     with held(folder), resuming(lambda: _where(folder)):
         _claim_workdir(folder, settings)
-        began = time.monotonic()
-        examples = _examples(settings, folder)
-        scores = {"minutes": {"data": (time.monotonic() - began) / 60}}
-        with at_saved_states() as stopping:
-            _train(phases.Run(settings, folder, mesh, examples, scores, stopping), module)
+        with worker_processes(settings.data.workers) as processes:
+            _train(settings, folder, mesh, module, processes)
 
 
-def _train(run: phases.Run, module: AutoencoderKL) -> None:
-    settings, folder, mesh, examples, scores = run[:5]
+def _train(
+    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, processes: Executor
+) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
+    scores = _earlier_scores(folder)
+    table = Table(folder / "descriptions.npz", settings, processes)
+    renders = _start_rendering(settings, folder, scores, processes)
+    run = phases.Run(settings, folder, mesh, renders, scores)
 
-    some = np.arange(min(settings.tokenizer.captions, examples.trained_on))
-    texts = [text for v in (0, 1) for text in examples.captions(some, np.full_like(some, v))]
+    views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
+    texts, chosen = captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2)
+    texts = [texts[number] for number in chosen.ravel()]  # as often as they occur
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     specials = {name: getattr(tokenizer, name) for name in names}
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
-    autoencoder = phases.train_autoencoder(run, module)
-    text_encoder = phases.train_text_encoder(run, networks.text_encoder, tokenizer)
+    codec = Codec(module, mesh)
+    train_autoencoder = phases.prepare_autoencoder(run, module, codec)
+    described = table.read(tokenizer)
+    train_text_encoder = phases.prepare_text_encoder(run, networks.text_encoder, described)
+    train_denoiser = phases.prepare_denoiser(run, networks, described, tokenizer, codec)
+    autoencoder = train_autoencoder()
+    text_encoder = train_text_encoder()
 
     def publish(params) -> None:
         params = jax.device_get({**params, "autoencoder": autoencoder})
@@ -109,8 +124,7 @@ def _train(run: phases.Run, module: AutoencoderKL) -> None:
         )
         _publish(model, folder / "model", settings, scores)
 
-    latents = diffusion.LatentStore(module, autoencoder, examples.pictures[: examples.trained_on])
-    params = phases.train_denoiser(run, latents, networks, text_encoder, tokenizer, publish)
+    params = train_denoiser(autoencoder, text_encoder, publish)
     scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     write_json(folder / "scores.json", scores)
     publish(params)
@@ -130,7 +144,8 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
 
     def differing(found):
-        return named_differences(upgraded(found, str(path))["config"], record["config"])
+        there = identity(upgraded(found, str(path))["config"])
+        return named_differences(there, identity(record["config"]))
 
     record |= {"version": version(), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
@@ -138,16 +153,24 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
         write_json(path, record)
 
 
-def _examples(settings: TrainSettings, folder: Path) -> phases.Examples:
-    views = draw_views(settings.data, settings.seed)
+def _earlier_scores(folder: Path) -> dict[str, Any]:
+    path = folder / "scores.json"
+    return read_json(path) if path.exists() else {"minutes": {}}
+
+
+def _start_rendering(
+    settings: TrainSettings, folder: Path, scores: dict, processes: Executor
+) -> Renders:
+    began = time.monotonic()
 
     def progress(done, total):
         if done % 4096 == 0 or done == total:
             logging.info("rendered %d of %d views", done, total)
+        if done == total:
+            scores["minutes"].setdefault("data", (time.monotonic() - began) / 60)
 
-    renders = Path(settings.renders) if settings.renders else folder / "renders"
-    pictures = render_views(renders, settings.data, settings.seed, world.picture, progress)
-    return phases.Examples(pictures, views, settings.data.trained_on)
+    place = Path(settings.renders) if settings.renders else folder / "renders"
+    return render_views(place, settings.data, settings.seed, world.picture, processes, progress)
 
 
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:

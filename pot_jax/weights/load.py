@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from pot_jax.checks import Path as UserPath
 from pot_jax.checks import checked, require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
@@ -103,6 +103,14 @@ def open_model(
 
     Arguments and errors are those of `load`.
     """
+    what = locals()
+    with edge("reading a model", path_or_name):
+        return _opened(**what)
+
+
+def _opened(
+    path_or_name, *, dtype, variant, tokenizer, prediction_type, allow_pickle, loras, embeddings
+) -> OpenedModel:
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
@@ -145,6 +153,7 @@ def open_model(
         notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
 
+    @edge("reading a model", path_or_name)
     def read(sharding: Placement = None) -> Model:
         put = partial(put_on, sharding)
         if snapshot:

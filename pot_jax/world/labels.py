@@ -11,6 +11,11 @@ from pot_jax.world import captions
 from pot_jax.world.views import Views
 
 
+def answers(views: Views) -> list[dict[str, str]]:
+    """Returns what each of n views shows, as {head: answer}."""
+    return [_by_head(captions.attributes(*view)) for view in views.pairs()]
+
+
 class Labels:
     """The concept and attributes of n views.
 
@@ -19,11 +24,12 @@ class Labels:
       numbers: {head: int32 [n]}, which answer; -1 where the head does not apply.
     """
 
-    def __init__(self, views: Views):
-        named = [_by_head(captions.attributes(*view)) for view in views.pairs()]
+    def __init__(self, views: Views | None = None, named: list[dict[str, str]] | None = None):
+        """Makes labels of `views`, or of their `answers` where these are known."""
+        named = answers(views) if named is None else named
         self.classes = {
-            head: sorted({answers[head] for answers in named if head in answers})
-            for head in sorted({head for answers in named for head in answers})
+            head: sorted({a[head] for a in named if head in a})
+            for head in sorted({head for a in named for head in a})
         }
         self.numbers = {
             head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.models.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    decode_latents,
+    encode_latents,
+)
+from pot_jax.parallel.mesh import device_mesh
+from pot_jax.training import autoencoder
 from pot_jax.training.autoencoder import (
+    Codec,
     initialise_carriers,
     initialise_logvar,
     make_loss,
@@ -99,11 +107,12 @@ def test_zero_residuals_leave_the_shortcuts(params):
 
 
 def test_standardised_latents_decode_to_the_same_pictures(params, pictures):
-    standard = standardise(MODULE, params, pictures)
     images = images_of(pictures)
     encode = jax.jit(lambda p, x: MODULE.apply({"params": p}, x, method="encode"))
     decode = jax.jit(lambda p, z: MODULE.apply({"params": p}, z, method="decode"))
-    before, after = encode(params, images), encode(standard, images)
+    before = encode(params, images)
+    standard = standardise(params, np.asarray(before.mean))
+    after = encode(standard, images)
     np.testing.assert_allclose(after.mean.mean((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(after.mean.std((0, 1, 2)), 1, atol=1e-4)
     # The spread of each Gaussian shrinks with its mean.
@@ -112,6 +121,21 @@ def test_standardised_latents_decode_to_the_same_pictures(params, pictures):
     np.testing.assert_allclose(shrunk[0, 0, 0], -2 * jnp.log(before.mean.std((0, 1, 2))), atol=1e-3)
     # Two float32 affine maps that undo each other, then a decoder: rounding only.
     np.testing.assert_allclose(decode(standard, after.mean), decode(params, before.mean), atol=1e-3)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_latents_and_pictures_do_not_depend_on_how_many_are_made_at_once(params, pictures, devices):
+    module = AutoencoderKL(dataclasses.replace(MODULE.config, sample_size=8, scaling_factor=0.5))
+    images = images_of(pictures[:9])
+    latents = encode_latents(module, params, images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoencoder, "AT_ONCE", 4)  # rounded up to 8 on 8 devices
+        codec = Codec(module, device_mesh(devices=jax.devices()[:devices]))
+        assert codec.shape == latents.shape[1:]
+        found = codec.encode(params, [pictures[:7], pictures[7:9]])
+        np.testing.assert_allclose(found, latents, atol=1e-5)
+        decoded = decode_latents(module, params, latents)
+        np.testing.assert_allclose(codec.decode(params, latents), decoded, atol=1e-5)
 
 
 def test_negative_weights_are_refused():

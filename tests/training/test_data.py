@@ -2,15 +2,31 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes, to_bytes
+from pot_jax.runs import interrupts
+from pot_jax.runs.claims import held
 from pot_jax.training import data
-from pot_jax.training.data import batch_indices, draw_views, render_views
+from pot_jax.training.data import (
+    batch_indices,
+    describe_views,
+    draw_views,
+    finished,
+    render_views,
+    worker_processes,
+)
 from pot_jax.training.settings import DataSettings
+from pot_jax.world import captions
 
 CONFIG = DataSettings(pictures=20, size=8, held_out=4, deepest=3.5, workers=2, phrasings=1)
 
@@ -25,6 +41,21 @@ def flat_in_colour(blue: float, seed: int, scale: float, size: int) -> np.ndarra
     return np.broadcast_to(row, (size, size, 3))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def processes():
+    with worker_processes(1) as started:
+        yield started
+
+
+@pytest.fixture
+def rendered(processes):
+    def render(folder, settings, seed, picture, progress=lambda done, total: None):
+        renders = render_views(folder, settings, seed, picture, processes, progress)
+        return renders.read(0, settings.pictures)
+
+    return render
+
+
 def test_views_cover_the_scales_evenly_with_a_world_each():
     views = draw_views(dataclasses.replace(CONFIG, pictures=1000), seed=3)
     counts, _ = np.histogram(views.scales, bins=10, range=(0, CONFIG.deepest))
@@ -35,9 +66,9 @@ def test_views_cover_the_scales_evenly_with_a_world_each():
     assert not set(views.seeds) & set(draw_views(CONFIG, seed=4).seeds)
 
 
-def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch):
+def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch, rendered):
     monkeypatch.setattr(data, "SHARD", 6)
-    pictures = render_views(tmp_path, CONFIG, 0, flat)
+    pictures = rendered(tmp_path, CONFIG, 0, flat)
     views = draw_views(CONFIG, 0)
     expected = np.stack(
         [to_bytes(flat(s, scale, 8)) for s, scale in zip(views.seeds, views.scales)]
@@ -46,46 +77,138 @@ def test_rendered_pictures_are_in_the_views_order(tmp_path, monkeypatch):
     assert pictures.dtype == np.uint8
 
 
-def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch):
+def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch, rendered):
     monkeypatch.setattr(data, "SHARD", 10)
-    whole = render_views(tmp_path, CONFIG, 0, flat)
+    whole = rendered(tmp_path, CONFIG, 0, flat)
     (tmp_path / "shard_00001.npy").unlink()
     kept = (tmp_path / "shard_00000.npy").stat().st_mtime_ns
     calls = []
-    again = render_views(tmp_path, CONFIG, 0, flat, lambda done, total: calls.append((done, total)))
+    again = rendered(
+        tmp_path, CONFIG, 0, flat, progress=lambda done, total: calls.append((done, total))
+    )
     np.testing.assert_array_equal(again, whole)
     assert calls == [(10, 20), (20, 20)]
     assert (tmp_path / "shard_00000.npy").stat().st_mtime_ns == kept
 
 
-def test_a_folder_of_other_renders_is_refused(tmp_path):
-    render_views(tmp_path, CONFIG, 0, flat)
+def test_a_folder_of_other_renders_is_refused(tmp_path, rendered):
+    rendered(tmp_path, CONFIG, 0, flat)
     with pytest.raises(UserError, match="another set of renders .*seed is 0 there, 1 here"):
-        render_views(tmp_path, CONFIG, 1, flat)
+        rendered(tmp_path, CONFIG, 1, flat)
 
 
-def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path):
-    whole = render_views(tmp_path, CONFIG, 0, flat)
+def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path, rendered):
+    whole = rendered(tmp_path, CONFIG, 0, flat)
     record = json.loads((tmp_path / "views.json").read_text())
-    record["picture"] = "pot_jax.training.worlds.world.picture"
+    record |= {"picture": "pot_jax.training.worlds.world.picture", "first_pictures": "0123"}
     (tmp_path / "views.json").write_text(json.dumps(record))
-    np.testing.assert_array_equal(render_views(tmp_path, CONFIG, 0, flat), whole)
+    np.testing.assert_array_equal(rendered(tmp_path, CONFIG, 0, flat), whole)
 
 
-def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path):
+def test_a_kill_while_the_record_is_written_leaves_the_folder_free(tmp_path, rendered):
     (tmp_path / ".views.0123.json").write_text("{")
-    assert len(render_views(tmp_path, CONFIG, 0, flat)) == CONFIG.pictures
+    assert len(rendered(tmp_path, CONFIG, 0, flat)) == CONFIG.pictures
     (tmp_path / "views.json").rename(tmp_path / "other.json")
     with pytest.raises(UserError, match="renders: .* holds other files and no set of renders"):
-        render_views(tmp_path, CONFIG, 0, flat)
+        rendered(tmp_path, CONFIG, 0, flat)
 
 
-def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch):
+def test_renders_of_a_world_that_has_changed_since_are_refused(tmp_path, monkeypatch, rendered):
     """Captions are made by today's code: they would describe pictures that are not there."""
-    render_views(tmp_path, CONFIG, 0, flat)
+    rendered(tmp_path, CONFIG, 0, flat)
     repainted = functools.partial(flat_in_colour, 0.25)
-    with pytest.raises(UserError, match="first_pictures"):
-        render_views(tmp_path, CONFIG, 0, repainted)
+    kept = (tmp_path / "shard_00000.npy").read_bytes()
+    with pytest.raises(UserError, match="renders: .* of another world"):
+        rendered(tmp_path, CONFIG, 0, repainted)
+    assert (tmp_path / "shard_00000.npy").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("pictures", "words"),
+    [
+        (np.zeros((20, 16, 16, 3), np.uint8), "uint8 .20, 16, 16, 3., expected uint8 .20, 8, 8, 3"),
+        (np.zeros((19, 8, 8, 3), np.uint8), "expected uint8 .20, 8, 8, 3"),
+        (np.zeros((20, 8, 8, 3), np.float32), "float32 .*expected uint8"),
+        (b"", "cannot be read"),
+        (b"\x93NUMPY", "cannot be read"),
+    ],
+)
+def test_a_shard_that_is_not_what_it_should_be_is_refused(tmp_path, pictures, words, rendered):
+    rendered(tmp_path, CONFIG, 0, flat)
+    shard = tmp_path / "shard_00000.npy"
+    shard.write_bytes(pictures) if isinstance(pictures, bytes) else np.save(shard, pictures)
+    left = shard.read_bytes()
+    with pytest.raises(UserError, match=words) as caught:
+        rendered(tmp_path, CONFIG, 0, flat)
+    assert "\n" not in str(caught.value)
+    assert str(shard) in str(caught.value)
+    assert shard.read_bytes() == left
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 20), (3, 5), (5, 6), (4, 13), (19, 20), (7, 7)])
+def test_any_part_of_the_pictures_can_be_read(tmp_path, monkeypatch, processes, first, end):
+    monkeypatch.setattr(data, "SHARD", 6)
+    renders = render_views(tmp_path, CONFIG, 0, flat, processes)
+    part = renders.read(first, end)
+    np.testing.assert_array_equal(part, renders.read(0, 20)[first:end])
+
+
+def test_a_read_waits_for_its_own_pictures_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SHARD", 5)
+    with worker_processes(1) as processes, interrupts.at_once():
+        renders = render_views(tmp_path, CONFIG, 0, slow_after_the_first, processes)
+        assert len(renders.read(16, 20)) == 4  # held out: rendered first, of shard 3
+        assert len(renders.read(0, 5)) == 5
+        assert not (tmp_path / "shard_00002.npy").exists()
+        with pytest.raises(UserError, match="renders: .* in use by process"):
+            check_held_by_others(tmp_path)
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        with pytest.raises(interrupts.Stopped):
+            renders.read(5, 10)
+
+
+def check_held_by_others(folder):
+    with held(folder, "renders"):
+        pass
+
+
+def slow_after_the_first(seed: int, scale: float, size: int) -> np.ndarray:
+    if seed not in {s for s, _ in draw_views(CONFIG, 0).take(np.r_[0:5, 15:20]).pairs()}:
+        time.sleep(10)
+    return flat(seed, scale, size)
+
+
+def test_a_process_that_is_killed_is_one_clear_line():
+    with worker_processes(1) as processes:
+        job = processes.submit(os._exit, 1)
+        with pytest.raises(UserError, match="was killed, .*fewer data.workers"):
+            finished(job)
+
+
+def test_processes_end_with_a_parent_that_was_killed():
+    code = (
+        "import os, sys; from pot_jax.training.data import finished, worker_processes\n"
+        "if __name__ == '__main__':\n"
+        "    with worker_processes(1) as processes:\n"
+        "        print(finished(processes.submit(os.getpid)), flush=True); os._exit(9)"
+    )
+    # The pipe ends when the last process that can write to it has ended.
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 9
+    assert int(done.stdout) > 0
+
+
+def test_every_view_is_described_in_order(monkeypatch, processes):
+    monkeypatch.setattr(data, "SHARD", 6)
+    settings = dataclasses.replace(CONFIG, phrasings=3)
+    parts = [finished(job) for job in describe_views(settings, 0, processes)]
+    views = draw_views(settings, 0).take(slice(16))
+    expected = [[captions.caption(*view, i) for view in views.pairs()] for i in range(3)]
+    found = [[texts[n] for texts, chosen, _ in parts for n in chosen[i]] for i in range(3)]
+    assert found == expected
+    assert [a["concept"] for *_, answers in parts for a in answers] == [
+        captions.concept(scale) for scale in views.scales
+    ]
 
 
 def test_bytes_round_trip():

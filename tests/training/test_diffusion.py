@@ -4,13 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pot_jax.checks import build
+from pot_jax.config import read
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.errors import UserError
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, encode_latents
 from pot_jax.training import diffusion
-from pot_jax.training.diffusion import SCHEDULE, LatentStore, Networks
+from pot_jax.training.diffusion import SCHEDULE, Networks
+from pot_jax.training.settings import TrainSettings
 
 SHAPE = (6, 4, 4, 2)
 
@@ -89,38 +91,39 @@ def test_guidance_goes_beyond_the_prompt_away_from_the_empty_one():
     np.testing.assert_allclose(latents, 3 * given["latents"], atol=1e-3)
 
 
-def test_captions_are_dropped_at_the_rate_asked_for():
-    ids = np.arange(1, 20001, dtype=np.int32)[:, None] * np.ones((1, 4), np.int32)
-    empty = np.zeros(4, np.int32)
-    dropped = diffusion.drop_captions(ids, empty, 0.1, seed=0, step=3)
-    gone = (dropped == 0).all(axis=1)
-    assert gone.mean() == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / 20000))
-    np.testing.assert_array_equal(dropped[~gone], ids[~gone])
-    again = diffusion.drop_captions(ids, empty, 0.1, seed=0, step=3)
-    np.testing.assert_array_equal(dropped, again)
-    assert (dropped != diffusion.drop_captions(ids, empty, 0.1, seed=0, step=4)).any()
+TRAINING = build(TrainSettings, read("cosmos64", "train"))
 
 
-def test_latents_are_encoded_once_and_right():
-    module = AutoencoderKL(
-        AutoencoderKLConfig(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
-            norm_num_groups=4,
-            scaling_factor=0.5,
-        )
-    )
-    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
-    pictures = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
-    store = LatentStore(module, params, pictures)
-    chosen = np.array([7, 2, 2, 5])
-    first = store(chosen)
-    images = jnp.asarray(pictures[chosen], jnp.float32) / 127.5 - 1
-    np.testing.assert_allclose(first, encode_latents(module, params, images), atol=1e-5)
-    pictures[:] = 0  # what is known is not looked at again
-    np.testing.assert_array_equal(store(chosen), first)
+def test_captions_are_chosen_and_dropped_at_the_rate_asked_for():
+    choose = diffusion.choose_captions("diffusion", TRAINING, 1000, dropout=0.1)
+    several = [choose(step) for step in range(300)]
+    phrasings = np.concatenate([chosen["phrasings"] for chosen in several])
+    assert set(phrasings) == set(range(-1, TRAINING.data.phrasings))
+    n = len(phrasings)
+    assert (phrasings < 0).mean() == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / n))
+    views = np.concatenate([chosen["views"] for chosen in several])
+    assert sorted(views[:1000]) == list(range(1000))
+    for name, array in choose(7).items():
+        np.testing.assert_array_equal(array, several[7][name])
+    kept = diffusion.choose_captions("diffusion", TRAINING, 1000)(7)["phrasings"]
+    dropped = several[7]["phrasings"] < 0
+    assert (kept >= 0).all()
+    np.testing.assert_array_equal(kept[~dropped], several[7]["phrasings"][~dropped])
+
+
+def test_a_batch_is_gathered_as_it_was_chosen():
+    rng = np.random.default_rng(0)
+    data = {
+        "latents": rng.normal(size=(5, 2, 2, 3)).astype(np.float32),
+        "ids": rng.integers(0, 2**15, (4, 5, 6)).astype(np.int16),
+        "empty": np.arange(6, dtype=np.int32),
+    }
+    chosen = {"views": np.array([4, 0, 4, 2]), "phrasings": np.array([3, -1, 0, 1])}
+    batch = jax.jit(diffusion.gather)(data, jax.tree.map(jnp.int32, chosen))
+    np.testing.assert_array_equal(batch["latents"], data["latents"][chosen["views"]])
+    expected = [data["ids"][3, 4], data["empty"], data["ids"][0, 4], data["ids"][1, 2]]
+    np.testing.assert_array_equal(batch["ids"], expected)
+    assert batch["ids"].dtype == jnp.int32
 
 
 def networks(blocks=2, positions=8):

@@ -2,6 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import signal
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +14,12 @@ import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import device_mesh
+from pot_jax.runs import interrupts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import loop
 from pot_jax.training.journal import Journal
 from pot_jax.training.loop import Phase, make_step, run_phase, start_state
-from pot_jax.training.optimizers import OPTIMIZERS, learning_rate
+from pot_jax.training.optimizers import OPTIMIZERS
 from pot_jax.training.settings import OptimizationSettings
 
 # All tests but the last take Adam's steps, by default or beside Muon's.
@@ -57,7 +62,7 @@ def phase(folder, settings=SETTINGS, previewed=None, **changes):
         Phase(
             name="toy",
             loss=loss,
-            load_batch=load_batch,
+            choose=load_batch,
             settings=settings,
             checkpoints=checkpoints,
             journal=Journal(folder, "toy", checkpoints.latest_step()),
@@ -88,7 +93,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
         return load_batch(step)
 
     with pytest.raises(KeyboardInterrupt):
-        run_phase(phase(tmp_path / "b", **parts, load_batch=stopping), start, mesh)
+        run_phase(phase(tmp_path / "b", **parts, choose=stopping), start, mesh)
     resumed = phase(tmp_path / "b", **parts)
     assert 0 < resumed.checkpoints.latest_step() < SHORT.steps
     _, _, params = run_phase(resumed, start, mesh)
@@ -97,7 +102,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
 
 def test_a_finished_phase_is_not_run_again(tmp_path, start, mesh):
     _, _, first = run_phase(phase(tmp_path, SHORT), start, mesh)
-    again = phase(tmp_path, SHORT, load_batch=None)  # would fail if it were asked
+    again = phase(tmp_path, SHORT, choose=None)  # would fail if it were asked
     steps, _, params = run_phase(again, start, mesh)
     assert steps == SHORT.steps
     np.testing.assert_array_equal(params["w"]["kernel"], first["w"]["kernel"])
@@ -111,10 +116,69 @@ def test_eight_devices_agree_with_one(start, optimizer):
         state = start_state(start, settings, mesh)
         step = make_step(noisy_loss, settings, mesh)
         for number in range(5):
-            state, _ = step(state, load_batch(number), number, 0.1, jax.random.key(3))
+            state, _ = step(state, (), load_batch(number), number, 0.0, jax.random.key(3))
         states.append(jax.device_get(state))
     # The mean over the batch is summed in another order.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *states)
+
+
+def test_batches_are_gathered_from_data_on_the_devices(tmp_path, start, mesh):
+    whole = [load_batch(step) for step in range(SHORT.steps)]
+    data = {name: np.concatenate([batch[name] for batch in whole]) for name in ("x", "y")}
+    size = SHORT.batch_size
+
+    def choose(step):
+        return np.arange(step * size, (step + 1) * size, dtype=np.int32)
+
+    def gather(data, chosen):
+        return jax.tree.map(lambda x: x[chosen], data)
+
+    parts = {"choose": choose, "gather": gather}
+    given = run_phase(phase(tmp_path / "a", SHORT), start, mesh)
+    for devices in (mesh, device_mesh()):
+        folder = tmp_path / f"b{devices.size}"
+        _, _, params = run_phase(phase(folder, SHORT, **parts), start, devices, data)
+        # Compiled together with the gather, sums may be rounded in another order.
+        np.testing.assert_allclose(params["w"]["kernel"], given[2]["w"]["kernel"], atol=1e-6)
+
+
+def test_a_step_compiles_before_there_are_values_and_the_clock_waits(tmp_path, start, mesh):
+    shapes = jax.eval_shape(lambda: start)
+    held, slow = threading.Event(), 0.2
+
+    def compiling(self, lowered, compile=loop.Ahead._compile):
+        held.wait(10)
+        time.sleep(slow)
+        compile(self, lowered)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Ahead, "_compile", compiling)
+        settings = dataclasses.replace(SHORT, minutes=10.0)
+        prepared = loop.PhaseRun(phase(tmp_path, settings), shapes, (), mesh)
+        held.set()
+        began = time.monotonic()
+        steps, seconds, _ = prepared.run(lambda: start, ())
+    assert steps == SHORT.steps
+    assert seconds < time.monotonic() - began - slow
+
+
+def test_a_compilation_is_not_waited_for_by_a_run_that_is_to_stop(tmp_path, start, mesh):
+    def never(self, lowered):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)  # as from outside: to the main thread, which waits
+
+    with pytest.MonkeyPatch.context() as patch, interrupts.at_once():
+        patch.setattr(loop.Ahead, "_compile", never)
+        with pytest.raises(interrupts.Stopped, match="by SIGTERM"):
+            run_phase(phase(tmp_path, SHORT), start, mesh)
+
+
+def test_a_compilation_that_fails_is_told_to_who_waits(mesh):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, "compile", lambda self: 1 / 0)
+        ahead = loop.Ahead(jax.jit(jnp.sin), 0.5)
+        with pytest.raises(ZeroDivisionError):
+            ahead(0.5)
 
 
 def test_one_trace_serves_every_step(start, mesh):
@@ -127,8 +191,7 @@ def test_one_trace_serves_every_step(start, mesh):
 
     state, step = start_state(start, SETTINGS, mesh), make_step(counted, SETTINGS, mesh)
     for number in range(4):
-        rate = learning_rate(number / 4, SETTINGS)
-        state, _ = step(state, load_batch(number), number, rate, jax.random.key(0))
+        state, _ = step(state, (), load_batch(number), number, number / 4, jax.random.key(0))
     assert traces == 1
 
 
@@ -151,11 +214,16 @@ def test_previews_come_by_the_clock(tmp_path, start, mesh):
 
 def test_a_machine_about_to_be_taken_away_loses_nothing(tmp_path, start, mesh):
     _, _, whole = run_phase(phase(tmp_path / "whole", SHORT), start, mesh)
-    asked = itertools.count()
-    stopped = phase(tmp_path / "stopped", SHORT, stopping=lambda: next(asked) == 3)
-    with pytest.raises(KeyboardInterrupt):
+
+    def choose(step):
+        if step == 4:  # chosen ahead, beside step 3
+            signal.raise_signal(signal.SIGTERM)
+        return load_batch(step)
+
+    stopped = phase(tmp_path / "stopped", SHORT, choose=choose)
+    with pytest.raises(KeyboardInterrupt, match="stopped by SIGTERM"):
         run_phase(stopped, start, mesh)
-    assert stopped.checkpoints.latest_step() == 3
+    assert 0 < stopped.checkpoints.latest_step() < SHORT.steps
     _, _, resumed = run_phase(phase(tmp_path / "stopped", SHORT), start, mesh)
     np.testing.assert_array_equal(resumed["w"]["kernel"], whole["w"]["kernel"])
 

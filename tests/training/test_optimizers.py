@@ -71,6 +71,29 @@ def test_muon_takes_features_and_leaves_the_rest_to_adam():
         np.testing.assert_allclose(found, first * np.sign(gradient), rtol=1e-3)
 
 
+@pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
+def test_matrices_of_one_shape_are_taken_together_as_each_alone():
+    settings = dataclasses.replace(SETTINGS, optimizer="muon", clip_norm=1e6)
+    shapes = {"a": (4, 6), "b": (6, 4), "c": (2, 2, 1, 6), "d": (4, 6), "conv_in": (4, 6)}
+    rng = np.random.default_rng(0)
+    params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
+    gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+
+    def two_steps(params, gradients):
+        optimizer = make_optimizer(settings)
+        state = optimizer.init(params)
+        for factor in (1.0, -0.5):
+            scaled = jax.tree.map(lambda g, f=factor: f * g, gradients)
+            direction, state = optimizer.update(scaled, state, params)
+        return direction
+
+    together = two_steps(params, gradients)
+    for name in shapes:
+        alone = two_steps({name: params[name]}, {name: gradients[name]})
+        found = together[name]["kernel"]
+        np.testing.assert_allclose(found, alone[name]["kernel"], rtol=1e-5, atol=1e-6)
+
+
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(UserError, match="one of adam, muon"):
         dataclasses.replace(SETTINGS, optimizer="sgd")

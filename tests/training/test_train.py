@@ -4,6 +4,8 @@ import copy
 import importlib.metadata
 import json
 import math
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -33,8 +35,9 @@ from pot_jax.world.labels import Labels
 
 
 def tiny() -> dict:
-    """The shipped recipe, made small."""
-    config = read("cosmos64", "train")
+    """A shipped recipe, made small."""
+    config = read("cosmos128", "train")
+    config["autoencoder"]["pictures"] = 12
     config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "workers": 1, "phrasings": 2}
     config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
@@ -72,6 +75,44 @@ def finished(tmp_path_factory):
         patch.setattr(phases, "PREVIEW_STEPS", 2)
         train(build(TrainSettings, tiny()), str(workdir))
     return workdir
+
+
+@pytest.fixture(scope="module")
+def resumed(finished, tmp_path_factory):
+    """The same training, stopped while the denoiser trains, and resumed with less time."""
+    workdir = tmp_path_factory.mktemp("resumed") / "run"
+    step = phases.diffusion.choose_captions
+
+    def choose_captions(stream, *args, **kwargs):
+        choose = step(stream, *args, **kwargs)
+
+        def stopping_after_one(number):
+            if stream == "diffusion" and number == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return choose(number)
+
+        return stopping_after_one
+
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(phases, "PREVIEW_STEPS", 2)
+        patch.setattr(phases.diffusion, "choose_captions", choose_captions)
+        with pytest.raises(KeyboardInterrupt):
+            train(build(TrainSettings, tiny()), str(workdir))
+        patch.setattr(phases.diffusion, "choose_captions", step)
+        assert Checkpoints(workdir / "checkpoints" / "diffusion").latest_step() == 1
+        train(build(TrainSettings, tiny()), str(workdir))
+    return workdir
+
+
+def test_a_training_stopped_by_sigterm_ends_in_the_same_bytes(finished, resumed):
+    for part in (
+        "unet/diffusion_pytorch_model",
+        "vae/diffusion_pytorch_model",
+        "text_encoder/model",
+    ):
+        weights = f"model/{part}.safetensors"
+        assert (resumed / weights).read_bytes() == (finished / weights).read_bytes()
+    assert json.loads((resumed / "scores.json").read_text())["diffusion_steps"] == 2
 
 
 def test_the_model_it_leaves_can_be_loaded(finished):
@@ -142,7 +183,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
 @pytest.mark.loose_promotion("flax and jax promote half precision in norms and attention")
 def test_bfloat16_is_of_the_arithmetic_not_of_the_weights():
     settings = build(TrainSettings, tiny() | {"precision": "bfloat16"})
-    run = phases.Run(settings, None, None, None, {}, lambda: False)
+    run = phases.Run(settings, None, None, None, {})
     module = run.in_precision(training._autoencoder_module(settings))
     params = module.init(jax.random.key(0), **jax.tree.map(jnp.zeros_like, module_inputs(module)))
     assert {x.dtype.name for x in jax.tree.leaves(params)} == {"float32"}
@@ -167,6 +208,33 @@ def test_a_workdir_of_another_run_is_refused(finished):
         UserError, match="autoencoder.optimization.learning_rate is 0.003 there, 0.5"
     ):
         train(build(TrainSettings, other), str(finished))
+
+
+def test_a_run_resumes_with_other_time_and_workers(finished):
+    other = tiny()
+    other["data"]["workers"] = 3
+    other["intervals"]["log_steps"] = 2
+    for phase in ("autoencoder", "text_encoder", "diffusion"):
+        other[phase]["optimization"]["minutes"] = 9.0
+    training._claim_workdir(finished, build(TrainSettings, other))
+
+
+def test_a_state_of_another_recipe_is_refused(finished, tmp_path):
+    """A state that the settings do not describe, as if the settings were another run's."""
+    shutil.copytree(finished, tmp_path / "run")
+    other = tiny()
+    other["diffusion"]["unet"]["block_out_channels"] = [16]
+    record = json.loads((finished / "config.json").read_text())
+    record["config"] = to_dict(build(TrainSettings, other))
+    (tmp_path / "run" / "config.json").write_text(json.dumps(record))
+    model = tmp_path / "run" / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    kept = model.read_bytes()
+    with pytest.raises(
+        UserError, match="none of the steps .2. in .*diffusion can be read"
+    ) as caught:
+        train(build(TrainSettings, other), str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert model.read_bytes() == kept
 
 
 def test_a_run_of_the_first_format_resumes_and_its_record_is_upgraded(finished, tmp_path):
@@ -264,6 +332,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     [
         ("data.size", 18, "data.size: expected a multiple of 4"),
         ("data.held_out", 24, "data.held_out"),
+        ("autoencoder.pictures", 17, "autoencoder.pictures: expected at most 16, got 17"),
+        ("autoencoder.pictures", 4, "autoencoder.* a batch of 8 is more than the 4 pictures"),
+        ("tokenizer.vocabulary", 40000, "tokenizer.vocabulary: expected below 32768"),
         ("data.deepest", 30.0, "at most 20, where the world ends, got 30"),
         ("tokenizer.vocabulary", 500, "tokenizer.vocabulary: expected at least 514"),
         ("tokenizer.length", 2, "tokenizer.length: expected at least 3"),
@@ -316,13 +387,14 @@ def test_settings_that_cannot_work_are_one_clear_line(tmp_path, path, value, wor
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["cosmos64", "cosmos64_gpu"])
-def test_the_recipes_are_valid_and_their_models_small(name):
+@pytest.mark.parametrize(("name", "side"), [("cosmos64", 16), ("cosmos128", 32)])
+def test_the_recipes_are_valid_and_their_models_small(name, side):
     settings = build(TrainSettings, read(name, "train"))
     autoencoder = training._autoencoder_module(settings)
     assert autoencoder.config.downsample_factor == 4
     networks = training._networks(settings, vocab_size=settings.tokenizer.vocabulary)
-    diffusion.check_sizes(networks, 16, 4, settings.tokenizer.length)
+    assert networks.unet.config.sample_size == side
+    diffusion.check_sizes(networks, side, 4, settings.tokenizer.length)
     count = sum(
         math.prod(x.shape)
         for module in (autoencoder, *networks)
