@@ -174,7 +174,10 @@ def prepare(
         (float(alpha[chosen.noise_level]), float(sigma[chosen.noise_level])),
         meshes.replicate(weights, mesh),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
-        combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
+        # "" while weights are not read
+        zoom_digest
+        and upscaler.digest
+        and combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
         {f"upscaler {name}": value for name, value in ours.items()},
         tuple(f"upscaler: {n}" for n in (*upscaler.notices, *notices, *conditions.notices)),
     )
