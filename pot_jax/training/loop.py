@@ -49,13 +49,8 @@ class TrainState(NamedTuple):
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 # (all data, what was chosen of them) -> a batch, a pytree of arrays [batch_size, ...]
 Gather = Callable[[Any, Any], Any]
+AS_CHOSEN: Gather = lambda data, chosen: chosen  # noqa: E731 - what was chosen is the batch
 AHEAD = 2  # steps started before their forerunners' end: enough to keep a device busy
-
-
-def as_chosen(data: Any, chosen: Any) -> Any:
-    """Returns what was chosen, where that is the batch itself."""
-    del data
-    return chosen
 
 
 def start_state(params: Any, settings: OptimizationSettings, mesh: Mesh) -> TrainState:
@@ -67,7 +62,7 @@ def start_state(params: Any, settings: OptimizationSettings, mesh: Mesh) -> Trai
 
 
 def make_step(
-    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = as_chosen
+    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = AS_CHOSEN
 ) -> Callable:
     """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
@@ -134,7 +129,7 @@ class Phase:
     checkpoints: Checkpoints
     journal: Journal
     seed: int
-    gather: Gather = as_chosen
+    gather: Gather = AS_CHOSEN
     # (step, averaged params): pictures, scores, exports
     preview: Callable[[int, Any], None] = lambda step, params: None
     log_every: int = 20  # steps
