@@ -19,10 +19,10 @@ import os
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, shown
 
 T = TypeVar("T")
 # The path of the settings being built; None: they are built on their own, from Python.
@@ -129,6 +129,9 @@ def _fitted_path(value: Any) -> str:
         raise Unfit("a path", value) from None
     if "\0" in path:
         raise Unfit("a path without a zero byte", value)
+    name = os.fsencode(path)
+    if len(name) > 4000 or max(map(len, name.split(b"/"))) > 255:  # no disk allows longer ones
+        raise Unfit("a shorter path", value)
     return os.path.expanduser(path)
 
 
@@ -221,6 +224,28 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """Parses JSON; raises ValueError, also for a name given twice, NaN, and endless nesting."""
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names if len(set(names)) < len(names) else ():
+        if names.count(name) > 1:
+            raise ValueError(f"{shown(name)!r} is given twice")
+    return dict(pairs)
+
+
+def _constant(text: str) -> float:
+    if text == "NaN":
+        raise ValueError("NaN is not a number")
+    return float(text)  # diffusers writes lambda_min_clipped as -Infinity
+
+
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
     """Lays `data` over `base`, both plain data of the settings `cls`; old names become the
     current ones.
@@ -241,8 +266,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     out, given = dict(base), {}
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
-        if name not in known:
-            raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
+        _require_known(name, known, path + str(key))
         if name in given:
             raise UserError(
                 f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
@@ -286,13 +310,24 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         _path.reset(token)
 
 
-def todays_name(cls: type, name: str) -> str:
-    """Returns the path of a setting of `cls` with every old name in it replaced."""
+def _require_known(name: str, known: Iterable[str], place: str) -> None:
+    if name not in known:
+        raise UserError(f"unknown setting {place!r}; known: {', '.join(known)}")
+
+
+def todays_name(cls: type, name: str, path: str = "") -> str:
+    """Returns the path of a setting of `cls` with every old name in it replaced.
+
+    Raises:
+      UserError: there is no setting of that name.
+    """
     head, mark, rest = name.partition(".")
     head = getattr(cls, "OLD_NAMES", {}).get(head, head)
+    known = [field.name for field in dataclasses.fields(cls)]
+    _require_known(head, known, path + head)
     kind = typing.get_type_hints(cls).get(head)
     if mark and dataclasses.is_dataclass(kind):
-        rest = todays_name(kind, rest)
+        rest = todays_name(kind, rest, f"{path}{head}.")
     return head + mark + rest
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Path, Settings, checked
+from pot_jax.checks import Path, Settings, checked, parsed_json
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
@@ -309,7 +309,7 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
         with edge("reading a config", path):
             text = file.read_text(encoding="utf-8-sig")
         with edge("parsing a config", path):
-            data = json.loads(text)
+            data = parsed_json(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = record["config"], record.get("identity") or {}
@@ -324,7 +324,6 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
         data = _run(file)
     else:
         raise UserError(f"--config: expected a .py or .json file, got {path!r}")
-    data = data.to_dict() if hasattr(data, "to_dict") else data  # an ml_collections.ConfigDict
     if not isinstance(data, dict):
         raise UserError(f"--config: expected settings by name in {path}, got {type(data).__name__}")
     return data
@@ -340,7 +339,7 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
     with edge("reading a config", path):
         if file.is_file():
             return file
-    if (shipped / f"{path}.py").is_file():
+    if path in shipped_names(shipped):
         return shipped / f"{path}.py"
     known = f"(shipped: {', '.join(shipped_names(shipped))})"
     raise UserError(f"--config: no file {path!r} and no shipped config of that name {known}")
@@ -354,10 +353,11 @@ def _run(file: pathlib.Path) -> Any:
             spec.loader.exec_module(module)
             if not hasattr(module, "get_config"):
                 raise UserError(f"--config: {file} defines no get_config()")
-            return module.get_config()
-    except UserError:
+            data = module.get_config()
+            return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's own code may raise
+    except BaseException as error:  # whatever a user's own code may raise
         raise UserError(
             f"--config: {file} raised {type(error).__name__}: {one_line(error)}"
         ) from error

@@ -6,6 +6,8 @@ edges are the rows of `EDGES`; what no row names is a defect of ours and stays a
 
 import contextlib
 import errno
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -80,16 +82,16 @@ EDGES = {
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
         within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
     ),
+    "reading flags": Edge("--flagfile: {place} cannot be read: {why}", (UnicodeDecodeError,)),
+    "overriding a setting": Edge("--config.{place}: {why}", within=("ml_collections",)),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
-    "finding devices": Edge(
-        "--devices: there is no {place} here: {why}", (RuntimeError, ValueError, AssertionError)
-    ),
+    "finding devices": Edge("--devices: there is no {place} here: {why}", within=("jax", "jaxlib")),
     "joining a cluster": Edge(
         "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
         "Kubernetes): {why}; leave it out on a single host",
-        (RuntimeError, ValueError),
+        within=("jax", "jaxlib"),
     ),
     "computing": Edge(
         "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
@@ -125,7 +127,9 @@ EDGES = {
         "{place} cannot be written: {why}",
         within=("orbax", "tensorstore"),  # of `keep_arrays`
     ),
-    "saving a state": Edge("cannot save to {place} ({why}); free some space"),
+    "saving a state": Edge(
+        "cannot save to {place} ({why}); free some space", within=("orbax", "tensorstore", "jax")
+    ),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
@@ -156,6 +160,8 @@ def edge(name: str, place: object) -> Iterator[None]:
       UserError: the library, or the system, refused what the user gave.
     """
     try:
+        if name.startswith("reading"):
+            _require_end(place)
         yield
     except UserError:
         raise
@@ -170,6 +176,15 @@ def edge(name: str, place: object) -> Iterator[None]:
         why = MENDABLE.get(number) or one_line(error)
         line = row.lines.get(number) or row.lines.get(type(error).__name__) or row.says
         raise UserError(line.format(**facts, why=why)) from error
+
+
+def _require_end(place: object) -> None:
+    """Refuses what may be read without end: devices, and pipes other than the shell's in /dev."""
+    path, mode = str(place), 0
+    with contextlib.suppress(OSError, ValueError):  # whoever reads it says what is wrong
+        mode = os.stat(path).st_mode
+    if stat.S_ISCHR(mode) or (stat.S_ISFIFO(mode) and not path.startswith("/dev/")):
+        raise UserError(f"{shown(path)} is a pipe or a device; give a file")
 
 
 def _is_foreign(error: Exception, row: Edge) -> bool:
@@ -194,7 +209,7 @@ def shown(text: object) -> str:
 
 def one_line(error: BaseException) -> str:
     """Returns the first line of another library's message in `error`, or the name of its class."""
-    return (
-        shown(next((line for line in str(error).splitlines() if line.strip()), ""))
-        or type(error).__name__
-    )
+    text = ""
+    with contextlib.suppress(Exception):  # an exception of a user's own may have no text
+        text = shown(next((line for line in str(error).splitlines() if line.strip()), ""))
+    return text or type(error).__name__

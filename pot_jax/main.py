@@ -5,9 +5,11 @@ configuration is the defaults, overlaid by the file of --config, by --config.som
 the short flags (--steps), in that order.
 """
 
+import dataclasses
 import logging
 import operator
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +19,17 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import Path, build, checked, defaults, overlay, todays_name, version
-from pot_jax.errors import UserError, one_line
+from pot_jax.checks import (
+    Path,
+    build,
+    checked,
+    defaults,
+    described,
+    require,
+    todays_name,
+    version,
+)
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
@@ -53,6 +64,12 @@ ADAPTER_FLAGS = {
     "embedding": "path[:token] of a textual inversion (repeatable)",
 }
 PLATFORMS = ("cpu", "gpu", "tpu")
+# What absl and Python say of a flag's value -> what we say.
+_EXPECTED = {
+    "invalid literal for int": "expected a whole number",
+    "could not convert string to float": "expected a number",
+    "Non-boolean argument": "expected true or false",
+}
 
 
 def sample(arguments: Sequence[str]) -> None:
@@ -235,9 +252,11 @@ def export(arguments: Sequence[str]) -> None:
     source, target = _two_paths("export", _parse("export", values, arguments))
 
     with importing():
+        from pot_jax.weights.export import check_vacant
         from pot_jax.weights.export import export as write
         from pot_jax.weights.load import load
 
+    check_vacant(target)  # before the weights are read
     write(load(source, **_loading(values)), target)
     print(f"exported: {target}")
 
@@ -300,7 +319,7 @@ def main(argv: Sequence[str]) -> int:
         return _mistake(f"unknown command {argv[1]!r}; known: {', '.join(COMMANDS)}")
     try:
         with at_once():
-            COMMANDS[argv[1]][0](argv[2:])
+            COMMANDS[argv[1]][0](_expanded(argv[2:]))
     except _Help as help_text:
         print(help_text)
     except (UserError, flags.Error) as error:
@@ -367,8 +386,30 @@ def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> 
         raise _Help(f"{COMMANDS[command][1]}\n{values.get_help()}")
     try:
         return values(["pot-jax", *arguments])[1:]
-    except UnicodeDecodeError as error:
-        raise UserError(f"--flagfile: expected text in UTF-8, got {one_line(error)}") from None
+    except flags.IllegalFlagValueError as error:
+        flag, _, why = str(error).partition(": ")
+        why = next((words for start, words in _EXPECTED.items() if start in why), why)
+        raise UserError(f"{flag}: {shown(why)}") from None
+
+
+def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[str]:
+    """Returns the arguments with the lines of every --flagfile in its place."""
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        name, mark, path = argument.partition("=")
+        if argument == "--":
+            return [*found, argument, *rest]
+        if name not in ("--flagfile", "-flagfile"):
+            found.append(argument)
+            continue
+        path = checked(path if mark else next(rest, ""), Path, "--flagfile")
+        require(path not in within, "--flagfile", "no file that names itself", path)
+        with edge("reading flags", path):
+            text = pathlib.Path(path).read_text("utf-8-sig")
+        lines = map(str.strip, text.splitlines())
+        lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+        found += _expanded(lines, (*within, path))
+    return found
 
 
 def _required(values: flags.FlagValues, name: str, example: str) -> str:
@@ -405,12 +446,12 @@ def _define_config(
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = overlay(cls, defaults(cls), read(path) if path else {})
+    data = defaults(cls) if path is None else dataclasses.asdict(build(cls, read(path)))
     shipped = ", ".join(config.shipped_names("train" if required else ""))
     example = "diffusion.optimization.steps" if required else "sampler.steps"
     text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "
     text += f"--config.{example}=64 overrides one value"
-    try:
+    with edge("overriding a setting", "KEY"):
         config_flags.DEFINE_config_dict(
             "config",
             ml_collections.ConfigDict(data),
@@ -418,8 +459,6 @@ def _define_config(
             flag_values=values,
             sys_argv=["pot-jax", *rest],
         )
-    except (AttributeError, KeyError) as error:  # an override of a key that does not exist
-        raise UserError(f"unknown setting in a --config.key flag: {one_line(error)}") from error
     values["config"].default_as_str = None  # --help would print all settings
     return rest
 
@@ -432,8 +471,7 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
     try:
         data[key] = kind(text)
     except ValueError:
-        expected = {int: "a whole number", float: "a number"}[kind]
-        raise UserError(f"--{key}: expected {expected}, got {text!r}") from None
+        require(False, f"--{key}", described(kind), text)
 
 
 def _lora(text: str) -> dict:

@@ -12,9 +12,13 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax
 import pytest
 
+from pot_jax.parallel import devices
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The public functions promote whatever a user has set; here they must not have to.
+PROMOTIONS = {n: devices.FIXED.pop(n) for n in ("numpy_dtype_promotion", "numpy_rank_promotion")}
 
 
 def pytest_collection_modifyitems(items):
@@ -27,10 +31,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def promotion(request):
+def promotion(request, monkeypatch):
     """No silent promotion of dtypes or ranks, but in tests marked `loose_promotion(reason)`."""
     if request.node.get_closest_marker("loose_promotion") is None:
         yield
         return
+    for name, value in PROMOTIONS.items():
+        monkeypatch.setitem(devices.FIXED, name, value)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield

@@ -51,6 +51,22 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             temporary.unlink()
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """Raises UserError unless files can be made in `folder`; leaves everything as it was."""
+    path = pathlib.Path(folder)
+    with edge("using a folder", path):
+        absent = [place for place in (path, *path.parents) if not place.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f"{TEMPORARY}{secrets.token_hex(6)}"
+            probe.write_bytes(b"{}")
+            probe.unlink()
+        finally:
+            for made in absent:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON, atomically.
 

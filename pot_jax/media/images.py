@@ -96,7 +96,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     Raises:
       UserError: there is no such file, or it is not a complete picture.
     """
-    with edge("reading a picture", path), Image.open(path) as image:
+    with edge("reading a picture", path), open(path, "rb") as file, Image.open(file) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 

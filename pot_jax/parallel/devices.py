@@ -66,7 +66,9 @@ def set_up(platform: str | None = None, distributed: bool = False, cache: str = 
         with edge("joining a cluster", ""):
             jax.distributed.initialize()
     with edge("finding devices", platform or "device"):
-        jax.devices()
+        running = jax.devices()[0].platform
+        if platform not in (None, running):  # JAX was in use before
+            raise ValueError(f"JAX runs on {running} already")
     if cache != "none" and not jax.config.jax_compilation_cache_dir:  # the user's own, by JAX's
         _use_cache(pathlib.Path(cache or _user_cache()) / _processor())
 

@@ -64,9 +64,11 @@ def text_conditions(
       guided: whether a guidance of the caller's own needs that half, whatever the scale.
 
     Raises:
-      UserError: a prompt is too long, or a network with guidance built in, which was distilled
-        with an empty negative prompt, is given another.
+      UserError: a prompt is too long; float16 is to run on a CPU; or a network with guidance built
+        in, which was distilled with an empty negative prompt, is given another.
     """
+    if model.unet.dtype == jnp.float16 and jax.default_backend() == "cpu":
+        raise UserError("dtype: a CPU does not compute in float16; use float32 or bfloat16")
     width = model.unet.config.time_cond_proj_dim
     if width is not None and negative_prompt:
         raise UserError(

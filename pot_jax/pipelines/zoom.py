@@ -453,7 +453,8 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         require(value > 0, name, f"a size, since {model.name} states none", value)
         p = zoom.zoom_factor
         step = math.lcm(grain, factor * (p if p % 2 else 2 * p))  # windows start on whole latents
-        near = f"{value // step * step or step} or {value // step * step + step}"
+        low = max(value // step, 1) * step
+        near = f"{low} or {low + step}"
         expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {near}"
         require(value % step == 0, name, expected, value)
     pairs, count = zoom.placement, len(zoom.placement)
@@ -461,23 +462,22 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
     require(count in (0, levels - 1), "zoom.placement", expected, count)
     expected = f"multiples of {factor} pixels, the latents' grid"
     require(not any(v % factor for pair in pairs for v in pair), "zoom.placement", expected, pairs)
-    offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
-    h, w = height // factor, width // factor
-    try:
-        return Geometry(levels, zoom.zoom_factor, h, w, offsets)
+    try:  # in pixels, as the user gave it
+        Geometry(levels, zoom.zoom_factor, height, width, zoom.placement or None)
     except UserError as error:
-        size = f"pictures of {height} x {width} pixels have {h} x {w} latents"
-        raise UserError(f"{size}, which do not fit: {error}") from error
+        raise UserError(f"zoom.placement: {error}") from None
+    offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
+    return Geometry(levels, zoom.zoom_factor, height // factor, width // factor, offsets)
 
 
 def _check_room(recipe: Recipe, settings: RunSettings) -> None:
     """Checks that the movie can be made, and that the pictures alone fit in memory."""
     g = recipe.pixel_geometry
-    check_movie(g.height, g.width, g.levels, settings.movie)
     pictures = 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
     samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
     what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
     memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
+    check_movie(g.height, g.width, g.levels, settings.movie)
 
 
 def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from pot_jax.errors import UserError, edge
@@ -51,6 +52,7 @@ class Checkpoints:
         if step in set(self.steps()) - self._unusable or jax.process_index():
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
+        state = jax.tree.map(np.asarray, state)
         digests = {name: array_digest(array) for name, array in _named(state)}
         said = {"format": FORMAT, "step": step, "facts": facts, "sha256": digests}
         try:
@@ -58,9 +60,12 @@ class Checkpoints:
             # it is full, so it writes to the machine's own temporary folder.
             with edge("saving a state", self._folder), tempfile.TemporaryDirectory() as local:
                 place.mkdir(parents=True)
-                with ocp.StandardCheckpointer() as writer:
+                with _orbax() as writer:
                     writer.save(Path(local) / "state", state)
-                shutil.copytree(Path(local) / "state", place / "state")
+                for path in _files(Path(local)):  # copytree would hide what the disk says
+                    copy = place / path.relative_to(local)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
                 (place / "facts.json").write_text(json.dumps(said), encoding="utf-8")
                 (place / "SHA256SUMS").write_text(_sums(place), encoding="utf-8")
                 for path in _files(place):
@@ -134,12 +139,28 @@ def _read_older(place: Path, like: Any, older: Older) -> tuple[Any, dict]:
 
 
 def _restored(place: Path, like: Any, said: Mapping[str, Any]) -> Any:
-    with ocp.StandardCheckpointer() as reader:
-        state = reader.restore(place / "state", like)
+    with _orbax() as reader:
+        state = reader.restore(place / "state", jax.tree.map(np.asarray, like))
+    state = jax.tree.map(_placed, state, like)
     found = {name: array_digest(array) for name, array in _named(state)}
     if found != said["sha256"]:
         raise ValueError(f"{len(found)} arrays are not the {len(said['sha256'])} that were saved")
     return state
+
+
+def _orbax() -> ocp.StandardCheckpointer:
+    """Reads and writes for this process alone: one of a multi-host run writes, and none waits."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"pot_jax_{me}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
+def _placed(array: np.ndarray, like: Any) -> Any:
+    if (array.shape, array.dtype) != (np.shape(like), like.dtype):
+        raise ValueError("it is the state of something else")
+    return jax.device_put(array, like.sharding) if isinstance(like, jax.Array) else array
 
 
 def _sums(place: Path) -> str:

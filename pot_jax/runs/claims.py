@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import differences
+from pot_jax.checks import differences, parsed_json
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, write_json
 
@@ -73,7 +73,7 @@ def claim(
     """
     path = Path(record_file)
     check_free(path, what=what, flag=flag)
-    if not path.is_file():
+    if not path.exists():
         write_json(path, record)
         return None
     found = read_json(path)
@@ -111,22 +111,6 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
         )
 
 
-def check_writable(folder: str | os.PathLike) -> None:
-    """Raises UserError unless files can be made in `folder`; leaves everything as it was."""
-    path = Path(folder)
-    with edge("using a folder", path):
-        absent = [place for place in (path, *path.parents) if not place.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            probe = path / f"{TEMPORARY}{secrets.token_hex(6)}"
-            probe.write_bytes(b"{}")
-            probe.unlink()
-        finally:
-            for made in absent:
-                with contextlib.suppress(OSError):
-                    made.rmdir()
-
-
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the JSON object in a record file.
 
@@ -136,7 +120,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     with edge("reading a record", path):
         data = Path(path).read_bytes()
     with edge("parsing a record", path):
-        value = json.loads(data.decode("utf-8-sig"))
+        value = parsed_json(data.decode("utf-8-sig"))
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")

@@ -28,14 +28,13 @@ from pot_jax.checks import to_dict
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR, SamplerState
 from pot_jax.errors import UserError, edge
-from pot_jax.media.files import file_digest, write_json
+from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import (
     check_free,
     check_held,
     check_same,
-    check_writable,
     claim,
     held,
     read_json,
@@ -63,7 +62,7 @@ def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
 def check_record(folder: str | os.PathLike, record: Record) -> None:
     """Raises UserError if `folder` holds another run than `record`, whose weights may be unread."""
     path = pathlib.Path(folder) / "config.json"
-    if path.is_file():
+    if path.exists():
         check_same(record.missing_from(read_json(path), str(path)), path, "run", "--workdir")
 
 
@@ -120,9 +119,8 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
     """
     path = pathlib.Path(path)
     movie_format(path)
-    folder = path.parent.resolve()
-    is_own = path.name == "zoom.mp4" and folder == pathlib.Path(own).resolve()
-    if path.name == "zoom.mp4" and (folder / "config.json").exists() and not is_own:
+    is_own = path.name == "zoom.mp4" and os.path.realpath(path.parent) == os.path.realpath(own)
+    if path.name == "zoom.mp4" and os.path.exists(path.parent / "config.json") and not is_own:
         raise UserError(f"--output: {path} is the movie of another run; give another file")
     return is_own
 

@@ -25,7 +25,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
       UserError: a file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     record = read_record(folder)
     geometry = record.geometry
@@ -79,14 +79,14 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not path.exists():
+    if not os.path.lexists(path):
         samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
         raise UserError(f"no {path.name} in {path.parent}; {one}")
     with (
         edge("reading arrays", path),
         open(path, "rb") as file,
-        np.load(file, allow_pickle=False) as kept,
+        np.lib.npyio.NpzFile(file) as kept,
     ):
         names = [name for name in _ARRAYS if name in kept.files]
         arrays = {name: kept[name] for name in names}

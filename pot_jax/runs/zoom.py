@@ -81,6 +81,8 @@ def write_zoom(
       whole: the names of files that are there already, and right.
       report: is told of the movie's frames.
     """
+    g, movie = zoom.geometry, zoom.settings.movie
+    video.check_movie(g.height, g.width, g.levels, movie)  # before anything is written
     path = pathlib.Path(folder)
     record = dict(record or zoom.record.to_json())
     # "" for those that are being written: after a kill, they do not count as whole.
@@ -95,7 +97,6 @@ def write_zoom(
     for name, picture in zip(file_names(zoom.geometry)[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    movie = zoom.settings.movie
     writers["zoom.mp4"] = lambda to: write_movie(
         zoom.images, zoom.geometry, movie, to, report=report
     )

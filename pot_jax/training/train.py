@@ -75,6 +75,8 @@ def train(settings: TrainSettings, workdir: str) -> None:
         check_batch(phase, optimization, mesh)
     folder = Path(workdir)
     check_free(folder / "config.json", what="training")
+    if settings.renders:
+        check_free(Path(settings.renders) / "views.json", what="set of renders", flag="renders")
     with held(folder), resuming(lambda: _where(folder)):
         _claim_workdir(folder, settings)
         with worker_processes(settings.data.workers) as processes:
@@ -140,7 +142,7 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
 
     def differing(found):
-        there = identity(upgraded(found, "its config.json")["config"])
+        there = identity(upgraded(found, str(path))["config"])
         return named_differences(there, identity(record["config"]))
 
     record |= {"version": version(), "code": code_state()}

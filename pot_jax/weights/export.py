@@ -18,8 +18,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
+from pot_jax.checks import Path as UserPath
+from pot_jax.checks import checked
 from pot_jax.errors import UserError, edge, shown
-from pot_jax.media.files import TEMPORARY
+from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES
@@ -68,11 +70,12 @@ def new_folder(target: str | Path) -> Iterator[Path]:
 
 def check_vacant(target: str | Path) -> Path:
     """Returns `target` as an absolute path; raises UserError unless it is absent or empty."""
-    target = Path(target).expanduser().absolute()
+    target = Path(checked(target, UserPath, "target")).absolute()
     with edge("writing a folder", target):
         vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
     if not vacant:
         raise UserError(f"{shown(target)} exists already; remove it or name another folder")
+    check_writable(target.parent)
     return target
 
 

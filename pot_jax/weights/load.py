@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pot_jax.checks import require
+from pot_jax.checks import Path as UserPath
+from pot_jax.checks import checked, require
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
@@ -28,7 +29,7 @@ from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
 from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
-from pot_jax.weights.parameters import Placement, put_on, read_params, restored_params
+from pot_jax.weights.parameters import Placement, matched, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
 SHIPPED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
@@ -101,6 +102,14 @@ def open_model(
 
     Arguments and errors are those of `load`.
     """
+    what = locals()
+    with edge("reading a model", path_or_name):
+        return _opened(**what)
+
+
+def _opened(
+    path_or_name, *, dtype, variant, tokenizer, prediction_type, allow_pickle, loras, embeddings
+) -> OpenedModel:
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
     require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
@@ -117,6 +126,9 @@ def open_model(
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
     stored = source.parts if source else read_parts(path, dtype, **wishes)
+    if not snapshot and not kept.is_kept(path):
+        source = source or folder_source(path, stored, variant)
+        matched(source)
     shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
     merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, stored)
@@ -140,6 +152,7 @@ def open_model(
         notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
 
+    @edge("reading a model", path_or_name)
     def read(sharding: Placement = None) -> Model:
         put = partial(put_on, sharding)
         if snapshot:
@@ -161,10 +174,8 @@ def _of_dtype(dtype: jnp.dtype, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeSt
 
 
 def _find(path_or_name: str | Path) -> Path:
-    name = str(path_or_name)
-    if "\0" in name:
-        raise UserError(f"no model has the name {shown(name)}")
-    path = Path(name).expanduser()
+    name = checked(path_or_name, UserPath, "model")
+    path = Path(name)
     # A folder without any part of a model, such as a run's, does not hide a shipped model.
     parts = ("model_index.json", *(component.folder for component in COMPONENTS.values()))
     hidden = path.is_file() or any((path / part).exists() for part in parts)

@@ -74,20 +74,29 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
     return _params_and_digests(kept.restore_arrays(folder, shapes, take))
 
 
-def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
-    """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
+def matched(source: Source) -> list[Slot]:
+    """Pairs a model's parameters with the tensors of a source, whose headers say enough for that.
 
     Raises:
-      UserError: tensors are missing, unexpected or misshapen, of another dtype, or not finite in
-        `dtype`: all of them, in one message.
+      UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
+        one message.
     """
-    problems = Problems(source.path)
-    slots = []
+    problems, slots = Problems(source.path), []
     for name, module in source.parts.modules.items():
         slots += _match(source, name, module, problems)
     for key, tensor in source.others.items():
         problems.add("unexpected", tensor.file, key)
-    broken = bool(problems)
+    problems.raise_any()
+    return slots
+
+
+def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
+    """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
+
+    Raises:
+      UserError: as `matched`; or tensors are not finite in `dtype`: all of them, in one message.
+    """
+    slots, problems = matched(source), Problems(source.path)
 
     def fill(slot: Slot) -> tuple[jax.Array, str] | None:
         values = read_tensor(slot.tensor)
@@ -96,7 +105,7 @@ def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
         if not _finite(param):
             kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
             problems.add(kind, slot.tensor.file, slot.tensor.name)
-        if broken or problems:  # the rest is read only to find what else is wrong
+        if problems:  # the rest is read only to find what else is wrong
             return None
         del values, stored
         return put(slot.path, param), array_digest(param)

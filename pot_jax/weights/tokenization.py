@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from pot_jax.checks import Path as UserPath
+from pot_jax.checks import checked
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.weights.formats.json import json_object
 from pot_jax.weights.formats.kinds import regular_file
@@ -44,7 +46,7 @@ def given_tokenizer(folder: str | Path) -> Path:
     Raises:
       UserError: there is no such folder.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(checked(folder, UserPath, "tokenizer"))
     if not folder.is_dir():
         raise UserError(f"there is no tokenizer folder {shown(folder)}")
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder

@@ -140,13 +140,13 @@ class Geometry:
         return cls(**data)
 
     def _require_windows_inside(self):
-        size = np.array([self.height, self.width])
-        ends = self.corners + np.array(self.window_shape)
-        for i, (corner, end) in enumerate(zip(self.corners, ends)):
-            if (corner < 0).any() or (end > size).any():
+        h, w = self.window_shape
+        for i, (dy, dx) in enumerate(self.offsets):
+            top, left = (self.height - h) // 2 + dy, (self.width - w) // 2 + dx
+            if not (0 <= top <= self.height - h and 0 <= left <= self.width - w):
                 raise UserError(
                     f"offsets[{i}] = {self.offsets[i]} puts the window of level {i + 1} at rows "
-                    f"{corner[0]}..{end[0]} and columns {corner[1]}..{end[1]} of level {i}, "
+                    f"{top}..{top + h} and columns {left}..{left + w} of level {i}, "
                     f"outside its {self.height} x {self.width} pixels"
                 )
 

@@ -75,7 +75,7 @@ def full(*arguments, **keywords):
 def test_a_full_disk_names_the_step_to_go_on_from(tmp_path, state, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "phase")
     checkpoints.save(1, state, {})
-    monkeypatch.setattr(shutil, "copytree", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(UserError, match=r"step 2: .*the disk is full.* from step 1") as caught:
         checkpoints.save(2, state, {})
     assert "\n" not in str(caught.value)

@@ -155,7 +155,7 @@ def test_a_kill_while_files_are_made_again_leaves_nothing_that_is_believed(
     movie = dataclasses.replace(SETTINGS.movie, fps=4)
     settings = dataclasses.replace(SETTINGS, movie=movie)
 
-    def killed(*arguments):
+    def killed(*arguments, **named):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -197,7 +197,7 @@ def test_a_folder_in_use_is_refused(prepare, tmp_path):
 def test_a_zoom_whose_saving_failed_is_saved_again(prepare, tmp_path, monkeypatch, step):
     (zoom,) = pipeline.sample_run(prepare(SETTINGS))
 
-    def full(*arguments):
+    def full(*arguments, **named):
         raise UserError("the disk is full")
 
     with monkeypatch.context() as patch:

@@ -5,6 +5,7 @@ dpmpp_2m   two samples of two levels in latents, 5 of 10 steps: a solver with a 
 expected   the delivered pictures of the same runs, unbroken, by the same commit
 """
 
+import importlib
 import json
 import pathlib
 import shutil
@@ -42,7 +43,7 @@ def test_a_run_of_format_1_resumes(name, tmp_path, monkeypatch):
     devices = jax.devices()[:1]
     monkeypatch.setattr("jax.devices", lambda *a: devices)
     steps = []
-    real = main.importlib.import_module("pot_jax.pipelines.zoom").run
+    real = importlib.import_module("pot_jax.pipelines.zoom").run
 
     def watched(job, states, **keywords):
         steps.append(int(states.step))

@@ -1,7 +1,8 @@
-"""Nothing is lost in silence: flipped bits, kills at any moment, the same pictures afterwards."""
+"""Nothing is wrong in silence, nothing is late: mistakes, flipped bits, kills, starts, memory."""
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,24 @@ from pathlib import Path
 import numpy as np
 from acceptance import ROOT, Outcome, Row
 
+BASE = "86a898a"  # the commit before this work
+LINES = 13_996 + 1_200  # the package's then, and what it may grow by
+
 PROMPTS = ("a blue spiral galaxy", "a star and its planets")
 RUN = ("--steps=12", "--space=latent", "--config.save_every=5")
 RUN += ("--config.movie.fps=4", "--config.movie.size=32")
 PYTHON = Path(sys.prefix) / "bin" / "python"
+
+
+def base(folder: Path) -> Path:
+    """The package as it was at BASE, in a folder of its own."""
+    place = folder / "base"
+    place.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", BASE, "pot_jax"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", place], input=archive.stdout, check=True)
+    return place
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -111,8 +126,189 @@ def kills(size: int, folder: Path) -> Outcome:
     return verdict(breaches, size, "killed runs ended in the same bytes")
 
 
+def mistakes(size: int, folder: Path) -> Outcome:
+    """Mistakes through `main(argv)` in one process: one line, exit code 2, nothing left behind."""
+    return _tests("tests/test_mistakes.py", size, folder, {})
+
+
+def processes(size: int, folder: Path) -> Outcome:
+    """A drawn few of the mistakes as real processes, each within 5 s of processor time."""
+    only = ("-k", "test_a_drawn_mistake_as_a_process")
+    return _tests("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
+
+
+def _tests(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
+    with (folder / "log").open("w") as log:
+        environment = {**os.environ, **extra}
+        code = subprocess.call(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    text = (folder / "log").read_text()
+    print(text[-3000:])
+    passed = int((re.findall(r"(\d+) passed", text) or ["0"])[-1])
+    return Outcome(f"{passed} passed", not code and passed >= size, min(passed, size))
+
+
+def seconds(command: list, folder: Path, package: Path = ROOT) -> tuple[float, float]:
+    """Wall and processor seconds of a command that has to succeed."""
+    environment = {**os.environ, "PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
+    began = time.monotonic()
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError((folder / "said").read_text()[-1000:])
+    return time.monotonic() - began, usage.ru_utime + usage.ru_stime
+
+
+def demo(size: int, folder: Path) -> Outcome:
+    """The demo's run here and at BASE in turn: the whole, and from the first array to the last."""
+    packages = {"base": base(folder), "now": ROOT}
+    whole, writing = {"base": [], "now": []}, {"base": [], "now": []}
+    for index in range(size):
+        for name, package in packages.items():
+            run = folder / f"{name}_{index}"
+            command = [PYTHON, "-m", "pot_jax", "sample", f"--config={ROOT}/configs/cosmos.py"]
+            command += [f"--workdir={run}"]
+            command += ["--compilation_cache=none"] if name == "now" else []
+            whole[name].append(seconds(command, folder, package)[0])
+            files = [(run / file).stat().st_mtime for file in ("stack.npz", "metrics.json")]
+            writing[name].append(files[1] - files[0])
+    print(whole, writing)
+    ratios = [min(kind["now"]) / min(kind["base"]) for kind in (whole, writing)]
+    said = f"{ratios[0]:.2f} of its time ({min(whole['now']):.0f} s), writing {ratios[1]:.2f}"
+    return Outcome(said, ratios[0] <= 0.75 and ratios[1] <= 0.25)
+
+
+def second_start(size: int, folder: Path) -> Outcome:
+    """Processor time of a two-step run, started a second time with the programs kept."""
+    ratios = []
+    for index in range(size):
+        times = []
+        for again in (1, 2):
+            command = [PYTHON, "-m", "pot_jax", "sample", *PROMPTS, "--steps=2"]
+            command += [f"--workdir={folder}/{index}_{again}"]
+            command += [f"--compilation_cache={folder}/compiled_{index}"]
+            times.append(seconds(command, folder)[1])
+        print(times)
+        ratios.append(times[1] / times[0])
+    return Outcome(f"{min(ratios):.2f}", min(ratios) <= 0.5)
+
+
+MEMORY = """
+import os, pathlib, resource, sys, threading
+import jax, av, transformers, orbax.checkpoint
+from pot_jax import main
+from pot_jax.pipelines import dry_run, zoom
+jax.devices()
+before = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+code = main.main(["pot-jax", *sys.argv[1:]])
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, flush=True)
+sys.exit(code)
+"""
+
+
+def dry_run_memory(size: int, folder: Path) -> Outcome:
+    """What the dry run says of SD 1.5's real shapes, over the resident peak above that before."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]
+    write_model(folder / "sd")
+    ratios = {}
+    for space in ("latent", "pixel")[:size]:
+        arguments = ["sample", "a", "b", "--model=sd", "--steps=1", f"--space={space}"]
+        arguments += ["--config.save_every=0", "--compilation_cache=none"]
+        seconds([PYTHON, "-c", MEMORY, *arguments, "--dry_run"], folder)
+        text = (folder / "said").read_text()
+        said = float(re.search(r"about ([0-9.]+) GiB at the peak", text)[1]) * 2**30
+        print(text)
+        seconds([PYTHON, "-c", MEMORY, *arguments, f"--workdir={space}"], folder)
+        peak = int(re.search(r"peak (\d+)", (folder / "said").read_text())[1])
+        print(space, said / 2**30, peak / 2**30)
+        ratios[space] = said / peak
+    figure = ", ".join(f"{space} {ratio:.2f}" for space, ratio in ratios.items())
+    return Outcome(figure, all(abs(ratio - 1) <= 0.25 for ratio in ratios.values()), len(ratios))
+
+
+def write_model(folder: Path) -> None:
+    """Writes SD 1.5's shapes with random weights, in float32."""
+    from importlib.machinery import SourceFileLoader
+
+    from tiny_models import SCHEDULE, random_params
+
+    from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+    from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
+    from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+    from pot_jax.weights.export import export
+    from pot_jax.weights.model import Model
+    from pot_jax.weights.tokenization import read_tokenizer
+
+    tools = SourceFileLoader("full_size", str(ROOT / "tools" / "full_size")).load_module()
+    tools.write_tokenizer(folder.with_name("tokenizer"))
+    text = CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
+        num_attention_heads=12,
+    )  # fmt: skip
+    picture = AutoencoderKLConfig(
+        sample_size=512, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )  # fmt: skip
+    modules = {
+        "text_encoder": CLIPTextModel(text),
+        "unet": UNet2DConditionModel(UNetConfig(sample_size=64, cross_attention_dim=768)),
+        "autoencoder": AutoencoderKL(picture),
+    }
+    rng = np.random.default_rng(0)
+    params = {name: random_params(module, rng) for name, module in modules.items()}
+    tokenizer = read_tokenizer(folder.with_name("tokenizer"), 77, 49408)
+    model = Model("sd", **modules, tokenizer=tokenizer, schedule=SCHEDULE, params=params,
+                  digest="", source="sd")  # fmt: skip
+    export(model, folder)
+
+
+def film(size: int, folder: Path) -> Outcome:
+    """60 s of 1080p at 30 frames a second, over the encoder's time for frames ready in memory."""
+    sys.path.insert(0, str(ROOT))
+    from pot_jax.config import MovieSettings
+    from pot_jax.media.video import write_video
+    from pot_jax.runs.zoom import write_movie
+    from pot_jax.zoom.geometry import Geometry
+
+    levels = 41 if size >= 60 else 1 + size * 2 // 3
+    rng = np.random.default_rng(0)
+    small = rng.uniform(-1, 1, (levels, 36, 64, 3)).astype(np.float32)
+    images = np.repeat(np.repeat(small, 8, axis=1), 8, axis=2)  # 288 x 512
+    geometry = Geometry(levels, 2, 288, 512)
+    movie = MovieSettings(seconds_per_level=59 / 40, fps=30, size=1080)
+    began = time.process_time()
+    write_movie(images, geometry, movie, folder / "film.mp4")
+    whole = time.process_time() - began
+    import av
+
+    with av.open(folder / "film.mp4") as container:
+        ready = [f.to_ndarray(format="rgb24") for f, _ in zip(container.decode(video=0), range(90))]
+        count = container.streams.video[0].frames
+    began = time.process_time()
+    write_video(folder / "again.mp4", (ready[i % len(ready)] for i in range(count)), 30)
+    alone = time.process_time() - began
+    said = f"{whole / alone:.2f} times, {count} frames, {whole:.0f} s"
+    return Outcome(said, whole <= 2 * alone, round(count / 30))
+
+
+def lines(size: int, folder: Path) -> Outcome:
+    """Lines of the package's Python files."""
+    del size, folder
+    count = sum(len(p.read_bytes().split(b"\n")) - 1 for p in (ROOT / "pot_jax").rglob("*.py"))
+    return Outcome(f"{count:,}", count <= LINES)
+
+
 ROWS = [
+    Row("mistakes", "one line, exit code 2, nothing left", mistakes, 300, "mistakes", 60.0),
+    Row("processes", "within 5 s each", processes, 30, "mistakes"),
     Row("flips", "none silent, none a traceback", flips, 500, "flips"),
     Row("whole_runs", "the state before, the same bytes", whole_runs, 20, "runs", 120.0),
     Row("kills", "the same bytes", kills, 30, "kills", 120.0),
+    Row("demo", "at most 0.75 of BASE's time, writing 0.25", demo, 2, "pairs"),
+    Row("second_start", "at most 0.5 of the processor time", second_start, 3, "pairs"),
+    Row("memory", "the dry run's within 25 % of the peak", dry_run_memory, 2, "spaces", 60.0),
+    Row("film", "at most twice the encoder's time", film, 60, "seconds"),
+    Row("lines", f"at most {LINES:,} lines in the package", lines),
 ]

@@ -70,8 +70,8 @@ def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str
     Raises:
       UserError: the file is missing, damaged, of another kind or has another digest.
     """
-    file = Path(path).expanduser()
-    if "\0" in path or not file.is_file():
+    file = Path(path)
+    if not file.is_file():
         raise UserError(f"there is no {what} file {shown(path)}")
     tensors = read_header(file)
     with file.open("rb") as content:

@@ -84,7 +84,7 @@ def read_said(path: str | Path) -> Said:
     Raises:
       UserError: it is damaged, or asks for more than a product added to each weight.
     """
-    file, peft = Path(path).expanduser(), {}
+    file, peft = Path(path), {}
     metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):
         try:

@@ -1,35 +1,18 @@
 """JSON settings files, read strictly."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pot_jax.checks import parsed_json
 from pot_jax.errors import UserError, shown
 from pot_jax.weights.formats.kinds import GIT_LFS, regular_file
 
 _MAX_JSON = 20_000_000  # bytes; the largest index of a public model is under 1 MB
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names if len(set(names)) < len(names) else ():
-        if names.count(name) > 1:
-            raise ValueError(f"{shown(name)!r} is given twice")
-    return dict(pairs)
-
-
-def _constant(text: str) -> float:
-    if text == "NaN":
-        raise ValueError("NaN is not a number")
-    return float(text)  # diffusers writes lambda_min_clipped as -Infinity
-
-
 def parse(text: bytes) -> dict[str, Any]:
-    """Parses one JSON object; raises ValueError for a name given twice, and for NaN."""
-    try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    """Parses one JSON object; raises ValueError as `parsed_json` does, and if it is no object."""
+    value = parsed_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
     return value

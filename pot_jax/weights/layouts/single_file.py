@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jax.typing import DTypeLike
 
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, edge, shown
 from pot_jax.models.clip import CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel
 from pot_jax.models.vae import AutoencoderKL
@@ -103,7 +103,7 @@ def file_source(
 def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads where the tensors of a file lie, and its metadata; its content says what it is."""
     regular_file(path, "checkpoint")
-    with path.open("rb") as file:
+    with edge("reading a model", path), path.open("rb") as file:
         start = file.read(64)
     pickled = start.startswith((ZIP, PICKLE))  # a zip is how torch writes a pickle
     if is_safetensors(start, path.stat().st_size) or not pickled:
