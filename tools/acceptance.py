@@ -52,6 +52,7 @@ class Row:
     unit: str = "run"
     minutes: float = 30.0  # after which it counts as hung
     command: str = ""  # how to run it alone; by default with this tool
+    in_tenth: bool = True  # whether --scale=tenth runs it: it is quick there, and times nothing
 
 
 def tenth(items: Sequence, size: int) -> list:
@@ -83,7 +84,8 @@ class Topic:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.name, self.scale, self.commit = name, scale, commit()
-        self.rows: dict[str, Row] = {row.name: row for row in module.ROWS}
+        rows = [row for row in module.ROWS if row.in_tenth or scale == "full"]
+        self.rows: dict[str, Row] = {row.name: row for row in rows}
         self.folder = ROOT / "runs" / "acceptance" / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -246,7 +248,8 @@ def main() -> int:
     elif not given.table:
         return 0
     print(topic.table())
-    return 0 if all(topic.cells(row)[4] == "yes" for row in topic.rows.values()) else 1
+    results = [(topic.size(row), topic.result(row)) for row in topic.rows.values()]
+    return 0 if all(r and r["reached"] and r["size"] >= size for size, r in results) else 1
 
 
 if __name__ == "__main__":

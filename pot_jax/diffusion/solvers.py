@@ -18,7 +18,6 @@ a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -172,9 +171,7 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     )
 
 
-def _check_request(
-    name: str, config: ScheduleConfig, supported: Mapping[str, tuple] = MappingProxyType({})
-) -> None:
+def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tuple]) -> None:
     """Raises UserError if the file asks for what solver `name` does not do.
 
     That is another placement of the sigmas, or a value that is not among those `supported`.
@@ -212,7 +209,7 @@ def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) ->
 def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
     _refuse_eta("euler", eta)
-    _check_request("euler", config)
+    _check_request("euler", config, {})
     spacing = config.timestep_spacing or "linspace"
     timesteps = spaced_timesteps(config, steps, spacing, whole=False)
     ratio = _ratios(config, timesteps, config.final_sigmas_type)

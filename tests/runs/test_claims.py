@@ -11,8 +11,9 @@ import time
 import pytest
 
 from pot_jax.errors import UserError
+from pot_jax.media.files import check_writable
 from pot_jax.runs import claims
-from pot_jax.runs.claims import check_free, check_held, check_writable, held, read_json
+from pot_jax.runs.claims import check_free, check_held, held, read_json
 
 HOLD = """
 import sys, time

@@ -114,11 +114,6 @@ class Shapes:
         return f"{UNET}label_emb.weight" in self
 
     @property
-    def says_prediction(self) -> bool:
-        """Whether the tensors say what the model predicts; there is one kind of upscaler."""
-        return PREDICTS_V in self or self.is_upscaler
-
-    @property
     def usual_prediction(self) -> str:
         """What the model predicts if no place states it, as in diffusers' from_single_file.
 

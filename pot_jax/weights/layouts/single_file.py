@@ -93,7 +93,8 @@ def file_source(
     pipeline, low_res = _pipeline(shapes, facts), None
     if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
         low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
-    if prediction_type is None and not shapes.says_prediction and "prediction_type" not in stated:
+    silent = "prediction_type" not in stated and original.PREDICTS_V not in shapes
+    if prediction_type is None and silent and not shapes.is_upscaler:  # of which there is one kind
         said += (assumed(path, facts.schedule.prediction_type),)
     parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
     tensors, others = _sorted(found, shapes)
