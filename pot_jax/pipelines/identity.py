@@ -95,6 +95,8 @@ def _content(value: Any) -> Any:
     function = inspect.unwrap(value)
     if not inspect.isfunction(function):
         raise TypeError(f"the state of {value!r} cannot be read")
+    if function.__code__.co_filename == "<string>":  # of eval; Python 3.13 gives that of `-c`
+        raise OSError("no source")
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     values = cells, function.__defaults__, function.__kwdefaults__
     return [inspect.getsource(function), *map(_content, values)]

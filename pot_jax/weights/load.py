@@ -32,7 +32,7 @@ from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import Placement, matched, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.
-SHIPPED = {"cosmos64": Path(__file__).parents[1] / "assets" / "cosmos64"}
+SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("cosmos64", "cosmos128")}
 
 
 class OpenedModel(NamedTuple):
