@@ -18,8 +18,8 @@ import optax
 
 from pot_jax.errors import UserError
 from pot_jax.zoom import blending, operators
-from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.photograph import minimise
 
 
 class Numbers(NamedTuple):
@@ -82,9 +82,7 @@ def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> A
     options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
     clean = view.ground_clean(weights, clean)
 
-    def to_images(clean):
-        return view.decode(weights, clean)
-
+    to_images = partial(view.decode, weights)
     agreed = descend(
         clean,
         to_images,
@@ -115,22 +113,18 @@ class Blend:
     agree: Callable[..., Agreed] = by_formula
 
 
-def _as_they_are(stack: jax.Array, geometry: Geometry, *, kernel: str = "mean") -> jax.Array:
-    del geometry, kernel
-    return stack
-
-
-def _independent_noise(key, geometry, channels, *, kernel="mean"):
-    del kernel
-    return operators.independent_noise(key, geometry, channels)
-
-
 BLENDS = {
     "laplacian": Blend(blending.laplacian),
     "average": Blend(blending.average),
     "iterative": Blend(blending.iterative),
     # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
-    "none": Blend(blending.none, render=_as_they_are, noise=_independent_noise),
+    "none": Blend(
+        blending.none,
+        render=lambda stack, geometry, kernel="mean": stack,
+        noise=lambda key, geometry, channels, kernel="mean": operators.independent_noise(
+            key, geometry, channels
+        ),
+    ),
     "gradient": Blend(blending.laplacian, agree=by_gradient),
 }
 

@@ -115,12 +115,10 @@ class Geometry:
     def scaled(self, factor: int) -> "Geometry":
         """Returns the placement on a grid `factor` times as fine, e.g. from latents to pixels."""
         _require_whole("factor", factor, 1)
-        offsets = self.offsets
-        if offsets is not None:
-            offsets = tuple((factor * dy, factor * dx) for dy, dx in offsets)
-        return dataclasses.replace(
-            self, height=factor * self.height, width=factor * self.width, offsets=offsets
-        )
+        shape = {"height": factor * self.height, "width": factor * self.width}
+        if self.offsets is not None:
+            shape["offsets"] = tuple((factor * dy, factor * dx) for dy, dx in self.offsets)
+        return dataclasses.replace(self, **shape)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the placement as plain data."""
