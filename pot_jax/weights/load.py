@@ -87,28 +87,25 @@ def load(
 
 
 @fixed_settings()
-def open_model(
-    path_or_name: str | Path,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    variant: str | None = None,
-    tokenizer: str | Path | None = None,
-    prediction_type: str | None = None,
-    allow_pickle: bool = False,
-    loras: Mapping[str, float] | Sequence[Any] = (),
-    embeddings: Sequence[Any] = (),
-) -> OpenedModel:
+def open_model(path_or_name: str | Path, **how: Any) -> OpenedModel:
     """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
 
-    Arguments and errors are those of `load`.
+    Arguments and errors are those of `load`, without `sharding`.
     """
-    what = locals()
     with edge("reading a model", path_or_name):
-        return _opened(**what)
+        return _opened(path_or_name, **how)
 
 
 def _opened(
-    path_or_name, *, dtype, variant, tokenizer, prediction_type, allow_pickle, loras, embeddings
+    path_or_name,
+    *,
+    dtype=jnp.float32,
+    variant=None,
+    tokenizer=None,
+    prediction_type=None,
+    allow_pickle=False,
+    loras=(),
+    embeddings=(),
 ) -> OpenedModel:
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
@@ -118,15 +115,14 @@ def _opened(
     snapshot = hub.fetch_settings(path_or_name) if on_hub else None
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
-    if variant is not None and (path.is_file() or kept.is_kept(path)):
-        kind = "one file" if path.is_file() else "a converted copy"
+    is_file, is_kept = path.is_file(), kept.is_kept(path)
+    if variant is not None and (is_file or is_kept):
+        kind = "one file" if is_file else "a converted copy"
         raise UserError(f"{shown(path)} is {kind}, which has no variants")
-    source = None
-    if path.is_file():
-        source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
-        check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
+    source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
     stored = source.parts if source else read_parts(path, dtype, **wishes)
-    if not snapshot and not kept.is_kept(path):
+    check_fit(path, stored.modules, FAMILIES[stored.pipeline])
+    if not snapshot and not is_kept:
         source = source or folder_source(path, stored, variant)
         matched(source)
     shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
@@ -142,10 +138,10 @@ def _opened(
         schedule=parts.schedule,
         pipeline=parts.pipeline,
         low_res=parts.low_res,
-        params={
-            name: jax.tree.map(partial(_of_dtype, dtype), abstract_params(module))
-            for name, module in parts.modules.items()
-        },
+        params=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
+            {name: abstract_params(module) for name, module in parts.modules.items()},
+        ),
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
@@ -157,7 +153,7 @@ def _opened(
         put = partial(put_on, sharding)
         if snapshot:
             hub.fetch_weights(snapshot, variant)
-        if kept.is_kept(path):
+        if is_kept:
             params, digests = restored_params(path, shapes, dtype, put)
         else:
             files = source or folder_source(path, stored, variant)
@@ -167,10 +163,6 @@ def _opened(
         return replace(model, params=params, digest=combined_digest(digests))
 
     return OpenedModel(model, read)
-
-
-def _of_dtype(dtype: jnp.dtype, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape.shape, dtype)
 
 
 def _find(path_or_name: str | Path) -> Path:

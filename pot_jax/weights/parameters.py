@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from pot_jax.errors import UserError, shown
@@ -22,7 +21,7 @@ from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
-from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.model import Source
 from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
@@ -81,10 +80,26 @@ def matched(source: Source) -> list[Slot]:
       UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
         one message.
     """
-    problems, slots = Problems(source.path), []
+    problems, slots, unexpected = Problems(source.path), [], [*source.others.items()]
     for name, module in source.parts.modules.items():
-        slots += _match(source, name, module, problems)
-    for key, tensor in source.others.items():
+        left = dict(source.tensors[name])
+        for path, entry in key_table(abstract_params(module)).items():
+            spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
+            key = next((key for key in spellings if key in left), None)
+            if key is None:
+                problems.add("missing", source.place(name), spellings[0])
+                continue
+            tensor = left.pop(key)
+            if not entry.accepts(tensor.shape):
+                expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
+                problems.add("misshapen", tensor.file, key, expected)
+            elif tensor.dtype not in FLOATS:
+                kind = f"not of a dtype in {list(FLOATS)}"
+                problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
+            else:
+                slots.append(Slot("/".join((name, *path)), entry, tensor))
+        unexpected += left.items()
+    for key, tensor in unexpected:
         problems.add("unexpected", tensor.file, key)
     problems.raise_any()
     return slots
@@ -136,30 +151,6 @@ def change_param(
     values = change(np.asarray(owner[leaf]))
     owner[leaf] = jax.device_put(values, owner[leaf].sharding)
     digests["/".join(path)] = array_digest(values)
-
-
-def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> list[Slot]:
-    """Pairs a component's parameters with its tensors; whatever does not pair is a problem."""
-    slots = []
-    left = dict(source.tensors[name])
-    for path, entry in key_table(abstract_params(module)).items():
-        spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
-        key = next((key for key in spellings if key in left), None)
-        if key is None:
-            problems.add("missing", source.place(name), spellings[0])
-            continue
-        tensor = left.pop(key)
-        if not entry.accepts(tensor.shape):
-            expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
-            problems.add("misshapen", tensor.file, key, expected)
-        elif tensor.dtype not in FLOATS:
-            kind = f"not of a dtype in {list(FLOATS)}"
-            problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
-        else:
-            slots.append(Slot("/".join((name, *path)), entry, tensor))
-    for key, tensor in left.items():
-        problems.add("unexpected", tensor.file, key)
-    return slots
 
 
 def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:

@@ -81,14 +81,14 @@ class _Inert:
 class _RebuildTensor(_Inert):
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, requires_grad, hooks, metadata=None):
+    def __call__(self, storage, offset, shape, strides, *others):
         return _View(storage, offset, shape, strides)
 
 
 class _RebuildParameter(_Inert):
     __slots__ = ()
 
-    def __call__(self, data, requires_grad, hooks):
+    def __call__(self, data, *others):
         return data
 
 
@@ -100,12 +100,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
     # What trainers save besides the weights: a best score, sets of names.
-    ("builtins", "set"): _INERT,
-    ("__builtin__", "set"): _INERT,
-    ("numpy", "dtype"): _INERT,
-    ("numpy.core.multiarray", "scalar"): _INERT,
-    ("numpy._core.multiarray", "scalar"): _INERT,
-    ("_codecs", "encode"): _INERT,
+    **{(module, "set"): _INERT for module in ("builtins", "__builtin__")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _INERT for core in ("core", "_core")},
+    **{("numpy", "dtype"): _INERT, ("_codecs", "encode"): _INERT},
 }
 # pytorch_lightning saves the states of its callbacks under the callbacks' classes.
 _CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
@@ -177,34 +174,31 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, _Record]]:
     """Returns the pickle of an archive, and where its storages lie, by key."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            names = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
-            if len(names) != 1 or len(entries) != len(archive.infolist()):
+            entries = archive.infolist()
+            names = {entry.filename for entry in entries}
+            roots = [name[:-8] for name in names if name.split("/")[1:] == ["data.pkl"]]
+            if len(roots) != 1 or len(names) != len(entries):
                 raise UserError(f"{where} is a zip, but not one of torch's; get it again")
-            root = names[0].removesuffix("data.pkl")
-            if f"{root}constants.pkl" in entries:
+            pickled, order, prefix = (
+                roots[0] + part for part in ("data.pkl", "byteorder", "data/")
+            )
+            if f"{roots[0]}constants.pkl" in names:
                 raise UserError(f"{where} is a TorchScript program, not weights")
-            stored = [
-                entry
-                for name, entry in entries.items()
-                if name.startswith(f"{root}data/") or name in (names[0], f"{root}byteorder")
-            ]
+            stored = [e for e in entries if e.filename.startswith((pickled, order, prefix))]
             records = _records(path, where, stored)
-            if records[names[0]].nbytes > _MAX_PICKLE:
+            if (size := records[pickled].nbytes) > _MAX_PICKLE:
                 raise UserError(
-                    f"{where}: its data.pkl has {records[names[0]].nbytes} bytes; that of a model "
-                    f"is under {_MAX_PICKLE}"
+                    f"{where}: its data.pkl has {size} bytes; a model's is under {_MAX_PICKLE}"
                 )
-            if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            if order in names and archive.read(order) != b"little":
                 raise UserError(f"{where} is from a big-endian machine, which is not supported")
-            text = archive.read(names[0])
+            text = archive.read(pickled)
     except UserError:
         raise
     except Exception as error:  # zipfile raises many classes for damage
         raise UserError(
             f"{where} is truncated or damaged ({one_line(error)}); get it again"
         ) from None
-    prefix = f"{root}data/"
     return text, {n.removeprefix(prefix): r for n, r in records.items() if n.startswith(prefix)}
 
 
@@ -267,14 +261,9 @@ def _brief(value: Any) -> str:
 def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) -> Tensor:
     """Returns where a tensor lies in the file; raises ValueError saying why it cannot."""
     storage, offset, shape, strides = view
-    if (
-        not isinstance(storage, _Storage)
-        or not isinstance(shape, tuple)
-        or not isinstance(strides, tuple)
-        or len(shape) != len(strides)
-        or len(shape) > 32
-        or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
-    ):
+    whole = isinstance(storage, _Storage) and type(shape) is type(strides) is tuple
+    whole = whole and len(shape) == len(strides) <= 32
+    if not whole or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)):
         raise ValueError(
             f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
         )

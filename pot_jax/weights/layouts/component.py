@@ -59,12 +59,8 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
             f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
         )
     others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
-    if others:
-        raise UserError(
-            f"{where} has only {shown(others[0])}, which is not supported; save the model as "
-            f"safetensors ({stem}.safetensors was expected)"
-        )
-    raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
+    other = f"only {shown(others[0])}: save the model as safetensors" if others else "no weights"
+    raise UserError(f"{where} has {other}; {stem}.safetensors was expected")
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
@@ -88,7 +84,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def _sharded(index: Path) -> dict[str, Tensor]:
-    """Reads where the tensors in the shards of an index lie; no other file is read."""
+    """Reads where the tensors in the shards of an index lie."""
     where, places = shown(index), read_weight_map(index)
     shards = sorted(set(places.values()))
     absent = [shown(place) for place in shards if not (index.parent / place).is_file()]

@@ -20,14 +20,8 @@ from pot_jax.weights.formats.tensors import Tensor
 from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
-from pot_jax.weights.layouts.source import Source
-from pot_jax.weights.layouts.stated import (
-    Statements,
-    assumed,
-    metadata_statements,
-    yaml_statements,
-)
-from pot_jax.weights.model import Parts
+from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
+from pot_jax.weights.model import Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 _PREFIXES = {
@@ -79,7 +73,9 @@ def file_source(
     found, metadata = _read(path, allow_pickle)
     _check_whole(found, shown(path))
     shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
-    stated = _stated(path, metadata)
+    stated = metadata_statements(metadata)
+    for fact, statements in yaml_statements(path).items():
+        stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
     modules = {
         "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
@@ -97,8 +93,7 @@ def file_source(
     if prediction_type is None and silent and not shapes.is_upscaler:  # of which there is one kind
         said += (assumed(path, facts.schedule.prediction_type),)
     parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
-    tensors, others = _sorted(found, shapes)
-    return Source(path, parts, tensors, _names(shapes, facts), others)
+    return Source(path, parts, *_sorted(found, shapes), _names(shapes, facts))
 
 
 def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -116,14 +111,6 @@ def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, 
             "read without running anything"
         )
     return read_pickled(path), {}
-
-
-def _stated(path: Path, metadata: Mapping[str, str]) -> Statements:
-    """Returns what is said of the file, in its metadata and in the yaml beside it."""
-    stated = metadata_statements(metadata)
-    for fact, statements in yaml_statements(path).items():
-        stated.setdefault(fact, []).extend(statements)
-    return stated
 
 
 def _pipeline(shapes: Shapes, facts: original.Description) -> str:
@@ -158,9 +145,9 @@ def _sorted(
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
     others: dict[str, Tensor] = {}
-    blocks = shapes.text_layers
-    layers = shapes.count(blocks)
-    unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
+    layers = shapes.count(shapes.text_layers)
+    dropped = range(layers - shapes.dropped_layers, layers)
+    unused = tuple(f"{shapes.text_layers}.{layer}." for layer in dropped)
     for name, tensor in found.items():
         if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
@@ -189,13 +176,10 @@ def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, s
     if shapes.is_open_clip:
         table = original_names.open_clip_names(facts.text_encoder)
         text = original_names.under(original.OPEN_CLIP, table)
-    unet = original_names.unet_names(facts.unet)
+    unet = original_names.under(original.UNET, original_names.unet_names(facts.unet))
     autoencoder = original_names.autoencoder_names(facts.autoencoder)
-    return {
-        "text_encoder": text,
-        "unet": original_names.under(original.UNET, unet),
-        "autoencoder": original_names.under(original.AUTOENCODER, autoencoder),
-    }
+    autoencoder = original_names.under(original.AUTOENCODER, autoencoder)
+    return {"text_encoder": text, "unet": unet, "autoencoder": autoencoder}
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:
