@@ -176,13 +176,12 @@ class ScheduleConfig(Settings):
             _check_complete(name, present)
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:
-                raise UserError(
-                    f"scheduler {name}: {key}={present[key]!r} is not supported, only {wanted!r}"
-                )
-        requests = (
+                what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
+                raise UserError(f"scheduler {name}: {what}")
+        requests = [
             key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual
-        )
-        read = {"sigma_request": next(requests, None)}
+        ]
+        read = {"sigma_request": requests[0] if requests else None}
         if "_class_name" in json:
             read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}

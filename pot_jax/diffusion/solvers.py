@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
 from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
 from pot_jax.errors import UserError, shown
@@ -148,8 +149,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of DDIM (arXiv 2010.02502, equation 12); `eta` 0 (deterministic) to 1."""
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta: expected 0 to 1, got {eta}")
+    require(0 <= eta <= 1, "eta", "0 to 1", eta)
     timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     whole = timesteps.astype(int)
     everything = alphas_cumprod(config)
@@ -193,38 +193,37 @@ def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.nda
     return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
 
 
-def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) -> Plan:
-    """Returns the plan of a solver on latents x0 + ratio eps; the network sees them times alpha."""
-    alpha = 1 / np.sqrt(ratio[:-1] ** 2 + 1)
+def _euler_plan(config: ScheduleConfig, steps: int, final: str, *, ancestral: bool) -> Plan:
+    """Returns the plan of Euler on latents x0 + ratio eps; the network sees them times alpha."""
+    spacing = config.timestep_spacing or "linspace"
+    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
+    ratio = _ratios(config, timesteps, final)
+    before, after = ratio[:-1], ratio[1:]
+    # z' = z + (ratio' - ratio) (z - x0) / ratio, where ancestral sampling goes to below ratio' and
+    # adds noise.
+    kept, noise = after / before, {}
+    if ancestral:
+        noise = {"noise": after * np.sqrt(1 - kept**2)}
+        kept = np.sqrt(after**2 - noise["noise"] ** 2) / before  # (after / before)^2
+    alpha = 1 / np.sqrt(before**2 + 1)
     # Leading spacing starts below pure noise, where unit data make the latents' deviation
     # sqrt(ratio^2 + 1).
     init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
-    return _plan(timesteps, alpha, ratio[:-1] * alpha, coefficients, alpha, init_scale)
+    coefficients = {"latents": kept, "agreed": 1 - kept, **noise}
+    return _plan(timesteps, alpha, before * alpha, coefficients, alpha, init_scale)
 
 
 def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
     _refuse_eta("euler", eta)
     _check_request("euler", config, {})
-    spacing = config.timestep_spacing or "linspace"
-    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, config.final_sigmas_type)
-    # z' = z + (ratio' - ratio) (z - x0) / ratio
-    kept = ratio[1:] / ratio[:-1]
-    return _exploding_plan(timesteps, spacing, ratio, {"latents": kept, "agreed": 1 - kept})
+    return _euler_plan(config, steps, config.final_sigmas_type, ancestral=False)
 
 
 def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method to below the step's end, then noise (k-diffusion)."""
     _refuse_eta("euler_ancestral", eta)
-    spacing = config.timestep_spacing or "linspace"
-    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, "zero")
-    before, after = ratio[:-1], ratio[1:]
-    added = after * np.sqrt(1 - (after / before) ** 2)
-    kept = np.sqrt(after**2 - added**2) / before  # (after / before)^2
-    coefficients = {"latents": kept, "agreed": 1 - kept, "noise": added}
-    return _exploding_plan(timesteps, spacing, ratio, coefficients)
+    return _euler_plan(config, steps, "zero", ancestral=True)
 
 
 # How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
