@@ -83,14 +83,8 @@ def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> A
     clean = view.ground_clean(weights, clean)
 
     to_images = partial(view.decode, weights)
-    agreed = descend(
-        clean,
-        to_images,
-        view.geometry,
-        optimizer=optax.adam(numbers.gradient_rate),
-        steps=numbers.gradient_steps,
-        **options,
-    )
+    descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
+    agreed = descend(clean, to_images, view.geometry, **descent, **options)
     images = to_images(clean)
     return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
 
@@ -235,13 +229,8 @@ def pixel_view(
     autoencoder's own losses: with the plain E(x'), every step would wash the pictures out a little
     more (LookingGlass, CVPR 2025, does the same for warps).
 
-    Args:
-      geometry: of the pictures.
-      decode: (weights, latents) -> images [N, H, W, 3] in [-1, 1].
-      encode: (weights, images) -> latents.
-      ground: the photograph's constraint on pictures.
-      ground_clean: the same on latents.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
+    Args are `View`'s, with images [N, H, W, 3] in [-1, 1], and encode: (weights, images) ->
+    latents.
     """
 
     def bring_back(weights, clean, images, agreed):

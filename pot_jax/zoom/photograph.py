@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pot_jax.checks import require
 from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, require_levels, upsample_nearest
@@ -149,7 +150,5 @@ def _require_photo(images, photo, geometry, level):
             f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
             "resize it"
         )
-    if not 0 <= level < geometry.levels:
-        raise UserError(
-            f"photograph: expected a level from 0 to {geometry.levels - 1}, got {level}"
-        )
+    fits = 0 <= level < geometry.levels
+    require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
