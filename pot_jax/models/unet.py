@@ -288,11 +288,8 @@ class UNet2DConditionModel(Configured):
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         c = self.config
         side = 2 ** (len(c.block_out_channels) - 1)
-        shapes = {
-            "latents": (1, side, side, c.in_channels),
-            "timesteps": (1,),
-            "text_states": (1, 1, c.cross_attention_dim),
-        }
+        shapes = {"latents": (1, side, side, c.in_channels), "timesteps": (1,)}
+        shapes["text_states"] = (1, 1, c.cross_attention_dim)
         if c.time_cond_proj_dim is not None:
             shapes["timestep_cond"] = (1, c.time_cond_proj_dim)
         inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
@@ -303,9 +300,8 @@ class UNet2DConditionModel(Configured):
 
 def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
     if latents.ndim != 4 or latents.shape[-1] != config.in_channels:
-        raise ValueError(
-            f"latents have shape {latents.shape}, expected [B, H, W, {config.in_channels}]"
-        )
+        fitting = f"[B, H, W, {config.in_channels}]"
+        raise ValueError(f"latents have shape {latents.shape}, expected {fitting}")
     expected = (latents.shape[0], config.cross_attention_dim)
     if text_states.ndim != 3 or (text_states.shape[0], text_states.shape[2]) != expected:
         fitting = f"[{expected[0]}, T, {expected[1]}]"
