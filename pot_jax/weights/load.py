@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pot_jax.checks import Path as UserPath
-from pot_jax.checks import checked, require
+from pot_jax import checks
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.parallel.devices import fixed_settings
@@ -109,7 +108,8 @@ def _opened(
 ) -> OpenedModel:
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
-    require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
+    expected = f"one of {', '.join(PREDICTION_TYPES)}"
+    checks.require(known, "prediction_type", expected, prediction_type)
     is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
     on_hub = is_id and not os.path.lexists(path_or_name)
     snapshot = hub.fetch_settings(path_or_name) if on_hub else None
@@ -130,14 +130,11 @@ def _opened(
     words = textual_inversion.read_embeddings(embeddings, stored)
     parts = textual_inversion.add_tokens(words, stored)
     name = snapshot.source if snapshot else str(path_or_name)
+    told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
+    facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
     model = Model(
-        name=Path(name).name,
-        source=name,
-        **parts.modules,
-        tokenizer=parts.tokenizer,
-        schedule=parts.schedule,
-        pipeline=parts.pipeline,
-        low_res=parts.low_res,
+        **facts.pop("modules"),
+        **facts,
         params=jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
             {name: abstract_params(module) for name, module in parts.modules.items()},
@@ -145,7 +142,6 @@ def _opened(
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
-        notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
 
     @edge("reading a model", path_or_name)
@@ -166,7 +162,7 @@ def _opened(
 
 
 def _find(path_or_name: str | Path) -> Path:
-    name = checked(path_or_name, UserPath, "model")
+    name = checks.checked(path_or_name, checks.Path, "model")
     path = Path(name)
     # A folder without any part of a model, such as a run's, does not hide a shipped model.
     parts = ("model_index.json", *(component.folder for component in COMPONENTS.values()))

@@ -5,7 +5,6 @@ a host holds one model and two tensors.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,10 +62,8 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
         if values.dtype != dtype:
             values = _cast(values, dtype)
             if not _finite(values):
-                raise UserError(
-                    f"{shown(path)} of {shown(folder)} has values beyond {dtype.name}; choose "
-                    "a wider dtype"
-                )
+                beyond = f"has values beyond {dtype.name}; choose a wider dtype"
+                raise UserError(f"{shown(path)} of {shown(folder)} {beyond}")
             digest = array_digest(values)
         return put(path, values), digest
 
@@ -155,21 +152,15 @@ def change_param(
 
 def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
     """Copies values to another dtype, row-major; values beyond its range become infinite."""
-    copy = _empty(values.shape, dtype)
+    size = values.size * dtype.itemsize
+    # On a CPU, JAX uses a buffer that starts at a multiple of 64 bytes as it is. It copies others,
+    # which took a third of the time of loading a large convolution.
+    buffer = np.empty(size + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    copy = buffer[start : start + size].view(dtype).reshape(values.shape)
     with np.errstate(all="ignore"):
         np.copyto(copy, values, casting="unsafe")
     return copy
-
-
-def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
-    """Returns an array that starts at a multiple of 64 bytes; on a CPU, JAX uses its buffer as is.
-
-    JAX copies other arrays, which took a third of the time of loading a large convolution.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def _finite(values: np.ndarray) -> bool:

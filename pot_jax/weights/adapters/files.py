@@ -71,8 +71,6 @@ def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 not in ("", digest):
-        raise UserError(
-            f"the {what} file {shown(path)} has SHA-256 {digest}, expected {shown(sha256)}; "
-            "the file has changed"
-        )
+        digests = f"SHA-256 {digest}, expected {shown(sha256)}"
+        raise UserError(f"the {what} file {shown(path)} has {digests}; the file has changed")
     return tensors, digest

@@ -66,9 +66,6 @@ class Lora(NamedTuple):
     predicts: str | None = None  # what the model predicts that it was trained for, if it says so
 
 
-# Reading ----------------------------------------------------------------------------------------
-
-
 def read_loras(
     loras: Mapping[Any, float] | Sequence[Any], config: UNetConfig, shapes: Mapping[str, Any]
 ) -> list[Lora]:
@@ -90,10 +87,8 @@ def read_loras(
         tensors, sha256 = read_file(file.path, "LoRA", file.sha256)
         for pattern, what in _OTHERS.items():
             if key := next((key for key in tensors if re.search(pattern, key)), None):
-                raise UserError(
-                    f"{shown(file.path)} is {what}, which is not supported (key {shown(key)}); "
-                    "plain LoRA and LoCon are"
-                )
+                what = f"{what}, which is not supported (key {shown(key)})"
+                raise UserError(f"{shown(file.path)} is {what}; plain LoRA and LoCon are")
         problems: dict[str, list[str]] = defaultdict(list)
         said = read_said(file.path)
         layers = _layers(file, tensors, table, said, problems)
@@ -137,10 +132,8 @@ def _layers(
         assumed = math.isnan(scale)
         scale = file.strength * (1.0 if assumed else scale)
         layers[target.path] = Layer(target, down, parts.get("mid"), parts["up"], scale, assumed)
-    try:
-        said.check_usual([layer.down.shape[0] for layer in layers.values()], alphas)
-    except Wrong as wrong:
-        problems[str(wrong)].append(shown(file.path))
+    if kind := said.unusual([layer.down.shape[0] for layer in layers.values()], alphas):
+        problems[kind].append(shown(file.path))
     return list(layers.values())
 
 
@@ -171,13 +164,13 @@ def _check_fit(parts: Mapping[str, Tensor], target: Target | None) -> None:
         raise Wrong("layers without both down and up")
     down, up = parts["down"].shape, parts["up"].shape
     mid, alpha = (parts[part].shape if part in parts else None for part in ("mid", "alpha"))
-    product = None
+    shape = None
     if len(down) >= 2 and len(up) >= 2 and 0 < down[0] == up[1] and _is_point(up):
         if mid is None:
-            product = (up[0], *down[1:])
+            shape = (up[0], *down[1:])
         elif len(mid) == 4 and mid[:2] == (down[0],) * 2 and _is_point(down):
-            product = (up[0], down[1], *mid[2:])
-    if product is None or math.prod(alpha or ()) != 1 or not target.entry.accepts(product):
+            shape = (up[0], down[1], *mid[2:])
+    if shape is None or math.prod(alpha or ()) != 1 or not target.entry.accepts(shape):
         raise Wrong("misshapen layers")
 
 
@@ -197,9 +190,6 @@ def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
             what = f"was trained on a model of {shown(lora.predicts)}, this one is of"
             texts.append(f"{path} {what} {prediction_type}")
     return tuple(texts)
-
-
-# Merging ----------------------------------------------------------------------------------------
 
 
 def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.lora_names import Target
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import read_metadata
 
 # PEFT's settings that make an adapter another sum than W + scale up @ down -> the values that do
@@ -72,12 +72,13 @@ class Said(NamedTuple):
             raise Wrong(f"layers whose alpha is stated differently by {' and '.join(found)}")
         return first if found else _number(self.metadata, "ss_network_alpha") / rank
 
-    def check_usual(self, ranks: Sequence[float], alphas: Sequence[float]) -> None:
-        """Raises `Wrong` if kohya's settings, which are for most layers, fit none of them."""
+    def unusual(self, ranks: Sequence[float], alphas: Sequence[float]) -> str | None:
+        """Says so if kohya's settings, which are for most layers, fit none of them."""
         for key, values in {"ss_network_dim": ranks, "ss_network_alpha": alphas}.items():
             stated = _number(self.metadata, key)
             if values and not math.isnan(stated) and stated not in map(float, values):
-                raise Wrong(f"layers, none of them as its metadata say ({key} = {stated:g})")
+                return f"layers, none of them as its metadata say ({key} = {stated:g})"
+        return None
 
 
 def read_said(path: str | Path) -> Said:
@@ -107,10 +108,8 @@ def read_said(path: str | Path) -> Said:
     for (place, _), settings in peft.items():
         for key, values in _PLAIN.items():
             if settings.get(key) not in values:
-                raise UserError(
-                    f"{shown(path)}: {place} says {key} = {shown(settings[key])}, which is not "
-                    "supported; plain LoRA and LoCon are"
-                )
+                what = f"{place} says {key} = {shown(settings[key])}, which is not supported"
+                raise UserError(f"{shown(path)}: {what}; plain LoRA and LoCon are")
     return Said(peft, metadata)
 
 

@@ -67,12 +67,10 @@ def _only_tensor(
     where, keys = shown(file.path), sorted(tensors)
     two = {"clip_l", "clip_g"} & tensors.keys()
     if two or len(tensors) != 1:
-        what = "is an embedding for SDXL, which has two text encoders"
-        raise UserError(
-            f"{where} {what if two else f'holds {len(tensors)} tensors'} "
-            f"({', '.join(map(shown, keys[:3]))}); an embedding for this model is one tensor, "
-            f"named {_NAMELESS} or by its token"
-        )
+        sdxl = "is an embedding for SDXL, which has two text encoders"
+        what = sdxl if two else f"holds {len(tensors)} tensors"
+        expected = f"an embedding for this model is one, named {_NAMELESS} or by its token"
+        raise UserError(f"{where} {what} ({', '.join(map(shown, keys[:3]))}); {expected}")
     ((key, tensor),) = tensors.items()
     shape = tensor.shape
     if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, one_line, shown
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.keys import ignorable
 from pot_jax.weights.layouts.component import component_tensors
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
@@ -45,17 +45,13 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     where = shown(path)
     if not path.exists():
-        raise UserError(
-            f"{shown(folder)} is not a model folder: it has no model_index.json (the layout "
-            "that diffusers saves was expected)"
-        )
+        why = "it has no model_index.json (the layout that diffusers saves was expected)"
+        raise UserError(f"{shown(folder)} is not a model folder: {why}")
     index = json_object(path)
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in FAMILIES:
-        raise UserError(
-            f"{where}: models of {shown(pipeline)} are not supported; supported: "
-            f"{', '.join(FAMILIES)}"
-        )
+        supported = ", ".join(FAMILIES)
+        raise UserError(f"{where}: {shown(pipeline)} is not supported; supported: {supported}")
     known = known_classes(pipeline)
     for name in known:
         if index.get(name) in ([None, None], None):
@@ -144,29 +140,23 @@ def _read_config(
     class_name: str | None = None,
 ) -> Any:
     """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
-    settings = json_object(path)
+    settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", class_name)
     if class_name is not None and stated != class_name:
-        raise UserError(
-            f"{shown(path)} is of a {shown(stated)}, model_index.json says {class_name}; "
-            "get both from the same place again"
-        )
+        what = f"of a {shown(stated)}, model_index.json says {class_name}"
+        raise UserError(f"{where} is {what}; get both from the same place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             raise UserError(
-                f"{shown(path)}: {shown(key)} has {len(value)} entries, which no model has; "
-                "get it again"
+                f"{where}: {shown(key)} has {len(value)} entries, too many; get it again"
             )
     if "auto_map" in settings:
-        raise UserError(
-            f"{shown(path)} asks to run code (auto_map), which pot_jax never does; models that "
-            "need it are not supported"
-        )
+        raise UserError(f"{where} asks to run code (auto_map), which pot_jax never does")
     try:
         return kind.from_json(settings | (correct(settings) if correct else {}))
     except (ValueError, TypeError) as error:
         why = error if isinstance(error, UserError) else one_line(error)
-        raise UserError(f"{shown(path)}: {why}") from None
+        raise UserError(f"{where}: {why}") from None
 
 
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts.component import choose_weights, read_weight_map
 from pot_jax.weights.layouts.folder import known_classes, read_index
 from pot_jax.weights.model import COMPONENTS
@@ -66,10 +66,8 @@ def fetch_settings(name: str) -> Snapshot:
     """
     repository, revision = _REPOSITORY.fullmatch(name).groups()
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise UserError(
-            f"{shown(name)}: {shown(revision)!r} is not a revision; expected a branch, a tag or a "
-            "commit after the @"
-        )
+        expected = "expected a branch, a tag or a commit after the @"
+        raise UserError(f"{shown(name)}: {shown(revision)!r} is not a revision; {expected}")
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
@@ -144,14 +142,12 @@ def _explained(repository: str, revision: str, file: str = "") -> Iterator[None]
 def _explanation(error: Exception, repository: str, revision: str, file: str) -> UserError:
     from huggingface_hub import constants, errors
 
-    name = f"{repository}@{revision}"
+    name, what = f"{repository}@{revision}", file or "the list of files"
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, errors.GatedRepoError):
-        return UserError(
-            f"{repository} is open only to users who accept its terms: do so at "
-            f"{constants.ENDPOINT}/{repository}, and {_LOG_IN}"
-        )
+        how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
+        return UserError(f"{repository} is open only to users who accept its terms: {how}")
     if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
         return UserError(
             f"there is no model folder {repository} here and no such repository on the hub; check "
@@ -162,10 +158,8 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
             f"{repository} has no branch, tag or commit {revision}; check what is after the @"
         )
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
-        return UserError(
-            f"{name} has no {file} on the hub; a model in the layout that diffusers saves was "
-            "expected"
-        )
+        expected = "a model in the layout that diffusers saves was expected"
+        return UserError(f"{name} has no {file} on the hub; {expected}")
     if status == 403:
         return UserError(f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}")
     if status is not None:
@@ -175,9 +169,7 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
     ):
         state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
         return _Unreachable(
-            f"the hub cannot be reached ({state}) and {file or 'the list of files'} of {name} is "
-            f"not in the cache ({constants.HF_HUB_CACHE}); load it once with a connection"
+            f"the hub cannot be reached ({state}) and {what} of {name} is not in the cache "
+            f"({constants.HF_HUB_CACHE}); load it once with a connection"
         )
-    return UserError(
-        f"{file or 'the list of files'} of {name} cannot be fetched ({one_line(error)})"
-    )
+    return UserError(f"{what} of {name} cannot be fetched ({one_line(error)})")

@@ -61,6 +61,15 @@ class Shapes:
         self._shapes = shapes
         parts = (name.split(".") for name in shapes)
         self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
+        # Whether the text encoder's tensors have OpenCLIP's names.
+        self.is_open_clip = OPEN_CLIP[:-1] in self
+        self.is_upscaler = f"{UNET}label_emb.weight" in self  # they embed noise levels
+        older = f"{CLIP}text_model."  # of older versions of transformers
+        clip = older if f"{older}final_layer_norm" in self else CLIP
+        # The prefix of the text encoder's tensors, and the module of its layers.
+        self.text = OPEN_CLIP if self.is_open_clip else clip
+        layers = "transformer.resblocks" if self.is_open_clip else "encoder.layers"
+        self.text_layers = self.text + layers
 
     def __contains__(self, name: str) -> bool:
         """Returns whether there is a tensor of this name, or a module with tensors."""
@@ -70,19 +79,15 @@ class Shapes:
         """Returns the length of one axis of a tensor, which must have `rank` axes if given."""
         shape = self.shape(name)
         if axis >= len(shape) or rank not in (None, len(shape)):
-            raise UserError(
-                f"{self.where}: {shown(name)} has shape {shown(shape)}; {rank or axis + 1} "
-                "axes were expected; get the file again"
-            )
+            expected = f"{rank or axis + 1} axes were expected; get the file again"
+            raise UserError(f"{self.where}: {shown(name)} has shape {shown(shape)}; {expected}")
         return shape[axis]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor."""
         if name not in self._shapes:
-            raise UserError(
-                f"{self.where} lacks {shown(name)}, without which the model's sizes are not known; "
-                "get the file again"
-            )
+            why = "without which the model's sizes are not known; get the file again"
+            raise UserError(f"{self.where} lacks {shown(name)}, {why}")
         return self._shapes[name]
 
     def count(self, module: str) -> int:
@@ -91,11 +96,6 @@ class Shapes:
         while f"{module}.{number}" in self:
             number += 1
         return number
-
-    @property
-    def is_open_clip(self) -> bool:
-        """Whether the text encoder's tensors have OpenCLIP's names."""
-        return OPEN_CLIP[:-1] in self
 
     @property
     def generation(self) -> int:
@@ -108,11 +108,6 @@ class Shapes:
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
 
     @property
-    def is_upscaler(self) -> bool:
-        """Whether the model is an upscaler, which has an embedding of noise levels."""
-        return f"{UNET}label_emb.weight" in self
-
-    @property
     def usual_prediction(self) -> str:
         """What the model predicts if no place states it, as in diffusers' from_single_file.
 
@@ -122,18 +117,6 @@ class Shapes:
         """
         plain = self.generation == 2 and self.size(f"{UNET}input_blocks.0.0.weight", 1, 4) == 4
         return "v_prediction" if self.is_upscaler or plain else "epsilon"
-
-    @property
-    def text(self) -> str:
-        """The prefix of the text encoder's tensors; older versions of transformers add a module."""
-        older = f"{CLIP}text_model."
-        clip = older if f"{older}final_layer_norm" in self else CLIP
-        return OPEN_CLIP if self.is_open_clip else clip
-
-    @property
-    def text_layers(self) -> str:
-        """The module of the text encoder's layers."""
-        return self.text + ("transformer.resblocks" if self.is_open_clip else "encoder.layers")
 
     @property
     def dropped_layers(self) -> int:

@@ -10,9 +10,6 @@ from pathlib import Path
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError, edge, shown
-from pot_jax.models.clip import CLIPTextModel
-from pot_jax.models.unet import UNet2DConditionModel
-from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors, regular_file
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import read_header, read_metadata
@@ -21,7 +18,7 @@ from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
 from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
-from pot_jax.weights.model import Parts, Source
+from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 _PREFIXES = {
@@ -77,11 +74,8 @@ def file_source(
     for fact, statements in yaml_statements(path).items():
         stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
-    modules = {
-        "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
-        "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
-        "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
-    }
+    configs = {name: getattr(facts, name) for name in COMPONENTS}
+    modules = {n: COMPONENTS[n].classes[c.CLASS_NAME][1](c, dtype) for n, c in configs.items()}
     (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
     pad = "!" if shapes.generation == 2 else "<|endoftext|>"
@@ -143,8 +137,7 @@ def _sorted(
     found: Mapping[str, Tensor], shapes: Shapes
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
-    tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
-    others: dict[str, Tensor] = {}
+    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*_PREFIXES, None)}
     layers = shapes.count(shapes.text_layers)
     dropped = range(layers - shapes.dropped_layers, layers)
     unused = tuple(f"{shapes.text_layers}.{layer}." for layer in dropped)
@@ -152,7 +145,8 @@ def _sorted(
         if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
         component = next((c for c, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
-        (others if component is None else tensors[component]).update(_thirds(name, tensor))
+        tensors[component].update(_thirds(name, tensor))
+    others = tensors.pop(None)
     return tensors, others
 
 
