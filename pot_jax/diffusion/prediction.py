@@ -12,8 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.errors import UserError
 
 # prediction type -> fn(prediction, z, alpha, sigma) -> x0
 _CLEAN = {
@@ -55,10 +55,8 @@ def prediction_target(clean: jax.Array, eps: jax.Array, alpha, sigma, prediction
 
 
 def _look_up(table: dict[str, Callable], prediction_type: str) -> Callable:
-    if prediction_type not in table:
-        raise UserError(
-            f"prediction_type: expected one of {', '.join(table)}, got {prediction_type!r}"
-        )
+    known = prediction_type in table
+    require(known, "prediction_type", f"one of {', '.join(table)}", prediction_type)
     return table[prediction_type]
 
 

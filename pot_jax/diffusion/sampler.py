@@ -10,6 +10,7 @@ be compiled in as constants.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -147,10 +148,7 @@ def start_samples(
 
     The arguments are those of `start`, with a leading axis B on keys and latents.
     """
-
-    def one(key, latents):
-        return start(parts, init_scale, key, latents)
-
+    one = partial(start, parts, init_scale)
     given = None if latents is None else 0
     return jax.vmap(one, in_axes=(0, given), out_axes=_SAMPLE_AXES)(keys, latents)
 

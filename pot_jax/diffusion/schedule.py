@@ -30,10 +30,6 @@ FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
 MAX_TRAIN_TIMESTEPS = 1_000_000
 
 
-def _linear_betas(config: "ScheduleConfig") -> np.ndarray:
-    return np.linspace(config.beta_start, config.beta_end, config.num_train_timesteps)
-
-
 def _scaled_linear_betas(config: "ScheduleConfig") -> np.ndarray:
     """Returns betas linear in sqrt(beta), as in latent diffusion (arXiv 2112.10752)."""
     ends = math.sqrt(config.beta_start), math.sqrt(config.beta_end)
@@ -48,7 +44,7 @@ def _cosine_betas(config: "ScheduleConfig") -> np.ndarray:
 
 
 BETA_SCHEDULES = {
-    "linear": _linear_betas,
+    "linear": lambda c: np.linspace(c.beta_start, c.beta_end, c.num_train_timesteps),
     "scaled_linear": _scaled_linear_betas,
     "squaredcos_cap_v2": _cosine_betas,
 }
@@ -180,13 +176,12 @@ class ScheduleConfig(Settings):
             _check_complete(name, present)
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:
-                raise UserError(
-                    f"scheduler {name}: {key}={present[key]!r} is not supported, only {wanted!r}"
-                )
-        requests = (
+                what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
+                raise UserError(f"scheduler {name}: {what}")
+        requests = [
             key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual
-        )
-        read = {"sigma_request": next(requests, None)}
+        ]
+        read = {"sigma_request": requests[0] if requests else None}
         if "_class_name" in json:
             read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}
@@ -212,9 +207,7 @@ class ScheduleConfig(Settings):
         json = {"_class_name": self.class_name, **self.other}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name in ("other", "class_name", "sigma_request"):
-                continue
-            if value is None:
+            if value is None or item.name in ("other", "class_name", "sigma_request"):
                 continue
             silent = usual is not None and value == usual.get(item.name, item.default)
             if item.name in always or not silent:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
 from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
 from pot_jax.errors import UserError, shown
@@ -95,13 +96,9 @@ class Solver:
             after = after + c["renoise"] * (denoised.clean - denoised.renoise)
         if "noise" in c:
             after = after + c["noise"] * noise
-        for before, name in zip(history, ("agreed_before",), strict=bool(self.remembers)):
-            after = after + c[name] * before
-        return after, (agreed, *history)[: self.remembers]
-
-
-def _float32(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(column, np.float32) for name, column in columns.items()}
+        if self.remembers:
+            after = after + c["agreed_before"] * history[0]
+        return after, (agreed,) * self.remembers
 
 
 def _refuse_eta(name: str, eta: float) -> None:
@@ -109,15 +106,18 @@ def _refuse_eta(name: str, eta: float) -> None:
         raise UserError(f"solver {name} takes no eta (only ddim does), got {eta}")
 
 
+def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0) -> Plan:
+    """Returns the plan in float32; `alpha` and `sigma` [S] are of what the network sees."""
+    # The default d; a solver that puts no noise back overrides it.
+    coefficients = {"renoise": coefficients["latents"] * alpha / input_scale, **coefficients}
+    coefficients = {name: np.asarray(c, np.float32) for name, c in coefficients.items()}
+    columns = (np.full(len(alpha), column, np.float32) for column in (input_scale, alpha, sigma))
+    return Plan(timesteps, *columns, coefficients, init_scale)
+
+
 def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Plan:
     """Returns the plan of a solver on unscaled latents; `table` is alpha^2, [S]."""
-    alpha = np.sqrt(table)
-    columns = _float32({"scale": np.ones(len(table)), "a": alpha, "s": np.sqrt(1 - table)})
-    # The default d; a solver that puts no noise back overrides it.
-    coefficients = {"renoise": alpha * coefficients["latents"], **coefficients}
-    return Plan(
-        timesteps, columns["scale"], columns["a"], columns["s"], _float32(coefficients), 1.0
-    )
+    return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
 
 
 def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
@@ -149,8 +149,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of DDIM (arXiv 2010.02502, equation 12); `eta` 0 (deterministic) to 1."""
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta: expected 0 to 1, got {eta}")
+    require(0 <= eta <= 1, "eta", "0 to 1", eta)
     timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     whole = timesteps.astype(int)
     everything = alphas_cumprod(config)
@@ -194,42 +193,37 @@ def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.nda
     return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
 
 
-def _exploding_plan(timesteps, spacing: str, ratio: np.ndarray, coefficients) -> Plan:
-    """Returns the plan of a solver on latents x0 + ratio eps; the network sees them times alpha."""
-    alpha = 1 / np.sqrt(ratio[:-1] ** 2 + 1)
-    columns = _float32({"a": alpha, "s": ratio[:-1] * alpha})
+def _euler_plan(config: ScheduleConfig, steps: int, final: str, *, ancestral: bool) -> Plan:
+    """Returns the plan of Euler on latents x0 + ratio eps; the network sees them times alpha."""
+    spacing = config.timestep_spacing or "linspace"
+    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
+    ratio = _ratios(config, timesteps, final)
+    before, after = ratio[:-1], ratio[1:]
+    # z' = z + (ratio' - ratio) (z - x0) / ratio, where ancestral sampling goes to below ratio' and
+    # adds noise.
+    kept, noise = after / before, {}
+    if ancestral:
+        noise = {"noise": after * np.sqrt(1 - kept**2)}
+        kept = np.sqrt(after**2 - noise["noise"] ** 2) / before  # (after / before)^2
+    alpha = 1 / np.sqrt(before**2 + 1)
     # Leading spacing starts below pure noise, where unit data make the latents' deviation
     # sqrt(ratio^2 + 1).
     init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
-    return Plan(
-        timesteps, columns["a"], columns["a"], columns["s"], _float32(coefficients), init_scale
-    )
+    coefficients = {"latents": kept, "agreed": 1 - kept, **noise}
+    return _plan(timesteps, alpha, before * alpha, coefficients, alpha, init_scale)
 
 
 def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
     _refuse_eta("euler", eta)
     _check_request("euler", config, {})
-    spacing = config.timestep_spacing or "linspace"
-    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, config.final_sigmas_type)
-    # z' = z + (ratio' - ratio) (z - x0) / ratio
-    kept = ratio[1:] / ratio[:-1]
-    coefficients = {"latents": kept, "agreed": 1 - kept, "renoise": kept}
-    return _exploding_plan(timesteps, spacing, ratio, coefficients)
+    return _euler_plan(config, steps, config.final_sigmas_type, ancestral=False)
 
 
 def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of Euler's method to below the step's end, then noise (k-diffusion)."""
     _refuse_eta("euler_ancestral", eta)
-    spacing = config.timestep_spacing or "linspace"
-    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, "zero")
-    before, after = ratio[:-1], ratio[1:]
-    added = after * np.sqrt(1 - (after / before) ** 2)
-    kept = np.sqrt(after**2 - added**2) / before  # (after / before)^2
-    coefficients = {"latents": kept, "agreed": 1 - kept, "renoise": kept, "noise": added}
-    return _exploding_plan(timesteps, spacing, ratio, coefficients)
+    return _euler_plan(config, steps, "zero", ancestral=True)
 
 
 # How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
@@ -272,26 +266,15 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     slope = np.zeros(steps)
     if config.solver_order == 2:
         slope[1:] = _EXTRAPOLATIONS[config.solver_type](length[1:]) / length[:-1]
-    first_order_end = (
-        config.euler_at_final
-        or config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
-        or (config.lower_order_final and steps < 15)
-    )
-    if first_order_end:
+    endless = config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
+    if endless or config.euler_at_final or (config.lower_order_final and steps < 15):
         slope[-1] = 0.0
-    return Plan(
-        timesteps,
-        *_float32({"scale": np.ones(steps), "a": alpha[:-1], "s": sigma[:-1]}).values(),
-        _float32(
-            {
-                "latents": sigma[1:] / sigma[:-1],
-                "agreed": gain * (1 + slope),
-                "renoise": alpha[:-1] * sigma[1:] / sigma[:-1],
-                "agreed_before": -gain * slope,
-            }
-        ),
-        1.0,
-    )
+    coefficients = {
+        "latents": sigma[1:] / sigma[:-1],
+        "agreed": gain * (1 + slope),
+        "agreed_before": -gain * slope,
+    }
+    return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 
 
 # The deviation of the data that a consistency model's boundary condition assumes; a constant in
@@ -326,17 +309,15 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     )
 
 
-SOLVERS: dict[str, Solver] = {
-    solver.name: solver
-    for solver in (
-        Solver("ddpm", plan_ddpm),
-        Solver("ddim", plan_ddim),
-        Solver("euler", plan_euler),
-        Solver("euler_ancestral", plan_euler_ancestral),
-        Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
-        Solver("lcm", plan_lcm),
-    )
-}
+_ALL = (
+    Solver("ddpm", plan_ddpm),
+    Solver("ddim", plan_ddim),
+    Solver("euler", plan_euler),
+    Solver("euler_ancestral", plan_euler_ancestral),
+    Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
+    Solver("lcm", plan_lcm),
+)
+SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _ALL}
 
 # diffusers' scheduler class -> the solver that does the same; `_STAND_IN` for all others.
 CLASS_SOLVERS = {

@@ -6,6 +6,7 @@ The three ways are those of arXiv 2305.08891, table 2: `linspace` includes both 
 
 import numpy as np
 
+from pot_jax.checks import checked, require
 from pot_jax.diffusion.schedule import ScheduleConfig, noise_to_signal
 from pot_jax.errors import UserError
 
@@ -24,17 +25,8 @@ def spaced_timesteps(
     Raises:
       UserError: S does not fit the schedule.
     """
-    total = config.num_train_timesteps
     check_steps(config, steps)
-    if spacing == "linspace":
-        timesteps = np.linspace(0, total - 1, steps)[::-1]
-        timesteps = timesteps.round() if whole else timesteps
-    elif spacing == "leading":
-        timesteps = np.arange(steps)[::-1] * (total // steps) + config.steps_offset
-    else:
-        timesteps = _trailing(total, total, steps)
-    _check_inside(config, steps, timesteps)
-    return timesteps.astype(np.float32)
+    return _spaced(config, steps, spacing, config.num_train_timesteps, whole=whole)
 
 
 def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
@@ -49,18 +41,9 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     lowest = -np.inf if config.lambda_min_clipped is None else config.lambda_min_clipped
     last = int(np.sum(log_snr >= lowest))
     if last == 0:
-        raise UserError(
-            f"lambda_min_clipped={config.lambda_min_clipped} leaves no timestep: the schedule's "
-            f"log(alpha/sigma) ends at {log_snr[0]:.3f}"
-        )
-    if spacing == "linspace":
-        timesteps = np.linspace(0, last - 1, steps + 1).round()[:0:-1]
-    elif spacing == "leading":
-        timesteps = np.arange(steps + 1)[:0:-1] * (last // (steps + 1)) + config.steps_offset
-    else:
-        timesteps = _trailing(last, config.num_train_timesteps, steps)
-    _check_inside(config, steps, timesteps)
-    return timesteps.astype(np.float32)
+        end = f"the schedule's log(alpha/sigma) ends at {log_snr[0]:.3f}"
+        raise UserError(f"lambda_min_clipped={lowest} leaves no timestep: {end}")
+    return _spaced(config, steps, spacing, last, omitted=1)
 
 
 def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
@@ -71,50 +54,44 @@ def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
     UserError if S does not fit the schedule.
     """
     check_steps(config, steps)
-    original = config.original_inference_steps
-    if original > config.num_train_timesteps:
-        raise UserError(
-            f"original_inference_steps: expected 1 to {config.num_train_timesteps}, the number of "
-            f"training timesteps, got {original}"
-        )
-    if steps > original:
-        raise UserError(
-            f"solver lcm: expected 1 to {original} steps, the scheduler's "
-            f"original_inference_steps, got {steps}"
-        )
-    stride = config.num_train_timesteps // original
+    original, total = config.original_inference_steps, config.num_train_timesteps
+    expected = f"1 to {total}, the number of training timesteps"
+    require(original <= total, "original_inference_steps", expected, original)
+    expected = f"1 to {original} steps, the scheduler's original_inference_steps"
+    require(steps <= original, "solver lcm", expected, steps)
+    stride = total // original
     every = np.arange(original, 0, -1) * stride - 1
     chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
     return every[chosen].astype(np.float32)
 
 
-def _trailing(last: int, total: int, steps: int) -> np.ndarray:
-    # The rounding errors of np.arange matter, since diffusers rounds its result to whole timesteps,
-    # so the same call is made here. It may also return one timestep too many, near 0: dropped.
-    timesteps = np.arange(last, 0, -total / steps)[:steps].round() - 1
-    return timesteps[timesteps >= 0]
-
-
 def check_steps(config: ScheduleConfig, steps: int) -> None:
     """Raises `UserError` unless S is a whole number from 1 to T."""
-    if not isinstance(steps, int | np.integer) or isinstance(steps, bool):
-        raise UserError(f"steps: expected a whole number, got {steps!r}")
-    if not 1 <= steps <= config.num_train_timesteps:
-        raise UserError(
-            f"steps: expected 1 to {config.num_train_timesteps}, the number of training timesteps, "
-            f"got {steps}"
-        )
+    most = config.num_train_timesteps
+    fits = 1 <= checked(steps, int, "steps") <= most
+    require(fits, "steps", f"1 to {most}, the number of training timesteps", steps)
 
 
-def _check_inside(config: ScheduleConfig, steps: int, timesteps: np.ndarray) -> None:
-    if timesteps[0] > config.num_train_timesteps - 1:
+def _spaced(config, steps, spacing, last, *, omitted=0, whole=True) -> np.ndarray:
+    """Spaces S of the first `last` timesteps; `omitted` more, at the clean end, are left out."""
+    count = steps + omitted
+    if spacing == "linspace":
+        timesteps = np.linspace(0, last - 1, count)[omitted:][::-1]
+        timesteps = timesteps.round() if whole else timesteps
+    elif spacing == "leading":
+        timesteps = np.arange(omitted, count)[::-1] * (last // count) + config.steps_offset
+    else:
+        # The rounding errors of np.arange matter, since diffusers rounds its result to whole
+        # timesteps, so the same call is made here. It may return one too many, near 0: dropped.
+        timesteps = np.arange(last, 0, -config.num_train_timesteps / steps)[:steps].round() - 1
+        timesteps = timesteps[timesteps >= 0]
+    total = config.num_train_timesteps
+    if timesteps[0] > total - 1:
         raise UserError(
             f"{steps} steps with steps_offset {config.steps_offset} start at timestep "
-            f"{timesteps[0]:g}, past the last of the schedule ({config.num_train_timesteps - 1}); "
-            "use fewer steps"
+            f"{timesteps[0]:g}, past the last of the schedule ({total - 1}); use fewer steps"
         )
     if np.any(np.diff(timesteps) >= 0):
-        raise UserError(
-            f"{steps} steps visit a timestep twice: the schedule has only "
-            f"{config.num_train_timesteps}; use fewer steps"
-        )
+        reason = f"the schedule has only {total}"
+        raise UserError(f"{steps} steps visit a timestep twice: {reason}; use fewer steps")
+    return timesteps.astype(np.float32)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from pot_jax.zoom.operators import upsample_nearest
+
 
 class Configured(nn.Module):
     """A network, or a part of one, with the network's whole config and its arithmetic's dtype."""
@@ -233,18 +235,11 @@ class Upsample2D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, shape: tuple[int, int] | None = None) -> jax.Array:
         """Upsamples to `shape`: at most twice the height and width, the rest is cut off."""
-        x = upsample_nearest(x)
+        x = upsample_nearest(x, 2)
         if shape is not None:
             # For an odd size this equals nearest interpolation to 2n - 1 samples.
             x = x[:, : shape[0], : shape[1]]
         return conv(x.shape[-1], 3, self.dtype, "conv")(x)
-
-
-def upsample_nearest(x: jax.Array) -> jax.Array:
-    """Copies each value of [B, H, W, C] to 2x2: [B, 2H, 2W, C]."""
-    batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
-    return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
 def timestep_features(

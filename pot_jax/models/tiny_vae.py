@@ -13,8 +13,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Configured, conv, upsample_nearest
+from pot_jax.models.layers import Configured, conv
 from pot_jax.models.vae import Autoencoder
+from pot_jax.zoom.operators import upsample_nearest
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class DecoderTiny(Configured):
             for _ in range(blocks):
                 x = AutoencoderTinyBlock(self.dtype, name=next(names))(x)
             if not last:
-                x = upsample_nearest(x)
+                x = upsample_nearest(x, 2)
                 next(names)
             channels = c.out_channels if last else c.decoder_block_out_channels[i]
             x = conv(channels, 3, self.dtype, next(names), bias=last)(x)
@@ -129,7 +130,3 @@ class AutoencoderTiny(Autoencoder):
     def decode(self, latents: jax.Array) -> jax.Array:
         """Decodes latents [B, h, w, c] to images [B, H, W, 3] float32, about within [-1, 1]."""
         return self.decoder(latents).astype(jnp.float32)
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Encodes and decodes."""
-        return self.decode(self.encode(images))

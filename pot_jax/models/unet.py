@@ -5,13 +5,12 @@ of the text states. `x` is the feature map that passes through, [B, h, w, C]. On
 layer's output is kept; on the way up they are concatenated to `x`, the last one first.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
@@ -28,18 +27,20 @@ from pot_jax.models.layers import (
 
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}  # name -> attends to the text
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
+# Settings of diffusers' UNet that no supported model turns on.
+_FALSE = (
+    *("center_input_sample", "class_embeddings_concat", "dual_cross_attention"),
+    "resnet_skip_time_act",
+)
+_NULL = (
+    *("addition_embed_type", "addition_time_embed_dim", "cross_attention_norm", "encoder_hid_dim"),
+    *("encoder_hid_dim_type", "num_attention_heads", "projection_class_embeddings_input_dim"),
+    *("reverse_transformer_layers_per_block", "time_embedding_act_fn", "time_embedding_dim"),
+    "timestep_post_act",
+)
 
 
-class CrossAttention(NamedTuple):
-    """How the transformers of one block are built."""
-
-    layers: int
-    heads: int
-    linear_projection: bool
-    only_cross_attention: bool
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class UNetConfig(ModelConfig):
     """The UNet's `config.json`; the defaults are diffusers' (SD 1.x except cross_attention_dim).
 
@@ -50,30 +51,15 @@ class UNetConfig(ModelConfig):
     CLASS_NAME: ClassVar[str] = "UNet2DConditionModel"
     FIXED: ClassVar = {
         "act_fn": ("silu", "swish"),
-        "addition_embed_type": (None,),
-        "addition_time_embed_dim": (None,),
         "attention_type": ("default",),
-        "center_input_sample": (False,),
-        "class_embeddings_concat": (False,),
-        "conv_in_kernel": (3,),
-        "conv_out_kernel": (3,),
-        "cross_attention_norm": (None,),
-        "downsample_padding": (1,),
-        "dual_cross_attention": (False,),
-        "encoder_hid_dim": (None,),
-        "encoder_hid_dim_type": (None,),
-        "mid_block_scale_factor": (1,),
+        **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), (3,)),
+        **dict.fromkeys(("downsample_padding", "mid_block_scale_factor"), (1,)),
         "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-        "num_attention_heads": (None,),
-        "projection_class_embeddings_input_dim": (None,),
         "resnet_out_scale_factor": (1.0,),
-        "resnet_skip_time_act": (False,),
         "resnet_time_scale_shift": ("default",),
-        "reverse_transformer_layers_per_block": (None,),
-        "time_embedding_act_fn": (None,),
-        "time_embedding_dim": (None,),
         "time_embedding_type": ("positional",),
-        "timestep_post_act": (None,),
+        **dict.fromkeys(_FALSE, (False,)),
+        **dict.fromkeys(_NULL, (None,)),
     }
     # diffusers' UNetMidBlock2DCrossAttn ignores mid_block_only_cross_attention, too.
     UNUSED: ClassVar = frozenset(
@@ -109,10 +95,8 @@ class UNetConfig(ModelConfig):
             fits = len(names) == blocks and set(names) <= set(known)
             self.require(key, fits, f"{blocks} of {list(known)}")
         for key in (
-            "layers_per_block",
-            "transformer_layers_per_block",
-            "attention_head_dim",
-            "only_cross_attention",
+            *("layers_per_block", "transformer_layers_per_block"),
+            *("attention_head_dim", "only_cross_attention"),
         ):
             self.require(key, len(self.per_block(key)) == blocks, f"one value or {blocks}")
         known = self.class_embed_type in (None, "timestep")
@@ -135,40 +119,34 @@ class UNetConfig(ModelConfig):
         value = getattr(self, key)
         return value if isinstance(value, tuple) else (value,) * len(self.block_out_channels)
 
-    def attention(self, block: int) -> CrossAttention:
-        """Returns how the transformers of block `block`, counted from the outermost, are built."""
-        return CrossAttention(
-            self.per_block("transformer_layers_per_block")[block],
-            self.per_block("attention_head_dim")[block],
-            self.use_linear_projection,
-            self.per_block("only_cross_attention")[block],
-        )
 
+class UNetBlock(Configured):
+    """What all blocks share: their place in the network, and their layers by number."""
 
-class UNetBlock(nn.Module):
-    """What all blocks share: their settings, and their layers by number."""
-
-    channels: int
-    layers: int
-    attention: CrossAttention | None  # None: the block does not attend to the text
-    groups: int
-    eps: float
-    dtype: DTypeLike
+    place: int = 0  # counted from the outermost block
+    layers: int = 1
+    attends: bool = True  # to the text
 
     def resnet(self, i: int) -> ResnetBlock2D:
         """Builds ResNet block `i`."""
-        return ResnetBlock2D(self.channels, self.groups, self.eps, self.dtype, name=f"resnets_{i}")
+        c, channels = self.config, self.config.block_out_channels[self.place]
+        return ResnetBlock2D(
+            channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
+        )
 
     def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
         """Applies transformer `i`, if the block has any."""
-        if self.attention is None:
+        if not self.attends:
             return x
-        built = self.attention._asdict() | {"groups": self.groups, "dtype": self.dtype}
-        return Transformer2DModel(**built, name=f"attentions_{i}")(x, text_states)
+        c, keys = self.config, ("transformer_layers_per_block", "attention_head_dim")
+        layers, heads = (c.per_block(key)[self.place] for key in keys)
+        crossing = c.per_block("only_cross_attention")[self.place]
+        built = (layers, heads, c.norm_num_groups, c.use_linear_projection, self.dtype, crossing)
+        return Transformer2DModel(*built, name=f"attentions_{i}")(x, text_states)
 
 
 class DownBlock2D(UNetBlock):
-    """diffusers' `DownBlock2D`, or `CrossAttnDownBlock2D` if `attention` is given.
+    """diffusers' `DownBlock2D`, or `CrossAttnDownBlock2D` if it attends.
 
     Calls return x and what to keep for the way up.
     """
@@ -203,7 +181,7 @@ class UNetMidBlock2DCrossAttn(UNetBlock):
 
 
 class UpBlock2D(UNetBlock):
-    """diffusers' `UpBlock2D`, or `CrossAttnUpBlock2D` if `attention` is given.
+    """diffusers' `UpBlock2D`, or `CrossAttnUpBlock2D` if it attends.
 
     `kept` holds one feature map for each layer, the last kept at its end. `shape` is the height and
     width to upsample to, None in the outermost block.
@@ -261,37 +239,27 @@ class UNet2DConditionModel(Configured):
         text_states = text_states.astype(self.dtype)
         time_states = self._time_states(latents, timesteps, class_labels, timestep_cond)
 
-        shared = {"groups": c.norm_num_groups, "eps": c.norm_eps, "dtype": self.dtype}
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
-        kept = [x]
-        last = len(c.block_out_channels) - 1
-        for i, (kind, channels, layers) in enumerate(
-            zip(c.down_block_types, c.block_out_channels, c.per_block("layers_per_block"))
-        ):
-            attention = c.attention(i) if DOWN_BLOCKS[kind] else None
-            block = DownBlock2D(
-                channels, layers, attention, **shared, downsample=i < last, name=f"down_blocks_{i}"
-            )
+        kept, layers = [x], c.per_block("layers_per_block")
+        last = len(layers) - 1
+        for i, kind in enumerate(c.down_block_types):
+            built = (c, self.dtype, i, layers[i], DOWN_BLOCKS[kind], i < last)
+            block = DownBlock2D(*built, name=f"down_blocks_{i}")
             x, outputs = block(x, time_states, text_states)
             kept += outputs
 
         # In diffusers the middle always starts with self-attention, even if the config says
         # only_cross_attention.
-        attention = c.attention(last)._replace(only_cross_attention=False)
-        mid_block = UNetMidBlock2DCrossAttn(
-            c.block_out_channels[-1], 1, attention, **shared, name="mid_block"
-        )
+        plain = dataclasses.replace(c, only_cross_attention=False)
+        mid_block = UNetMidBlock2DCrossAttn(plain, self.dtype, last, name="mid_block")
         x = mid_block(x, time_states, text_states)
 
         for i, kind in enumerate(c.up_block_types):
-            mirror = last - i
-            layers = c.per_block("layers_per_block")[mirror] + 1
-            kept, taken = kept[:-layers], kept[-layers:]
-            attention = c.attention(mirror) if UP_BLOCKS[kind] else None
-            block = UpBlock2D(
-                c.block_out_channels[mirror], layers, attention, **shared, name=f"up_blocks_{i}"
-            )
-            shape = kept[-1].shape[1:3] if mirror > 0 else None
+            place, count = last - i, layers[last - i] + 1
+            kept, taken = kept[:-count], kept[-count:]
+            built = (c, self.dtype, place, count, UP_BLOCKS[kind])
+            shape = kept[-1].shape[1:3] if place > 0 else None
+            block = UpBlock2D(*built, name=f"up_blocks_{i}")
             x = block(x, taken, time_states, text_states, shape)
 
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
@@ -320,11 +288,8 @@ class UNet2DConditionModel(Configured):
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         c = self.config
         side = 2 ** (len(c.block_out_channels) - 1)
-        shapes = {
-            "latents": (1, side, side, c.in_channels),
-            "timesteps": (1,),
-            "text_states": (1, 1, c.cross_attention_dim),
-        }
+        shapes = {"latents": (1, side, side, c.in_channels), "timesteps": (1,)}
+        shapes["text_states"] = (1, 1, c.cross_attention_dim)
         if c.time_cond_proj_dim is not None:
             shapes["timestep_cond"] = (1, c.time_cond_proj_dim)
         inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
@@ -335,9 +300,8 @@ class UNet2DConditionModel(Configured):
 
 def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
     if latents.ndim != 4 or latents.shape[-1] != config.in_channels:
-        raise ValueError(
-            f"latents have shape {latents.shape}, expected [B, H, W, {config.in_channels}]"
-        )
+        fitting = f"[B, H, W, {config.in_channels}]"
+        raise ValueError(f"latents have shape {latents.shape}, expected {fitting}")
     expected = (latents.shape[0], config.cross_attention_dim)
     if text_states.ndim != 3 or (text_states.shape[0], text_states.shape[2]) != expected:
         fitting = f"[{expected[0]}, T, {expected[1]}]"

@@ -34,11 +34,8 @@ class AutoencoderKLConfig(ModelConfig):
     CLASS_NAME: ClassVar[str] = "AutoencoderKL"
     FIXED: ClassVar = {
         "act_fn": ("silu", "swish"),
-        "latents_mean": (None,),
-        "latents_std": (None,),
-        "mid_block_add_attention": (True,),
-        "use_post_quant_conv": (True,),
-        "use_quant_conv": (True,),
+        **{"latents_mean": (None,), "latents_std": (None,), "mid_block_add_attention": (True,)},
+        **{"use_post_quant_conv": (True,), "use_quant_conv": (True,)},
     }
     UNUSED: ClassVar = frozenset({"force_upcast"})  # advice for pipelines that run in float16
 
@@ -163,6 +160,10 @@ class Decoder(Configured):
 class Autoencoder(Configured):
     """What all autoencoders share: the shape of their images."""
 
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Encodes images, and decodes the latents or their mean."""
+        return self.decode(_latents(self.encode(images)))
+
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         side = self.config.downsample_factor
@@ -174,10 +175,8 @@ class Autoencoder(Configured):
         factor, channels = self.config.downsample_factor, self.config.in_channels
         fits = images.ndim == 4 and images.shape[3] == channels
         if not fits or images.shape[1] % factor or images.shape[2] % factor:
-            raise ValueError(
-                f"images have shape {images.shape}, expected [B, H, W, {channels}] with H and W "
-                f"multiples of {factor}"
-            )
+            expected = f"[B, H, W, {channels}] with H and W multiples of {factor}"
+            raise ValueError(f"images have shape {images.shape}, expected {expected}")
 
 
 class AutoencoderKL(Autoencoder):
@@ -207,19 +206,18 @@ class AutoencoderKL(Autoencoder):
         images = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return images.astype(jnp.float32)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Encodes, and decodes the mean."""
-        return self.decode(self.encode(images).mean)
-
 
 def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array) -> jax.Array:
     """Encodes images [B, H, W, 3] in [-1, 1] as the UNet's latents, [B, h, w, c] float32.
 
     `module` is an `AutoencoderTiny`, or an `AutoencoderKL`, whose Gaussian's mean is taken.
     """
-    encoded = module.apply({"params": params}, images, method="encode")
-    latents = encoded.mean if isinstance(encoded, Moments) else encoded
+    latents = _latents(module.apply({"params": params}, images, method="encode"))
     return (latents - (module.config.shift_factor or 0.0)) * module.config.scaling_factor
+
+
+def _latents(encoded: Moments | jax.Array) -> jax.Array:
+    return encoded.mean if isinstance(encoded, Moments) else encoded
 
 
 def decode_latents(module: nn.Module, params: dict[str, Any], latents: jax.Array) -> jax.Array:

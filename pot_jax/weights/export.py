@@ -18,8 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 
-from pot_jax.checks import Path as UserPath
-from pot_jax.checks import checked
+from pot_jax import checks
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.tensors import FLOATS
@@ -71,7 +70,7 @@ def new_folder(target: str | Path) -> Iterator[Path]:
 
 def check_vacant(target: str | Path) -> Path:
     """Returns `target` as an absolute path; raises UserError unless it is absent or empty."""
-    target = Path(checked(target, UserPath, "target")).absolute()
+    target = Path(checks.checked(target, checks.Path, "target")).absolute()
     with edge("writing a folder", target):
         vacant = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
     if not vacant:
@@ -144,8 +143,6 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
             with np.errstate(over="ignore"):
                 tensor = np.asarray(entry.write(values), dtype or values.dtype, order="C")
             if not np.isfinite(tensor).all():
-                raise UserError(
-                    f"{shown(entry.key)} has values that are not finite in {tensor.dtype.name}; "
-                    "choose a wider dtype"
-                )
+                wrong = f"values that are not finite in {tensor.dtype.name}"
+                raise UserError(f"{shown(entry.key)} has {wrong}; choose a wider dtype")
             file.write(tensor.reshape(-1).view(np.uint8))

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from pot_jax.checks import Path as UserPath
-from pot_jax.checks import checked, require
+from pot_jax import checks
 from pot_jax.diffusion.schedule import PREDICTION_TYPES
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.parallel.devices import fixed_settings
@@ -88,69 +87,62 @@ def load(
 
 
 @fixed_settings()
-def open_model(
-    path_or_name: str | Path,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    variant: str | None = None,
-    tokenizer: str | Path | None = None,
-    prediction_type: str | None = None,
-    allow_pickle: bool = False,
-    loras: Mapping[str, float] | Sequence[Any] = (),
-    embeddings: Sequence[Any] = (),
-) -> OpenedModel:
+def open_model(path_or_name: str | Path, **how: Any) -> OpenedModel:
     """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
 
-    Arguments and errors are those of `load`.
+    Arguments and errors are those of `load`, without `sharding`.
     """
-    what = locals()
     with edge("reading a model", path_or_name):
-        return _opened(**what)
+        return _opened(path_or_name, **how)
 
 
 def _opened(
-    path_or_name, *, dtype, variant, tokenizer, prediction_type, allow_pickle, loras, embeddings
+    path_or_name,
+    *,
+    dtype=jnp.float32,
+    variant=None,
+    tokenizer=None,
+    prediction_type=None,
+    allow_pickle=False,
+    loras=(),
+    embeddings=(),
 ) -> OpenedModel:
     dtype = checked_dtype(dtype)
     known = prediction_type in (None, *PREDICTION_TYPES)
-    require(known, "prediction_type", f"one of {', '.join(PREDICTION_TYPES)}", prediction_type)
+    expected = f"one of {', '.join(PREDICTION_TYPES)}"
+    checks.require(known, "prediction_type", expected, prediction_type)
     is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
     on_hub = is_id and not os.path.lexists(path_or_name)
     snapshot = hub.fetch_settings(path_or_name) if on_hub else None
     path = snapshot.folder if snapshot else _find(path_or_name)
     wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
-    if variant is not None and (path.is_file() or kept.is_kept(path)):
-        kind = "one file" if path.is_file() else "a converted copy"
+    is_file, is_kept = path.is_file(), kept.is_kept(path)
+    if variant is not None and (is_file or is_kept):
+        kind = "one file" if is_file else "a converted copy"
         raise UserError(f"{shown(path)} is {kind}, which has no variants")
-    source = None
-    if path.is_file():
-        source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
-        check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
+    source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
     stored = source.parts if source else read_parts(path, dtype, **wishes)
+    check_fit(path, stored.modules, FAMILIES[stored.pipeline])
     shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
     merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, stored)
     parts = textual_inversion.add_tokens(words, stored)
-    if not snapshot and not kept.is_kept(path):
+    if not snapshot and not is_kept:
         source = source or folder_source(path, stored, variant)
         matched(source)
     name = snapshot.source if snapshot else str(path_or_name)
+    told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
+    facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
     model = Model(
-        name=Path(name).name,
-        source=name,
-        **parts.modules,
-        tokenizer=parts.tokenizer,
-        schedule=parts.schedule,
-        pipeline=parts.pipeline,
-        low_res=parts.low_res,
-        params={
-            name: jax.tree.map(partial(_of_dtype, dtype), abstract_params(module))
-            for name, module in parts.modules.items()
-        },
+        **facts.pop("modules"),
+        **facts,
+        params=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
+            {name: abstract_params(module) for name, module in parts.modules.items()},
+        ),
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
-        notices=parts.notices + lora.notices(merges, parts.schedule.prediction_type),
     )
 
     @edge("reading a model", path_or_name)
@@ -158,7 +150,7 @@ def _opened(
         put = partial(put_on, sharding)
         if snapshot:
             hub.fetch_weights(snapshot, variant)
-        if kept.is_kept(path):
+        if is_kept:
             params, digests = restored_params(path, shapes, dtype, put)
         else:
             files = source or folder_source(path, stored, variant)
@@ -170,12 +162,8 @@ def _opened(
     return OpenedModel(model, read)
 
 
-def _of_dtype(dtype: jnp.dtype, shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape.shape, dtype)
-
-
 def _find(path_or_name: str | Path) -> Path:
-    name = checked(path_or_name, UserPath, "model")
+    name = checks.checked(path_or_name, checks.Path, "model")
     path = Path(name)
     # A folder without any part of a model, such as a run's, does not hide a shipped model.
     parts = ("model_index.json", *(component.folder for component in COMPONENTS.values()))

@@ -1,6 +1,6 @@
 """A model, and the components that it is made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,9 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.weights.formats.tensors import Tensor
 from pot_jax.weights.layouts.families import Family, LowRes
+from pot_jax.weights.layouts.original_names import respelled
 
 
 class Component(NamedTuple):
@@ -83,6 +85,26 @@ class Parts:
     pipeline: str
     low_res: LowRes | None = None
     notices: tuple[str, ...] = ()  # as in `Model`
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A model's files in any layout: what they describe, and where each tensor lies."""
+
+    path: Path  # the folder or the file
+    parts: Parts
+    tensors: dict[str, dict[str, Tensor]]  # component -> name in the files -> tensor
+    others: dict[str, Tensor] = field(default_factory=dict)  # of no component
+    # Component -> prefix of diffusers' names -> its replacement in the files.
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def spelling(self, component: str, key: str) -> str:
+        """Returns the name in the files of the tensor that diffusers calls `key`."""
+        return respelled(key, self.names.get(component, {}))
+
+    def place(self, component: str) -> Path:
+        """Returns the folder or file of a component's tensors."""
+        return self.path if self.path.is_file() else self.path / COMPONENTS[component].folder
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:

@@ -5,7 +5,6 @@ a host holds one model and two tensors.
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from pot_jax.errors import UserError, shown
@@ -22,7 +20,7 @@ from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
-from pot_jax.weights.layouts.source import Source
+from pot_jax.weights.model import Source
 from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
@@ -64,10 +62,8 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
         if values.dtype != dtype:
             values = _cast(values, dtype)
             if not _finite(values):
-                raise UserError(
-                    f"{shown(path)} of {shown(folder)} has values beyond {dtype.name}; choose "
-                    "a wider dtype"
-                )
+                beyond = f"has values beyond {dtype.name}; choose a wider dtype"
+                raise UserError(f"{shown(path)} of {shown(folder)} {beyond}")
             digest = array_digest(values)
         return put(path, values), digest
 
@@ -81,10 +77,26 @@ def matched(source: Source) -> list[Slot]:
       UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
         one message.
     """
-    problems, slots = Problems(source.path), []
+    problems, slots, unexpected = Problems(source.path), [], [*source.others.items()]
     for name, module in source.parts.modules.items():
-        slots += _match(source, name, module, problems)
-    for key, tensor in source.others.items():
+        left = dict(source.tensors[name])
+        for path, entry in key_table(abstract_params(module)).items():
+            spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
+            key = next((key for key in spellings if key in left), None)
+            if key is None:
+                problems.add("missing", source.place(name), spellings[0])
+                continue
+            tensor = left.pop(key)
+            if not entry.accepts(tensor.shape):
+                expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
+                problems.add("misshapen", tensor.file, key, expected)
+            elif tensor.dtype not in FLOATS:
+                kind = f"not of a dtype in {list(FLOATS)}"
+                problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
+            else:
+                slots.append(Slot("/".join((name, *path)), entry, tensor))
+        unexpected += left.items()
+    for key, tensor in unexpected:
         problems.add("unexpected", tensor.file, key)
     problems.raise_any()
     return slots
@@ -138,47 +150,17 @@ def change_param(
     digests["/".join(path)] = array_digest(values)
 
 
-def _match(source: Source, name: str, module: nn.Module, problems: Problems) -> list[Slot]:
-    """Pairs a component's parameters with its tensors; whatever does not pair is a problem."""
-    slots = []
-    left = dict(source.tensors[name])
-    for path, entry in key_table(abstract_params(module)).items():
-        spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
-        key = next((key for key in spellings if key in left), None)
-        if key is None:
-            problems.add("missing", source.place(name), spellings[0])
-            continue
-        tensor = left.pop(key)
-        if not entry.accepts(tensor.shape):
-            expected = f" (shape {tensor.shape}, expected {entry.stored_shape})"
-            problems.add("misshapen", tensor.file, key, expected)
-        elif tensor.dtype not in FLOATS:
-            kind = f"not of a dtype in {list(FLOATS)}"
-            problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
-        else:
-            slots.append(Slot("/".join((name, *path)), entry, tensor))
-    for key, tensor in left.items():
-        problems.add("unexpected", tensor.file, key)
-    return slots
-
-
 def _cast(values: np.ndarray, dtype: jnp.dtype) -> np.ndarray:
     """Copies values to another dtype, row-major; values beyond its range become infinite."""
-    copy = _empty(values.shape, dtype)
+    size = values.size * dtype.itemsize
+    # On a CPU, JAX uses a buffer that starts at a multiple of 64 bytes as it is. It copies others,
+    # which took a third of the time of loading a large convolution.
+    buffer = np.empty(size + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    copy = buffer[start : start + size].view(dtype).reshape(values.shape)
     with np.errstate(all="ignore"):
         np.copyto(copy, values, casting="unsafe")
     return copy
-
-
-def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> np.ndarray:
-    """Returns an array that starts at a multiple of 64 bytes; on a CPU, JAX uses its buffer as is.
-
-    JAX copies other arrays, which took a third of the time of loading a large convolution.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    buffer = np.empty(size + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def _finite(values: np.ndarray) -> bool:

@@ -35,13 +35,9 @@ class Problems:
 
     def raise_any(self) -> None:
         """Raises UserError with the count and the first few of every kind, if there are any."""
-        if not self._kinds:
-            return
-        what, remedy = (
-            ("are not those of a whole Stable Diffusion", "get the file again")
-            if self._path.is_file()
-            else ("do not fit its config files", "get both from the same place again")
-        )
-        raise UserError(
-            f"the weights in {shown(self._path)} {what}: {listed(self._kinds)}; {remedy}"
-        )
+        what, remedy = "do not fit its config files", "get both from the same place again"
+        if self._path.is_file():
+            what, remedy = "are not those of a whole Stable Diffusion", "get the file again"
+        if self._kinds:
+            wrong = f"{what}: {listed(self._kinds)}; {remedy}"
+            raise UserError(f"the weights in {shown(self._path)} {wrong}")

@@ -10,18 +10,15 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pot_jax.checks import Path as UserPath
-from pot_jax.checks import checked
+from pot_jax import checks
 from pot_jax.errors import UserError, edge, shown
-from pot_jax.weights.formats.json import json_object
-from pot_jax.weights.formats.kinds import regular_file
+from pot_jax.weights.formats.kinds import json_object, regular_file
 
 # transformers warns at import that torch is missing; a tokenizer does not need it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -46,7 +43,7 @@ def given_tokenizer(folder: str | Path) -> Path:
     Raises:
       UserError: there is no such folder.
     """
-    folder = Path(checked(folder, UserPath, "tokenizer"))
+    folder = Path(checks.checked(folder, checks.Path, "tokenizer"))
     if not folder.is_dir():
         raise UserError(f"there is no tokenizer folder {shown(folder)}")
     return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
@@ -89,8 +86,7 @@ def read_tokenizer(
         regular_file(path, "tokenizer file")
         if path.suffix == ".json":
             json_object(path)
-    if (folder / "tokenizer_config.json").exists():
-        _check_settings(folder / "tokenizer_config.json")
+    _check_settings(folder / "tokenizer_config.json")
     with edge("reading a tokenizer", folder), _without_marks(folder) as place:
         tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
         ids = tokenizer.get_vocab().values()
@@ -122,16 +118,14 @@ def _without_marks(folder: Path) -> Iterator[Path]:
 
 
 def _check_settings(path: Path) -> None:
-    settings = json_object(path)
+    settings = json_object(path) if path.exists() else {}
     if "auto_map" in settings:
         raise UserError(f"{shown(path)} asks to run code (auto_map); remove that entry")
     for key in ("vocab_file", "merges_file", "tokenizer_file"):
         place = settings.get(key)
         if place is not None and (not isinstance(place, str) or Path(place).name != place):
-            raise UserError(
-                f"{shown(path)}: {key} is {shown(place)!r}; expected a file name "
-                "in the tokenizer's own folder"
-            )
+            expected = "expected a file name in the tokenizer's own folder"
+            raise UserError(f"{shown(path)}: {key} is {shown(place)!r}; {expected}")
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
@@ -205,13 +199,11 @@ def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
     small = len(tokenizer.get_vocab()) < _WHOLE_WORDS
     for prompt in prompts:
         encoding = tokenizer(prompt, verbose=False).encodings[0]
-        for word, count in Counter(encoding.word_ids).items():
-            start, end = (0, 0) if word is None else encoding.word_to_chars(word)
+        for word in dict.fromkeys(word for word in encoding.word_ids if word is not None):
+            text = prompt[slice(*encoding.word_to_chars(word))]
             ids = [t for t, w in zip(encoding.ids, encoding.word_ids) if w == word]
-            if prompt[start:end].isalpha() and (
-                small and count > 1 or tokenizer.unk_token_id in ids
-            ):
-                unknown[prompt[start:end]] = None
+            if text.isalpha() and (small and len(ids) > 1 or tokenizer.unk_token_id in ids):
+                unknown[text] = None
     if unknown:
         notices.append(f"words that the model does not know: {shown(', '.join(unknown))}")
     return tuple(dict.fromkeys(notices))

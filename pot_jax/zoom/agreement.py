@@ -18,8 +18,8 @@ import optax
 
 from pot_jax.errors import UserError
 from pot_jax.zoom import blending, operators
-from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.photograph import minimise
 
 
 class Numbers(NamedTuple):
@@ -82,17 +82,9 @@ def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> A
     options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
     clean = view.ground_clean(weights, clean)
 
-    def to_images(clean):
-        return view.decode(weights, clean)
-
-    agreed = descend(
-        clean,
-        to_images,
-        view.geometry,
-        optimizer=optax.adam(numbers.gradient_rate),
-        steps=numbers.gradient_steps,
-        **options,
-    )
+    to_images = partial(view.decode, weights)
+    descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
+    agreed = descend(clean, to_images, view.geometry, **descent, **options)
     images = to_images(clean)
     return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
 
@@ -115,22 +107,18 @@ class Blend:
     agree: Callable[..., Agreed] = by_formula
 
 
-def _as_they_are(stack: jax.Array, geometry: Geometry, *, kernel: str = "mean") -> jax.Array:
-    del geometry, kernel
-    return stack
-
-
-def _independent_noise(key, geometry, channels, *, kernel="mean"):
-    del kernel
-    return operators.independent_noise(key, geometry, channels)
-
-
 BLENDS = {
     "laplacian": Blend(blending.laplacian),
     "average": Blend(blending.average),
     "iterative": Blend(blending.iterative),
     # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
-    "none": Blend(blending.none, render=_as_they_are, noise=_independent_noise),
+    "none": Blend(
+        blending.none,
+        render=lambda stack, geometry, kernel="mean": stack,
+        noise=lambda key, geometry, channels, kernel="mean": operators.independent_noise(
+            key, geometry, channels
+        ),
+    ),
     "gradient": Blend(blending.laplacian, agree=by_gradient),
 }
 
@@ -241,13 +229,8 @@ def pixel_view(
     autoencoder's own losses: with the plain E(x'), every step would wash the pictures out a little
     more (LookingGlass, CVPR 2025, does the same for warps).
 
-    Args:
-      geometry: of the pictures.
-      decode: (weights, latents) -> images [N, H, W, 3] in [-1, 1].
-      encode: (weights, images) -> latents.
-      ground: the photograph's constraint on pictures.
-      ground_clean: the same on latents.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
+    Args are `View`'s, with images [N, H, W, 3] in [-1, 1], and encode: (weights, images) ->
+    latents.
     """
 
     def bring_back(weights, clean, images, agreed):

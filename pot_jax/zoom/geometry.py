@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pot_jax.checks import require
 from pot_jax.errors import UserError, shown
 
 
@@ -97,11 +98,8 @@ class Geometry:
         Raises:
           UserError: k is not in 0..depth.
         """
-        if not 0 <= k <= self.depth:
-            raise UserError(
-                f"k: expected 0 to {self.depth} for {self.height} x {self.width} pixels at "
-                f"zoom_factor {self.zoom_factor}, got {k}"
-            )
+        grid = f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
+        require(0 <= k <= self.depth, "k", f"0 to {self.depth} for {grid}", k)
         levels = np.arange(self.levels)
         in_parent = np.concatenate([np.zeros((1, 2), np.int32), self.corners])
         corners = np.zeros((self.levels, 2), np.int32)
@@ -115,12 +113,10 @@ class Geometry:
     def scaled(self, factor: int) -> "Geometry":
         """Returns the placement on a grid `factor` times as fine, e.g. from latents to pixels."""
         _require_whole("factor", factor, 1)
-        offsets = self.offsets
-        if offsets is not None:
-            offsets = tuple((factor * dy, factor * dx) for dy, dx in offsets)
-        return dataclasses.replace(
-            self, height=factor * self.height, width=factor * self.width, offsets=offsets
-        )
+        shape = {"height": factor * self.height, "width": factor * self.width}
+        if self.offsets is not None:
+            shape["offsets"] = tuple((factor * dy, factor * dx) for dy, dx in self.offsets)
+        return dataclasses.replace(self, **shape)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the placement as plain data."""
@@ -152,8 +148,8 @@ class Geometry:
 
 
 def _require_whole(name, number, least):
-    if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
-        raise UserError(f"{name}: expected a whole number >= {least}, got {number!r}")
+    whole = hasattr(number, "__index__") and not isinstance(number, bool)
+    require(whole and number >= least, name, f"a whole number >= {least}", number)
 
 
 def _whole_pairs(offsets, levels):

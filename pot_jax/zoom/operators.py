@@ -17,10 +17,6 @@ from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry
 
 
-def _mean_taps(p: int) -> np.ndarray:
-    return np.ones(p)
-
-
 def _gaussian_taps(p: int) -> np.ndarray:
     x = np.arange(p) - (p - 1) / 2
     return np.exp(-0.5 * (x / (p / 2)) ** 2)
@@ -29,7 +25,7 @@ def _gaussian_taps(p: int) -> np.ndarray:
 # zoom factor -> taps along one axis, [p]; the kernel is their outer product, scaled to sum 1.
 # `mean` keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p
 # taps, sigma p/2), for ablations. For p = 2 the two are the same filter.
-KERNELS = {"mean": _mean_taps, "gaussian": _gaussian_taps}
+KERNELS = {"mean": np.ones, "gaussian": _gaussian_taps}
 
 
 def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
@@ -103,16 +99,13 @@ def upsample_nearest(images: jax.Array, zoom_factor: int) -> jax.Array:
 
 def crop(image: jax.Array, corner: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Returns the window of [H, W, C] at corner (y, x): [h, w, C] for shape (h, w)."""
-    return lax.dynamic_slice(image, _start(corner), (*shape, image.shape[-1]))
+    start = (corner[0], corner[1], np.int32(0))
+    return lax.dynamic_slice(image, start, (*shape, image.shape[-1]))
 
 
 def paste(image: jax.Array, window: jax.Array, corner: jax.Array) -> jax.Array:
     """Returns [H, W, C] with the window at corner (y, x) replaced by [h, w, C]."""
-    return lax.dynamic_update_slice(image, window, _start(corner))
-
-
-def _start(corner):
-    return corner[0], corner[1], np.int32(0)
+    return lax.dynamic_update_slice(image, window, (corner[0], corner[1], np.int32(0)))
 
 
 def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:

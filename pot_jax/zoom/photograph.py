@@ -9,16 +9,37 @@ M_i keeps the region that both show. Paper, section 4.4.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from pot_jax.checks import require
 from pot_jax.errors import UserError
-from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, require_levels, upsample_nearest
+
+
+def minimise(
+    loss: Callable[[Any], jax.Array],
+    variables: Any,
+    *,
+    optimizer: optax.GradientTransformation,
+    steps: jax.Array | int,
+) -> Any:
+    """Takes `steps` steps of a fresh `optimizer` down `loss`, from the pytree `variables`.
+
+    `loss` maps the pytree to a scalar. The number of steps may be traced, but then no gradient
+    passes through the loop. Returns the pytree after the last step.
+    """
+
+    def step(_, carry):
+        variables, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(variables), state, variables)
+        return optax.apply_updates(variables, updates), state
+
+    return jax.lax.fori_loop(0, steps, step, (variables, optimizer.init(variables)))[0]
 
 
 class _Tie(NamedTuple):
@@ -129,7 +150,5 @@ def _require_photo(images, photo, geometry, level):
             f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
             "resize it"
         )
-    if not 0 <= level < geometry.levels:
-        raise UserError(
-            f"photograph: expected a level from 0 to {geometry.levels - 1}, got {level}"
-        )
+    fits = 0 <= level < geometry.levels
+    require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)

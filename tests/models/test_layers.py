@@ -93,7 +93,8 @@ def test_the_fused_kernel_agrees_with_plain_attention(head_size, keys):
 
 def test_nearest_upsampling_is_kron_with_ones():
     x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
-    np.testing.assert_array_equal(layers.upsample_nearest(x), x.repeat(2, axis=1).repeat(2, axis=2))
+    expected = x.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_array_equal(layers.upsample_nearest(x, 2), expected)
 
 
 @pytest.mark.parametrize("flip", [True, False])

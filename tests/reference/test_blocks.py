@@ -110,8 +110,16 @@ CROSS = {
 
 
 def our_block(kind, layers_, attends, **extra):
-    attention = unet.CrossAttention(2, 3, True, False) if attends else None
-    return kind(24, layers_, attention, 4, 1e-5, F32, **extra)
+    config = unet.UNetConfig(
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        block_out_channels=(24,),
+        norm_num_groups=4,
+        transformer_layers_per_block=2,
+        attention_head_dim=3,
+        use_linear_projection=True,
+    )
+    return kind(config, F32, 0, layers_, attends, **extra)
 
 
 @pytest.mark.parametrize("attends", [False, True])

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from pot_jax.zoom.agreement import descend, squared_disagreement
-from pot_jax.zoom.descent import minimise
 from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.photograph import minimise
 
 GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
 by_adam = pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")

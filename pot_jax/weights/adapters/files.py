@@ -1,7 +1,7 @@
 """What is added to a model as it is loaded: the user's list of files, and one file of it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,49 +11,43 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
 
-T = TypeVar("T")
+T = TypeVar("T", LoraSettings, EmbeddingSettings)
+# Settings -> the values that an item of a user's list gives, and the list in words.
+_LISTS: dict[type, tuple[tuple[str, ...], str]] = {
+    LoraSettings: (
+        ("path", "strength", "sha256"),
+        'a dict {"file.safetensors": 0.8} or a list of pairs',
+    ),
+    EmbeddingSettings: (("token", "path", "sha256"), 'a list of paths or pairs ("<token>", path)'),
+}
 
 
-def lora_settings(loras: Mapping[Any, float] | Sequence[Any]) -> list[LoraSettings]:
-    """Returns what a user gives as `loras`: {path: strength}, or a list.
+def given_files(given: Any, cls: type[T]) -> list[T]:
+    """Returns what a user gives as `loras` or `embeddings`, as settings.
 
-    Each item of a list is a path, (path, strength), (path, strength, sha256) or the settings.
+    Args:
+      given: a list, each item a path, the settings, or their values: (path, strength) or
+        (path, strength, sha256) of a LoRA, (token, path) or (token, path, sha256) of an embedding.
+        LoRAs may also be {path: strength}.
+      cls: LoraSettings or EmbeddingSettings.
 
     Raises:
       UserError: it is something else, or a strength is not a finite number.
     """
-    if isinstance(loras, Mapping):
-        loras = list(loras.items())
-    names = ("path", "strength", "sha256")
-    expected = 'a dict {"file.safetensors": 0.8} or a list of pairs'
-    return _settings(loras, LoraSettings, "loras", names, expected)
-
-
-def embedding_settings(embeddings: Sequence[Any]) -> list[EmbeddingSettings]:
-    """Returns what a user gives as `embeddings`: a list.
-
-    Each item is a path, (token, path), (token, path, sha256) or the settings.
-
-    Raises:
-      UserError: it is something else.
-    """
-    names = ("token", "path", "sha256")
-    expected = 'a list of paths or pairs ("<token>", path)'
-    return _settings(embeddings, EmbeddingSettings, "embeddings", names, expected)
-
-
-def _settings(given: Any, cls: type[T], group: str, names: Sequence[str], expected: str) -> list[T]:
-    """Builds one `cls` for each item: a path, or the values of the first few of `names`."""
+    names, expected = _LISTS[cls]
+    if cls is LoraSettings and isinstance(given, Mapping):
+        given = list(given.items())
     if not isinstance(given, list | tuple):
-        raise UserError(f"{group}: expected {expected}, got {shown(repr(given))}")
+        raise UserError(f"{cls.GROUP}: expected {expected}, got {shown(repr(given))}")
     found = []
     for number, item in enumerate(given):
         if not isinstance(item, cls):
             values = [item] if isinstance(item, str | Path) else item
             if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
-                raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
+                came = f"got the entry {shown(repr(item))}"
+                raise UserError(f"{cls.GROUP}: expected {expected}, {came}")
             fields = dict(zip(names if len(values) > 1 else ["path"], values))
-            item = build(cls, fields, f"{group}[{number}].")
+            item = build(cls, fields, f"{cls.GROUP}[{number}].")
         found.append(item)
     return found
 
@@ -76,8 +70,6 @@ def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 not in ("", digest):
-        raise UserError(
-            f"the {what} file {shown(path)} has SHA-256 {digest}, expected {shown(sha256)}; "
-            "the file has changed"
-        )
+        digests = f"SHA-256 {digest}, expected {shown(sha256)}"
+        raise UserError(f"the {what} file {shown(path)} has {digests}; the file has changed")
     return tensors, digest

@@ -26,7 +26,7 @@ import numpy as np
 from pot_jax.config import LoraSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
-from pot_jax.weights.adapters.files import lora_settings, read_file
+from pot_jax.weights.adapters.files import given_files, read_file
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
 from pot_jax.weights.adapters.lora_scale import Said, Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
@@ -66,16 +66,13 @@ class Lora(NamedTuple):
     predicts: str | None = None  # what the model predicts that it was trained for, if it says so
 
 
-# Reading ----------------------------------------------------------------------------------------
-
-
 def read_loras(
     loras: Mapping[Any, float] | Sequence[Any], config: UNetConfig, shapes: Mapping[str, Any]
 ) -> list[Lora]:
     """Reads the headers of LoRA files and finds the weight of each layer.
 
     Args:
-      loras: as for `lora_settings`.
+      loras: as for `given_files`.
       config: the UNet's.
       shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
 
@@ -83,17 +80,15 @@ def read_loras(
       UserError: a file is missing, damaged or of another kind, or has keys, layers or shapes that
         do not fit the model: one message names those of all files.
     """
-    files = lora_settings(loras)
+    files = given_files(loras, LoraSettings)
     table = layer_table(config, shapes) if files else {}
     found, wrong = [], []
     for file in files:
         tensors, sha256 = read_file(file.path, "LoRA", file.sha256)
         for pattern, what in _OTHERS.items():
             if key := next((key for key in tensors if re.search(pattern, key)), None):
-                raise UserError(
-                    f"{shown(file.path)} is {what}, which is not supported (key {shown(key)}); "
-                    "plain LoRA and LoCon are"
-                )
+                what = f"{what}, which is not supported (key {shown(key)})"
+                raise UserError(f"{shown(file.path)} is {what}; plain LoRA and LoCon are")
         problems: dict[str, list[str]] = defaultdict(list)
         said = read_said(file.path)
         layers = _layers(file, tensors, table, said, problems)
@@ -120,38 +115,26 @@ def _layers(
     layers, alphas = {}, []
     for name, parts in _grouped(tensors, problems).items():
         target = table.get(plain(name))
-        kind = _misfit(parts, target)
-        if not kind and target.path in layers:
-            kind = "layers given twice"
         try:
-            scale = math.nan if kind else _scale(said, target, parts, alphas)
+            _check_fit(parts, target)
+            if target.path in layers:
+                raise Wrong("layers given twice")
+            alpha, down = None, parts["down"]
+            if "alpha" in parts:
+                alpha = float(read_tensor(parts["alpha"], _NUMBERS).reshape(()))
+                alphas.append(alpha)
+            scale = said.scale(target, down.shape[0], alpha)
         except Wrong as wrong:
-            kind = str(wrong)
-        if kind:
             shapes = [f"{part} {list(tensor.shape)}" for part, tensor in parts.items()]
             wanted = f", for a weight {list(target.entry.stored_shape)}" if target else ""
-            problems[kind].append(f"{shown(name)}: {', '.join(shapes)}{wanted}")
+            problems[str(wrong)].append(f"{shown(name)}: {', '.join(shapes)}{wanted}")
             continue
-        down, mid, up = parts["down"], parts.get("mid"), parts["up"]
         assumed = math.isnan(scale)
         scale = file.strength * (1.0 if assumed else scale)
-        layers[target.path] = Layer(target, down, mid, up, scale, assumed)
-    try:
-        said.check_usual([layer.down.shape[0] for layer in layers.values()], alphas)
-    except Wrong as wrong:
-        problems[str(wrong)].append(shown(file.path))
+        layers[target.path] = Layer(target, down, parts.get("mid"), parts["up"], scale, assumed)
+    if kind := said.unusual([layer.down.shape[0] for layer in layers.values()], alphas):
+        problems[kind].append(shown(file.path))
     return list(layers.values())
-
-
-def _scale(said: Said, target: Target, parts: Mapping[str, Tensor], alphas: list[float]) -> float:
-    """Returns alpha / rank of one layer, NaN if no place states it; notes its tensor's alpha."""
-    alpha = None
-    if "alpha" in parts:
-        alpha = float(read_tensor(parts["alpha"], _NUMBERS).reshape(()))
-        alphas.append(alpha)
-    keys = (target.entry.key, *target.entry.aliases)
-    names = [key.removesuffix(".weight") for key in keys]
-    return said.scale(names, target.path[0], parts["down"].shape[0], alpha)
 
 
 def _grouped(
@@ -173,34 +156,25 @@ def _grouped(
     return layers
 
 
-def _misfit(parts: Mapping[str, Tensor], target: Target | None) -> str | None:
-    """Returns how a layer does not fit its weight; None if it fits."""
+def _check_fit(parts: Mapping[str, Tensor], target: Target | None) -> None:
+    """Raises `Wrong` unless up @ mid @ down exists and has the shape of the target's weight."""
     if target is None:
-        return "layers that the model lacks"
+        raise Wrong("layers that the model lacks")
     if not {"down", "up"} <= parts.keys():
-        return "layers without both down and up"
-    shape = _product_shape(parts)
-    if shape is None or not target.entry.accepts(shape):
-        return "misshapen layers"
-    return None
-
-
-def _product_shape(parts: Mapping[str, Tensor]) -> tuple[int, ...] | None:
-    """Returns the shape of up @ mid @ down; None if they do not fit each other."""
+        raise Wrong("layers without both down and up")
     down, up = parts["down"].shape, parts["up"].shape
-    alpha, mid = parts.get("alpha"), parts.get("mid")
-    if len(down) < 2 or len(up) < 2 or down[0] != up[1] or not down[0] or not _point(up):
-        return None
-    if alpha is not None and math.prod(alpha.shape) != 1:
-        return None
-    if mid is None:
-        return (up[0], *down[1:])
-    if len(mid.shape) != 4 or mid.shape[:2] != (down[0],) * 2 or not _point(down):
-        return None
-    return (up[0], down[1], *mid.shape[2:])
+    mid, alpha = (parts[part].shape if part in parts else None for part in ("mid", "alpha"))
+    shape = None
+    if len(down) >= 2 and len(up) >= 2 and 0 < down[0] == up[1] and _is_point(up):
+        if mid is None:
+            shape = (up[0], *down[1:])
+        elif len(mid) == 4 and mid[:2] == (down[0],) * 2 and _is_point(down):
+            shape = (up[0], down[1], *mid[2:])
+    if shape is None or math.prod(alpha or ()) != 1 or not target.entry.accepts(shape):
+        raise Wrong("misshapen layers")
 
 
-def _point(shape: tuple[int, ...]) -> bool:
+def _is_point(shape: tuple[int, ...]) -> bool:
     """Returns whether a shape is that of a dense layer or a 1x1 convolution."""
     return set(shape[2:]) <= {1}
 
@@ -216,9 +190,6 @@ def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
             what = f"was trained on a model of {shown(lora.predicts)}, this one is of"
             texts.append(f"{path} {what} {prediction_type}")
     return tuple(texts)
-
-
-# Merging ----------------------------------------------------------------------------------------
 
 
 def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.adapters.lora_names import Target
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import read_metadata
 
 # PEFT's settings that make an adapter another sum than W + scale up @ down -> the values that do
@@ -38,7 +39,7 @@ _PEFT_ALPHA = 8  # what PEFT takes for lora_alpha if its settings leave it out
 
 
 class Wrong(Exception):
-    """What is said of a layer is of no use; the message is the kind of problem."""
+    """A layer, or what is said of it, is of no use; the message is the kind of problem."""
 
 
 class Said(NamedTuple):
@@ -47,21 +48,22 @@ class Said(NamedTuple):
     peft: dict[tuple[str, str], dict[str, Any]]  # (place, component) -> PEFT's settings
     metadata: Mapping[str, str]
 
-    def scale(self, names: Sequence[str], component: str, rank: int, alpha: float | None) -> float:
+    def scale(self, target: Target, rank: int, alpha: float | None) -> float:
         """Returns alpha / rank of one layer, NaN if no place states it.
 
         Args:
-          names: of the layer, as torch spells them.
-          component: "unet" or "text_encoder".
+          target: its weight.
           rank: of its tensors.
           alpha: of its tensor, if it has one.
 
         Raises:
           Wrong: places contradict each other, or what one says is of no use.
         """
+        keys = (target.entry.key, *target.entry.aliases)
+        names = [key.removesuffix(".weight") for key in keys]
         found = {} if alpha is None else {"alpha tensor": alpha / rank}
-        for (place, which), settings in self.peft.items():
-            if which == component:
+        for (place, component), settings in self.peft.items():
+            if component == target.path[0]:
                 found[place] = _peft_scale(settings, names, rank, place)
         if not all(map(math.isfinite, found.values())):
             raise Wrong("layers with an unusable alpha")
@@ -70,12 +72,13 @@ class Said(NamedTuple):
             raise Wrong(f"layers whose alpha is stated differently by {' and '.join(found)}")
         return first if found else _number(self.metadata, "ss_network_alpha") / rank
 
-    def check_usual(self, ranks: Sequence[float], alphas: Sequence[float]) -> None:
-        """Raises `Wrong` if kohya's settings, which are for most layers, fit none of them."""
+    def unusual(self, ranks: Sequence[float], alphas: Sequence[float]) -> str | None:
+        """Says so if kohya's settings, which are for most layers, fit none of them."""
         for key, values in {"ss_network_dim": ranks, "ss_network_alpha": alphas}.items():
             stated = _number(self.metadata, key)
             if values and not math.isnan(stated) and stated not in map(float, values):
-                raise Wrong(f"layers, none of them as its metadata say ({key} = {stated:g})")
+                return f"layers, none of them as its metadata say ({key} = {stated:g})"
+        return None
 
 
 def read_said(path: str | Path) -> Said:
@@ -105,10 +108,8 @@ def read_said(path: str | Path) -> Said:
     for (place, _), settings in peft.items():
         for key, values in _PLAIN.items():
             if settings.get(key) not in values:
-                raise UserError(
-                    f"{shown(path)}: {place} says {key} = {shown(settings[key])}, which is not "
-                    "supported; plain LoRA and LoCon are"
-                )
+                what = f"{place} says {key} = {shown(settings[key])}, which is not supported"
+                raise UserError(f"{shown(path)}: {what}; plain LoRA and LoCon are")
     return Said(peft, metadata)
 
 

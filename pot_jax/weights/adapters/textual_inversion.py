@@ -17,7 +17,7 @@ import numpy as np
 
 from pot_jax.config import EmbeddingSettings
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.adapters.files import embedding_settings, read_file
+from pot_jax.weights.adapters.files import given_files, read_file
 from pot_jax.weights.formats.tensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
 from pot_jax.weights.parameters import change_param
@@ -38,7 +38,7 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     """Reads the headers of embedding files and checks that the tokenizer can take their tokens.
 
     Args:
-      embeddings: as for `embedding_settings`. The default token is the file's own or, if it has
+      embeddings: as for `given_files`. The default token is the file's own or, if it has
         none (`emb_params`), the file's name without its extension.
       parts: the model without its weights.
 
@@ -47,7 +47,7 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
         encoder's width, or its token is a word that the tokenizer already has.
     """
     found = []
-    for file in embedding_settings(embeddings):
+    for file in given_files(embeddings, EmbeddingSettings):
         tensors, sha256 = read_file(file.path, "embedding", file.sha256)
         width = parts.modules["text_encoder"].config.hidden_size
         key, tensor = _only_tensor(file, tensors, width)
@@ -65,16 +65,12 @@ def _only_tensor(
 ) -> tuple[str, Tensor]:
     """Returns a file's one tensor, [width] or [n, width], and its key."""
     where, keys = shown(file.path), sorted(tensors)
-    if {"clip_l", "clip_g"} & tensors.keys():
-        raise UserError(
-            f"{where} is an embedding for SDXL ({', '.join(keys[:3])}), which has two text "
-            f"encoders; one for this model holds one tensor, named {_NAMELESS} or by its token"
-        )
-    if len(tensors) != 1:
-        raise UserError(
-            f"{where} holds {len(tensors)} tensors ({', '.join(map(shown, keys[:3]))}); an "
-            f"embedding is one, named {_NAMELESS} or by its token"
-        )
+    two = {"clip_l", "clip_g"} & tensors.keys()
+    if two or len(tensors) != 1:
+        sdxl = "is an embedding for SDXL, which has two text encoders"
+        what = sdxl if two else f"holds {len(tensors)} tensors"
+        expected = f"an embedding for this model is one, named {_NAMELESS} or by its token"
+        raise UserError(f"{where} {what} ({', '.join(map(shown, keys[:3]))}); {expected}")
     ((key, tensor),) = tensors.items()
     shape = tensor.shape
     if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
@@ -137,26 +133,18 @@ def add_vectors(
     Raises:
       UserError: a vector is not finite in the table's dtype.
     """
-    if not embeddings:
-        return
-    tokens = [token for embedding in embeddings for token in embedding.tokens]
-    ids = parts.tokenizer.convert_tokens_to_ids(tokens)
     size = parts.modules["text_encoder"].config.vocab_size
 
     def lengthened(old: np.ndarray) -> np.ndarray:
         table = np.zeros((size, old.shape[1]), old.dtype)
         table[: len(old)] = old
-        table[ids] = np.concatenate([_values(embedding, old.dtype) for embedding in embeddings])
+        for file, tensor, tokens in embeddings:
+            ids = parts.tokenizer.convert_tokens_to_ids(tokens)
+            with np.errstate(all="ignore"):
+                table[ids] = read_tensor(tensor).astype(old.dtype)
+            if not np.isfinite(table[ids]).all():
+                raise UserError(f"{shown(file.path)} has values not finite in {old.dtype.name}")
         return table
 
-    change_param(params, digests, _TABLE, lengthened)
-
-
-def _values(embedding: Embedding, dtype: np.dtype) -> np.ndarray:
-    """Reads the vectors, [n, D]."""
-    values = read_tensor(embedding.tensor)
-    with np.errstate(all="ignore"):
-        values = values.astype(dtype).reshape(-1, values.shape[-1])
-    if not np.isfinite(values).all():
-        raise UserError(f"{shown(embedding.file.path)} has values not finite in {dtype.name}")
-    return values
+    if embeddings:
+        change_param(params, digests, _TABLE, lengthened)

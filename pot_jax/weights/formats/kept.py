@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.weights.digests import array_digest, array_digests
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.problems import few
 
 MARKER = "pot_jax.json"
@@ -75,20 +75,17 @@ def restore_arrays(
       UserError: the copy has another layout, is incomplete or damaged, or is of other models.
     """
     where, again = shown(folder), "make it again with `pot-jax convert`"
+    others = f"{where} was kept for other models"
     marker = json_object(folder / MARKER)
     kept = marker.get("sha256")
     if marker.get("version") != _VERSION or not isinstance(kept, dict):
-        raise UserError(
-            f"{where} was kept in layout {shown(marker.get('version'))}, and this version reads "
-            f"layout {_VERSION}; {again}"
-        )
+        layouts = f"layout {shown(marker.get('version'))}, and this version reads layout {_VERSION}"
+        raise UserError(f"{where} was kept in {layouts}; {again}")
     wanted = flatten_dict(dict(expected), sep="/")
     if kept.keys() != wanted.keys():
         differing = sorted(kept.keys() ^ wanted.keys())
-        raise UserError(
-            f"{where} was kept for other models: {len(differing)} arrays differ "
-            f"({few(map(shown, differing))}); {again}"
-        )
+        names = few(map(shown, differing))
+        raise UserError(f"{others}: {len(differing)} arrays differ ({names}); {again}")
     damaged: list[str] = []
     read = _reader(folder)
 
@@ -100,19 +97,15 @@ def restore_arrays(
         if damaged:  # the rest is read only to find what else is damaged
             return None
         if values.shape != wanted[path].shape:
-            raise UserError(
-                f"{where} was kept for other models: {shown(path)} is {values.shape}, expected "
-                f"{wanted[path].shape}; {again}"
-            )
+            shapes = f"{values.shape}, expected {wanted[path].shape}"
+            raise UserError(f"{others}: {shown(path)} is {shapes}; {again}")
         return take(path, values, digest)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         taken = list(threads.map(check, wanted))
     if damaged:
-        raise UserError(
-            f"{where} is damaged: {len(damaged)} of {len(kept)} arrays are not what was kept "
-            f"({few(sorted(damaged))}); {again}"
-        )
+        arrays = f"{len(damaged)} of {len(kept)} arrays are not what was kept"
+        raise UserError(f"{where} is damaged: {arrays} ({few(sorted(damaged))}); {again}")
     return dict(zip(wanted, taken))
 
 

@@ -1,13 +1,16 @@
-"""Which kind of file this is, by its first bytes, and what to do about one that is not weights."""
+"""Which kind of file this is, by its first bytes; and JSON settings files, read strictly."""
 
 from pathlib import Path
+from typing import Any
 
+from pot_jax.checks import parsed_json
 from pot_jax.errors import UserError, shown
 
 ZIP = b"PK\x03\x04"
 PICKLE = b"\x80"
 GIT_LFS = b"version https://git-lfs"
 MAX_HEADER = 20_000_000  # bytes; the header of SDXL's UNet has 0.2 MB, the library allows 100 MB
+_MAX_JSON = 20_000_000  # bytes; the largest index of a public model is under 1 MB
 # Common mistakes, by their first bytes.
 _MISTAKES = (
     (GIT_LFS, "is a git-lfs pointer, not the weights; run `git lfs pull`"),
@@ -61,3 +64,30 @@ def not_torch(start: bytes) -> str:
 def _mistake(start: bytes) -> str | None:
     start = start.lstrip()
     return next((meaning for magic, meaning in _MISTAKES if start.startswith(magic)), None)
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """Parses one JSON object; raises ValueError as `parsed_json` does, and if it is no object."""
+    value = parsed_json(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
+    return value
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Reads the JSON object in a model folder's settings file.
+
+    Raises:
+      UserError: the file is missing, too large, a git-lfs pointer, not JSON or not an object.
+    """
+    regular_file(path)
+    where = shown(path)
+    if (size := path.stat().st_size) > _MAX_JSON:
+        raise UserError(f"{where} has {size} bytes; a model's has under {_MAX_JSON}; get it again")
+    text = path.read_bytes()
+    if text.startswith(GIT_LFS):
+        raise UserError(f"{where} is a git-lfs pointer, not the settings; run `git lfs pull`")
+    try:
+        return parse(text)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{where} is not usable JSON ({shown(error)}); get it again") from None

@@ -55,13 +55,6 @@ class _View(NamedTuple):
     strides: Any  # elements
 
 
-class _Record(NamedTuple):
-    """Where one of the files in the zip lies."""
-
-    start: int  # first byte of its content, from the beginning of the zip
-    nbytes: int
-
-
 class _Inert:
     """Stands for an object that is of no use here; calling it returns it.
 
@@ -81,14 +74,14 @@ class _Inert:
 class _RebuildTensor(_Inert):
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, strides, requires_grad, hooks, metadata=None):
+    def __call__(self, storage, offset, shape, strides, *others):
         return _View(storage, offset, shape, strides)
 
 
 class _RebuildParameter(_Inert):
     __slots__ = ()
 
-    def __call__(self, data, requires_grad, hooks):
+    def __call__(self, data, *others):
         return data
 
 
@@ -100,12 +93,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
     # What trainers save besides the weights: a best score, sets of names.
-    ("builtins", "set"): _INERT,
-    ("__builtin__", "set"): _INERT,
-    ("numpy", "dtype"): _INERT,
-    ("numpy.core.multiarray", "scalar"): _INERT,
-    ("numpy._core.multiarray", "scalar"): _INERT,
-    ("_codecs", "encode"): _INERT,
+    **{(module, "set"): _INERT for module in ("builtins", "__builtin__")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _INERT for core in ("core", "_core")},
+    **{("numpy", "dtype"): _INERT, ("_codecs", "encode"): _INERT},
 }
 # pytorch_lightning saves the states of its callbacks under the callbacks' classes.
 _CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
@@ -123,10 +113,8 @@ class _Reader(pickle.Unpickler):
             return _KNOWN[module, name]
         if f"{module}.".startswith(_CALLBACKS):
             return _INERT
-        raise UserError(
-            f"{self._where} asks for {shown(f'{module}.{name}')}, which no weights need: nothing "
-            "was run; get the model as safetensors"
-        )
+        why = "which no weights need: nothing was run; get the model as safetensors"
+        raise UserError(f"{self._where} asks for {shown(f'{module}.{name}')}, {why}")
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -161,80 +149,65 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
             except ValueError as error:
                 problems.append(f"{shown(name)} {error}")
     if problems:
-        raise UserError(
-            f"{where} has {len(problems)} tensors that cannot be ({few(problems, '; ')}); "
-            "get it again"
-        )
+        wrong = f"{len(problems)} tensors that cannot be ({few(problems, '; ')})"
+        raise UserError(f"{where} has {wrong}; get it again")
     if not found:
         raise UserError(f"{where} holds no tensors by name; a model's weights were expected")
     return found
 
 
-# The zip -----------------------------------------------------------------------------------------
-
-
-def _archive(path: Path, where: str) -> tuple[bytes, dict[str, _Record]]:
-    """Returns the pickle of an archive, and where its storages lie, by key."""
+def _archive(path: Path, where: str) -> tuple[bytes, dict[str, range]]:
+    """Returns the pickle of an archive, and the bytes of its storages in the zip, by key."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            names = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
-            if len(names) != 1 or len(entries) != len(archive.infolist()):
+            entries = archive.infolist()
+            names = {entry.filename for entry in entries}
+            roots = [name.split("/")[0] for name in names if name.split("/")[1:] == ["data.pkl"]]
+            if len(roots) != 1 or len(names) != len(entries):
                 raise UserError(f"{where} is a zip, but not one of torch's; get it again")
-            root = names[0].removesuffix("data.pkl")
-            if f"{root}constants.pkl" in entries:
+            root = f"{roots[0]}/"
+            pickled, order, prefix = (root + part for part in ("data.pkl", "byteorder", "data/"))
+            if f"{root}constants.pkl" in names:
                 raise UserError(f"{where} is a TorchScript program, not weights")
-            stored = [
-                entry
-                for name, entry in entries.items()
-                if name.startswith(f"{root}data/") or name in (names[0], f"{root}byteorder")
-            ]
+            stored = [e for e in entries if e.filename.startswith((pickled, order, prefix))]
             records = _records(path, where, stored)
-            if records[names[0]].nbytes > _MAX_PICKLE:
+            if (size := len(records[pickled])) > _MAX_PICKLE:
                 raise UserError(
-                    f"{where}: its data.pkl has {records[names[0]].nbytes} bytes; that of a model "
-                    f"is under {_MAX_PICKLE}"
+                    f"{where}: its data.pkl has {size} bytes; a model's is under {_MAX_PICKLE}"
                 )
-            if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+            if order in names and archive.read(order) != b"little":
                 raise UserError(f"{where} is from a big-endian machine, which is not supported")
-            text = archive.read(names[0])
+            text = archive.read(pickled)
     except UserError:
         raise
     except Exception as error:  # zipfile raises many classes for damage
-        raise UserError(
-            f"{where} is truncated or damaged ({one_line(error)}); get it again"
-        ) from None
-    prefix = f"{root}data/"
+        why = one_line(error)
+        raise UserError(f"{where} is truncated or damaged ({why}); get it again") from None
     return text, {n.removeprefix(prefix): r for n, r in records.items() if n.startswith(prefix)}
 
 
-def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, _Record]:
+def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, range]:
     """Returns where each entry lies; raises ValueError if it overlaps one or leaves the file."""
     records = {}
     size = path.stat().st_size
     with path.open("rb") as file:
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                raise UserError(
-                    f"{where}: {shown(entry.filename)} is compressed or encrypted, which torch "
-                    "never does; get the original file"
-                )
+                why = "is compressed or encrypted, which torch never does; get the original file"
+                raise UserError(f"{where}: {shown(entry.filename)} {why}")
             file.seek(entry.header_offset)
             head = file.read(_LOCAL_HEADER)
             if not head.startswith(ZIP) or len(head) < _LOCAL_HEADER:
                 raise ValueError(f"{shown(entry.filename)} is not where it should be")
             lengths = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
             start = entry.header_offset + _LOCAL_HEADER + lengths
-            records[entry.filename] = _Record(start, entry.file_size)
+            records[entry.filename] = range(start, start + entry.file_size)
     end = 0
-    for name, record in sorted(records.items(), key=lambda item: item[1]):
-        if record.start < end or record.start + record.nbytes > size:
+    for name, record in sorted(records.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if record.start < end or record.stop > size:
             raise ValueError(f"{shown(name)} overlaps another or lies outside the file")
-        end = record.start + record.nbytes
+        end = record.stop
     return records
-
-
-# The pickle --------------------------------------------------------------------------------------
 
 
 def _unpickled(text: bytes, where: str) -> dict:
@@ -264,28 +237,21 @@ def _brief(value: Any) -> str:
     return shown(reprlib.repr(value))
 
 
-def _placed(path: Path, name: str, view: _View, records: Mapping[str, _Record]) -> Tensor:
+def _placed(path: Path, name: str, view: _View, records: Mapping[str, range]) -> Tensor:
     """Returns where a tensor lies in the file; raises ValueError saying why it cannot."""
     storage, offset, shape, strides = view
-    if (
-        not isinstance(storage, _Storage)
-        or not isinstance(shape, tuple)
-        or not isinstance(strides, tuple)
-        or len(shape) != len(strides)
-        or len(shape) > 32
-        or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides))
-    ):
+    whole = isinstance(storage, _Storage) and type(shape) is type(strides) is tuple
+    whole = whole and len(shape) == len(strides) <= 32
+    if not whole or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)):
         raise ValueError(
             f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
         )
     item = ITEM_BYTES[storage.dtype]
     if (record := records.get(storage.key)) is None:
         raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
-    if record.nbytes != storage.size * item:
-        raise ValueError(
-            f"is in a storage of {_brief(storage.size)} {storage.dtype}, for which the file "
-            f"has {record.nbytes} bytes"
-        )
+    if len(record) != storage.size * item:
+        size = f"{_brief(storage.size)} {storage.dtype}"
+        raise ValueError(f"is in a storage of {size}, for which the file has {len(record)} bytes")
     axes, elements = _axes(shape, strides), math.prod(shape)
     if offset + elements > storage.size:
         raise ValueError(

@@ -17,8 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.formats.json import parse
-from pot_jax.weights.formats.kinds import is_safetensors, not_safetensors, regular_file
+from pot_jax.weights.formats.kinds import is_safetensors, not_safetensors, parse, regular_file
 from pot_jax.weights.formats.tensors import ITEM_BYTES, Tensor
 
 _SMALL_FLOATS = ("F8_", "F6_", "F4")  # dtypes whose size only the library knows
@@ -46,10 +45,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
         tensors = _tensors(path, parse(text), 8 + length)
         end = max((tensor.start + tensor.nbytes for tensor in tensors.values()), default=8 + length)
         if size != end:
-            raise UserError(
-                f"{where} is {'truncated' if size < end else 'too long'}: its header describes "
-                f"{end} bytes, the file has {size}; get it again"
-            )
+            state = "truncated" if size < end else "too long"
+            sizes = f"its header describes {end} bytes, the file has {size}"
+            raise UserError(f"{where} is {state}: {sizes}; get it again")
         with safe_open(path, framework="np"):
             pass
     except UserError:
@@ -68,10 +66,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor]:
     """Checks that the header's entries tile the data; raises ValueError for a gap or overlap."""
     entries.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in entries.items():
-        dtype, shape, start, nbytes = _entry(name, entry)
-        tensors[name] = Tensor(path, name, dtype, shape, base + start, nbytes)
+    tensors = {name: _tensor(path, name, entry, base) for name, entry in entries.items()}
     end = base
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.nbytes)):
         if tensor.start != end:
@@ -81,8 +76,8 @@ def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor
     return tensors
 
 
-def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Returns an entry's dtype, shape, start and length; raises ValueError saying what is wrong."""
+def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
+    """Returns what an entry of the header describes; raises ValueError saying what is wrong."""
     tensor = f"tensor {shown(name)}"
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"{tensor} lacks dtype, shape or data_offsets")
@@ -100,7 +95,7 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         raise ValueError(
             f"{tensor} has {nbytes} bytes; shape {shown(shape)} in {dtype} takes {shown(needed)}"
         )
-    return dtype, tuple(shape), offsets[0], nbytes
+    return Tensor(path, name, dtype, tuple(shape), base + offsets[0], nbytes)
 
 
 def _are_counts(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
 from pot_jax.weights.problems import few, listed
@@ -59,12 +59,8 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
             f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
         )
     others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
-    if others:
-        raise UserError(
-            f"{where} has only {shown(others[0])}, which is not supported; save the model as "
-            f"safetensors ({stem}.safetensors was expected)"
-        )
-    raise UserError(f"{where} has no weights; {stem}.safetensors was expected")
+    other = f"only {shown(others[0])}: save the model as safetensors" if others else "no weights"
+    raise UserError(f"{where} has {other}; {stem}.safetensors was expected")
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
@@ -80,23 +76,19 @@ def read_weight_map(index: Path) -> dict[str, str]:
     for place in sorted(set(places.values())):
         plain = Path(place).name == place and place.isprintable() and "\\" not in place
         if not plain or not place.endswith(".safetensors"):
-            raise UserError(
-                f"{where} names the shard {shown(place)!r}; expected a plain .safetensors file "
-                "name, in the folder of the index"
-            )
+            expected = "a plain .safetensors file name, in the folder of the index"
+            raise UserError(f"{where} names the shard {shown(place)!r}; expected {expected}")
     return places
 
 
 def _sharded(index: Path) -> dict[str, Tensor]:
-    """Reads where the tensors in the shards of an index lie; no other file is read."""
+    """Reads where the tensors in the shards of an index lie."""
     where, places = shown(index), read_weight_map(index)
     shards = sorted(set(places.values()))
     absent = [shown(place) for place in shards if not (index.parent / place).is_file()]
     if absent:
-        raise UserError(
-            f"{where} names {len(absent)} of {len(shards)} shards that are missing "
-            f"({few(absent)}); get them"
-        )
+        count = f"{len(absent)} of {len(shards)} shards"
+        raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
     headers = {place: read_header(index.parent / place) for place in shards}
     count = Counter(name for tensors in headers.values() for name in tensors)
     wrong = {

@@ -9,17 +9,68 @@ from jax.typing import DTypeLike
 
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, one_line, shown
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.keys import ignorable
 from pot_jax.weights.layouts.component import component_tensors
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
-from pot_jax.weights.layouts.index import read_index
-from pot_jax.weights.layouts.source import Source
 from pot_jax.weights.layouts.stated import assumed
-from pot_jax.weights.model import COMPONENTS, Parts, check_fit
+from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
 _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 1000 timesteps
+_LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+# Entries of model_index.json that are not components, or have no effect on the pictures.
+_IGNORED = (
+    *("safety_checker", "feature_extractor", "requires_safety_checker"),
+    *("watermarker", "max_noise_level"),
+)
+
+
+def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
+    """Returns the classes that each component of a pipeline may have, by its folder.
+
+    None stands for a schedule's: it knows its own classes.
+    """
+    classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
+    return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads `model_index.json` and checks that it names every component, each of a known class.
+
+    Raises:
+      UserError: the folder is not a model folder, or its model is of an unsupported kind.
+    """
+    path = folder / "model_index.json"
+    where = shown(path)
+    if not path.exists():
+        why = "it has no model_index.json (the layout that diffusers saves was expected)"
+        raise UserError(f"{shown(folder)} is not a model folder: {why}")
+    index = json_object(path)
+    pipeline = index.get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
+        supported = ", ".join(FAMILIES)
+        raise UserError(f"{where}: {shown(pipeline)} is not supported; supported: {supported}")
+    known = known_classes(pipeline)
+    for name in known:
+        if index.get(name) in ([None, None], None):
+            raise UserError(f"{where} names no {name}; the model is incomplete")
+    for name, entry in index.items():
+        if name.startswith("_") or name in _IGNORED or entry in ([None, None], None):
+            continue
+        if name not in known:
+            wrong, supported = f"the component {shown(name)} ({shown(entry)})", known
+        elif not isinstance(entry, list) or len(entry) != 2:
+            raise UserError(f"{where}: {name} is {shown(entry)}; [library, class] was expected")
+        elif entry[0] not in _LIBRARIES:
+            wrong, supported = f"the {name}'s library {shown(entry[0])}", _LIBRARIES
+        elif known[name] is not None and entry[1] not in known[name]:
+            wrong, supported = f"the {name}'s class {shown(entry[1])}", known[name]
+        else:
+            continue
+        raise UserError(f"{where}: {wrong} is not supported; supported: {', '.join(supported)}")
+    return index
 
 
 def read_parts(
@@ -46,26 +97,25 @@ def read_parts(
     modules = {}
     for name, component in COMPONENTS.items():
         class_name = index[component.folder][1]
-        config_class, module_class = component.classes[class_name]
+        kind, network = component.classes[class_name]
         path, correct = folder / component.folder / "config.json", family.corrections.get(name)
-        config = _read_config(path, config_class, correct, class_name)
-        modules[name] = module_class(config, dtype=dtype)
-    check_fit(folder, modules, family)
+        modules[name] = network(_read_config(path, kind, correct, class_name), dtype)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
-    stated = {} if prediction_type is None else {"prediction_type": prediction_type}
-    places = {name: folder / name / "scheduler_config.json" for name in family.schedules}
+    paths = [folder / name / "scheduler_config.json" for name in family.schedules]
     schedule, *low_res = (
-        _read_config(path, ScheduleConfig, family.corrections.get(name))
-        for name, path in places.items()
+        _read_config(path, ScheduleConfig, family.corrections.get(path.parent.name))
+        for path in paths
     )
     notices = ()
-    if not stated and json_object(places["scheduler"]).get("prediction_type") is None:
-        notices = (assumed(places["scheduler"], schedule.prediction_type),)
+    if prediction_type is not None:
+        schedule = replace(schedule, prediction_type=prediction_type)
+    elif json_object(paths[0]).get("prediction_type") is None:
+        notices = (assumed(paths[0], schedule.prediction_type),)
     return Parts(
         modules=modules,
         tokenizer=read_tokenizer(place, text.max_position_embeddings, text.vocab_size),
-        schedule=replace(schedule, **stated),
+        schedule=schedule,
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
         notices=notices,
@@ -90,30 +140,23 @@ def _read_config(
     class_name: str | None = None,
 ) -> Any:
     """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
-    settings = json_object(path)
+    settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", class_name)
     if class_name is not None and stated != class_name:
-        raise UserError(
-            f"{shown(path)} is of a {shown(stated)}, model_index.json says {class_name}; "
-            "get both from the same place again"
-        )
+        what = f"of a {shown(stated)}, model_index.json says {class_name}"
+        raise UserError(f"{where} is {what}; get both from the same place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             raise UserError(
-                f"{shown(path)}: {shown(key)} has {len(value)} entries, which no model has; "
-                "get it again"
+                f"{where}: {shown(key)} has {len(value)} entries, too many; get it again"
             )
     if "auto_map" in settings:
-        raise UserError(
-            f"{shown(path)} asks to run code (auto_map), which pot_jax never does; models that "
-            "need it are not supported"
-        )
+        raise UserError(f"{where} asks to run code (auto_map), which pot_jax never does")
     try:
         return kind.from_json(settings | (correct(settings) if correct else {}))
-    except UserError as error:
-        raise UserError(f"{shown(path)}: {error}") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{shown(path)}: {one_line(error)}") from None
+        why = error if isinstance(error, UserError) else one_line(error)
+        raise UserError(f"{where}: {why}") from None
 
 
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:

@@ -14,15 +14,15 @@ there loads without the network and chooses the same weights.
 
 import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts.component import choose_weights, read_weight_map
-from pot_jax.weights.layouts.hub_errors import Unreachable, explained
-from pot_jax.weights.layouts.index import known_classes, read_index
+from pot_jax.weights.layouts.folder import known_classes, read_index
 from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -35,6 +35,7 @@ _SETTINGS = (
     *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json"),
 )
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class Snapshot(NamedTuple):
@@ -65,10 +66,8 @@ def fetch_settings(name: str) -> Snapshot:
     """
     repository, revision = _REPOSITORY.fullmatch(name).groups()
     if revision is not None and not _REVISION.fullmatch(revision):
-        raise UserError(
-            f"{shown(name)}: {shown(revision)!r} is not a revision; expected a branch, a tag or a "
-            "commit after the @"
-        )
+        expected = "expected a branch, a tag or a commit after the @"
+        raise UserError(f"{shown(name)}: {shown(revision)!r} is not a revision; {expected}")
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
@@ -108,10 +107,10 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
     from huggingface_hub import HfApi
 
     try:
-        with explained(repository, commit):
+        with _explained(repository, commit):
             info = HfApi().model_info(repository, revision=commit)
             names = tuple(sibling.rfilename for sibling in info.siblings or ())
-    except Unreachable:
+    except _Unreachable:
         # Another program fetched the model; only its files are there to choose from.
         return tuple(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
     with contextlib.suppress(UserError, OSError):  # a cache that this user cannot write to
@@ -123,5 +122,54 @@ def _fetch(repository: str, revision: str, file: str) -> Path:
     """Returns the file in the cache; fetches it if it is not there."""
     from huggingface_hub import hf_hub_download
 
-    with explained(repository, revision, file):
+    with _explained(repository, revision, file):
         return Path(hf_hub_download(repository, file, revision=revision))
+
+
+class _Unreachable(UserError):
+    """The hub cannot be reached, and what is wanted is not in the cache."""
+
+
+@contextlib.contextmanager
+def _explained(repository: str, revision: str, file: str = "") -> Iterator[None]:
+    """Turns what huggingface_hub raises in the block into a UserError of one line."""
+    try:
+        yield
+    except Exception as error:  # its HTTP library, and so its classes, change between versions
+        raise _explanation(error, repository, revision, file) from None
+
+
+def _explanation(error: Exception, repository: str, revision: str, file: str) -> UserError:
+    from huggingface_hub import constants, errors
+
+    name, what = f"{repository}@{revision}", file or "the list of files"
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if isinstance(cause, errors.GatedRepoError):
+        how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
+        return UserError(f"{repository} is open only to users who accept its terms: {how}")
+    if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
+        return UserError(
+            f"there is no model folder {repository} here and no such repository on the hub; check "
+            f"the name; if it is private, {_LOG_IN}"
+        )
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return UserError(
+            f"{repository} has no branch, tag or commit {revision}; check what is after the @"
+        )
+    if isinstance(cause, errors.EntryNotFoundError) and status == 404:
+        expected = "a model in the layout that diffusers saves was expected"
+        return UserError(f"{name} has no {file} on the hub; {expected}")
+    if status == 403:
+        return UserError(f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}")
+    if status is not None:
+        return UserError(f"the hub answered HTTP {status} for {name}; try again later")
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
+        type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
+    ):
+        state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
+        return _Unreachable(
+            f"the hub cannot be reached ({state}) and {what} of {name} is not in the cache "
+            f"({constants.HF_HUB_CACHE}); load it once with a connection"
+        )
+    return UserError(f"{what} of {name} cannot be fetched ({one_line(error)})")

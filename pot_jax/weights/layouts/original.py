@@ -9,7 +9,6 @@ from them the configs that a diffusers folder would hold. What they cannot tell 
 of these models, and is a constant here with its origin.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -62,6 +61,15 @@ class Shapes:
         self._shapes = shapes
         parts = (name.split(".") for name in shapes)
         self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
+        # Whether the text encoder's tensors have OpenCLIP's names.
+        self.is_open_clip = OPEN_CLIP[:-1] in self
+        self.is_upscaler = f"{UNET}label_emb.weight" in self  # they embed noise levels
+        older = f"{CLIP}text_model."  # of older versions of transformers
+        clip = older if f"{older}final_layer_norm" in self else CLIP
+        # The prefix of the text encoder's tensors, and the module of its layers.
+        self.text = OPEN_CLIP if self.is_open_clip else clip
+        layers = "transformer.resblocks" if self.is_open_clip else "encoder.layers"
+        self.text_layers = self.text + layers
 
     def __contains__(self, name: str) -> bool:
         """Returns whether there is a tensor of this name, or a module with tensors."""
@@ -71,19 +79,15 @@ class Shapes:
         """Returns the length of one axis of a tensor, which must have `rank` axes if given."""
         shape = self.shape(name)
         if axis >= len(shape) or rank not in (None, len(shape)):
-            raise UserError(
-                f"{self.where}: {shown(name)} has shape {shown(shape)}; {rank or axis + 1} "
-                "axes were expected; get the file again"
-            )
+            expected = f"{rank or axis + 1} axes were expected; get the file again"
+            raise UserError(f"{self.where}: {shown(name)} has shape {shown(shape)}; {expected}")
         return shape[axis]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a tensor."""
         if name not in self._shapes:
-            raise UserError(
-                f"{self.where} lacks {shown(name)}, without which the model's sizes are not known; "
-                "get the file again"
-            )
+            why = "without which the model's sizes are not known; get the file again"
+            raise UserError(f"{self.where} lacks {shown(name)}, {why}")
         return self._shapes[name]
 
     def count(self, module: str) -> int:
@@ -92,11 +96,6 @@ class Shapes:
         while f"{module}.{number}" in self:
             number += 1
         return number
-
-    @property
-    def is_open_clip(self) -> bool:
-        """Whether the text encoder's tensors have OpenCLIP's names."""
-        return OPEN_CLIP[:-1] in self
 
     @property
     def generation(self) -> int:
@@ -109,11 +108,6 @@ class Shapes:
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
 
     @property
-    def is_upscaler(self) -> bool:
-        """Whether the model is an upscaler, which has an embedding of noise levels."""
-        return f"{UNET}label_emb.weight" in self
-
-    @property
     def usual_prediction(self) -> str:
         """What the model predicts if no place states it, as in diffusers' from_single_file.
 
@@ -123,18 +117,6 @@ class Shapes:
         """
         plain = self.generation == 2 and self.size(f"{UNET}input_blocks.0.0.weight", 1, 4) == 4
         return "v_prediction" if self.is_upscaler or plain else "epsilon"
-
-    @property
-    def text_layers(self) -> str:
-        """The module of the text encoder's layers."""
-        if self.is_open_clip:
-            return f"{OPEN_CLIP}transformer.resblocks"
-        return f"{self.clip}encoder.layers"
-
-    @property
-    def clip(self) -> str:
-        """The prefix of a text encoder with transformers' names; older versions add a module."""
-        return f"{CLIP}text_model." if f"{CLIP}text_model.final_layer_norm" in self else CLIP
 
     @property
     def dropped_layers(self) -> int:
@@ -179,15 +161,11 @@ def describe(
         facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
-        autoencoder = autoencoder_config(shapes, unet.sample_size)
-        scale = facts.pop("scaling_factor", autoencoder.scaling_factor)
-        json = schedule_json(shapes, prediction == "v_prediction")
-        return Description(
-            text_config(shapes),
-            unet,
-            dataclasses.replace(autoencoder, scaling_factor=scale),
-            ScheduleConfig.from_json(json | facts | {"prediction_type": prediction}),
+        autoencoder = autoencoder_config(
+            shapes, unet.sample_size, facts.pop("scaling_factor", None)
         )
+        schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
+        return Description(text_config(shapes), unet, autoencoder, schedule)
     except ValueError as error:
         prefix = "" if str(error).startswith(shapes.where) else f"{shapes.where}: "
         raise UserError(f"{prefix}{error}") from None
@@ -203,41 +181,39 @@ def _stated_facts(
         "in_channels": [Statement(first, shapes.size(first, 1, 4))],
         "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
     }
-    checked = tuple(places)
+    sizes = set(places)
     if PREDICTS_V in shapes:
         places["prediction_type"] = [Statement(f"its tensor {PREDICTS_V}", "v_prediction")]
-    for fact, others in stated.items():
-        places[fact] = places.get(fact, []) + [*others]
-    if not predicts:
-        places.pop("prediction_type", None)
-    facts = {fact: agreed(fact, places[fact], shapes.where) for fact in places}
-    return {fact: facts[fact] for fact in facts if fact not in checked}
+    facts = {
+        fact: agreed(fact, [*places.get(fact, ()), *stated.get(fact, ())], shapes.where)
+        for fact in {**places, **stated}
+        if predicts or fact != "prediction_type"
+    }
+    return {fact: facts[fact] for fact in facts if fact not in sizes}
 
 
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     """Derives the UNet's config; raises as `describe` does."""
     levels = _unet_levels(shapes)
-    channels = [
-        shapes.size(f"{UNET}input_blocks.{level[0]}.0.in_layers.2.weight", 0, 4) for level in levels
-    ]
+    firsts = [f"{UNET}input_blocks.{level[0]}" for level in levels]
+    channels = [shapes.size(f"{first}.0.in_layers.2.weight", 0, 4) for first in firsts]
     # The transformer of each level; the innermost level may have one only in the middle block.
     middle = f"{UNET}middle_block.1"
-    transformers = [f"{UNET}input_blocks.{level[0]}.1" for level in levels]
+    transformers = [f"{first}.1" for first in firsts]
     attends = [f"{name}.transformer_blocks" in shapes for name in transformers]
     if not attends[-1]:
         transformers[-1] = middle
     context = shapes.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
-    generation_2 = shapes.generation == 2
-    by_width = generation_2 and not shapes.is_upscaler
-    heads = [_heads(width) if by_width else _HEADS for width in channels]
+    generation_2, upscales = shapes.generation == 2, shapes.is_upscaler
+    by_width = generation_2 and not upscales
+    heads = [max(1, width // _HEAD_CHANNELS) if by_width else _HEADS for width in channels]
     depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
     crossing = [
         attending and _only_crosses(shapes, name, width, context)
         for name, attending, width in zip(transformers, attends, channels)
     ]
-    classes = shapes.size(f"{UNET}label_emb.weight", 0, 2) if shapes.is_upscaler else None
     return UNetConfig(
-        sample_size=128 if shapes.is_upscaler else 96 if generation_2 and predicts_v else 64,
+        sample_size=128 if upscales else 96 if generation_2 and predicts_v else 64,
         in_channels=shapes.size(f"{UNET}input_blocks.0.0.weight", 1, 4),
         out_channels=shapes.size(f"{UNET}out.2.weight", 0, 4),
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
@@ -251,7 +227,7 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         only_cross_attention=_one_or_all(crossing),
         use_linear_projection=len(shapes.shape(f"{middle}.proj_in.weight")) == 2,
         upcast_attention=by_width and predicts_v,  # as in diffusers' SD 2.1
-        num_class_embeds=classes,
+        num_class_embeds=shapes.size(f"{UNET}label_emb.weight", 0, 2) if upscales else None,
     )
 
 
@@ -274,16 +250,16 @@ def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) ->
     return width != context and shapes.size(key, 1, 2) == context
 
 
-def _heads(width: int) -> int:
-    return max(1, width // _HEAD_CHANNELS)
-
-
 def _one_or_all(values: list) -> Any:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def autoencoder_config(shapes: Shapes, latent_size: int) -> AutoencoderKLConfig:
+def autoencoder_config(
+    shapes: Shapes, latent_size: int, scaling_factor: float | None = None
+) -> AutoencoderKLConfig:
     """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
+    if scaling_factor is None:  # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
+        scaling_factor = 0.08333 if shapes.is_upscaler else 0.18215
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
     channels = [
@@ -299,8 +275,7 @@ def autoencoder_config(shapes: Shapes, latent_size: int) -> AutoencoderKLConfig:
         layers_per_block=shapes.count(f"{encoder}down.0.block"),
         latent_channels=shapes.size(f"{AUTOENCODER}post_quant_conv.weight", 1),
         norm_num_groups=_GROUPS,
-        # scale_factor in v1-inference.yaml, v2-inference.yaml; in x4-upscaling.yaml
-        scaling_factor=0.08333 if shapes.is_upscaler else 0.18215,
+        scaling_factor=scaling_factor,
     )
 
 
@@ -308,20 +283,19 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
     """Derives the text encoder's config; raises as `describe` does."""
     if shapes.is_open_clip:
         tokens, positions = "token_embedding.weight", "positional_embedding"
-        mlp, prefix = "mlp.c_fc.weight", OPEN_CLIP
+        mlp = "mlp.c_fc.weight"
     else:
         tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
-        mlp, prefix = "mlp.fc1.weight", shapes.clip
-    vocabulary, width = (shapes.size(prefix + tokens, axis, 2) for axis in (0, 1))
-    layers = shapes.count(shapes.text_layers)
+        mlp = "mlp.fc1.weight"
+    vocabulary, width = (shapes.size(shapes.text + tokens, axis, 2) for axis in (0, 1))
     return CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=shapes.size(f"{shapes.text_layers}.0.{mlp}", 0, 2),
         projection_dim=width,
-        num_hidden_layers=layers - shapes.dropped_layers,
-        num_attention_heads=_heads(width),
-        max_position_embeddings=shapes.size(prefix + positions, 0, 2),
+        num_hidden_layers=shapes.count(shapes.text_layers) - shapes.dropped_layers,
+        num_attention_heads=max(1, width // _HEAD_CHANNELS),
+        max_position_embeddings=shapes.size(shapes.text + positions, 0, 2),
         hidden_act="gelu" if shapes.generation == 2 else "quick_gelu",
         # The last two of CLIP's vocabulary; words that a user added come after them.
         bos_token_id=min(49406, vocabulary - 2),
@@ -329,18 +303,18 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
     )
 
 
-def schedule_json(shapes: Shapes, predicts_v: bool) -> dict[str, Any]:
+def schedule_json(shapes: Shapes, prediction_type: str) -> dict[str, Any]:
     """Returns the content of the `scheduler_config.json` that diffusers has for such a model."""
     first, last = (1e-4, 0.02) if shapes.is_upscaler else (0.00085, 0.012)
     return {
         # Selects only the defaults of what the other entries leave out.
-        "_class_name": "DDIMScheduler" if predicts_v else "PNDMScheduler",
+        "_class_name": "DDIMScheduler" if prediction_type == "v_prediction" else "PNDMScheduler",
         "beta_start": first,
         "beta_end": last,
         "beta_schedule": "scaled_linear",
         "clip_sample": False,
         "num_train_timesteps": 1000,
-        "prediction_type": "v_prediction" if predicts_v else "epsilon",
+        "prediction_type": prediction_type,
         "rescale_betas_zero_snr": ZERO_SNR in shapes,
         "set_alpha_to_one": False,
         "skip_prk_steps": True,

@@ -6,7 +6,7 @@ replacement in the file; the rest of the name is the same in both.
     down_blocks.1.resnets.0.norm1.weight  ->  input_blocks.4.0.in_layers.0.weight
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
@@ -48,30 +48,27 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
         "conv_out": "out.2",
     }
 
-    def resnet(ours: str, theirs: str) -> None:
-        table.update({f"{ours}.{a}": f"{theirs}.{b}" for a, b in _UNET_RESNET.items()})
+    resnets = {"mid_block.resnets.0": "middle_block.0", "mid_block.resnets.1": "middle_block.2"}
 
-    resnet("mid_block.resnets.0", "middle_block.0")
-    resnet("mid_block.resnets.1", "middle_block.2")
-    layers = config.per_block("layers_per_block")
-    number = 1
-    for block, count in enumerate(layers):
-        ours = f"down_blocks.{block}"
-        for layer in range(count):
-            resnet(f"{ours}.resnets.{layer}", f"input_blocks.{number}.0")
-            table[f"{ours}.attentions.{layer}"] = f"input_blocks.{number}.1"
-            number += 1
-        table[f"{ours}.downsamplers.0.conv"] = f"input_blocks.{number}.0.op"
-        number += 1
-    number = 0
-    for block, (count, kind) in enumerate(zip(layers[::-1], config.up_block_types)):
-        ours = f"up_blocks.{block}"
-        for layer in range(count + 1):
-            resnet(f"{ours}.resnets.{layer}", f"output_blocks.{number}.0")
-            table[f"{ours}.attentions.{layer}"] = f"output_blocks.{number}.1"
-            number += 1
+    def layers(ours: str, theirs: str, numbers: Iterable[int]) -> None:
+        for layer, number in enumerate(numbers):
+            resnets[f"{ours}.resnets.{layer}"] = f"{theirs}.{number}.0"
+            table[f"{ours}.attentions.{layer}"] = f"{theirs}.{number}.1"
+
+    counts = config.per_block("layers_per_block")
+    first = 1
+    for block, count in enumerate(counts):
+        layers(f"down_blocks.{block}", "input_blocks", range(first, first + count))
+        table[f"down_blocks.{block}.downsamplers.0.conv"] = f"input_blocks.{first + count}.0.op"
+        first += count + 1
+    first = 0
+    for block, (count, kind) in enumerate(zip(counts[::-1], config.up_block_types)):
+        layers(f"up_blocks.{block}", "output_blocks", range(first, first + count + 1))
         place = 2 if kind == "CrossAttnUpBlock2D" else 1  # after the ResNet and the transformer
-        table[f"{ours}.upsamplers.0"] = f"output_blocks.{number - 1}.{place}"
+        table[f"up_blocks.{block}.upsamplers.0"] = f"output_blocks.{first + count}.{place}"
+        first += count + 1
+    for ours, theirs in resnets.items():
+        table |= {f"{ours}.{a}": f"{theirs}.{b}" for a, b in _UNET_RESNET.items()}
     return table
 
 

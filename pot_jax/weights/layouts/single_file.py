@@ -10,9 +10,6 @@ from pathlib import Path
 from jax.typing import DTypeLike
 
 from pot_jax.errors import UserError, edge, shown
-from pot_jax.models.clip import CLIPTextModel
-from pot_jax.models.unet import UNet2DConditionModel
-from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors, regular_file
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import read_header, read_metadata
@@ -20,14 +17,8 @@ from pot_jax.weights.formats.tensors import Tensor
 from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import Shapes
-from pot_jax.weights.layouts.source import Source
-from pot_jax.weights.layouts.stated import (
-    Statements,
-    assumed,
-    metadata_statements,
-    yaml_statements,
-)
-from pot_jax.weights.model import Parts
+from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
+from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 _PREFIXES = {
@@ -79,13 +70,12 @@ def file_source(
     found, metadata = _read(path, allow_pickle)
     _check_whole(found, shown(path))
     shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
-    stated = _stated(path, metadata)
+    stated = metadata_statements(metadata)
+    for fact, statements in yaml_statements(path).items():
+        stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
-    modules = {
-        "text_encoder": CLIPTextModel(facts.text_encoder, dtype=dtype),
-        "unet": UNet2DConditionModel(facts.unet, dtype=dtype),
-        "autoencoder": AutoencoderKL(facts.autoencoder, dtype=dtype),
-    }
+    configs = {name: getattr(facts, name) for name in COMPONENTS}
+    modules = {n: COMPONENTS[n].classes[c.CLASS_NAME][1](c, dtype) for n, c in configs.items()}
     (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
     pad = "!" if shapes.generation == 2 else "<|endoftext|>"
@@ -97,8 +87,7 @@ def file_source(
     if prediction_type is None and silent and not shapes.is_upscaler:  # of which there is one kind
         said += (assumed(path, facts.schedule.prediction_type),)
     parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
-    tensors, others = _sorted(found, shapes)
-    return Source(path, parts, tensors, _names(shapes, facts), others)
+    return Source(path, parts, *_sorted(found, shapes), _names(shapes, facts))
 
 
 def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -116,14 +105,6 @@ def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, 
             "read without running anything"
         )
     return read_pickled(path), {}
-
-
-def _stated(path: Path, metadata: Mapping[str, str]) -> Statements:
-    """Returns what is said of the file, in its metadata and in the yaml beside it."""
-    stated = metadata_statements(metadata)
-    for fact, statements in yaml_statements(path).items():
-        stated.setdefault(fact, []).extend(statements)
-    return stated
 
 
 def _pipeline(shapes: Shapes, facts: original.Description) -> str:
@@ -156,16 +137,16 @@ def _sorted(
     found: Mapping[str, Tensor], shapes: Shapes
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
-    tensors: dict[str, dict[str, Tensor]] = {component: {} for component in _PREFIXES}
-    others: dict[str, Tensor] = {}
-    blocks = shapes.text_layers
-    layers = shapes.count(blocks)
-    unused = tuple(f"{blocks}.{layers - 1 - i}." for i in range(shapes.dropped_layers))
+    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*_PREFIXES, None)}
+    layers = shapes.count(shapes.text_layers)
+    dropped = range(layers - shapes.dropped_layers, layers)
+    unused = tuple(f"{shapes.text_layers}.{layer}." for layer in dropped)
     for name, tensor in found.items():
         if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
         component = next((c for c, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
-        (others if component is None else tensors[component]).update(_thirds(name, tensor))
+        tensors[component].update(_thirds(name, tensor))
+    others = tensors.pop(None)
     return tensors, others
 
 
@@ -189,13 +170,10 @@ def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, s
     if shapes.is_open_clip:
         table = original_names.open_clip_names(facts.text_encoder)
         text = original_names.under(original.OPEN_CLIP, table)
-    unet = original_names.unet_names(facts.unet)
+    unet = original_names.under(original.UNET, original_names.unet_names(facts.unet))
     autoencoder = original_names.autoencoder_names(facts.autoencoder)
-    return {
-        "text_encoder": text,
-        "unet": original_names.under(original.UNET, unet),
-        "autoencoder": original_names.under(original.AUTOENCODER, autoencoder),
-    }
+    autoencoder = original_names.under(original.AUTOENCODER, autoencoder)
+    return {"text_encoder": text, "unet": unet, "autoencoder": autoencoder}
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:

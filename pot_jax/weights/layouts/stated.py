@@ -14,28 +14,19 @@ import yaml
 from pot_jax.errors import UserError, one_line, shown
 
 _MAX_YAML = 1_000_000  # bytes; Stable Diffusion's own have 3 kB
+_STRUCTURE = (TypeError, LookupError, AttributeError)  # what a file of another structure raises
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+_V = dict.fromkeys(("-v", "_v", "true"), "v_prediction") | dict.fromkeys((None, "false"), "epsilon")
+_GENERATIONS = {"stable-diffusion-v1": 1, "stable-diffusion-v2": 2, "true": 2, "false": 1}
 # (key of the metadata, fact, pattern, what its group means if not what it says).
 _METADATA: tuple[tuple[str, str, str, Mapping[str | None, Any]], ...] = (
     ("modelspec.prediction_type", "prediction_type", "(.*)", _PREDICTIONS),
-    (
-        *("modelspec.architecture", "prediction_type", r"stable-diffusion-v2-\d+(-v)?"),
-        {"-v": "v_prediction", None: "epsilon"},
-    ),
-    (
-        *("modelspec.architecture", "generation", "(stable-diffusion-v[12]|[^/]+)"),
-        {"stable-diffusion-v1": 1, "stable-diffusion-v2": 2},
-    ),
-    (
-        *("ss_v_parameterization", "prediction_type", "(true|false)$"),
-        {"true": "v_prediction", "false": "epsilon"},
-    ),
-    (
-        *("ss_base_model_version", "prediction_type", "sd_v[12].*?(_v)?$"),
-        {"_v": "v_prediction", None: "epsilon"},
-    ),
+    ("modelspec.architecture", "prediction_type", r"stable-diffusion-v2-\d+(-v)?", _V),
+    ("modelspec.architecture", "generation", "(stable-diffusion-v[12]|[^/]+)", _GENERATIONS),
+    ("ss_v_parameterization", "prediction_type", "(true|false)$", _V),
+    ("ss_base_model_version", "prediction_type", "sd_v[12].*?(_v)?$", _V),
     ("ss_base_model_version", "generation", "sd_v([12])", {"1": 1, "2": 2}),
-    ("ss_v2", "generation", "(true|false)$", {"true": 2, "false": 1}),
+    ("ss_v2", "generation", "(true|false)$", _GENERATIONS),
 )
 
 
@@ -108,11 +99,7 @@ def yaml_statements(path: Path) -> Statements:
             "context_dim": unet.get("context_dim"),
             "in_channels": unet.get("in_channels"),
         }
-    # LookupError, AttributeError, TypeError: it has another structure.
-    except (
-        *(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError),
-        yaml.YAMLError,
-    ) as error:
+    except (*_STRUCTURE, OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
             f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)}); "
             "correct it, or remove it"

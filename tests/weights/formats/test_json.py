@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pot_jax.weights.formats.json import json_object
+from pot_jax.weights.formats.kinds import json_object
 
 
 @pytest.mark.parametrize(
