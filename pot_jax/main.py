@@ -38,6 +38,7 @@ LOADING_FLAGS = {
     "prediction_type": "what the weights predict: epsilon, v_prediction or sample (default: the "
     "model's own)",
 }
+_LOADING = ("dtype", "variant", *LOADING_FLAGS, "allow_pickle")  # arguments of `load`
 # Settings that are short flags of `sample`, by the last part of their names -> help.
 SHORT_FLAGS = {
     "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
@@ -133,16 +134,8 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
         from pot_jax.runs.progress import ProgressBar
         from pot_jax.weights.load import open_model
 
-    opened = open_model(
-        settings.model,
-        dtype=settings.dtype,
-        variant=settings.variant or None,
-        tokenizer=settings.tokenizer or None,
-        prediction_type=settings.prediction_type or None,
-        allow_pickle=settings.allow_pickle,
-        loras=settings.loras,
-        embeddings=settings.embeddings,
-    )
+    adapters = {"loras": settings.loras, "embeddings": settings.embeddings}
+    opened = open_model(settings.model, **_how_to_load(settings), **adapters)
     upscaler = None
     if settings.upscaler.path:
         upscaler = open_model(settings.upscaler.path, dtype=settings.dtype)
@@ -236,11 +229,11 @@ def convert(arguments: Sequence[str]) -> None:
     _define_loading(values)
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
     source, target = _two_paths("convert", _parse("convert", values, arguments))
+    how = _loading(values)
 
     with importing():
         from pot_jax.weights.convert import convert as keep
 
-    how = {"dtype": values.dtype, "variant": values.variant, **_loading(values)}
     keep(source, target, **how)
     print(f"converted: {target}; use it with --model={target}")
 
@@ -250,6 +243,7 @@ def export(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     _define_loading(values)
     source, target = _two_paths("export", _parse("export", values, arguments))
+    how = _loading(values)
 
     with importing():
         from pot_jax.weights.export import check_vacant
@@ -257,7 +251,7 @@ def export(arguments: Sequence[str]) -> None:
         from pot_jax.weights.load import load
 
     check_vacant(target)  # before the weights are read
-    write(load(source, **_loading(values)), target)
+    write(load(source, **how), target)
     print(f"exported: {target}")
 
 
@@ -376,8 +370,14 @@ def _define_loading(values: flags.FlagValues) -> None:
 
 
 def _loading(values: flags.FlagValues) -> dict:
-    """Returns the arguments of `load` that the flags of `_define_loading` give."""
-    return {name: values[name].value for name in (*LOADING_FLAGS, "allow_pickle")}
+    """Returns the arguments of `load` that a command's flags give, checked."""
+    given = {name: values[name].value for name in _LOADING if name in values}
+    given = {name: value for name, value in given.items() if value is not None}
+    return _how_to_load(build(config.RunSettings, given))
+
+
+def _how_to_load(settings: config.RunSettings) -> dict:
+    return {name: getattr(settings, name) or None for name in _LOADING}
 
 
 def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
