@@ -16,11 +16,12 @@ import math
 import numbers
 import operator
 import os
+import re
 import reprlib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pot_jax.errors import UserError, shown
 
@@ -39,6 +40,16 @@ _WORDS = {
     dict: "a group of settings",
     type(None): "null",
 }
+
+
+class Within(NamedTuple):
+    """The range of a declared number, as `Annotated[int, Within(1)]`; both ends are included."""
+
+    low: float
+    high: float = math.inf
+
+    def __str__(self):
+        return f"at least {self.low}" if self.high == math.inf else f"{self.low} to {self.high}"
 
 
 class Unfit(Exception):
@@ -86,7 +97,11 @@ def fitted(value: Any, kind: Any) -> Any:
     if origin is Annotated:
         base, bound = args
         found = fitted(value, base)
-        if not (found > 0 if base is float else found in bound):
+        if isinstance(bound, Within):
+            ok = bound.low <= found <= bound.high
+        else:
+            ok = found > 0 if base is float else found in bound
+        if not ok:
             raise Unfit(described(kind), value)
         return found
     if origin is Literal:
@@ -107,18 +122,9 @@ def fitted(value: Any, kind: Any) -> Any:
         return operator.index(value)
     if plain in (int, float) or not isinstance(value, plain):
         raise Unfit(described(kind), value)
-    if plain is str and not _is_text(value):
+    if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
         raise Unfit("text in UTF-8", value)
     return value
-
-
-def _is_text(value: str) -> bool:
-    """Returns whether a string can be written as UTF-8: bytes that are not become surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _fitted_path(value: Any) -> str:
@@ -160,6 +166,8 @@ def described(kind: Any) -> str:
         return "a path"
     if origin is Annotated:
         base, bound = args
+        if isinstance(bound, Within):
+            return str(bound)
         words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
         return f"{described(base)} {words}"
     if origin is Literal:
@@ -247,8 +255,7 @@ def _constant(text: str) -> float:
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
-    """Lays `data` over `base`, both plain data of the settings `cls`; old names become the
-    current ones.
+    """Lays `data` over `base`, both plain data of `cls`; old names become the current ones.
 
     This is the only check of unknown names, for files, flags, records and Python.
 
@@ -257,10 +264,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
         group is given something else.
     """
     if not isinstance(data, Mapping):
-        raise UserError(
-            f"{path.rstrip('.') or 'the configuration'}: expected a group of settings, got "
-            f"{reprlib.repr(data)}"
-        )
+        require(False, path.rstrip(".") or "the configuration", _WORDS[dict], data)
     kinds = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
