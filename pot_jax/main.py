@@ -19,16 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import (
-    Path,
-    build,
-    checked,
-    defaults,
-    described,
-    require,
-    todays_name,
-    version,
-)
+from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.runs.interrupts import at_once, importing
 
@@ -64,6 +55,13 @@ ADAPTER_FLAGS = {
     "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
     "embedding": "path[:token] of a textual inversion (repeatable)",
 }
+# Flags of `render`.
+MOVIE_FLAGS = {
+    "seconds_per_level": (flags.DEFINE_float, "time from one level to the next"),
+    "fps": (flags.DEFINE_integer, "frames per second"),
+    "size": (flags.DEFINE_integer, "shorter side in pixels"),
+    "direction": (flags.DEFINE_string, "in, out or both"),
+}
 PLATFORMS = ("cpu", "gpu", "tpu")
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
@@ -79,7 +77,10 @@ def sample(arguments: Sequence[str]) -> None:
     arguments = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
-    _define_machine(values)
+    text = "platform (default: the best)"
+    flags.DEFINE_enum("devices", None, PLATFORMS, text, flag_values=values)
+    text = "folder of compiled programs, or none (default: in the user's cache folder)"
+    _define_text(values, "compilation_cache", text)
     text = "run as one process of a multi-host job (jax.distributed)"
     flags.DEFINE_bool("distributed", False, text, values)
     usual = config.RunSettings()
@@ -116,13 +117,15 @@ def sample(arguments: Sequence[str]) -> None:
             f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
     folder = "" if values.dry_run else _required(values, "workdir", "runs/mine")
+    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
 
     with importing():
+        from pot_jax.parallel import devices
         from pot_jax.runs.folder import check_workdir
 
     if folder:
         check_workdir(folder, alone=not values.distributed)
-    _set_up(values, values.distributed)
+    devices.set_up(values.devices, values.distributed, cache)
     _sample(settings, folder)
 
 
@@ -158,41 +161,15 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
             print(os.path.relpath(sample_folder(folder, settings, index) / name))
 
 
-def _define_machine(values: flags.FlagValues) -> None:
-    flags.DEFINE_enum(
-        "devices", None, PLATFORMS, "platform (default: the best)", flag_values=values
-    )
-    text = "folder of compiled programs, or none (default: in the user's cache folder)"
-    _define_text(values, "compilation_cache", text)
-
-
-def _set_up(values: flags.FlagValues, distributed: bool = False) -> None:
-    with importing():
-        from pot_jax.parallel import devices
-
-    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
-    devices.set_up(values.devices, distributed, cache)
-
-
 def render(arguments: Sequence[str]) -> None:
     """Makes the movie of a finished run again."""
     values = flags.FlagValues()
-    movie = config.MovieSettings()
     _define_text(values, "workdir", "folder of a run")
     _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
-    flags.DEFINE_float(
-        "seconds_per_level",
-        movie.seconds_per_level,
-        "time from one level to the next",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("fps", movie.fps, "frames per second", flag_values=values)
-    flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)
-    flags.DEFINE_string("direction", movie.direction, "in, out or both", values)
+    for name, (define, text) in MOVIE_FLAGS.items():
+        define(name, getattr(config.MovieSettings(), name), text, flag_values=values)
     _no_positionals("render", _parse("render", values, arguments))
-    movie = config.MovieSettings(
-        values.seconds_per_level, values.fps, values.size, values.direction
-    )
+    movie = config.MovieSettings(**{name: values[name].value for name in MOVIE_FLAGS})
     folder = _required(values, "workdir", "runs/mine")
 
     with importing():
@@ -282,14 +259,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
     "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
     "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),
-    "export": (
-        export,
-        "Write a model in the diffusers layout: pot-jax export path/to/model target",
-    ),
-    "train": (
-        train,
-        "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/mine",
-    ),
+    "export": (export, "Write a model as diffusers does: pot-jax export path/to/model target"),
+    "train": (train, "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/me"),
 }
 
 
@@ -323,17 +294,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run() -> None:
-    """Runs the command of `sys.argv`; the entry point of `pot-jax`."""
-    try:
-        code = main(sys.argv)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    sys.exit(code)
-
-
 class _Help(Exception):
     """Ends a command with its help text."""
 
@@ -345,9 +305,8 @@ def _mistake(message: str, code: int = 2) -> int:
 
 def _usage() -> str:
     rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: pot-jax COMMAND [flags]", "", *rows, "", "pot-jax COMMAND --help: its flags"]
-    )
+    head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
+    return "\n".join([head, *rows, tail])
 
 
 def _flag(setting: str) -> str:
@@ -431,17 +390,14 @@ def _define_config(
     `read` reads the file that --config names; `required` is an example for --config, if it has to
     be given. Returns the other arguments.
     """
-    rest, path = [], None
-    arguments = list(arguments)
-    while arguments:
-        argument = arguments.pop(0)
-        if argument == "--config" and arguments:
-            path = arguments.pop(0)
-        elif argument.startswith("--config="):
-            path = argument.removeprefix("--config=")
-        elif argument.startswith("--config."):
-            name, mark, value = argument.removeprefix("--config.").partition("=")
-            rest.append(f"--config.{todays_name(cls, name)}{mark}{value}")
+    rest, path, given = [], None, iter(arguments)
+    for argument in given:
+        name, mark, value = argument.partition("=")
+        if name == "--config":
+            path = value if mark else next(given, "")
+        elif name.startswith("--config."):
+            name = todays_name(cls, name.removeprefix("--config."))
+            rest.append(f"--config.{name}{mark}{value}")
         else:
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
@@ -467,11 +423,10 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
     *groups, key = setting.split(".")
     for group in groups:
         data = data[group]
-    kind = type(data[key])
     try:
-        data[key] = kind(text)
+        data[key] = type(data[key])(text)
     except ValueError:
-        require(False, f"--{key}", described(kind), text)
+        require(False, f"--{key}", described(type(data[key])), text)
 
 
 def _lora(text: str) -> dict:
