@@ -15,7 +15,6 @@ from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
-from pot_jax.runs.claims import claim
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
@@ -53,14 +52,7 @@ class Zoom:
         path = pathlib.Path(folder)
         if (path / "metrics.json").exists():
             raise UserError(f"{folder} is not an empty folder; give a new one")
-        differing = functools.partial(self.record.missing_from, place=str(path / "config.json"))
-        claim(
-            path / "config.json",
-            self.record.to_json(),
-            what="zoom",
-            flag="folder",
-            differing=differing,
-        )
+        self.record.claim(path, what="zoom", flag="folder")
         write_zoom(self, folder)
 
 
