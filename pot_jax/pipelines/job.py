@@ -90,7 +90,8 @@ def run(
         progress(done, total)
     began, stepping = time.perf_counter(), 0.0
     advance, _ = compiled = executables(job, states, watch=callback is not None)
-    memory.check(compiled, job.mesh)
+    needed = max(memory.needs(program)[1] for program in compiled)
+    memory.require_room(needed, job.mesh.devices.flat[0], "the run")
     compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
         began = time.perf_counter()
