@@ -20,7 +20,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pot_jax.errors import UserError, shown
@@ -43,13 +43,11 @@ _WORDS = {
 
 
 class Within(NamedTuple):
-    """The range of a declared number, as `Annotated[int, Within(1)]`; both ends are included."""
+    """The range of a declared number, as in `Annotated[int, Within("at least 1", 1)]`."""
 
-    low: float
+    words: str
+    low: float  # both ends are included
     high: float = math.inf
-
-    def __str__(self):
-        return f"at least {self.low}" if self.high == math.inf else f"{self.low} to {self.high}"
 
 
 class Unfit(Exception):
@@ -167,7 +165,7 @@ def described(kind: Any) -> str:
     if origin is Annotated:
         base, bound = args
         if isinstance(bound, Within):
-            return str(bound)
+            return bound.words
         words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
         return f"{described(base)} {words}"
     if origin is Literal:
@@ -270,7 +268,8 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     out, given = dict(base), {}
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
-        _require_known(name, known, path + str(key))
+        if name not in known:
+            raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
         if name in given:
             raise UserError(
                 f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
@@ -281,8 +280,6 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
             value = overlay(kind, base.get(name, {}), value, f"{path}{name}.")
         elif isinstance(value, list):
             value = tuple(value)
-        elif isinstance(base.get(name), float) and type(value) is int:
-            value = float(value)
         out[name] = value
     return out
 
@@ -314,25 +311,20 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         _path.reset(token)
 
 
-def _require_known(name: str, known: Iterable[str], place: str) -> None:
-    if name not in known:
-        raise UserError(f"unknown setting {place!r}; known: {', '.join(known)}")
-
-
-def todays_name(cls: type, name: str, path: str = "") -> str:
+def todays_name(cls: type, name: str) -> str:
     """Returns the path of a setting of `cls` with every old name in it replaced.
 
     Raises:
       UserError: there is no setting of that name.
     """
-    head, mark, rest = name.partition(".")
-    head = getattr(cls, "OLD_NAMES", {}).get(head, head)
-    known = [field.name for field in dataclasses.fields(cls)]
-    _require_known(head, known, path + head)
-    kind = typing.get_type_hints(cls).get(head)
-    if mark and dataclasses.is_dataclass(kind):
-        rest = todays_name(kind, rest, f"{path}{head}.")
-    return head + mark + rest
+    data: Any = {}
+    for part in reversed(name.split(".")):
+        data = {part: data}
+    parts, data = [], overlay(cls, {}, data)
+    while data:
+        ((part, data),) = data.items()
+        parts.append(part)
+    return ".".join(parts)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
-import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Path, Settings, Within, checked, parsed_json
+from pot_jax.checks import Path, Settings, Within, checked, parsed_json, require
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
@@ -28,12 +28,12 @@ PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
 SEED = Annotated[int, range(2**32)]
-Count = Annotated[int, Within(1)]
-Natural = Annotated[int, Within(0)]
-Share = Annotated[float, Within(0, 1)]
+Count = Annotated[int, Within("at least 1", 1)]
+Natural = Annotated[int, Within(">= 0", 0)]
+Positive = Annotated[float, Within("> 0", math.ulp(0))]
+Share = Annotated[float, Within("0 to 1", 0, 1)]
 # Of guidance; far above its end float32 overflows, which only shows after sampling.
-Scale = Annotated[float, Within(0, 1000)]
-Positive = Annotated[float, "above 0"]
+Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
 
 # The shipped configs: a link to `configs/` in a checkout, a folder in a wheel.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -58,7 +58,7 @@ class SamplerSettings(Settings):
     blend_weight: Share = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
     kernel: Literal[KERNELS] = "mean"
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
-    gradient_steps: Count = 5  # for blend = gradient
+    gradient_steps: Annotated[int, Within(">= 1", 1)] = 5  # for blend = gradient
     gradient_rate: Positive = 0.05
 
     def _check_ranges(self):
@@ -72,15 +72,13 @@ class ZoomSettings(Settings):
 
     GROUP: ClassVar[str] = "zoom"
 
-    zoom_factor: int = 2  # p: level i+1 shows a window 1/p as wide as level i
+    # p: level i+1 shows a window 1/p as wide as level i.
+    zoom_factor: Annotated[int, Within("a whole number >= 2", 2)] = 2
     height: Natural = 0  # of every picture, in pixels; 0 is the model's own size
     width: Natural = 0
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
     # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
-
-    def _check_ranges(self):
-        self.require("zoom_factor", self.zoom_factor >= 2, "a whole number >= 2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +88,7 @@ class PhotographSettings(Settings):
     GROUP: ClassVar[str] = "photograph"
 
     path: Path = ""  # empty: no photograph
-    level: Natural = 0
+    level: Annotated[int, Within("0 or more", 0)] = 0
     method: Literal[PHOTOGRAPH_METHODS] = "project"
 
 
@@ -143,8 +141,8 @@ class MovieSettings(Settings):
     GROUP: ClassVar[str] = "movie"
 
     seconds_per_level: Positive = 1.5  # in which the view moves from one level to the next
-    fps: Annotated[int, Within(1, 240)] = 30
-    size: Annotated[int, Within(16, 4096)] = 512  # shorter side, in pixels
+    fps: Annotated[int, Within("1 to 240", 1, 240)] = 30
+    size: Annotated[int, Within("16 to 4096", 16, 4096)] = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
 
 
@@ -196,9 +194,8 @@ class RunSettings(Settings):
 
 def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
     """Returns the prompts as a tuple; raises UserError if there are none, or one is empty."""
-    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
-        expected = "a list of prompts, one per level"
-        raise UserError(f"prompts: expected {expected}, got {shown(reprlib.repr(prompts))}")
+    several = isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes)
+    require(several, "prompts", "a list of prompts, one per level", prompts)
     prompts = checked(tuple(prompts), tuple[str, ...], "prompts")
     if not prompts:
         raise UserError("prompts: expected at least one, got none; give one prompt per zoom level")
@@ -255,8 +252,7 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     """
     record, number = dict(record), record.get("format", 1)
     if not isinstance(record.get("config"), dict):
-        problem = "is not the record of a `pot-jax sample` run: it contains no settings"
-        raise UserError(f"{place} {problem}")
+        raise UserError(f"{place} is not the record of a `pot-jax sample` run: it has no settings")
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
             f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
@@ -336,9 +332,8 @@ def _run(file: pathlib.Path) -> Any:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a user's own code may raise
-        raise UserError(
-            f"--config: {file} raised {type(error).__name__}: {one_line(error)}"
-        ) from error
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"--config: {file} raised {said}") from error
 
 
 @contextlib.contextmanager

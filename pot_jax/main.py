@@ -26,8 +26,8 @@ from pot_jax.runs.interrupts import at_once, importing
 # Settings that every command which loads a model has as short flags -> help.
 LOADING_FLAGS = {
     "tokenizer": "folder of a tokenizer, for a checkpoint file without one",
-    "prediction_type": "what the weights predict: epsilon, v_prediction or sample (default: the "
-    "model's own)",
+    "prediction_type": "what weights predict, if not what the model says: "
+    + ", ".join(config.PREDICTION_TYPES),
 }
 _LOADING = ("dtype", "variant", *LOADING_FLAGS, "allow_pickle")  # arguments of `load`
 # Settings that are short flags of `sample`, by the last part of their names -> help.
@@ -35,7 +35,6 @@ SHORT_FLAGS = {
     "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
     "variant": "which copy of the model's weights, such as fp16",
     "dtype": "dtype of the networks: float32, bfloat16 or float16",
-    **LOADING_FLAGS,
     "negative_prompt": "what guidance steers the pictures away from",
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
@@ -89,7 +88,7 @@ def sample(arguments: Sequence[str]) -> None:
         _define_text(values, _flag(setting), f"{text} (default: {default})" if default else text)
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
-    _define_allow_pickle(values)
+    _define_loading(values)
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
@@ -98,7 +97,7 @@ def sample(arguments: Sequence[str]) -> None:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
         if values[old].present:
             _override(values.config, new, values[old].value)
-    for setting in SHORT_FLAGS:
+    for setting in (*SHORT_FLAGS, *LOADING_FLAGS):
         if values[_flag(setting)].present:
             _override(values.config, setting, values[_flag(setting)].value)
     if values["allow_pickle"].present:
@@ -116,7 +115,7 @@ def sample(arguments: Sequence[str]) -> None:
             f"own_parts: this run used the Python function {settings.own_parts[0].name} as its "
             f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
-    folder = "" if values.dry_run else _required(values, "workdir", "runs/mine")
+    folder = "" if values.dry_run else _workdir(values, "runs/mine")
     cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
 
     with importing():
@@ -168,9 +167,9 @@ def render(arguments: Sequence[str]) -> None:
     _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
     for name, (define, text) in MOVIE_FLAGS.items():
         define(name, getattr(config.MovieSettings(), name), text, flag_values=values)
-    _no_positionals("render", _parse("render", values, arguments))
+    _parse("render", values, arguments, 0)
     movie = config.MovieSettings(**{name: values[name].value for name in MOVIE_FLAGS})
-    folder = _required(values, "workdir", "runs/mine")
+    folder = _workdir(values, "runs/mine")
 
     with importing():
         from pot_jax.runs.folder import check_output, remake_movie
@@ -190,8 +189,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Measures how well a finished run's levels agree."""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of a run")
-    _no_positionals("evaluate", _parse("evaluate", values, arguments))
-    folder = _required(values, "workdir", "runs/mine")
+    _parse("evaluate", values, arguments, 0)
+    folder = _workdir(values, "runs/mine")
 
     with importing():
         from pot_jax.evaluation import run_report
@@ -205,7 +204,7 @@ def convert(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
     _define_loading(values)
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
-    source, target = _two_paths("convert", _parse("convert", values, arguments))
+    source, target = _parse("convert", values, arguments, 2)
     how = _loading(values)
 
     with importing():
@@ -219,7 +218,7 @@ def export(arguments: Sequence[str]) -> None:
     """Writes a model in the diffusers layout."""
     values = flags.FlagValues()
     _define_loading(values)
-    source, target = _two_paths("export", _parse("export", values, arguments))
+    source, target = _parse("export", values, arguments, 2)
     how = _loading(values)
 
     with importing():
@@ -240,9 +239,9 @@ def train(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
-    _no_positionals("train", _parse("train", values, arguments))
+    _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
-    folder = _required(values, "workdir", "runs/training")
+    folder = _workdir(values, "runs/training")
 
     with importing():
         from pot_jax.training import train as training
@@ -317,15 +316,11 @@ def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
 
 
-def _define_allow_pickle(values: flags.FlagValues) -> None:
-    text = "read a pickled checkpoint (.ckpt) too; none of its code is run"
-    flags.DEFINE_bool("allow_pickle", False, text, values)
-
-
 def _define_loading(values: flags.FlagValues) -> None:
     for name, text in LOADING_FLAGS.items():
         _define_text(values, name, text)
-    _define_allow_pickle(values)
+    text = "read a pickled checkpoint (.ckpt) too; none of its code is run"
+    flags.DEFINE_bool("allow_pickle", False, text, values)
 
 
 def _loading(values: flags.FlagValues) -> dict:
@@ -339,16 +334,23 @@ def _how_to_load(settings: config.RunSettings) -> dict:
     return {name: getattr(settings, name) or None for name in _LOADING}
 
 
-def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
-    """Parses flags; returns the arguments that are not flags."""
+def _parse(
+    command: str, values: flags.FlagValues, arguments: Sequence[str], paths: int | None = None
+) -> list[str]:
+    """Parses flags; returns the arguments that are not flags: as many `paths`, or None: texts."""
     if _HELP & set(arguments):
         raise _Help(f"{COMMANDS[command][1]}\n{values.get_help()}")
     try:
-        return values(["pot-jax", *arguments])[1:]
+        rest = values(["pot-jax", *arguments])[1:]
     except flags.IllegalFlagValueError as error:
         flag, _, why = str(error).partition(": ")
         why = next((words for start, words in _EXPECTED.items() if start in why), why)
         raise UserError(f"{flag}: {shown(why)}") from None
+    if rest and paths == 0:
+        raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
+    if paths and len(rest) != paths:
+        raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
+    return [checked(path, Path, command) for path in rest] if paths else rest
 
 
 def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[str]:
@@ -371,11 +373,10 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[st
     return found
 
 
-def _required(values: flags.FlagValues, name: str, example: str) -> str:
-    """Returns the path that a flag gives."""
-    if not values[name].value:
-        raise UserError(f"--{name} is missing; give it, e.g. --{name}={example}")
-    return checked(values[name].value, Path, f"--{name}")
+def _workdir(values: flags.FlagValues, example: str) -> str:
+    if not values.workdir:
+        raise UserError(f"--workdir is missing; give it, e.g. --workdir={example}")
+    return checked(values.workdir, Path, "--workdir")
 
 
 def _define_config(
@@ -446,14 +447,3 @@ def _file_and_rest(text: str) -> tuple[str, str]:
     """Splits "file.safetensors:rest"; the path may contain colons, too."""
     path, mark, rest = text.rpartition(".safetensors:")
     return (path + mark[:-1], rest) if mark else (text, "")
-
-
-def _no_positionals(command: str, rest: Sequence[str]) -> None:
-    if rest:
-        raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
-
-
-def _two_paths(command: str, rest: Sequence[str]) -> Sequence[str]:
-    if len(rest) != 2:
-        raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
-    return [checked(path, Path, command) for path in rest]

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.checks import build
+from pot_jax.checks import build, require
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
@@ -100,14 +100,8 @@ def upscale(
     if own and blend is None:
         raise UserError(f"the zoom was sampled with {own[0]} as its blend; pass it as blend=")
     chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
-    prepared = prepare(
-        upscaler,
-        dataclasses.replace(zoom.settings, upscaler=chosen),
-        zoom.geometry,
-        zoom.weights_digest,
-        meshes.device_mesh(devices),
-        blend,
-    )
+    whole, mesh = dataclasses.replace(zoom.settings, upscaler=chosen), meshes.device_mesh(devices)
+    prepared = prepare(upscaler, whole, zoom.geometry, zoom.weights_digest, mesh, blend)
     log(prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
@@ -131,9 +125,8 @@ def prepare(
     name, notices = resolved_solver(upscaler.schedule, chosen.solver)
     chosen = dataclasses.replace(chosen, solver=name)
     settings = dataclasses.replace(settings, upscaler=chosen)
-    conditions = text_conditions(
-        upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
-    )
+    prompts = settings.prompts, settings.negative_prompt
+    conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)
     if upscaler.unet.config.has_classes:
         levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
         conditions = conditions.joined("class_labels", levels)
@@ -152,12 +145,9 @@ def prepare(
         network_rows=chosen.rows,
     )
     alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
-    numbers = agreement.Numbers(np.float32(s.blend_weight), None, None, None)
-    weights = {
-        "unet": upscaler.params["unet"],
-        "autoencoder": upscaler.params["autoencoder"],
+    weights = {name: upscaler.params[name] for name in ("unet", "autoencoder")} | {
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
-        "agreement": numbers,
+        "agreement": agreement.Numbers(np.float32(s.blend_weight), None, None, None),
     }
     ours = model_identity(upscaler) | {
         "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),
@@ -178,13 +168,10 @@ def prepare(
 
 
 def _check_noise_level(upscaler: Model, noise_level: int) -> None:
-    classes = upscaler.unet.config.num_class_embeds
-    highest = upscaler.low_res.max_noise_level
+    highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
     highest = highest if classes is None else min(highest, classes - 1)
-    if noise_level > highest:
-        raise UserError(
-            f"upscaler.noise_level: {upscaler.name}: expected 0 to {highest}, got {noise_level}"
-        )
+    name = f"upscaler.noise_level: {upscaler.name}"
+    require(noise_level <= highest, name, f"0 to {highest}", noise_level)
 
 
 def upscale_prepared(
@@ -213,19 +200,11 @@ def upscale_prepared(
 
 def job_for(prepared: PreparedUpscaler, zoom: Zoom) -> tuple[Job, jax.Array]:
     """Returns the job that upscales one sample, and the key of its noise."""
-    recipe = prepared.recipe
-    noised, key = _noised(
-        np.uint32(zoom.settings.seed),
-        zoom.images,
-        *np.float32(prepared.scales),
-        recipe.blend,
-        recipe.geometry,
-        recipe.kernel,
-    )
+    r, seed, scales = prepared.recipe, np.uint32(zoom.settings.seed), np.float32(prepared.scales)
+    noised, key = _noised(seed, zoom.images, *scales, r.blend, r.geometry, r.kernel)
     conditions = prepared.conditions.joined("channels", np.asarray(noised)).arrays
-    weights = prepared.weights | {"conditions": meshes.replicate(conditions, recipe.mesh)}
-    job = Job(assemble(recipe), prepared.plan, weights, recipe.mesh, recipe.latent_shape)
-    return job, key
+    weights = prepared.weights | {"conditions": meshes.replicate(conditions, r.mesh)}
+    return Job(assemble(r), prepared.plan, weights, r.mesh, r.latent_shape), key
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
