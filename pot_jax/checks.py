@@ -20,7 +20,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pot_jax.errors import UserError, shown
@@ -38,6 +38,7 @@ _WORDS = {
     int: "a whole number",
     str: "a string",
     dict: "a group of settings",
+    Callable: "a function",
     type(None): "null",
 }
 
@@ -61,7 +62,7 @@ class Unfit(Exception):
 def require(ok: bool, name: str, expected: str, came: Any) -> None:
     """Raises UserError unless `ok`: the setting's name, what was expected, what was given."""
     if not ok:
-        raise UserError(f"{name}: expected {expected}, got {reprlib.repr(came)}")
+        raise UserError(f"{name}: expected {expected}, got {shown(reprlib.repr(came))}")
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
@@ -76,15 +77,17 @@ def fitted(value: Any, kind: Any) -> Any:
     """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
     Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
-    tuples, `Path`, and Annotated[int, range] or Annotated[float, "above 0"]. Numbers may be of any
-    class that says what it is (`operator.index`, `numbers.Real`), and arrays without axes.
+    callables, tuples, `Path`, and numbers in a range, as `Within` shows. Numbers may be of any
+    class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are numbers,
+    and others are tuples.
 
     Raises:
       Unfit: it is of another type.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
+    if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
+        with contextlib.suppress(Exception):  # others' code, of which anything may come
+            value = value.tolist()
     if origin in (typing.Union, types.UnionType):
         for one in args:
             with contextlib.suppress(Unfit):
@@ -95,11 +98,7 @@ def fitted(value: Any, kind: Any) -> Any:
     if origin is Annotated:
         base, bound = args
         found = fitted(value, base)
-        if isinstance(bound, Within):
-            ok = bound.low <= found <= bound.high
-        else:
-            ok = found > 0 if base is float else found in bound
-        if not ok:
+        if not bound.low <= found <= bound.high:
             raise Unfit(described(kind), value)
         return found
     if origin is Literal:
@@ -117,7 +116,8 @@ def fitted(value: Any, kind: Any) -> Any:
                 return float(value)
         raise Unfit("a finite number", value)
     if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
-        return operator.index(value)
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
     if plain in (int, float) or not isinstance(value, plain):
         raise Unfit(described(kind), value)
     if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
@@ -163,11 +163,7 @@ def described(kind: Any) -> str:
     if kind == Path:
         return "a path"
     if origin is Annotated:
-        base, bound = args
-        if isinstance(bound, Within):
-            return bound.words
-        words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
-        return f"{described(base)} {words}"
+        return args[1].words
     if origin is Literal:
         return "one of " + ", ".join(str(one) or "'' (unset)" for one in args)
     if origin is tuple:

@@ -27,7 +27,7 @@ KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
-SEED = Annotated[int, range(2**32)]
+SEED = Annotated[int, Within(f"a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)]
 Count = Annotated[int, Within("at least 1", 1)]
 Natural = Annotated[int, Within(">= 0", 0)]
 Positive = Annotated[float, Within("> 0", math.ulp(0))]

@@ -149,6 +149,8 @@ NUMBERS = [
     Row(s("--seed=-1"), "seed: expected a whole number from 0 to 4294967295, got -1"),
     Row(s("--seed=4294967296"), "seed: expected a whole number from 0 to 4294967295"),
     Row(s("--seed=4294967295", "--num_samples=2"), "at most 1: seeds are below 2^32"),
+    Row(s("--seed=4294967295", "--stacks=2"), "at most 1: seeds are below 2^32, and the first is"),
+    Row(s("--config.stacks=0"), "num_samples: expected at least 1"),
     Row(s("--num_samples=0"), "num_samples: expected at least 1, got 0"),
     Row(s("--num_samples=-1"), "num_samples: expected at least 1, got -1"),
     Row(s("--num_samples=5000000000"), "num_samples: expected at most 4294967296"),

@@ -146,7 +146,7 @@ def test_a_killed_tool_resumes(checkout):
 def test_a_tenth_has_not_reached_anything(checkout):
     write_topic(checkout, "good")
     done = tool(checkout, "--foreground", "--scale=tenth")
-    assert done.returncode == 1
+    assert done.returncode == 0, "what was asked for has passed"
     assert cells(done)["good"][-3:-1] == ["3 of 30 runs", "not reached (ran at 3)"]
     figure = cells(done)["good"][1]
     # The same tenth each time, and not in place of the whole.

@@ -219,61 +219,6 @@ def test_a_run_of_a_version_without_a_setting_is_the_same_run(finished, folder, 
     assert "already complete" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["paint"], "unknown command 'paint'; known: sample"),
-        (["sample", "a"], "--workdir is missing"),
-        (["sample", "a", "--workdir=w", "--colour=red"], "colour"),
-        (["sample", "a", "--workdir=w", "--solver=heun"], "one of ddpm, ddim"),
-        (["sample", "a", "--workdir=w", "--steps=many"], "--steps: expected a whole number"),
-        (["sample", "a", "--workdir=w", "--config=none.json"], "no file 'none.json'"),
-        (["sample", "a", "--workdir=w", "--config.sampler.stepz=4"], "stepz"),
-        (["sample", "--workdir=w"], "expected at least one, got none"),
-        (["sample", "a", " ", "--workdir=w"], "the prompt of level 1 is empty"),
-        (["sample", "a", "--workdir=w", "--lora=a.safetensors:x"], "expected path[:strength], got"),
-        (
-            ["sample", "a", "--workdir=w", "--lora=a.safetensors:nan"],
-            "loras[0].strength: expected a fi",
-        ),
-        (["sample", "a", "--workdir=w", "--lora=a.ckpt"], "no LoRA file a.ckpt"),
-        (["sample", "a", "--workdir=w", "--embedding=a:b"], "no embedding file a:b"),
-        (["sample", "a", "--workdir=w", "--model=nowhere"], "no model folder nowhere"),
-        (["sample", "a", "--workdir=w", "--devices=abacus"], "should be one of <cpu|gpu|tpu>"),
-        (["evaluate", "--workdir=nowhere"], "no run at nowhere"),
-        (["evaluate"], "--workdir is missing"),
-        (["render", "--workdir=nowhere", "--fps=0"], "movie.fps"),
-        (["render", "what"], "render takes flags only"),
-        (
-            ["sample", "a", "--workdir=w", "--stacks=2", "--num_samples=3"],
-            "are the same setting; give one",
-        ),
-        (
-            ["sample", "a", "--workdir=w", "--seed=4294967295", "--stacks=2"],
-            "at most 1: seeds are below 2^32, and the first is 4294967295, got 2",
-        ),
-        (["sample", "a", "--workdir=w", "--config.stacks=0"], "num_samples: expected at least 1"),
-        (["convert", "a"], "convert takes two paths"),
-        (["export", "nowhere", "there"], "no model folder nowhere"),
-        (["train"], "--config is missing"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run(*arguments) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("pot-jax: ")
-    assert message in error
-    assert not any(tmp_path.iterdir()), "nothing half-written"
-
-
-def test_a_folder_with_other_files_is_left_alone(folder, tmp_path, capsys):
-    (tmp_path / "thesis.txt").write_text("all of it")
-    assert run("sample", "a", f"--model={folder}", f"--workdir={tmp_path}") == 2
-    assert "holds other files" in capsys.readouterr().err
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
-
-
 @pytest.mark.parametrize("command", ["--help", *(f"{name} --help" for name in main.COMMANDS)])
 def test_help(command, capsys):
     assert run(*command.split()) == 0
@@ -341,26 +286,6 @@ def test_sigterm_saves_a_state_and_says_where_the_run_resumes(
     assert seen == [at or 0]
     for name in ("levels/level_000.png", "levels/level_001.png", "zoom.mp4", "stack.npz"):
         assert (run_folder / name).read_bytes() == (finished / name).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("RUN/stack.npz", "to end in .mp4 or .mov"),
-        ("RUN/levels/level_000.png", "to end in .mp4 or .mov"),
-        ("z.gif", "to end in .mp4 or .mov"),
-        ("z.webm", "to end in .mp4 or .mov"),
-        ("OTHER/zoom.mp4", "is the movie of another run"),
-    ],
-)
-def test_a_movie_destroys_nothing(output, words, finished, tmp_path, capsys):
-    other = shutil.copytree(finished, tmp_path / "other")
-    run_folder = shutil.copytree(finished, tmp_path / "run")
-    before = tree(tmp_path)
-    output = output.replace("RUN", str(run_folder)).replace("OTHER", str(other))
-    assert run("render", f"--workdir={run_folder}", f"--output={output}") == 2
-    assert words in capsys.readouterr().err
-    assert tree(tmp_path) == before
 
 
 def test_a_run_of_a_shipped_models_name_is_not_that_model(tmp_path, monkeypatch):

@@ -111,12 +111,15 @@ def platforms():
     jax.config.update("jax_platforms", before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_mistakes(kind, place, capsys, monkeypatch, platforms):
+ROWS = [(kind, number) for kind, rows in KINDS.items() for number in range(len(rows))]
+
+
+@pytest.mark.parametrize(("kind", "number"), ROWS)
+def test_mistakes(kind, number, place, capsys, monkeypatch, platforms):
     if kind == "permissions" and os.geteuid() == 0:
         pytest.skip("the superuser may read everything")
-    found = [breach for row in KINDS[kind] for breach in run(row, place, capsys, monkeypatch)]
-    assert not found, "\n".join(found)
+    found = run(KINDS[kind][number], place, capsys, monkeypatch)
+    assert not found, found
 
 
 def test_there_are_many():
@@ -181,7 +184,11 @@ def run_apart(row: Row, place: Path, longest: float = 5.0) -> list[str]:
     return found
 
 
-def test_mistakes_as_real_processes(place):
-    """Three of them; `tools/acceptance robustness` runs thirty, and holds them to five seconds."""
-    found = [breach for row in drawn(3) for breach in run_apart(row, place, longest=60)]
-    assert not found, "\n".join(found)
+# `tools/acceptance robustness` runs 30, and holds them to five seconds.
+DRAWN = int(os.environ.get("MISTAKES", 3))
+
+
+@pytest.mark.parametrize("number", range(DRAWN))
+def test_a_drawn_mistake_as_a_process(number, place):
+    found = run_apart(drawn(DRAWN)[number], place, longest=5 if "MISTAKES" in os.environ else 60)
+    assert not found, found

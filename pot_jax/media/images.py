@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 from pot_jax.checks import Path, checked, require
 from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
-from pot_jax.media.pixels import from_bytes, on_byte_scale, to_bytes
+from pot_jax.media.pixels import from_bytes, numbers_in, on_byte_scale, to_bytes
 from pot_jax.zoom.geometry import Geometry
 
 _PICTURES = str | os.PathLike | Image.Image  # what is one picture, and not an array
@@ -161,13 +161,9 @@ def _values(given: Any, what: str) -> np.ndarray:
     if isinstance(given, str | os.PathLike):
         return read_picture(checked(given, Path, what))
     if isinstance(given, Image.Image):
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(given)))
-    try:
-        values = np.asarray(given)
-        known = values.dtype.kind in "buif" or values.dtype.name == "bfloat16"
-    except (TypeError, ValueError):  # ragged lists, objects that are no array
-        known = False
-    require(known, what, "a path, a Pillow image or an array", given)
+        with edge("reading a picture", what):
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(given)))
+    values = numbers_in(given, what, "a path, a Pillow image or an array")
     return values if values.dtype.kind in "bui" else values.astype(np.float32)
 
 

@@ -3,7 +3,12 @@
 This imports only NumPy, so that processes which render training data start without JAX.
 """
 
+import contextlib
+from typing import Any
+
 import numpy as np
+
+from pot_jax.checks import require
 
 HALF_RANGE = np.float32(127.5)  # bytes per unit of [-1, 1]
 
@@ -33,6 +38,16 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
       ValueError: a value is NaN.
     """
     return np.rint(on_byte_scale(images)).astype(np.uint8)
+
+
+def numbers_in(given: Any, what: str, expected: str) -> np.ndarray:
+    """Returns what a user gives for an array; raises UserError if it holds no real numbers."""
+    values = None
+    with contextlib.suppress(Exception):  # ragged lists, and whatever others' classes raise
+        values = np.asarray(given)
+    known = values is not None and (values.dtype.kind in "buif" or values.dtype.name == "bfloat16")
+    require(known, what, expected, given)
+    return values
 
 
 def from_bytes(pictures: np.ndarray) -> np.ndarray:

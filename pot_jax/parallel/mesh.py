@@ -4,19 +4,31 @@ Most of the time goes into the networks, so only they are split; the zoom operat
 a step and run replicated. Nothing outside this module knows how many devices there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from pot_jax.checks import require
 
 AXIS = "levels"
 
 
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of one axis over `devices` (default: all, of every process)."""
-    devices = jax.devices() if devices is None else devices
+    """Returns a mesh of one axis over `devices` (default: all, of every process).
+
+    Raises:
+      UserError: they are no list of different devices.
+    """
+    if devices is None:
+        devices = jax.devices()
+    given = devices if isinstance(devices, Sequence | np.ndarray) else ()
+    known = all(isinstance(device, jax.Device) for device in given)
+    expected = "a list of different devices, such as jax.devices()[:1]"
+    require(known and 0 < len(set(given)) == len(given), "devices", expected, devices)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 

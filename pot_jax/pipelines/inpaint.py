@@ -87,9 +87,11 @@ def inpaint(
         "sampler.",
     )
     seed = checked(seed, SEED, "seed")
+    negative_prompt = checked(negative_prompt, str, "negative_prompt")
+    checked(progress, Progress | None, "progress")
     batched, images, masks = _checked_pictures(model, image, mask)
-    prompts = [prompt] * len(images) if isinstance(prompt, str) else checked_prompts(prompt)
-    count = len(images)
+    count, one = len(images), isinstance(prompt, str)
+    prompts = [checked(prompt, str, "prompt")] * count if one else checked_prompts(prompt)
     require(len(prompts) == count, "prompt", f"one string, or {count}", len(prompts))
     mesh = meshes.device_mesh(devices)
     solver, notices = resolved_solver(model.schedule, settings.solver)
@@ -111,7 +113,7 @@ def inpaint(
     job = Job(program, plan, weights, mesh, shape)
     given = None
     if latents is not None:
-        given = checked_latents(np.asarray(latents)[None], (1, *shape))
+        given = checked_latents([latents], (1, *shape))
     states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted if batched else painted[0]

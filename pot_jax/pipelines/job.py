@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from pot_jax.checks import require
 from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError, edge
+from pot_jax.media.pixels import numbers_in
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.program import Program
@@ -54,11 +56,17 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns given unit noise as float32; raises UserError unless it has the shape [B, N, ...]."""
-    if np.shape(latents) != shape:
-        expected, came = (s[1:] if s[:1] == shape[:1] else s for s in (shape, np.shape(latents)))
+    """Returns given unit noise as float32, of the shape [B, N, ...].
+
+    Raises:
+      UserError: it has another shape, or holds no finite numbers.
+    """
+    values = numbers_in(latents, "latents", "an array of unit noise").astype(np.float32)
+    if values.shape != shape:
+        expected, came = (s[1:] if s[:1] == shape[:1] else s for s in (shape, values.shape))
         raise UserError(f"latents: expected unit noise of {expected}, got {came}")
-    return np.asarray(latents, np.float32)
+    require(np.isfinite(values).all(), "latents", "finite numbers", "NaN or infinity")
+    return values
 
 
 def run(

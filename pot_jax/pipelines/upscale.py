@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.checks import build, require
+from pot_jax.checks import build, checked, require
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
@@ -92,6 +92,8 @@ def upscale(
     Raises:
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
+    checked(zoom, Zoom, "zoom")
+    checked(progress, Progress | None, "progress")
     if "path" in settings:
         raise UserError("unknown setting 'path'; pass the upscaler as the second argument")
     if zoom.settings.upscaler.path:
@@ -99,7 +101,7 @@ def upscale(
     own = [part.name for part in zoom.settings.own_parts if part.part == "blend"]
     if own and blend is None:
         raise UserError(f"the zoom was sampled with {own[0]} as its blend; pass it as blend=")
-    chosen = build(UpscalerSettings, {"path": upscaler.source, **settings}, "upscaler.")
+    chosen = build(UpscalerSettings, settings, "upscaler.")
     whole, mesh = dataclasses.replace(zoom.settings, upscaler=chosen), meshes.device_mesh(devices)
     prepared = prepare(upscaler, whole, zoom.geometry, zoom.weights_digest, mesh, blend)
     log(prepared.notices)
@@ -120,7 +122,8 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
-    chosen, s = settings.upscaler, settings.sampler
+    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
+    s = settings.sampler
     _check_noise_level(upscaler, chosen.noise_level)
     name, notices = resolved_solver(upscaler.schedule, chosen.solver)
     chosen = dataclasses.replace(chosen, solver=name)

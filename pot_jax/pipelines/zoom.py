@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import build, require
+from pot_jax.checks import Path, build, checked, require
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -156,6 +156,9 @@ def sample(
     Raises:
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
+    checked(progress, Progress | None, "progress")
+    checked(callback, Callable | None, "callback")
+    workdir = None if workdir is None else checked(workdir, Path, "workdir")
     own = {"agreement": agreement, "guidance": guidance}
     for part, value in (("solver", solver), ("blend", blend)):
         (sampler if isinstance(value, str) else own)[part] = value
@@ -163,13 +166,12 @@ def sample(
     settings = build(
         RunSettings,
         {
-            "model": model.source,
             "prompts": checked_prompts(prompts),
             "negative_prompt": negative_prompt,
             "seed": seed,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
-            | {"placement": list(placement)},
+            | {"placement": placement},
             "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
         },
     )
@@ -177,7 +179,7 @@ def sample(
         model,
         settings,
         photograph=None if path else photograph,
-        latents=None if latents is None else np.asarray(latents)[None],
+        latents=None if latents is None else [latents],
         own_parts=OwnParts(**own),
         devices=devices,
     )
@@ -270,8 +272,6 @@ def prepare(
         pixels = read_photograph(given, g.height, g.width)
     upscaling = None
     if upscaler is not None:
-        chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
-        settings = dataclasses.replace(settings, upscaler=chosen)
         upscaling = upscale.prepare(
             upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
         )

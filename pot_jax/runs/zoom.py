@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pot_jax.checks import Path, checked
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.summary import metrics
@@ -55,11 +56,11 @@ class Zoom:
         Raises:
           UserError: the folder holds something else or all of this, or cannot be written.
         """
-        path = pathlib.Path(folder)
+        path = pathlib.Path(checked(folder, Path, "folder"))
         if (path / "metrics.json").exists():
             raise UserError(f"{folder} is not an empty folder; give a new one")
         self.record.claim(path, what="zoom", flag="folder")
-        write_zoom(self, folder)
+        write_zoom(self, path)
 
 
 def write_zoom(

@@ -24,7 +24,7 @@ from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
-from pot_jax.weights.layouts.families import FAMILIES
+from pot_jax.weights.layouts.families import FAMILIES, require_model
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
 from pot_jax.weights.tokenization import write_tokenizer
 
@@ -42,6 +42,7 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
     Raises:
       UserError: `folder` is not empty or cannot be written; a value is beyond the range of `dtype`.
     """
+    require_model(model)
     dtype = None if dtype is None else checked_dtype(dtype)
     with new_folder(folder) as place:
         write_settings(model, place)

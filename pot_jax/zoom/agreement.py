@@ -145,7 +145,7 @@ def find_blend(blend: "Blend | Callable | str") -> Blend:
         return blend
     if callable(blend):
         return Blend(blend)
-    if blend not in BLENDS:
+    if not isinstance(blend, str) or blend not in BLENDS:
         raise UserError(f"unknown blend {blend!r}; known: {', '.join(sorted(BLENDS))}")
     return BLENDS[blend]
 

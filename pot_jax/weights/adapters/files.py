@@ -53,7 +53,6 @@ def _settings(given: Any, cls: type[T], group: str, names: Sequence[str], expect
             if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
                 raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
             fields = dict(zip(names if len(values) > 1 else ["path"], values))
-            fields["path"] = str(fields["path"])
             item = build(cls, fields, f"{group}[{number}].")
         found.append(item)
     return found

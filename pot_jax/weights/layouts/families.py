@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.errors import UserError
 
@@ -101,8 +102,15 @@ USES = {
 }
 
 
+def require_model(model: Any) -> None:
+    """Raises UserError unless `model` is a `Model`."""
+    known = hasattr(model, "pipeline") and not isinstance(model, type)
+    require(known, "model", "a model from pot_jax.load", model)
+
+
 def require_task(model: Any, task: str, what: str) -> None:
-    """Raises UserError unless `model` is for `task`; `what` names the caller."""
+    """Raises UserError unless `model` is a `Model` for `task`; `what` names the caller."""
+    require_model(model)
     given = FAMILIES[model.pipeline].task
     if given != task:
         raise UserError(
