@@ -14,7 +14,7 @@ import jax
 import jaxlib
 from jax.sharding import AbstractMesh, use_abstract_mesh
 
-from pot_jax.errors import edge
+from pot_jax.errors import UserError, edge
 
 _CACHE_SIZE = 2 * 2**30  # bytes; the entries that were not used for longest are removed
 _PROBE = 2**20  # bytes written to find out whether a disk is full
@@ -67,8 +67,8 @@ def set_up(platform: str | None = None, distributed: bool = False, cache: str = 
             jax.distributed.initialize()
     with edge("finding devices", platform or "device"):
         running = jax.devices()[0].platform
-        if platform not in (None, running):  # JAX was in use before
-            raise ValueError(f"JAX runs on {running} already")
+    if platform not in (None, running):  # JAX was in use before
+        raise UserError(f"--devices: there is no {platform} here: JAX runs on {running} already")
     if cache != "none" and not jax.config.jax_compilation_cache_dir:  # the user's own, by JAX's
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         _use_cache(pathlib.Path(cache or f"{home}/pot_jax/compiled") / _processor())
