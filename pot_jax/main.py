@@ -395,7 +395,9 @@ def _define_config(
     for argument in given:
         name, mark, value = argument.partition("=")
         if name == "--config":
-            path = value if mark else next(given, "")
+            path = value if mark else next(given, None)
+            if path is None:
+                raise UserError("Missing value for flag --config; give a file")
         elif name.startswith("--config."):
             name = todays_name(cls, name.removeprefix("--config."))
             rest.append(f"--config.{name}{mark}{value}")
