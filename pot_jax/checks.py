@@ -88,41 +88,35 @@ def fitted(value: Any, kind: Any) -> Any:
     if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
         with contextlib.suppress(Exception):  # others' code, of which anything may come
             value = value.tolist()
-    if origin in (typing.Union, types.UnionType):
+    plain = origin or kind
+    if plain in (typing.Union, types.UnionType):
         for one in args:
             with contextlib.suppress(Unfit):
                 return fitted(value, one)
-        raise Unfit(described(kind), value)
-    if kind == Path:
+    elif kind == Path:
         return _fitted_path(value)
-    if origin is Annotated:
-        base, bound = args
-        found = fitted(value, base)
-        if not bound.low <= found <= bound.high:
-            raise Unfit(described(kind), value)
-        return found
-    if origin is Literal:
-        if not any(type(value) is type(known) and value == known for known in args):
-            raise Unfit(described(kind), value)
-        return value
-    if origin is tuple:
+    elif origin is tuple:
         return _fitted_tuple(value, args)
-    if kind is Any:
-        return value
-    plain = origin or kind
-    if plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    elif plain is Annotated:
+        found = fitted(value, args[0])
+        if args[1].low <= found <= args[1].high:
+            return found
+    elif plain is Literal:
+        if any(type(value) is type(known) and value == known for known in args):
+            return value
+    elif plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
             if math.isfinite(value):
                 return float(value)
         raise Unfit("a finite number", value)
-    if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
+    elif plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         with contextlib.suppress(TypeError):
             return operator.index(value)
-    if plain in (int, float) or not isinstance(value, plain):
-        raise Unfit(described(kind), value)
-    if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
-        raise Unfit("text in UTF-8", value)
-    return value
+    elif plain is Any or (plain not in (int, float) and isinstance(value, plain)):
+        if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
+            raise Unfit("text in UTF-8", value)
+        return value
+    raise Unfit(described(kind), value)
 
 
 def _fitted_path(value: Any) -> str:
