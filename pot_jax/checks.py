@@ -136,9 +136,8 @@ def _fitted_path(value: Any) -> str:
 def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
     if not isinstance(value, list | tuple):
         raise Unfit("a list", value)
-    if kinds[-1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    elif len(value) != len(kinds):
+    kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+    if len(value) != len(kinds):
         raise Unfit(f"{len(kinds)} values", value)
     found = []
     for i, (item, kind) in enumerate(zip(value, kinds)):
@@ -251,8 +250,8 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
       UserError: a name is unknown (the known ones are listed), given twice under two names, or a
         group is given something else.
     """
-    if not isinstance(data, Mapping):
-        require(False, path.rstrip(".") or "the configuration", _WORDS[dict], data)
+    place = path.rstrip(".") or "the configuration"
+    require(isinstance(data, Mapping), place, _WORDS[dict], data)
     kinds = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
