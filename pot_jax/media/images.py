@@ -54,11 +54,14 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
       UserError: the images do not fit the geometry.
       ValueError: a value is NaN, or the kernel is unknown.
     """
-    # It imports JAX, which nothing else here needs.
-    from pot_jax.zoom.operators import downsample, require_levels
+    from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
 
     exact = on_byte_scale(images)
-    require_levels(exact, geometry)
+    if exact.shape[:3] != (geometry.levels, geometry.height, geometry.width):
+        raise UserError(
+            f"images have shape {exact.shape}, but the geometry says {geometry.levels} levels of "
+            f"{geometry.height} x {geometry.width}"
+        )
     rounded = np.empty(exact.shape, np.uint8)
     rounded[-1] = _round(exact[-1])
     height, width = geometry.window_shape

@@ -122,16 +122,18 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
-    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
-    s = settings.sampler
-    _check_noise_level(upscaler, chosen.noise_level)
-    name, notices = resolved_solver(upscaler.schedule, chosen.solver)
-    chosen = dataclasses.replace(chosen, solver=name)
+    s, solver, level = settings.sampler, settings.upscaler.solver, settings.upscaler.noise_level
+    highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
+    highest = highest if classes is None else min(highest, classes - 1)
+    place = f"upscaler.noise_level: {upscaler.name}"
+    require(level <= highest, place, f"0 to {highest}", level)
+    solver, notices = resolved_solver(upscaler.schedule, solver)
+    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source, solver=solver)
     settings = dataclasses.replace(settings, upscaler=chosen)
     prompts = settings.prompts, settings.negative_prompt
     conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)
     if upscaler.unet.config.has_classes:
-        levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
+        levels = np.full(len(settings.prompts), level, np.int32)
         conditions = conditions.joined("class_labels", levels)
     recipe = Recipe(
         unet=upscaler.unet,
@@ -161,20 +163,13 @@ def prepare(
         settings,
         recipe,
         conditions,
-        (float(alpha[chosen.noise_level]), float(sigma[chosen.noise_level])),
+        (float(alpha[level]), float(sigma[level])),
         meshes.replicate(weights, mesh),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
         combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
         {f"upscaler {name}": value for name, value in ours.items()},
         tuple(f"upscaler: {n}" for n in (*upscaler.notices, *notices, *conditions.notices)),
     )
-
-
-def _check_noise_level(upscaler: Model, noise_level: int) -> None:
-    highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
-    highest = highest if classes is None else min(highest, classes - 1)
-    name = f"upscaler.noise_level: {upscaler.name}"
-    require(noise_level <= highest, name, f"0 to {highest}", noise_level)
 
 
 def upscale_prepared(
