@@ -252,7 +252,8 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     """
     record, number = dict(record), record.get("format", 1)
     if not isinstance(record.get("config"), dict):
-        raise UserError(f"{place} is not the record of a `pot-jax sample` run: it has no settings")
+        problem = "is not the record of a `pot-jax sample` run: it contains no settings"
+        raise UserError(f"{place} {problem}")
     if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
             f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "

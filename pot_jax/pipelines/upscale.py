@@ -159,6 +159,7 @@ def prepare(
         "noising": digest(upscaler.low_res.schedule.to_json()),
         "prompts": digest(conditions.token_ids.tolist()),
     }
+    digests = {"zoom": zoom_digest, "upscaler": upscaler.digest}  # "" for weights not read yet
     return PreparedUpscaler(
         settings,
         recipe,
@@ -166,7 +167,7 @@ def prepare(
         (float(alpha[level]), float(sigma[level])),
         meshes.replicate(weights, mesh),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
-        combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
+        combined_digest(digests) if all(digests.values()) else "",
         {f"upscaler {name}": value for name, value in ours.items()},
         tuple(f"upscaler: {n}" for n in (*upscaler.notices, *notices, *conditions.notices)),
     )
