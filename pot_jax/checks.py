@@ -166,11 +166,13 @@ def described(kind: Any) -> str:
 
 
 class Settings:
-    """Base of the frozen dataclasses that a user fills in."""
+    """Base of the frozen dataclasses that a user fills in; `group` is their place in the whole."""
 
-    GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
     # Names of earlier versions -> the current ones; the old names still work.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, group: str = ""):
+        cls._group = group and f"{group}."
 
     def __post_init__(self):
         kinds = typing.get_type_hints(type(self), include_extras=True)
@@ -189,7 +191,7 @@ class Settings:
 
     def _named(self, name: str) -> str:
         path = _path.get()
-        return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
+        return (self._group if path is None else path) + name
 
 
 def version(package: str = "pot_jax") -> str:

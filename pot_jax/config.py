@@ -40,10 +40,8 @@ CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplerSettings(Settings):
+class SamplerSettings(Settings, group="sampler"):
     """How one zoom is sampled."""
-
-    GROUP: ClassVar[str] = "sampler"
 
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: Count = 50
@@ -67,10 +65,8 @@ class SamplerSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class ZoomSettings(Settings):
+class ZoomSettings(Settings, group="zoom"):
     """How the levels lie within each other."""
-
-    GROUP: ClassVar[str] = "zoom"
 
     # p: level i+1 shows a window 1/p as wide as level i.
     zoom_factor: Annotated[int, Within("a whole number >= 2", 2)] = 2
@@ -82,10 +78,8 @@ class ZoomSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhotographSettings(Settings):
+class PhotographSettings(Settings, group="photograph"):
     """A photograph that one level has to agree with."""
-
-    GROUP: ClassVar[str] = "photograph"
 
     path: Path = ""  # empty: no photograph
     level: Annotated[int, Within("0 or more", 0)] = 0
@@ -93,10 +87,8 @@ class PhotographSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraSettings(Settings):
+class LoraSettings(Settings, group="loras"):
     """A LoRA file merged into the model."""
-
-    GROUP: ClassVar[str] = "loras"
 
     path: Path = ""
     strength: float = 1.0
@@ -107,10 +99,8 @@ class LoraSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddingSettings(Settings):
+class EmbeddingSettings(Settings, group="embeddings"):
     """A textual inversion added to the model's tokenizer and text encoder."""
-
-    GROUP: ClassVar[str] = "embeddings"
 
     token: str = ""  # the word for it in prompts; empty: the file's own
     path: Path = ""
@@ -121,10 +111,8 @@ class EmbeddingSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class UpscalerSettings(Settings):
+class UpscalerSettings(Settings, group="upscaler"):
     """How a delivered zoom is upscaled; the defaults are those of diffusers' pipeline."""
-
-    GROUP: ClassVar[str] = "upscaler"
 
     path: Path = ""  # the upscaler, as for `model`; empty: no upscaling
     steps: Count = 75
@@ -135,10 +123,8 @@ class UpscalerSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class MovieSettings(Settings):
+class MovieSettings(Settings, group="movie"):
     """The movie of a run."""
-
-    GROUP: ClassVar[str] = "movie"
 
     seconds_per_level: Positive = 1.5  # in which the view moves from one level to the next
     fps: Annotated[int, Within("1 to 240", 1, 240)] = 30
@@ -147,10 +133,8 @@ class MovieSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnPartSettings(Settings):
+class OwnPartSettings(Settings, group="own_parts"):
     """A Python function that a run used instead of a named part."""
-
-    GROUP: ClassVar[str] = "own_parts"
 
     part: Literal["solver", "blend", "agreement", "guidance"]
     name: str  # its module and qualified name

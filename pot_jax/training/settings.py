@@ -20,10 +20,8 @@ Part = Annotated[float, Within("from 0 to below 1", 0, math.nextafter(1, 0))]
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings(Settings):
+class DataSettings(Settings, group="data"):
     """Which views are rendered."""
-
-    GROUP = "data"
 
     pictures: int  # views in all, including those held out
     size: Annotated[int, Within("at least 8 pixels", 8)]  # S, pixels a side
@@ -45,10 +43,8 @@ class DataSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSettings(Settings):
+class TokenizerSettings(Settings, group="tokenizer"):
     """The vocabulary."""
-
-    GROUP = "tokenizer"
 
     vocabulary: int  # tokens at most
     length: Annotated[int, Within("at least 3 (start, one word, end)", 3)]  # tokens in a prompt
@@ -62,10 +58,9 @@ class TokenizerSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizationSettings(Settings):
+class OptimizationSettings(Settings, group="optimization"):
     """The optimizer of one phase, and how long the phase lasts."""
 
-    GROUP = "optimization"
     OLD_NAMES = {"batch": "batch_size", "average": "ema_decay", "clip": "clip_norm"}
 
     batch_size: Count  # examples a step, over all devices
@@ -80,10 +75,8 @@ class OptimizationSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderLoss(Settings):
+class AutoencoderLoss(Settings, group="autoencoder.loss"):
     """Weights of the terms of the loss; the mean |error| of the pixels has weight 1."""
-
-    GROUP = "autoencoder.loss"
 
     edges: NotNegative = 0.5  # mean |error| of neighbour differences, at full and half size
     colour: NotNegative = 1.0  # mean |error| of the means of 4 x 4 pixels
@@ -94,10 +87,9 @@ class AutoencoderLoss(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderSettings(Settings):
+class AutoencoderSettings(Settings, group="autoencoder"):
     """The first phase."""
 
-    GROUP = "autoencoder"
     OLD_NAMES = {"descent": "optimization"}
 
     model: dict[str, Any]  # as in the model's config.json, without the sizes that follow from data
@@ -111,10 +103,9 @@ class AutoencoderSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class TextEncoderSettings(Settings):
+class TextEncoderSettings(Settings, group="text_encoder"):
     """The second phase: the text encoder alone, before it is trained further with the UNet."""
 
-    GROUP = "text_encoder"
     OLD_NAMES = {"descent": "optimization"}
 
     model: dict[str, Any]
@@ -125,10 +116,9 @@ class TextEncoderSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionSettings(Settings):
+class DiffusionSettings(Settings, group="diffusion"):
     """The third phase: text encoder and UNet."""
 
-    GROUP = "diffusion"
     OLD_NAMES = {"descent": "optimization"}
 
     unet: dict[str, Any]
@@ -148,10 +138,9 @@ def _check_model(settings: Settings, name: str, needed: str = "block_out_channel
 
 
 @dataclasses.dataclass(frozen=True)
-class IntervalSettings(Settings):
+class IntervalSettings(Settings, group="intervals"):
     """How often a run logs, saves its state, and shows what it has learned."""
 
-    GROUP = "intervals"
     OLD_NAMES = {"save_minutes": "checkpoint_minutes", "show_minutes": "preview_minutes"}
 
     log_steps: Annotated[int, Within("above 0", 1)] = 20
