@@ -14,7 +14,6 @@ Batches are split over the devices along their first axis; every device has all 
 
 import collections
 import dataclasses
-import functools
 import math
 import threading
 import time
@@ -49,25 +48,27 @@ class TrainState(NamedTuple):
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 # (all data, what was chosen of them) -> a batch, a pytree of arrays [batch_size, ...]
 Gather = Callable[[Any, Any], Any]
+AS_CHOSEN: Gather = lambda data, chosen: chosen  # noqa: E731 - what was chosen is the batch
 AHEAD = 2  # steps started before their forerunners' end: enough to keep a device busy
 
 
-def as_chosen(data: Any, chosen: Any) -> Any:
-    """Returns what was chosen, where that is the batch itself."""
-    del data
-    return chosen
+def make_start(settings: OptimizationSettings, mesh: Mesh) -> Callable[[Any], TrainState]:
+    """Returns the jitted function params -> the state of step 0, on all devices of `mesh`.
 
+    Jitted, since every operation on every shape would be a program of its own.
+    """
 
-def start_state(params: Any, settings: OptimizationSettings, mesh: Mesh) -> TrainState:
-    """Returns the state of step 0, on all devices of `mesh`."""
-    # Copies of its own: a step donates its state, and the caller's parameters, or one array
-    # standing in two places, would be freed with it.
-    params, average = (jax.tree.map(jnp.array, params) for _ in range(2))
-    return replicate(TrainState(params, average, make_optimizer(settings).init(params)), mesh)
+    def start(params):
+        # Copies of its own: a step donates its state, and the caller's parameters, or one array
+        # standing in two places, would be freed with it.
+        params, average = (jax.tree.map(jnp.array, params) for _ in range(2))
+        return TrainState(params, average, make_optimizer(settings).init(params))
+
+    return jax.jit(start, out_shardings=replicated(mesh))
 
 
 def make_step(
-    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = as_chosen
+    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = AS_CHOSEN
 ) -> Callable:
     """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
@@ -134,7 +135,7 @@ class Phase:
     checkpoints: Checkpoints
     journal: Journal
     seed: int
-    gather: Gather = as_chosen
+    gather: Gather = AS_CHOSEN
     # (step, averaged params): pictures, scores, exports
     preview: Callable[[int, Any], None] = lambda step, params: None
     log_every: int = 20  # steps
@@ -168,11 +169,13 @@ class PhaseRun:
         """
         check_batch(phase.name, phase.settings, mesh)
         self._phase, self._mesh = phase, mesh
-        shapes = jax.eval_shape(lambda p: start_state(p, phase.settings, mesh), params)
-        placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
-        shapes = jax.tree.map(lambda x: placed(x.shape, x.dtype), shapes)
-        self._saved = phase.checkpoints.restore(shapes)
+        start = make_start(phase.settings, mesh)
+        shapes = jax.eval_shape(start, params)
+        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        self._saved = phase.checkpoints.restore(like)
         self.ended = self._saved is not None and self._progress(*self._saved[::2]) >= 1
+        if self._saved is None:
+            self._start = Ahead(start, params)
         if not self.ended:
             step = make_step(phase.loss, phase.settings, mesh, phase.gather)
             scalars = (jnp.int32(0), jnp.float32(0), jax.random.key(0))
@@ -197,11 +200,11 @@ class PhaseRun:
             step, state, facts = self._saved
             return step, facts["seconds"], state.average
         if self._saved is None:
-            state = start_state(start(), self._phase.settings, self._mesh)
-            step, before = 0, 0.0
+            step, state, before = 0, self._start(start()), 0.0
         else:
-            step, state, before = *self._saved[:2], self._saved[2]["seconds"]
-        self._saved = None  # its arrays are given to the first step
+            step, state, facts = self._saved
+            state, before = replicate(state, self._mesh), facts["seconds"]
+        self._saved = None
         train_step = self._step.ready()
         with at_saved_states() as stopping:
             return self._train(train_step, step, state, data, before, stopping)

@@ -12,6 +12,7 @@ phrasings. cosmos128 with its 97,280 views: 1.6 GB, 1.6 GB and 50 MB.
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,9 +104,12 @@ class Run(NamedTuple):
 
 def _initial(module: nn.Module, seed: int) -> Callable[[], dict[str, Any]]:
     """Starts compiling what draws a module's initial parameters; returns it."""
-    inputs, key = jax.tree.map(jnp.zeros_like, module.example_inputs()), jax.random.key(seed)
-    draw = Ahead(jax.jit(lambda key: module.init(key, **inputs)["params"]), key)
-    return lambda: autoencoder.zero_residuals(draw(key))
+
+    def draw(key):
+        inputs = jax.tree.map(jnp.zeros_like, module.example_inputs())
+        return autoencoder.zero_residuals(module.init(key, **inputs)["params"])
+
+    return partial(Ahead(jax.jit(draw), jax.random.key(seed)), jax.random.key(seed))
 
 
 def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):

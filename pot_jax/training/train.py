@@ -89,6 +89,7 @@ def _train(
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
     scores = _earlier_scores(folder)
+    scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     table = Table(folder / "descriptions.npz", settings, processes)
     renders = _start_rendering(settings, folder, scores, processes)
     run = phases.Run(settings, folder, mesh, renders, scores)
@@ -124,10 +125,7 @@ def _train(
         )
         _publish(model, folder / "model", settings, scores)
 
-    params = train_denoiser(autoencoder, text_encoder, publish)
-    scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
-    write_json(folder / "scores.json", scores)
-    publish(params)
+    train_denoiser(autoencoder, text_encoder, publish)
     logging.info("the model is in %s", folder / "model")
 
 

@@ -127,13 +127,13 @@ def _opened(
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle)
         check_fit(path, source.parts.modules, FAMILIES[source.parts.pipeline])
     stored = source.parts if source else read_parts(path, dtype, **wishes)
-    if not snapshot and not kept.is_kept(path):
-        source = source or folder_source(path, stored, variant)
-        matched(source)
     shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
     merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
     words = textual_inversion.read_embeddings(embeddings, stored)
     parts = textual_inversion.add_tokens(words, stored)
+    if not snapshot and not kept.is_kept(path):
+        source = source or folder_source(path, stored, variant)
+        matched(source)
     name = snapshot.source if snapshot else str(path_or_name)
     model = Model(
         name=Path(name).name,

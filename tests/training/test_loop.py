@@ -18,7 +18,7 @@ from pot_jax.runs import interrupts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import loop
 from pot_jax.training.journal import Journal
-from pot_jax.training.loop import Phase, make_step, run_phase, start_state
+from pot_jax.training.loop import Phase, make_start, make_step, run_phase
 from pot_jax.training.optimizers import OPTIMIZERS
 from pot_jax.training.settings import OptimizationSettings
 
@@ -113,7 +113,7 @@ def test_eight_devices_agree_with_one(start, optimizer):
     states, settings = [], dataclasses.replace(SETTINGS, optimizer=optimizer)
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices=devices)
-        state = start_state(start, settings, mesh)
+        state = make_start(settings, mesh)(start)
         step = make_step(noisy_loss, settings, mesh)
         for number in range(5):
             state, _ = step(state, (), load_batch(number), number, 0.0, jax.random.key(3))
@@ -189,7 +189,7 @@ def test_one_trace_serves_every_step(start, mesh):
         traces += 1
         return loss(params, batch, key)
 
-    state, step = start_state(start, SETTINGS, mesh), make_step(counted, SETTINGS, mesh)
+    state, step = make_start(SETTINGS, mesh)(start), make_step(counted, SETTINGS, mesh)
     for number in range(4):
         state, _ = step(state, (), load_batch(number), number, number / 4, jax.random.key(0))
     assert traces == 1

@@ -26,7 +26,7 @@ from pot_jax.training import diffusion, phases
 from pot_jax.training import settings as train_settings
 from pot_jax.training import train as training
 from pot_jax.training.data import draw_views
-from pot_jax.training.loop import start_state
+from pot_jax.training.loop import make_start
 from pot_jax.training.settings import TrainSettings
 from pot_jax.training.text_encoder import initialise_heads
 from pot_jax.training.train import train
@@ -161,7 +161,7 @@ def test_the_denoiser_starts_from_the_pretrained_text_encoder(finished):
         "heads": initialise_heads(8, labels.classes),
     }
     _, state, _ = phase.restore(
-        start_state(start, settings.text_encoder.optimization, device_mesh())
+        make_start(settings.text_encoder.optimization, device_mesh())(start)
     )
     # The shipped weights are float16.
     jax.tree.map(

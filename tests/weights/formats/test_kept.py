@@ -157,7 +157,7 @@ def test_a_full_disk_leaves_nothing(exported, tmp_path, monkeypatch, one_line):
 
 def test_a_target_below_a_file(exported, tmp_path, one_line):
     (tmp_path / "file").write_text("")
-    one_line(lambda: convert(exported, tmp_path / "file" / "kept"), "cannot be written")
+    one_line(lambda: convert(exported, tmp_path / "file" / "kept"), "a file stands where a folder")
 
 
 # Onto devices -------------------------------------------------------------------------------------
