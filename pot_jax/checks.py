@@ -16,11 +16,12 @@ import math
 import numbers
 import operator
 import os
+import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pot_jax.errors import UserError, shown
 
@@ -40,6 +41,14 @@ _WORDS = {
     Callable: "a function",
     type(None): "null",
 }
+
+
+class Within(NamedTuple):
+    """The range of a declared number, as in `Annotated[int, Within("at least 1", 1)]`."""
+
+    words: str
+    low: float  # both ends are included
+    high: float = math.inf
 
 
 class Unfit(Exception):
@@ -68,9 +77,9 @@ def fitted(value: Any, kind: Any) -> Any:
     """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
     Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
-    callables, tuples, `Path`, and Annotated[int, range] or Annotated[float, "above 0"]. Numbers may
-    be of any class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are
-    numbers, and others are tuples.
+    callables, tuples, `Path`, and numbers in a range, as `Within` shows. Numbers may be of any
+    class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are numbers,
+    and others are tuples.
 
     Raises:
       Unfit: it is of another type.
@@ -79,50 +88,35 @@ def fitted(value: Any, kind: Any) -> Any:
     if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
         with contextlib.suppress(Exception):  # others' code, of which anything may come
             value = value.tolist()
-    if origin in (typing.Union, types.UnionType):
+    plain = origin or kind
+    if plain in (typing.Union, types.UnionType):
         for one in args:
             with contextlib.suppress(Unfit):
                 return fitted(value, one)
-        raise Unfit(described(kind), value)
-    if kind == Path:
+    elif kind == Path:
         return _fitted_path(value)
-    if origin is Annotated:
-        base, bound = args
-        found = fitted(value, base)
-        if not (found > 0 if base is float else found in bound):
-            raise Unfit(described(kind), value)
-        return found
-    if origin is Literal:
-        if not any(type(value) is type(known) and value == known for known in args):
-            raise Unfit(described(kind), value)
-        return value
-    if origin is tuple:
+    elif origin is tuple:
         return _fitted_tuple(value, args)
-    if kind is Any:
-        return value
-    plain = origin or kind
-    if plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    elif plain is Annotated:
+        found = fitted(value, args[0])
+        if args[1].low <= found <= args[1].high:
+            return found
+    elif plain is Literal:
+        if any(type(value) is type(known) and value == known for known in args):
+            return value
+    elif plain is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
             if math.isfinite(value):
                 return float(value)
         raise Unfit("a finite number", value)
-    if plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
+    elif plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         with contextlib.suppress(TypeError):
             return operator.index(value)
-    if plain in (int, float) or not isinstance(value, plain):
-        raise Unfit(described(kind), value)
-    if plain is str and not _is_text(value):
-        raise Unfit("text in UTF-8", value)
-    return value
-
-
-def _is_text(value: str) -> bool:
-    """Returns whether a string can be written as UTF-8: bytes that are not become surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    elif plain is Any or (plain not in (int, float) and isinstance(value, plain)):
+        if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
+            raise Unfit("text in UTF-8", value)
+        return value
+    raise Unfit(described(kind), value)
 
 
 def _fitted_path(value: Any) -> str:
@@ -142,9 +136,8 @@ def _fitted_path(value: Any) -> str:
 def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
     if not isinstance(value, list | tuple):
         raise Unfit("a list", value)
-    if kinds[-1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    elif len(value) != len(kinds):
+    kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+    if len(value) != len(kinds):
         raise Unfit(f"{len(kinds)} values", value)
     found = []
     for i, (item, kind) in enumerate(zip(value, kinds)):
@@ -163,9 +156,7 @@ def described(kind: Any) -> str:
     if kind == Path:
         return "a path"
     if origin is Annotated:
-        base, bound = args
-        words = bound if base is float else f"from {bound.start} to {bound.stop - 1}"
-        return f"{described(base)} {words}"
+        return args[1].words
     if origin is Literal:
         return "one of " + ", ".join(str(one) or "'' (unset)" for one in args)
     if origin is tuple:
@@ -175,11 +166,13 @@ def described(kind: Any) -> str:
 
 
 class Settings:
-    """Base of the frozen dataclasses that a user fills in."""
+    """Base of the frozen dataclasses that a user fills in; `group` is their place in the whole."""
 
-    GROUP: ClassVar[str] = ""  # where these settings stand in a configuration
     # Names of earlier versions -> the current ones; the old names still work.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, group: str = ""):
+        cls._group = group and f"{group}."
 
     def __post_init__(self):
         kinds = typing.get_type_hints(type(self), include_extras=True)
@@ -198,7 +191,7 @@ class Settings:
 
     def _named(self, name: str) -> str:
         path = _path.get()
-        return (f"{self.GROUP}." if self.GROUP else "") + name if path is None else path + name
+        return (self._group if path is None else path) + name
 
 
 def version(package: str = "pot_jax") -> str:
@@ -251,8 +244,7 @@ def _constant(text: str) -> float:
 
 
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
-    """Lays `data` over `base`, both plain data of the settings `cls`; old names become the
-    current ones.
+    """Lays `data` over `base`, both plain data of `cls`; old names become the current ones.
 
     This is the only check of unknown names, for files, flags, records and Python.
 
@@ -260,17 +252,15 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
       UserError: a name is unknown (the known ones are listed), given twice under two names, or a
         group is given something else.
     """
-    if not isinstance(data, Mapping):
-        raise UserError(
-            f"{path.rstrip('.') or 'the configuration'}: expected a group of settings, got "
-            f"{reprlib.repr(data)}"
-        )
+    place = path.rstrip(".") or "the configuration"
+    require(isinstance(data, Mapping), place, _WORDS[dict], data)
     kinds = typing.get_type_hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
-        _require_known(name, known, path + str(key))
+        if name not in known:
+            raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
         if name in given:
             raise UserError(
                 f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
@@ -281,8 +271,6 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
             value = overlay(kind, base.get(name, {}), value, f"{path}{name}.")
         elif isinstance(value, list):
             value = tuple(value)
-        elif isinstance(base.get(name), float) and type(value) is int:
-            value = float(value)
         out[name] = value
     return out
 
@@ -314,25 +302,20 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
         _path.reset(token)
 
 
-def _require_known(name: str, known: Iterable[str], place: str) -> None:
-    if name not in known:
-        raise UserError(f"unknown setting {place!r}; known: {', '.join(known)}")
-
-
-def todays_name(cls: type, name: str, path: str = "") -> str:
+def todays_name(cls: type, name: str) -> str:
     """Returns the path of a setting of `cls` with every old name in it replaced.
 
     Raises:
       UserError: there is no setting of that name.
     """
-    head, mark, rest = name.partition(".")
-    head = getattr(cls, "OLD_NAMES", {}).get(head, head)
-    known = [field.name for field in dataclasses.fields(cls)]
-    _require_known(head, known, path + head)
-    kind = typing.get_type_hints(cls).get(head)
-    if mark and dataclasses.is_dataclass(kind):
-        rest = todays_name(kind, rest, f"{path}{head}.")
-    return head + mark + rest
+    data: Any = {}
+    for part in reversed(name.split(".")):
+        data = {part: data}
+    parts, data = [], overlay(cls, {}, data)
+    while data:
+        ((part, data),) = data.items()
+        parts.append(part)
+    return ".".join(parts)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

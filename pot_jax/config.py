@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import math
 import pathlib
-import reprlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Path, Settings, checked, parsed_json
+from pot_jax.checks import Path, Settings, Within, checked, parsed_json, require
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
@@ -25,88 +25,70 @@ SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
-_MAX_SCALE = 1000  # of guidance; far above it float32 overflows, which only shows after sampling
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
-SEED = Annotated[int, range(2**32)]
+SEED = Annotated[int, Within(f"a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)]
+Count = Annotated[int, Within("at least 1", 1)]
+Natural = Annotated[int, Within(">= 0", 0)]
+Positive = Annotated[float, Within("> 0", math.ulp(0))]
+Share = Annotated[float, Within("0 to 1", 0, 1)]
+# Of guidance; far above its end float32 overflows, which only shows after sampling.
+Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
 
 # The shipped configs: a link to `configs/` in a checkout, a folder in a wheel.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplerSettings(Settings):
+class SamplerSettings(Settings, group="sampler"):
     """How one zoom is sampled."""
 
-    GROUP: ClassVar[str] = "sampler"
-
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
-    steps: int = 50
-    guidance_scale: float = 4.0  # s in u + s (c - u); 1 or less is no guidance
+    steps: Count = 50
+    guidance_scale: Scale = 4.0  # s in u + s (c - u); 1 or less is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
-    guidance_rescale: float = 0.0
-    eta: float = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
+    guidance_rescale: Share = 0.0
+    eta: Share = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
     # Where blend and render happen; `delivery`: only in the delivered pictures.
     space: Literal[SPACES] = "pixel"
-    pixel_every: int = 1  # in pixel space: decode at every k-th step, blend latents at the others
+    pixel_every: Count = 1  # in pixel space: decode at every k-th step, blend latents at the others
     blend: Literal[BLENDS] = "laplacian"
-    blend_weight: float = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
+    blend_weight: Share = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
     kernel: Literal[KERNELS] = "mean"
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
-    gradient_steps: int = 5  # for blend = gradient
-    gradient_rate: float = 0.05
+    gradient_steps: Annotated[int, Within(">= 1", 1)] = 5  # for blend = gradient
+    gradient_rate: Positive = 0.05
 
     def _check_ranges(self):
-        self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
-        self.require("guidance_rescale", 0 <= self.guidance_rescale <= 1, "0 to 1")
-        self.require("eta", 0 <= self.eta <= 1, "0 to 1")
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
         self.require("eta", self.eta == 0 or self.solver in ("", "ddim"), "0: only ddim takes one")
-        self.require("pixel_every", self.pixel_every >= 1, "at least 1")
-        self.require("blend_weight", 0 <= self.blend_weight <= 1, "0 to 1")
-        self.require("gradient_steps", self.gradient_steps >= 1, ">= 1")
-        self.require("gradient_rate", self.gradient_rate > 0, "> 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class ZoomSettings(Settings):
+class ZoomSettings(Settings, group="zoom"):
     """How the levels lie within each other."""
 
-    GROUP: ClassVar[str] = "zoom"
-
-    zoom_factor: int = 2  # p: level i+1 shows a window 1/p as wide as level i
-    height: int = 0  # of every picture, in pixels; 0 is the model's own size
-    width: int = 0
+    # p: level i+1 shows a window 1/p as wide as level i.
+    zoom_factor: Annotated[int, Within("a whole number >= 2", 2)] = 2
+    height: Natural = 0  # of every picture, in pixels; 0 is the model's own size
+    width: Natural = 0
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
     # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
 
-    def _check_ranges(self):
-        self.require("zoom_factor", self.zoom_factor >= 2, "a whole number >= 2")
-        self.require("height", self.height >= 0, ">= 0")
-        self.require("width", self.width >= 0, ">= 0")
-
 
 @dataclasses.dataclass(frozen=True)
-class PhotographSettings(Settings):
+class PhotographSettings(Settings, group="photograph"):
     """A photograph that one level has to agree with."""
 
-    GROUP: ClassVar[str] = "photograph"
-
     path: Path = ""  # empty: no photograph
-    level: int = 0
+    level: Annotated[int, Within("0 or more", 0)] = 0
     method: Literal[PHOTOGRAPH_METHODS] = "project"
-
-    def _check_ranges(self):
-        self.require("level", self.level >= 0, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
-class LoraSettings(Settings):
+class LoraSettings(Settings, group="loras"):
     """A LoRA file merged into the model."""
-
-    GROUP: ClassVar[str] = "loras"
 
     path: Path = ""
     strength: float = 1.0
@@ -117,10 +99,8 @@ class LoraSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddingSettings(Settings):
+class EmbeddingSettings(Settings, group="embeddings"):
     """A textual inversion added to the model's tokenizer and text encoder."""
-
-    GROUP: ClassVar[str] = "embeddings"
 
     token: str = ""  # the word for it in prompts; empty: the file's own
     path: Path = ""
@@ -131,47 +111,30 @@ class EmbeddingSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class UpscalerSettings(Settings):
+class UpscalerSettings(Settings, group="upscaler"):
     """How a delivered zoom is upscaled; the defaults are those of diffusers' pipeline."""
 
-    GROUP: ClassVar[str] = "upscaler"
-
     path: Path = ""  # the upscaler, as for `model`; empty: no upscaling
-    steps: int = 75
-    guidance_scale: float = 9.0
-    noise_level: int = 20  # a timestep, to the model's max_noise_level: higher redraws more
+    steps: Count = 75
+    guidance_scale: Scale = 9.0
+    noise_level: Natural = 20  # a timestep, to the model's max_noise_level: higher redraws more
     solver: Literal[*SOLVERS, ""] = ""  # as in `sampler`
-    rows: int = 2  # batch rows of its network at a time on each device, which bounds memory
-
-    def _check_ranges(self):
-        self.require("steps", self.steps >= 1, "at least 1")
-        self.require("guidance_scale", 0 <= self.guidance_scale <= _MAX_SCALE, f"0 to {_MAX_SCALE}")
-        self.require("noise_level", self.noise_level >= 0, ">= 0")
-        self.require("rows", self.rows >= 1, "at least 1")
+    rows: Count = 2  # batch rows of its network at a time on each device, which bounds memory
 
 
 @dataclasses.dataclass(frozen=True)
-class MovieSettings(Settings):
+class MovieSettings(Settings, group="movie"):
     """The movie of a run."""
 
-    GROUP: ClassVar[str] = "movie"
-
-    seconds_per_level: float = 1.5  # in which the view moves from one level to the next
-    fps: int = 30
-    size: int = 512  # shorter side, in pixels
+    seconds_per_level: Positive = 1.5  # in which the view moves from one level to the next
+    fps: Annotated[int, Within("1 to 240", 1, 240)] = 30
+    size: Annotated[int, Within("16 to 4096", 16, 4096)] = 512  # shorter side, in pixels
     direction: Literal["in", "out", "both"] = "in"
-
-    def _check_ranges(self):
-        self.require("seconds_per_level", self.seconds_per_level > 0, "> 0")
-        self.require("fps", 1 <= self.fps <= 240, "1 to 240")
-        self.require("size", 16 <= self.size <= 4096, "16 to 4096")
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnPartSettings(Settings):
+class OwnPartSettings(Settings, group="own_parts"):
     """A Python function that a run used instead of a named part."""
-
-    GROUP: ClassVar[str] = "own_parts"
 
     part: Literal["solver", "blend", "agreement", "guidance"]
     name: str  # its module and qualified name
@@ -197,9 +160,9 @@ class RunSettings(Settings):
     prompts: tuple[str, ...] = ()  # one per level, widest first
     negative_prompt: str = ""
     seed: SEED = 0
-    num_samples: int = 1  # zooms sampled together, with seeds seed, seed + 1, ...
-    save_every: int = 25  # steps between saved states; 0 never
-    decode_rows: int = 8  # pictures decoded at a time on each device
+    num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
+    save_every: Natural = 25  # steps between saved states; 0 never
+    decode_rows: Count = 8  # pictures decoded at a time on each device
     sampler: SamplerSettings = SamplerSettings()
     zoom: ZoomSettings = ZoomSettings()
     photograph: PhotographSettings = PhotographSettings()
@@ -208,19 +171,15 @@ class RunSettings(Settings):
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
 
     def _check_ranges(self):
-        self.require("num_samples", self.num_samples >= 1, "at least 1")
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
-        self.require("save_every", self.save_every >= 0, ">= 0")
-        self.require("decode_rows", self.decode_rows >= 1, "at least 1")
 
 
 def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
     """Returns the prompts as a tuple; raises UserError if there are none, or one is empty."""
-    if isinstance(prompts, str | bytes) or not isinstance(prompts, Iterable):
-        expected = "a list of prompts, one per level"
-        raise UserError(f"prompts: expected {expected}, got {shown(reprlib.repr(prompts))}")
+    several = isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes)
+    require(several, "prompts", "a list of prompts, one per level", prompts)
     prompts = checked(tuple(prompts), tuple[str, ...], "prompts")
     if not prompts:
         raise UserError("prompts: expected at least one, got none; give one prompt per zoom level")
@@ -358,9 +317,8 @@ def _run(file: pathlib.Path) -> Any:
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a user's own code may raise
-        raise UserError(
-            f"--config: {file} raised {type(error).__name__}: {one_line(error)}"
-        ) from error
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"--config: {file} raised {said}") from error
 
 
 @contextlib.contextmanager

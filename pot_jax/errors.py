@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import stat
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -61,7 +62,7 @@ class Edge(NamedTuple):
 
     says: str  # the line, with {place} and {why}
     raises: tuple[type[Exception], ...] = ()  # besides the OSErrors in MENDABLE
-    within: tuple[str, ...] = ()  # libraries that raise anything when their input is damaged
+    within: str = ""  # libraries that raise anything when their input is damaged
     starts: tuple[str, ...] = ()  # how the message begins
     lines: Mapping[int | str, str] = {}  # errno, or the name of a class -> a line of its own
 
@@ -69,7 +70,7 @@ class Edge(NamedTuple):
 EDGES = {
     "writing a file": Edge("cannot write {place}: {why}; fix that or choose another location"),
     "using a folder": Edge("cannot use the folder {place}: {why}; give another"),
-    "writing a movie": Edge("cannot write the movie {place}: {why}", within=("av",)),
+    "writing a movie": Edge("cannot write the movie {place}: {why}", within="av"),
     "reading a record": Edge(
         "{place} cannot be read: {why}",
         lines={errno.ENOENT: "no run at {folder}: it has no {name}"},
@@ -80,18 +81,18 @@ EDGES = {
     "reading arrays": Edge(
         "{place} cannot be read (it may be truncated): {why}",
         (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error),
-        within=("numpy", "zipfile", "zlib", "pickle", "ast", "tokenize"),
+        within="numpy zipfile zlib pickle ast tokenize",
     ),
     "reading flags": Edge("--flagfile: {place} cannot be read: {why}", (UnicodeDecodeError,)),
-    "overriding a setting": Edge("--config.{place}: {why}", within=("ml_collections",)),
+    "overriding a setting": Edge("--config.{place}: {why}", within="ml_collections"),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
-    "finding devices": Edge("--devices: there is no {place} here: {why}", within=("jax", "jaxlib")),
+    "finding devices": Edge("--devices: there is no {place} here: {why}", within="jax jaxlib"),
     "joining a cluster": Edge(
         "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
         "Kubernetes): {why}; leave it out on a single host",
-        within=("jax", "jaxlib"),
+        within="jax jaxlib",
     ),
     "computing": Edge(
         "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
@@ -102,7 +103,7 @@ EDGES = {
     "reading a picture": Edge(
         "the picture {place} cannot be read (it may be truncated): {why}",
         (OSError, SyntaxError, ValueError, EOFError),
-        within=("PIL",),
+        within="PIL",
         lines={
             errno.ENOENT: "no picture at {place}",
             errno.EISDIR: "{place} is a folder, not a picture",
@@ -115,35 +116,23 @@ EDGES = {
     "reading a kept copy": Edge(
         "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
         (OSError, ValueError, IndexError, NotImplementedError),
-        within=("tensorstore",),
+        within="tensorstore",
     ),
     # tokenizers raises a bare Exception for most faults in its files.
     "reading a tokenizer": Edge(
         "the tokenizer in {place} cannot be read ({why}); get it again",
         (OSError, ValueError),
-        within=("transformers", "tokenizers", "json"),
+        within="transformers tokenizers json",
     ),
-    "writing a folder": Edge(
-        "{place} cannot be written: {why}",
-        within=("orbax", "tensorstore"),  # of `keep_arrays`
-    ),
+    "writing a folder": Edge("{place} cannot be written: {why}", within="orbax tensorstore"),
     "saving a state": Edge(
-        "cannot save to {place} ({why}); free some space", within=("orbax", "tensorstore", "jax")
+        "cannot save to {place} ({why}); free some space", within="orbax tensorstore jax"
     ),
     # Of earlier formats, a flipped bit makes TensorStore raise, among others, a bare Exception.
     "restoring a state": Edge(
         "{place} is unusable: {why}",
         (OSError, ValueError, KeyError),
-        within=(
-            "orbax",
-            "tensorstore",
-            "jax",
-            "asyncio",
-            "concurrent",
-            "etils",
-            "numpy",
-            "zipfile",
-        ),
+        within="orbax tensorstore jax asyncio concurrent etils numpy zipfile",
     ),
 }
 
@@ -192,12 +181,10 @@ def _is_foreign(error: Exception, row: Edge) -> bool:
         return True
     if row.starts and str(error).startswith(row.starts):
         return True
-    last = error.__traceback__
-    while last.tb_next:
-        last = last.tb_next
-    modules = {type(error).__module__, last.tb_frame.f_globals.get("__name__", "")}
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    modules = {type(error).__module__, last.f_globals.get("__name__", "")}
     bare = bool(row.within) and type(error) is Exception  # C++ of a library; none of ours does
-    return bare or bool({module.split(".")[0] for module in modules} & {*row.within})
+    return bare or any(module.split(".")[0] in row.within.split() for module in modules)
 
 
 def shown(text: object) -> str:

@@ -19,24 +19,15 @@ from absl import flags
 from ml_collections import config_flags
 
 from pot_jax import config
-from pot_jax.checks import (
-    Path,
-    build,
-    checked,
-    defaults,
-    described,
-    require,
-    todays_name,
-    version,
-)
+from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
 LOADING_FLAGS = {
     "tokenizer": "folder of a tokenizer, for a checkpoint file without one",
-    "prediction_type": "what the weights predict: epsilon, v_prediction or sample (default: the "
-    "model's own)",
+    "prediction_type": "what weights predict, if not what the model says: "
+    + ", ".join(config.PREDICTION_TYPES),
 }
 _LOADING = ("dtype", "variant", *LOADING_FLAGS, "allow_pickle")  # arguments of `load`
 # Settings that are short flags of `sample`, by the last part of their names -> help.
@@ -44,7 +35,6 @@ SHORT_FLAGS = {
     "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
     "variant": "which copy of the model's weights, such as fp16",
     "dtype": "dtype of the networks: float32, bfloat16 or float16",
-    **LOADING_FLAGS,
     "negative_prompt": "what guidance steers the pictures away from",
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
@@ -64,6 +54,13 @@ ADAPTER_FLAGS = {
     "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
     "embedding": "path[:token] of a textual inversion (repeatable)",
 }
+# Flags of `render`.
+MOVIE_FLAGS = {
+    "seconds_per_level": (flags.DEFINE_float, "time from one level to the next"),
+    "fps": (flags.DEFINE_integer, "frames per second"),
+    "size": (flags.DEFINE_integer, "shorter side in pixels"),
+    "direction": (flags.DEFINE_string, "in, out or both"),
+}
 PLATFORMS = ("cpu", "gpu", "tpu")
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
@@ -79,7 +76,10 @@ def sample(arguments: Sequence[str]) -> None:
     arguments = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
-    _define_machine(values)
+    text = "platform (default: the best)"
+    flags.DEFINE_enum("devices", None, PLATFORMS, text, flag_values=values)
+    text = "folder of compiled programs, or none (default: in the user's cache folder)"
+    _define_text(values, "compilation_cache", text)
     text = "run as one process of a multi-host job (jax.distributed)"
     flags.DEFINE_bool("distributed", False, text, values)
     usual = config.RunSettings()
@@ -88,7 +88,7 @@ def sample(arguments: Sequence[str]) -> None:
         _define_text(values, _flag(setting), f"{text} (default: {default})" if default else text)
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
-    _define_allow_pickle(values)
+    _define_loading(values)
     for name, text in ADAPTER_FLAGS.items():
         flags.DEFINE_multi_string(name, [], text, values)
     prompts = _parse("sample", values, arguments)
@@ -97,7 +97,7 @@ def sample(arguments: Sequence[str]) -> None:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
         if values[old].present:
             _override(values.config, new, values[old].value)
-    for setting in SHORT_FLAGS:
+    for setting in (*SHORT_FLAGS, *LOADING_FLAGS):
         if values[_flag(setting)].present:
             _override(values.config, setting, values[_flag(setting)].value)
     if values["allow_pickle"].present:
@@ -115,14 +115,16 @@ def sample(arguments: Sequence[str]) -> None:
             f"own_parts: this run used the Python function {settings.own_parts[0].name} as its "
             f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
-    folder = "" if values.dry_run else _required(values, "workdir", "runs/mine")
+    folder = "" if values.dry_run else _workdir(values, "runs/mine")
+    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
 
     with importing():
+        from pot_jax.parallel import devices
         from pot_jax.runs.folder import check_workdir
 
     if folder:
         check_workdir(folder, alone=not values.distributed)
-    _set_up(values, values.distributed)
+    devices.set_up(values.devices, values.distributed, cache)
     _sample(settings, folder)
 
 
@@ -158,42 +160,16 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
             print(os.path.relpath(sample_folder(folder, settings, index) / name))
 
 
-def _define_machine(values: flags.FlagValues) -> None:
-    flags.DEFINE_enum(
-        "devices", None, PLATFORMS, "platform (default: the best)", flag_values=values
-    )
-    text = "folder of compiled programs, or none (default: in the user's cache folder)"
-    _define_text(values, "compilation_cache", text)
-
-
-def _set_up(values: flags.FlagValues, distributed: bool = False) -> None:
-    with importing():
-        from pot_jax.parallel import devices
-
-    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
-    devices.set_up(values.devices, distributed, cache)
-
-
 def render(arguments: Sequence[str]) -> None:
     """Makes the movie of a finished run again."""
     values = flags.FlagValues()
-    movie = config.MovieSettings()
     _define_text(values, "workdir", "folder of a run")
     _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
-    flags.DEFINE_float(
-        "seconds_per_level",
-        movie.seconds_per_level,
-        "time from one level to the next",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("fps", movie.fps, "frames per second", flag_values=values)
-    flags.DEFINE_integer("size", movie.size, "shorter side in pixels", flag_values=values)
-    flags.DEFINE_string("direction", movie.direction, "in, out or both", values)
-    _no_positionals("render", _parse("render", values, arguments))
-    movie = config.MovieSettings(
-        values.seconds_per_level, values.fps, values.size, values.direction
-    )
-    folder = _required(values, "workdir", "runs/mine")
+    for name, (define, text) in MOVIE_FLAGS.items():
+        define(name, getattr(config.MovieSettings(), name), text, flag_values=values)
+    _parse("render", values, arguments, 0)
+    movie = config.MovieSettings(**{name: values[name].value for name in MOVIE_FLAGS})
+    folder = _workdir(values, "runs/mine")
 
     with importing():
         from pot_jax.runs.folder import check_output, remake_movie
@@ -213,8 +189,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Measures how well a finished run's levels agree."""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of a run")
-    _no_positionals("evaluate", _parse("evaluate", values, arguments))
-    folder = _required(values, "workdir", "runs/mine")
+    _parse("evaluate", values, arguments, 0)
+    folder = _workdir(values, "runs/mine")
 
     with importing():
         from pot_jax.evaluation import run_report
@@ -228,7 +204,7 @@ def convert(arguments: Sequence[str]) -> None:
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
     _define_loading(values)
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
-    source, target = _two_paths("convert", _parse("convert", values, arguments))
+    source, target = _parse("convert", values, arguments, 2)
     how = _loading(values)
 
     with importing():
@@ -242,7 +218,7 @@ def export(arguments: Sequence[str]) -> None:
     """Writes a model in the diffusers layout."""
     values = flags.FlagValues()
     _define_loading(values)
-    source, target = _two_paths("export", _parse("export", values, arguments))
+    source, target = _parse("export", values, arguments, 2)
     how = _loading(values)
 
     with importing():
@@ -263,9 +239,9 @@ def train(arguments: Sequence[str]) -> None:
     values = flags.FlagValues()
     arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
-    _no_positionals("train", _parse("train", values, arguments))
+    _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
-    folder = _required(values, "workdir", "runs/training")
+    folder = _workdir(values, "runs/training")
 
     with importing():
         from pot_jax.training import train as training
@@ -282,14 +258,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
     "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
     "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),
-    "export": (
-        export,
-        "Write a model in the diffusers layout: pot-jax export path/to/model target",
-    ),
-    "train": (
-        train,
-        "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/mine",
-    ),
+    "export": (export, "Write a model as diffusers does: pot-jax export path/to/model target"),
+    "train": (train, "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/me"),
 }
 
 
@@ -323,17 +293,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run() -> None:
-    """Runs the command of `sys.argv`; the entry point of `pot-jax`."""
-    try:
-        code = main(sys.argv)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    sys.exit(code)
-
-
 class _Help(Exception):
     """Ends a command with its help text."""
 
@@ -345,9 +304,8 @@ def _mistake(message: str, code: int = 2) -> int:
 
 def _usage() -> str:
     rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: pot-jax COMMAND [flags]", "", *rows, "", "pot-jax COMMAND --help: its flags"]
-    )
+    head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
+    return "\n".join([head, *rows, tail])
 
 
 def _flag(setting: str) -> str:
@@ -358,15 +316,11 @@ def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
 
 
-def _define_allow_pickle(values: flags.FlagValues) -> None:
-    text = "read a pickled checkpoint (.ckpt) too; none of its code is run"
-    flags.DEFINE_bool("allow_pickle", False, text, values)
-
-
 def _define_loading(values: flags.FlagValues) -> None:
     for name, text in LOADING_FLAGS.items():
         _define_text(values, name, text)
-    _define_allow_pickle(values)
+    text = "read a pickled checkpoint (.ckpt) too; none of its code is run"
+    flags.DEFINE_bool("allow_pickle", False, text, values)
 
 
 def _loading(values: flags.FlagValues) -> dict:
@@ -380,16 +334,23 @@ def _how_to_load(settings: config.RunSettings) -> dict:
     return {name: getattr(settings, name) or None for name in _LOADING}
 
 
-def _parse(command: str, values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
-    """Parses flags; returns the arguments that are not flags."""
+def _parse(
+    command: str, values: flags.FlagValues, arguments: Sequence[str], paths: int | None = None
+) -> list[str]:
+    """Parses flags; returns the arguments that are not flags: as many `paths`, or None: texts."""
     if _HELP & set(arguments):
         raise _Help(f"{COMMANDS[command][1]}\n{values.get_help()}")
     try:
-        return values(["pot-jax", *arguments])[1:]
+        rest = values(["pot-jax", *arguments])[1:]
     except flags.IllegalFlagValueError as error:
         flag, _, why = str(error).partition(": ")
         why = next((words for start, words in _EXPECTED.items() if start in why), why)
         raise UserError(f"{flag}: {shown(why)}") from None
+    if rest and paths == 0:
+        raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
+    if paths and len(rest) != paths:
+        raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
+    return [checked(path, Path, command) for path in rest] if paths else rest
 
 
 def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[str]:
@@ -412,11 +373,10 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[st
     return found
 
 
-def _required(values: flags.FlagValues, name: str, example: str) -> str:
-    """Returns the path that a flag gives."""
-    if not values[name].value:
-        raise UserError(f"--{name} is missing; give it, e.g. --{name}={example}")
-    return checked(values[name].value, Path, f"--{name}")
+def _workdir(values: flags.FlagValues, example: str) -> str:
+    if not values.workdir:
+        raise UserError(f"--workdir is missing; give it, e.g. --workdir={example}")
+    return checked(values.workdir, Path, "--workdir")
 
 
 def _define_config(
@@ -431,17 +391,16 @@ def _define_config(
     `read` reads the file that --config names; `required` is an example for --config, if it has to
     be given. Returns the other arguments.
     """
-    rest, path = [], None
-    arguments = list(arguments)
-    while arguments:
-        argument = arguments.pop(0)
-        if argument == "--config" and arguments:
-            path = arguments.pop(0)
-        elif argument.startswith("--config="):
-            path = argument.removeprefix("--config=")
-        elif argument.startswith("--config."):
-            name, mark, value = argument.removeprefix("--config.").partition("=")
-            rest.append(f"--config.{todays_name(cls, name)}{mark}{value}")
+    rest, path, given = [], None, iter(arguments)
+    for argument in given:
+        name, mark, value = argument.partition("=")
+        if name == "--config":
+            path = value if mark else next(given, None)
+            if path is None:
+                raise UserError("Missing value for flag --config; give a file")
+        elif name.startswith("--config."):
+            name = todays_name(cls, name.removeprefix("--config."))
+            rest.append(f"--config.{name}{mark}{value}")
         else:
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
@@ -467,11 +426,10 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
     *groups, key = setting.split(".")
     for group in groups:
         data = data[group]
-    kind = type(data[key])
     try:
-        data[key] = kind(text)
+        data[key] = type(data[key])(text)
     except ValueError:
-        require(False, f"--{key}", described(kind), text)
+        require(False, f"--{key}", described(type(data[key])), text)
 
 
 def _lora(text: str) -> dict:
@@ -491,14 +449,3 @@ def _file_and_rest(text: str) -> tuple[str, str]:
     """Splits "file.safetensors:rest"; the path may contain colons, too."""
     path, mark, rest = text.rpartition(".safetensors:")
     return (path + mark[:-1], rest) if mark else (text, "")
-
-
-def _no_positionals(command: str, rest: Sequence[str]) -> None:
-    if rest:
-        raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
-
-
-def _two_paths(command: str, rest: Sequence[str]) -> Sequence[str]:
-    if len(rest) != 2:
-        raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
-    return [checked(path, Path, command) for path in rest]

@@ -3,11 +3,15 @@
 import os
 from typing import Any
 
-from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.runs.reading import read_levels, read_zoom
 
 # The states of the pictures, in the order in which they are made; one table column each.
 STATES = ("before_render", "rendered", "delivered")
+TIMINGS = {
+    "compile_seconds": "compiling",
+    "seconds_per_step": "a step",
+    "upscaling_seconds": "upscaling",
+}
 
 
 def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
@@ -19,14 +23,7 @@ def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
       UserError: a file is missing, truncated, or does not fit the others.
     """
     zoom = read_zoom(workdir)
-    return metrics(
-        zoom.images,
-        zoom.before_render,
-        read_levels(workdir, zoom.geometry),
-        zoom.geometry,
-        kernel=zoom.settings.sampler.kernel,
-        timings=dict(zoom.timings),
-    )
+    return zoom.measured(read_levels(workdir, zoom.geometry))
 
 
 def table(values: dict[str, Any]) -> str:
@@ -48,11 +45,5 @@ def table(values: dict[str, Any]) -> str:
         for pair in range(values["levels"] - 1):
             lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))
         lines += [row(name, lambda x, name=name: x[name]) for name in ("minimum", "mean")]
-    for name, label in (
-        ("compile_seconds", "compiling"),
-        ("seconds_per_step", "a step"),
-        ("upscaling_seconds", "upscaling"),
-    ):
-        if name in values:
-            lines.append(f"{label} took {values[name]:.3g} s")
-    return "\n".join(lines)
+    took = [f"{label} took {values[n]:.3g} s" for n, label in TIMINGS.items() if n in values]
+    return "\n".join([*lines, *took])

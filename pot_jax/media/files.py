@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import secrets
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,9 +59,8 @@ def check_writable(folder: str | os.PathLike) -> None:
         absent = [place for place in (path, *path.parents) if not place.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            probe = path / f"{TEMPORARY}{secrets.token_hex(6)}"
-            probe.write_bytes(b"{}")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=path, prefix=TEMPORARY) as probe:
+                probe.write(b"{}")
         finally:
             for made in absent:
                 with contextlib.suppress(OSError):

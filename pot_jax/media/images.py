@@ -225,7 +225,14 @@ def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarra
         lanczos = Image.Resampling.LANCZOS
         resized = (Image.fromarray(p).resize((width, height), lanczos) for p in pictures)
         pictures = np.stack([np.asarray(picture) for picture in resized])
-    columns = _sheet_columns(count, height, width)
+
+    def ugliness(columns):
+        # A page about 1.6 times as wide as high suits a screen; avoid empty cells at its end.
+        rows = -(-count // columns)
+        aspect = columns * width / (rows * height)
+        return abs(math.log(aspect / 1.6)) + 3 * (rows * columns - count) / count
+
+    columns = min(range(1, count + 1), key=ugliness)
     rows = -(-count // columns)
     gutter = max(2, min(height, width) // 40)
     sides = (rows * (height + gutter) + gutter, columns * (width + gutter) + gutter)
@@ -235,16 +242,6 @@ def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarra
         left = gutter + (index % columns) * (width + gutter)
         page[top : top + height, left : left + width] = picture
     return page
-
-
-def _sheet_columns(count: int, height: int, width: int) -> int:
-    # A page about 1.6 times as wide as high suits a screen; avoid empty cells at its end.
-    def ugliness(columns):
-        rows = -(-count // columns)
-        aspect = columns * width / (rows * height)
-        return abs(math.log(aspect / 1.6)) + 3 * (rows * columns - count) / count
-
-    return min(range(1, count + 1), key=ugliness)
 
 
 def _round(values: np.ndarray) -> np.ndarray:

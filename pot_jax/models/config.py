@@ -6,20 +6,21 @@ forward pass. Any other key is refused, because ignoring a setting would give wr
 """
 
 import dataclasses
+import math
 import reprlib
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
-from pot_jax.checks import Unfit, described, fitted, to_dict
+from pot_jax.checks import Unfit, Within, described, fitted, to_dict
 from pot_jax.errors import UserError
 
 # Bounds far above every published model, so that a damaged or hostile file is refused here and not
 # by the allocator: of widths and vocabularies, and of numbers of layers.
-Size = Annotated[int, range(1, 2**20)]
-Depth = Annotated[int, range(1, 1000)]
-Positive = Annotated[float, "above 0"]
+Size = Annotated[int, Within(f"a whole number from 1 to {2**20 - 1}", 1, 2**20 - 1)]
+Depth = Annotated[int, Within("a whole number from 1 to 999", 1, 999)]
+Positive = Annotated[float, Within("a number above 0", math.ulp(0))]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,7 +70,8 @@ def set_up(platform: str | None = None, distributed: bool = False, cache: str = 
     if platform not in (None, running):  # JAX was in use before
         raise UserError(f"--devices: there is no {platform} here: JAX runs on {running} already")
     if cache != "none" and not jax.config.jax_compilation_cache_dir:  # the user's own, by JAX's
-        _use_cache(pathlib.Path(cache or _user_cache()) / _processor())
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        _use_cache(pathlib.Path(cache or f"{home}/pot_jax/compiled") / _processor())
 
 
 def _use_cache(folder: pathlib.Path) -> None:
@@ -95,21 +96,12 @@ def _use_cache(folder: pathlib.Path) -> None:
         jax.config.update(name, value)
 
 
-def _user_cache() -> str:
-    return os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pot_jax", "compiled"
-    )
-
-
 def _processor() -> str:
     """Returns a name for this kind of CPU: a program for one need not run on another."""
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-        kept = [
-            line for line in text.splitlines() if line.startswith(("flags", "Features", "model"))
-        ]
-        kind = "\n".join(sorted(set(kept)))
+        lines = set(pathlib.Path("/proc/cpuinfo").read_text().splitlines())
+        kind = sorted(line for line in lines if line.startswith(("flags", "Features", "model")))
     except OSError:  # not Linux
-        kind = platforms.processor()
-    kind = "\n".join((platforms.machine(), kind, jaxlib.__version__))
+        kind = [platforms.processor()]
+    kind = "\n".join((platforms.machine(), *kind, jaxlib.__version__))
     return hashlib.sha256(kind.encode()).hexdigest()[:16]

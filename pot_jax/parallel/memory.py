@@ -1,12 +1,10 @@
 """Memory: what compiled programs need, and what the devices have."""
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 import psutil
-from jax.sharding import Mesh
 
 from pot_jax.errors import UserError
 
@@ -18,16 +16,13 @@ ADVICE = (
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def beyond_arguments(program: jax.stages.Compiled) -> int:
-    """Returns the bytes that a call needs on each device besides its arguments."""
-    m = program.memory_analysis()  # None where the backend does not say
-    return m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes if m else 0
-
-
-def arguments(program: jax.stages.Compiled) -> int:
-    """Returns the bytes of a program's arguments on each device."""
+def needs(program: jax.stages.Compiled) -> tuple[int, int]:
+    """Returns the bytes of a call's arguments on each device, and what it needs besides them."""
     m = program.memory_analysis()
-    return m.argument_size_in_bytes if m else 0
+    if not m:  # the backend does not say
+        return 0, 0
+    beyond = m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return m.argument_size_in_bytes, beyond
 
 
 def size(tree) -> int:
@@ -58,12 +53,6 @@ def require_room(needed: int, device: jax.Device, what: str) -> None:
         raise UserError(f"{message}{gigabytes(total)}: {ADVICE}")
     if needed > free:
         logging.warning("%s%s free: %s", message, gigabytes(free), ADVICE)
-
-
-def check(programs: Iterable[jax.stages.Compiled], mesh: Mesh) -> None:
-    """Applies `require_room` to programs whose arguments are already on the devices of `mesh`."""
-    needed = max(map(beyond_arguments, programs))
-    require_room(needed, mesh.devices.flat[0], "the run")
 
 
 def gigabytes(count: int) -> str:

@@ -84,7 +84,11 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
         together = min(rows_at_once * mesh.size if rows_at_once else count, count)
         together += -together % mesh.size
         padding = -count % together
-        rows = jax.tree.map(lambda x: _pad(x, padding), rows)
+
+        def pad(x):
+            return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+        rows = jax.tree.map(pad, rows)
         if count + padding == together:
             return on_all_devices(weights, *rows)[:count]
         groups = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), rows)
@@ -92,9 +96,3 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
         return out.reshape(-1, *out.shape[2:])[:count]
 
     return wrapped
-
-
-def _pad(x: jax.Array, rows: int) -> jax.Array:
-    if rows == 0:
-        return x
-    return jnp.concatenate([x, jnp.broadcast_to(x[-1:], (rows, *x.shape[1:]))])

@@ -17,9 +17,8 @@ from pot_jax.weights.model import COMPONENTS, Model
 # What a process needs besides arrays: XLA while it compiles, in bytes. Measured with cosmos64 and
 # SD 1.5 on a CPU.
 _COMPILER = 0.4e9
-_COPIES = (
-    4  # of the pictures on the host: as delivered, as decoded, and two while files are written
-)
+# Of the pictures on the host: as delivered, as decoded, and two while files are written.
+_COPIES = 4
 
 
 def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
@@ -38,8 +37,8 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     g = prepared.geometry
     pictures = _COPIES * 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
     on_cpu = device.platform == "cpu"
-    peak = max(weights, memory.arguments(chunk)) + memory.beyond_arguments(chunk)
-    peak = max(peak, weights + memory.beyond_arguments(deliver) + pictures * on_cpu)
+    (given, stepping), (_, delivering) = memory.needs(chunk), memory.needs(deliver)
+    peak = max(max(weights, given) + stepping, weights + delivering + pictures * on_cpu)
     peak += int(_COMPILER) * on_cpu
     free, total = memory.free_and_total(device)
     rows, active, _ = next(chunks(job.plan, CHUNK))
@@ -76,10 +75,8 @@ def _duration(seconds: float) -> str:
 
 
 def _flops(function: Any, *arguments: Any) -> float:
-    """Returns the floating-point operations of a function's convolutions and products.
-
-    XLA's own count takes the body of a loop once, and sees nothing inside cuDNN.
-    """
+    """Returns the floating-point operations of a function's convolutions and products."""
+    # XLA's own count takes the body of a loop once, and sees nothing inside cuDNN.
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
@@ -97,9 +94,8 @@ def _count(jaxpr: Any) -> float:
         if name == "cond":  # the padding of a chunk passes by; the steps themselves do not
             total += max(map(_count, (branch.jaxpr for branch in p["branches"])))
             continue
-        inner = [
-            getattr(v, "jaxpr", v) for v in p.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")
-        ]
+        inner = [getattr(value, "jaxpr", value) for value in p.values()]
+        inner = [value for value in inner if hasattr(value, "eqns")]
         total += p.get("length", 1) * sum(map(_count, inner))
     return total
 

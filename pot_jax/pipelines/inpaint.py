@@ -15,26 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.checks import build, checked
+from pot_jax.checks import build, checked, require
 from pot_jax.config import SEED, SamplerSettings, checked_prompts
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE
 from pot_jax.diffusion.sampler import Parts, keys_of
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
-from pot_jax.errors import UserError
 from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import denoiser, text_conditions
-from pot_jax.pipelines.job import (
-    Job,
-    Progress,
-    begin,
-    check_watchers,
-    checked_latents,
-    deliver,
-    run,
-)
+from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Program, autoencoder, compile_parts
 from pot_jax.pipelines.zoom import sampler_numbers
@@ -97,12 +88,11 @@ def inpaint(
     )
     seed = checked(seed, SEED, "seed")
     negative_prompt = checked(negative_prompt, str, "negative_prompt")
-    check_watchers(progress=progress)
+    checked(progress, Progress | None, "progress")
     batched, images, masks = _checked_pictures(model, image, mask)
-    one = isinstance(prompt, str) and [checked(prompt, str, "prompt")]
-    prompts = one * len(images) if one else checked_prompts(prompt)
-    if len(prompts) != len(images):
-        raise UserError(f"prompt: expected one string, or {len(images)}, got {len(prompts)}")
+    count, one = len(images), isinstance(prompt, str)
+    prompts = [checked(prompt, str, "prompt")] * count if one else checked_prompts(prompt)
+    require(len(prompts) == count, "prompt", f"one string, or {count}", len(prompts))
     mesh = meshes.device_mesh(devices)
     solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
@@ -170,16 +160,11 @@ def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.nda
     batched = images.ndim == 4
     images = images if batched else images[None]
     factor = model.autoencoder.config.downsample_factor
-    if images.shape[1] % factor or images.shape[2] % factor:
-        raise UserError(
-            f"image: expected a height and a width that are multiples of {factor}, got "
-            f"{images.shape[1]} x {images.shape[2]}"
-        )
+    _, *sides, _ = images.shape
+    expected = f"a height and a width that are multiples of {factor}"
+    require(not any(side % factor for side in sides), "image", expected, tuple(sides))
     masks = masks[None] if masks.ndim == 2 else masks
-    if masks.shape not in (images.shape[:3], (1, *images.shape[1:3])):
-        raise UserError(
-            f"mask: expected {images.shape[1:3]}, or one for each of {len(images)} pictures, got "
-            f"{masks.shape}"
-        )
+    expected = f"{tuple(sides)}, or one for each of {len(images)} pictures"
+    require(masks.shape in (images.shape[:3], (1, *sides)), "mask", expected, masks.shape)
     masks = np.broadcast_to(masks, images.shape[:3])
     return batched, images, masks[..., None].astype(np.float32)

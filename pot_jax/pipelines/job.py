@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from pot_jax.checks import checked, require
+from pot_jax.checks import require
 from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError, edge
@@ -69,12 +69,6 @@ def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def check_watchers(**watchers: Callable | None) -> None:
-    """Raises UserError, by its name, for what a run cannot call."""
-    for name, watcher in watchers.items():
-        checked(watcher, Callable | None, name)
-
-
 def run(
     job: Job,
     states: SamplerState,
@@ -104,7 +98,8 @@ def run(
         progress(done, total)
     began, stepping = time.perf_counter(), 0.0
     advance, _ = compiled = executables(job, states, watch=callback is not None)
-    memory.check(compiled, job.mesh)
+    needed = max(memory.needs(program)[1] for program in compiled)
+    memory.require_room(needed, job.mesh.devices.flat[0], "the run")
     compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
         began = time.perf_counter()

@@ -23,7 +23,7 @@ from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.zoom import agreement
-from pot_jax.zoom.agreement import BLENDS, SPACES, Blend
+from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
 
@@ -89,27 +89,19 @@ _FIRST_NOISE = {
 @functools.lru_cache(maxsize=16)
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
-    decode, encode = autoencoder(recipe.autoencoder, recipe.mesh, recipe.decode_rows)
-    shape = {"geometry": recipe.geometry, "channels": recipe.unet.config.out_channels}
-    latents, pixels = views(recipe, decode, encode)
+    r = recipe
+    decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows)
+    drawn = {"geometry": r.geometry, "channels": r.unet.config.out_channels, "kernel": r.kernel}
+    latents, pixels = views(r, decode, encode)
     parts = Parts(
-        denoise=denoiser(
-            recipe.unet,
-            recipe.schedule,
-            recipe.guidance,
-            recipe.guided,
-            recipe.mesh,
-            recipe.network_rows,
-        ),
-        agree=recipe.agreement(recipe.blend, latents, pixels),
-        first_noise=partial(
-            _FIRST_NOISE[recipe.initial_noise](recipe.blend), **shape, kernel=recipe.kernel
-        ),
-        step_noise=partial(recipe.blend.noise, **shape, kernel=recipe.kernel),
-        solver=recipe.solver,
-        memory=recipe.guidance.start,
+        denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
+        agree=r.agreement(r.blend, latents, pixels),
+        first_noise=partial(_FIRST_NOISE[r.initial_noise](r.blend), **drawn),
+        step_noise=partial(r.blend.noise, **drawn),
+        solver=r.solver,
+        memory=r.guidance.start,
     )
-    return compile_parts(parts, encode, agreement.delivery(recipe.blend, pixels), recipe.mesh)
+    return compile_parts(parts, encode, agreement.delivery(r.blend, pixels), r.mesh)
 
 
 def compile_parts(
@@ -143,18 +135,13 @@ def autoencoder(
     return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
 
 
-def views(
-    recipe: Recipe, decode: Callable, encode: Callable
-) -> tuple[agreement.View, agreement.View]:
+def views(recipe: Recipe, decode: Callable, encode: Callable) -> tuple[View, View]:
     """Returns the views that levels can be compared in: latents, and decoded pictures."""
-    on_latents = _grounding(recipe, recipe.geometry, "photograph_latents")
-    on_pixels = _grounding(recipe, recipe.pixel_geometry, "photograph")
-    return (
-        agreement.latent_view(recipe.geometry, on_latents, recipe.kernel),
-        agreement.pixel_view(
-            recipe.pixel_geometry, decode, encode, on_pixels, on_latents, recipe.kernel
-        ),
-    )
+    small, large, kernel = recipe.geometry, recipe.pixel_geometry, recipe.kernel
+    on_latents = _grounding(recipe, small, "photograph_latents")
+    on_pixels = _grounding(recipe, large, "photograph")
+    pixels = agreement.pixel_view(large, decode, encode, on_pixels, on_latents, kernel)
+    return agreement.latent_view(small, on_latents, kernel), pixels
 
 
 def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
@@ -162,7 +149,6 @@ def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
     if recipe.photograph is None:
         return lambda weights, images: images
     level, method = recipe.photograph
-    ground = partial(
-        PHOTOGRAPH_METHODS[method], geometry=geometry, level=level, kernel=recipe.kernel
-    )
+    where = {"geometry": geometry, "level": level, "kernel": recipe.kernel}
+    ground = partial(PHOTOGRAPH_METHODS[method], **where)
     return lambda weights, images: ground(images, weights[photograph])

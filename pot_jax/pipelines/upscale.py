@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pot_jax.checks import build, checked
+from pot_jax.checks import build, checked, require
 from pot_jax.config import RunSettings, UpscalerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
@@ -29,7 +29,7 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import Conditions, text_conditions
 from pot_jax.pipelines.identity import digest, model_identity
-from pot_jax.pipelines.job import Job, Progress, begin, check_watchers, deliver, run
+from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.zoom import Zoom
@@ -93,7 +93,7 @@ def upscale(
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     checked(zoom, Zoom, "zoom")
-    check_watchers(progress=progress)
+    checked(progress, Progress | None, "progress")
     if "path" in settings:
         raise UserError("unknown setting 'path'; pass the upscaler as the second argument")
     if zoom.settings.upscaler.path:
@@ -102,14 +102,8 @@ def upscale(
     if own and blend is None:
         raise UserError(f"the zoom was sampled with {own[0]} as its blend; pass it as blend=")
     chosen = build(UpscalerSettings, settings, "upscaler.")
-    prepared = prepare(
-        upscaler,
-        dataclasses.replace(zoom.settings, upscaler=chosen),
-        zoom.geometry,
-        zoom.weights_digest,
-        meshes.device_mesh(devices),
-        blend,
-    )
+    whole, mesh = dataclasses.replace(zoom.settings, upscaler=chosen), meshes.device_mesh(devices)
+    prepared = prepare(upscaler, whole, zoom.geometry, zoom.weights_digest, mesh, blend)
     log(prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
@@ -128,17 +122,18 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
-    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source)
-    s = settings.sampler
-    _check_noise_level(upscaler, chosen.noise_level)
-    name, notices = resolved_solver(upscaler.schedule, chosen.solver)
-    chosen = dataclasses.replace(chosen, solver=name)
+    s, solver, level = settings.sampler, settings.upscaler.solver, settings.upscaler.noise_level
+    highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
+    highest = highest if classes is None else min(highest, classes - 1)
+    place = f"upscaler.noise_level: {upscaler.name}"
+    require(level <= highest, place, f"0 to {highest}", level)
+    solver, notices = resolved_solver(upscaler.schedule, solver)
+    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source, solver=solver)
     settings = dataclasses.replace(settings, upscaler=chosen)
-    conditions = text_conditions(
-        upscaler, settings.prompts, settings.negative_prompt, chosen.guidance_scale
-    )
+    prompts = settings.prompts, settings.negative_prompt
+    conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)
     if upscaler.unet.config.has_classes:
-        levels = np.full(len(settings.prompts), chosen.noise_level, np.int32)
+        levels = np.full(len(settings.prompts), level, np.int32)
         conditions = conditions.joined("class_labels", levels)
     recipe = Recipe(
         unet=upscaler.unet,
@@ -155,42 +150,27 @@ def prepare(
         network_rows=chosen.rows,
     )
     alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
-    numbers = agreement.Numbers(np.float32(s.blend_weight), None, None, None)
-    weights = {
-        "unet": upscaler.params["unet"],
-        "autoencoder": upscaler.params["autoencoder"],
+    weights = {name: upscaler.params[name] for name in ("unet", "autoencoder")} | {
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
-        "agreement": numbers,
+        "agreement": agreement.Numbers(np.float32(s.blend_weight), None, None, None),
     }
     ours = model_identity(upscaler) | {
         "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),
         "noising": digest(upscaler.low_res.schedule.to_json()),
         "prompts": digest(conditions.token_ids.tolist()),
     }
+    digests = {"zoom": zoom_digest, "upscaler": upscaler.digest}  # "" for weights not read yet
     return PreparedUpscaler(
         settings,
         recipe,
         conditions,
-        (float(alpha[chosen.noise_level]), float(sigma[chosen.noise_level])),
+        (float(alpha[level]), float(sigma[level])),
         meshes.replicate(weights, mesh),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
-        # "" while weights are not read
-        zoom_digest
-        and upscaler.digest
-        and combined_digest({"zoom": zoom_digest, "upscaler": upscaler.digest}),
+        combined_digest(digests) if all(digests.values()) else "",
         {f"upscaler {name}": value for name, value in ours.items()},
         tuple(f"upscaler: {n}" for n in (*upscaler.notices, *notices, *conditions.notices)),
     )
-
-
-def _check_noise_level(upscaler: Model, noise_level: int) -> None:
-    classes = upscaler.unet.config.num_class_embeds
-    highest = upscaler.low_res.max_noise_level
-    highest = highest if classes is None else min(highest, classes - 1)
-    if noise_level > highest:
-        raise UserError(
-            f"upscaler.noise_level: {upscaler.name}: expected 0 to {highest}, got {noise_level}"
-        )
 
 
 def upscale_prepared(
@@ -219,19 +199,11 @@ def upscale_prepared(
 
 def job_for(prepared: PreparedUpscaler, zoom: Zoom) -> tuple[Job, jax.Array]:
     """Returns the job that upscales one sample, and the key of its noise."""
-    recipe = prepared.recipe
-    noised, key = _noised(
-        np.uint32(zoom.settings.seed),
-        zoom.images,
-        *np.float32(prepared.scales),
-        recipe.blend,
-        recipe.geometry,
-        recipe.kernel,
-    )
+    r, seed, scales = prepared.recipe, np.uint32(zoom.settings.seed), np.float32(prepared.scales)
+    noised, key = _noised(seed, zoom.images, *scales, r.blend, r.geometry, r.kernel)
     conditions = prepared.conditions.joined("channels", np.asarray(noised)).arrays
-    weights = prepared.weights | {"conditions": meshes.replicate(conditions, recipe.mesh)}
-    job = Job(assemble(recipe), prepared.plan, weights, recipe.mesh, recipe.latent_shape)
-    return job, key
+    weights = prepared.weights | {"conditions": meshes.replicate(conditions, r.mesh)}
+    return Job(assemble(r), prepared.plan, weights, r.mesh, r.latent_shape), key
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))

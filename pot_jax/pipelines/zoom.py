@@ -11,10 +11,9 @@ downsampling). B samples (seeds) add a leading axis B to the latents.
 import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,17 +34,8 @@ from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
-from pot_jax.pipelines.job import (
-    Job,
-    Progress,
-    Watched,
-    begin,
-    check_watchers,
-    checked_latents,
-    deliver,
-    run,
-)
-from pot_jax.pipelines.notices import ineffective
+from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
+from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
 from pot_jax.runs.interrupts import at_saved_states
@@ -84,11 +74,10 @@ class PreparedZoom:
 
     def __str__(self) -> str:
         s, devices = self.settings, self.job.mesh.devices
+        g, more = self.geometry, f" and {s.num_samples - 1} more" if s.num_samples > 1 else ""
         return (
-            f"{s.model}; {self.geometry.levels} levels of {self.geometry.height} x "
-            f"{self.geometry.width} pixels; seed {s.seed}"
-            + (f" and {s.num_samples - 1} more" if s.num_samples > 1 else "")
-            + f"; {s.sampler.steps} steps of {s.sampler.solver}; "
+            f"{s.model}; {g.levels} levels of {g.height} x {g.width} pixels; seed {s.seed}{more}; "
+            f"{s.sampler.steps} steps of {s.sampler.solver}; "
             f"{devices.size} x {devices.flat[0].device_kind}"
         )
 
@@ -167,16 +156,12 @@ def sample(
     Raises:
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
-    check_watchers(progress=progress, callback=callback)
+    checked(progress, Progress | None, "progress")
+    checked(callback, Callable | None, "callback")
     workdir = None if workdir is None else checked(workdir, Path, "workdir")
-    own = OwnParts(
-        solver=None if isinstance(solver, str) else solver,
-        blend=None if isinstance(blend, str) else blend,
-        agreement=agreement,
-        guidance=guidance,
-    )
-    named = {"solver": solver, "blend": blend}
-    sampler |= {part: name for part, name in named.items() if isinstance(name, str)}
+    own = {"agreement": agreement, "guidance": guidance}
+    for part, value in (("solver", solver), ("blend", blend)):
+        (sampler if isinstance(value, str) else own)[part] = value
     path = photograph if isinstance(photograph, str | os.PathLike) else ""
     settings = build(
         RunSettings,
@@ -195,11 +180,10 @@ def sample(
         settings,
         photograph=None if path else photograph,
         latents=None if latents is None else [latents],
-        own_parts=own,
+        own_parts=OwnParts(**own),
         devices=devices,
     )
-    for notice in prepared.notices:
-        logging.getLogger(__name__).warning(notice)
+    log(prepared.notices)
     zooms = sample_run(prepared, workdir, progress=progress, callback=callback)
     return zooms[0] if zooms is not None else read_zoom(workdir)
 
@@ -231,7 +215,8 @@ def prepare(
     Raises:
       UserError: something does not fit; one line says what.
     """
-    _check_own_parts(own_parts)
+    own = {part: value for part, value in own_parts._asdict().items() if value is not None}
+    _check_own_parts(own)
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
@@ -239,37 +224,29 @@ def prepare(
         dtype=str(np.dtype(model.unet.dtype)),
         loras=tuple(model.loras),
         embeddings=tuple(model.embeddings),
-        own_parts=tuple(
-            own_part(name, value)
-            for name, value in own_parts._asdict().items()
-            if value is not None
-        ),
+        own_parts=tuple(own_part(part, value) for part, value in own.items()),
     )
     s = settings.sampler
     prompts = checked_prompts(settings.prompts)
     on_latents = latent_geometry(model, len(prompts), settings.zoom)
-    if model.unet.config.time_cond_proj_dim is not None:
-        for name, given in (
-            ("sampler.guidance_rescale", s.guidance_rescale),
-            ("guidance", own_parts.guidance),
-        ):
-            if given:
-                raise UserError(
-                    f"{name}: {model.name} has its guidance built in (time_cond_proj_dim), so "
-                    "there is nothing to change; leave it out"
-                )
-    grounded = photograph is not None or settings.photograph.path
+    given = {"sampler.guidance_rescale": s.guidance_rescale, "guidance": own.get("guidance")}
+    given = [name for name, value in given.items() if value]
+    if given and model.unet.config.time_cond_proj_dim is not None:
+        raise UserError(
+            f"{given[0]}: {model.name} has its guidance built in (time_cond_proj_dim), so there is "
+            "nothing to change; leave it out"
+        )
+    grounded = photograph is not None or bool(settings.photograph.path)
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
-    solver = own_parts.solver or SOLVERS[name]
+    solver = own.get("solver") or SOLVERS[name]
     plan = solver.plan(model.schedule, s.steps, eta=s.eta)
-    guided = own_parts.guidance is not None
-    conditions = text_conditions(model, prompts, settings.negative_prompt, s.guidance_scale, guided)
-    notices = model.notices + (() if own_parts.solver else notices) + conditions.notices
-    notices += ineffective(
-        settings, guided=conditions.guided, grounded=bool(grounded), own=own_parts._asdict()
-    )
+    negative, guided = settings.negative_prompt, "guidance" in own
+    conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
+    notices = model.notices + (() if "solver" in own else notices) + conditions.notices
+    effect = {"guided": conditions.guided, "grounded": grounded, "own": own_parts._asdict()}
+    notices += ineffective(settings, **effect)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -278,16 +255,21 @@ def prepare(
         mesh=meshes.device_mesh(devices),
         guided=conditions.guided,
         solver=solver,
-        blend=find_blend(own_parts.blend or s.blend),
-        agreement=own_parts.agreement or SPACES[s.space],
-        guidance=own_parts.guidance or guidance.CLASSIFIER_FREE,
+        blend=find_blend(own.get("blend", s.blend)),
+        agreement=own.get("agreement", SPACES[s.space]),
+        guidance=own.get("guidance", guidance.CLASSIFIER_FREE),
         kernel=s.kernel,
         initial_noise=s.initial_noise,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         decode_rows=settings.decode_rows,
     )
     _check_room(recipe, settings)
-    pixels = _photograph_pixels(settings, recipe.pixel_geometry, photograph) if grounded else None
+    pixels = None
+    if grounded:
+        g, level = recipe.pixel_geometry, settings.photograph.level
+        require(level < g.levels, "photograph.level", f"0 to {g.levels - 1}", level)
+        given = settings.photograph.path if photograph is None else photograph
+        pixels = read_photograph(given, g.height, g.width)
     upscaling = None
     if upscaler is not None:
         upscaling = upscale.prepare(
@@ -295,12 +277,8 @@ def prepare(
         )
         settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
-    weights = {
-        "unet": model.params["unet"],
-        "autoencoder": model.params["autoencoder"],
-        "conditions": conditions.arrays,
-        **sampler_numbers(s),
-    }
+    weights = {name: model.params[name] for name in ("unet", "autoencoder")}
+    weights |= {"conditions": conditions.arrays, **sampler_numbers(s)}
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
@@ -308,8 +286,8 @@ def prepare(
         def encode(weights):
             return program.encode(weights, weights["photograph"][None])[0]
 
-        latent = meshes.replicate(meshes.computed(encode, weights), recipe.mesh)
-        weights["photograph_latents"] = latent
+        encoded = meshes.computed(encode, weights)
+        weights["photograph_latents"] = meshes.replicate(encoded, recipe.mesh)
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
     inputs = {
@@ -385,11 +363,20 @@ def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) 
             saved.save(states, len(job.plan.timestep), last=True)
     zooms = []
     for index, seed in enumerate(sample_seeds(settings)):
-        zoom = _finished(prepared, states.latents[index], seed, timings)
+        images, before = deliver(job, states.latents[index], seed)
+        zoom = Zoom(
+            images=images,
+            before_render=before,
+            latents=np.asarray(states.latents[index]),
+            settings=dataclasses.replace(settings, seed=seed, num_samples=1),
+            geometry=prepared.geometry,
+            weights_digest=prepared.weights_digest,
+            timings=dict(timings),
+            identity=prepared.identity | {"seeds": digest([seed])},
+        )
         if prepared.upscaler is not None:
-            zoom = upscale.upscale_prepared(
-                prepared.upscaler, zoom, functools.partial(report, "upscaling")
-            )
+            upscaling = functools.partial(report, "upscaling")
+            zoom = upscale.upscale_prepared(prepared.upscaler, zoom, upscaling)
         if keeps:
             write_zoom(zoom, sample_folder(workdir, settings, index), report=report)
         zooms.append(zoom)
@@ -399,13 +386,11 @@ def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) 
     return zooms
 
 
-def _check_own_parts(own: OwnParts) -> None:
-    kinds = {"solver": Solver, "guidance": Guidance}
-    for part, value in own._asdict().items():
-        kind = kinds.get(part)
-        if value is not None and not (isinstance(value, kind) if kind else callable(value)):
-            expected = f"a {kind.__name__}" if kind else "a function"
-            raise UserError(f"{part}: expected {expected}, got {shown(repr(value))}")
+def _check_own_parts(own: Mapping[str, Any]) -> None:
+    kinds = {"solver": (Solver, "a Solver"), "guidance": (Guidance, "a Guidance")}
+    for part, value in own.items():
+        kind, expected = kinds.get(part, (Callable, "a function"))
+        require(isinstance(value, kind), part, expected, value)
         try:
             hash(value)  # compiled programs are cached by it
         except TypeError:
@@ -423,22 +408,6 @@ def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
             gradient_rate=np.float32(s.gradient_rate),
         ),
     }
-
-
-def _finished(
-    prepared: PreparedZoom, latents: jax.Array, seed: int, timings: dict[str, float]
-) -> Zoom:
-    images, before = deliver(prepared.job, latents, seed)
-    return Zoom(
-        images=images,
-        before_render=before,
-        latents=np.asarray(latents),
-        settings=dataclasses.replace(prepared.settings, seed=seed, num_samples=1),
-        geometry=prepared.geometry,
-        weights_digest=prepared.weights_digest,
-        timings=dict(timings),
-        identity=prepared.identity | {"seeds": digest([seed])},
-    )
 
 
 def sample_seeds(settings: RunSettings) -> list[int]:
@@ -486,11 +455,3 @@ def _check_room(recipe: Recipe, settings: RunSettings) -> None:
     what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
     memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
     check_movie(g.height, g.width, g.levels, settings.movie)
-
-
-def _photograph_pixels(settings: RunSettings, geometry: Geometry, pixels) -> np.ndarray:
-    level = settings.photograph.level
-    expected = f"0 to {geometry.levels - 1}"
-    require(level < geometry.levels, "photograph.level", expected, level)
-    given = settings.photograph.path if pixels is None else pixels
-    return read_photograph(given, geometry.height, geometry.width)

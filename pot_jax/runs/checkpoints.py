@@ -53,8 +53,7 @@ class Checkpoints:
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
         state = jax.tree.map(np.asarray, state)
-        digests = {name: array_digest(array) for name, array in _named(state)}
-        said = {"format": FORMAT, "step": step, "facts": facts, "sha256": digests}
+        said = {"format": FORMAT, "step": step, "facts": facts, "sha256": _digests(state)}
         try:
             # TensorStore cannot write where a disk refuses fsync, and prints a hundred lines where
             # it is full, so it writes to the machine's own temporary folder.
@@ -74,9 +73,8 @@ class Checkpoints:
                 os.replace(place, self._folder / str(step))
         except UserError as error:
             before = max((s for s in self.steps() if s < step), default=0)
-            raise UserError(
-                f"step {step}: {error}; the same command resumes from step {before}"
-            ) from error
+            resumes = f"the same command resumes from step {before}"
+            raise UserError(f"step {step}: {error}; {resumes}") from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
         self._unusable.discard(step)
@@ -142,7 +140,7 @@ def _restored(place: Path, like: Any, said: Mapping[str, Any]) -> Any:
     with _orbax() as reader:
         state = reader.restore(place / "state", jax.tree.map(np.asarray, like))
     state = jax.tree.map(_placed, state, like)
-    found = {name: array_digest(array) for name, array in _named(state)}
+    found = _digests(state)
     if found != said["sha256"]:
         raise ValueError(f"{len(found)} arrays are not the {len(said['sha256'])} that were saved")
     return state
@@ -172,5 +170,6 @@ def _files(place: Path) -> list[Path]:
     return sorted(path for path in place.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
 
 
-def _named(state: Any) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), x) for path, x in jax.tree.leaves_with_path(state)]
+def _digests(state: Any) -> dict[str, str]:
+    leaves = jax.tree.leaves_with_path(state)
+    return {jax.tree_util.keystr(path): array_digest(leaf) for path, leaf in leaves}

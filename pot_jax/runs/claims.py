@@ -8,12 +8,12 @@ age: after STALE seconds without a touch its process counts as ended.
 
 import contextlib
 import fnmatch
-import functools
 import json
 import os
 import secrets
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -77,19 +77,12 @@ def claim(
         write_json(path, record)
         return None
     found = read_json(path)
-    different = differing(found) if differing else named_differences(found, record)
-    check_same(different, path, what, flag)
-    return found
-
-
-def check_same(different: Iterable[str], record_file: Path, what: str, flag: str) -> None:
-    """Raises UserError if there is anything `different` about the run that a folder holds."""
-    first = list(different)
-    if first:
-        shortened = "; ".join(first[:3]) + ("; ..." if len(first) > 3 else "")
+    if rows := list(differing(found) if differing else named_differences(found, record)):
+        shortened = "; ".join(rows[:3]) + ("; ..." if len(rows) > 3 else "")
         raise UserError(
-            f"{flag}: {record_file.parent} holds another {what} ({shortened}); give another folder"
+            f"{flag}: {path.parent} holds another {what} ({shortened}); give another folder"
         )
+    return found
 
 
 def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--workdir") -> None:
@@ -198,12 +191,12 @@ def _process(pid: object) -> dict[str, Any]:
 def _made(path: Path, mine: dict[str, Any]) -> bool:
     """Makes the claim file; returns False if there is one."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        file = open(path, "x", encoding="utf-8")  # noqa: SIM115 - closed below
     except FileExistsError:
         return False
     try:
-        with open(file, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(mine))
+        with file:
+            json.dump(mine, file)
     except OSError:  # a full disk: an empty claim would keep others out
         path.unlink()
         raise
@@ -212,24 +205,20 @@ def _made(path: Path, mine: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     """The claim in `path`; {} if it is not whole, as while it is being written."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     return {}
 
 
 def _age(path: Path) -> float:
     """Seconds since the file was touched, by the clock of its disk, which other hosts share."""
-    probe = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
     touched = path.stat().st_mtime
-    try:
-        probe.touch()
-        return probe.stat().st_mtime - touched
-    except OSError:  # a full or read-only disk
-        return time.time() - touched
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
+    with (
+        contextlib.suppress(OSError),  # a full or read-only disk
+        tempfile.TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe,
+    ):
+        return os.fstat(probe.fileno()).st_mtime - touched
+    return time.time() - touched
 
 
 def _set_aside(path: Path) -> None:
@@ -252,7 +241,8 @@ def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
 
 def _sweep(folder: Path) -> None:
     """Removes what killed processes left in a folder that this process holds."""
-    for found in sorted(path for pattern in _LEFTOVERS for path in folder.rglob(pattern)):
-        if found.name != _CLAIM:
-            remove = functools.partial(shutil.rmtree, ignore_errors=True)
-            remove(found) if found.is_dir() else found.unlink(missing_ok=True)
+    for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        elif found.name != _CLAIM:
+            found.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ finished ones: a file that is missing or damaged is made again from stack.npz.
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 import shutil
@@ -31,14 +30,7 @@ from pot_jax.errors import UserError, edge
 from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
-from pot_jax.runs.claims import (
-    check_free,
-    check_held,
-    check_same,
-    claim,
-    held,
-    read_json,
-)
+from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
@@ -61,9 +53,9 @@ def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
 
 def check_record(folder: str | os.PathLike, record: Record) -> None:
     """Raises UserError if `folder` holds another run than `record`, whose weights may be unread."""
-    path = pathlib.Path(folder) / "config.json"
-    if path.exists():
-        check_same(record.missing_from(read_json(path), str(path)), path, "run", "--workdir")
+    path = pathlib.Path(folder)
+    if (path / "config.json").exists():
+        record.claim(path)
 
 
 @contextlib.contextmanager
@@ -82,8 +74,7 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
     check_free(path, what="run")
     # The processes of a multi-host run share its folder.
     with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
-        differing = functools.partial(record.missing_from, place=str(path))
-        found = claim(path, record.to_json(), what="run", differing=differing)
+        found = record.claim(path.parent)
         mended = None if found is None else _mend_run(path.parent, record.settings)
         if mended is None and found is not None:  # resumed by this version, on these devices
             with edge("writing a file", path):
@@ -199,10 +190,7 @@ class SavedStates:
     """The last two saved states of a running job, in `state/`."""
 
     def __init__(
-        self,
-        folder: str | os.PathLike,
-        every: int,
-        stopping: Callable[[], bool] = lambda: False,
+        self, folder: str | os.PathLike, every: int, stopping: Callable[[], bool] = lambda: False
     ):
         """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
         self._path = pathlib.Path(folder) / "state"

@@ -25,22 +25,18 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
+def importing() -> contextlib.AbstractContextManager:
     """Ends the program quietly at any signal: libraries swallow exceptions while imported."""
-    with _handled([signal.SIGINT, *_KINDLY], lambda number, _: os._exit(128 + number)):
-        yield
+    return _handled([signal.SIGINT, *_KINDLY], lambda number, _: os._exit(128 + number))
 
 
-@contextlib.contextmanager
-def at_once() -> Iterator[None]:
+def at_once() -> contextlib.AbstractContextManager:
     """Raises `Stopped` where SIGTERM or SIGHUP comes, so that nothing half-written is left."""
 
     def stop(number, _):
         raise Stopped(number)
 
-    with _handled(_KINDLY, stop):
-        yield
+    return _handled(_KINDLY, stop)
 
 
 @contextlib.contextmanager

@@ -20,18 +20,18 @@ class ProgressBar:
     """A `Report`: how much is done, the speed, and the time left, of one stage after another."""
 
     def __init__(self):
-        self._stage, self._bar, self._said = "", None, 0.0
+        self._stage, self._bar, self._said = "", tqdm(disable=True), 0.0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        self._close()
+        self._bar.close()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Shows that `done` of `total` of a stage are done."""
         if stage != self._stage:
-            self._close()
+            self._bar.close()
             self._stage, self._said = stage, 0.0
             # A resumed run's speed and time left count its own steps only.
             options = {"dynamic_ncols": True, "disable": not sys.stderr.isatty()}
@@ -49,7 +49,3 @@ class ProgressBar:
         self._said, each = now, (now - self._began) / max(fresh, 1)
         speed = f", {each:.2g} s each, {each * (total - done):.0f} s left" if fresh else ""
         print(f"{self._stage}: {done} of {total}{speed}", file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -83,11 +83,7 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
         raise UserError(f"no {path.name} in {path.parent}; {one}")
-    with (
-        edge("reading arrays", path),
-        open(path, "rb") as file,
-        np.lib.npyio.NpzFile(file) as kept,
-    ):
+    with edge("reading arrays", path), open(path, "rb") as file, np.lib.npyio.NpzFile(file) as kept:
         names = [name for name in _ARRAYS if name in kept.files]
         arrays = {name: kept[name] for name in names}
     if "images" not in arrays:

@@ -19,6 +19,7 @@ from pot_jax import config
 from pot_jax.checks import build, differences, to_dict, version
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError, shown
+from pot_jax.runs.claims import claim
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
@@ -91,13 +92,16 @@ class Record:
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
 
-    def missing_from(self, found: Mapping[str, Any], place: str) -> list[str]:
-        """Returns what makes this another run than the record `found` at `place` describes.
+    def claim(
+        self, folder: pathlib.Path, what: str = "run", flag: str = "--workdir"
+    ) -> dict[str, Any] | None:
+        """Claims `folder` for this run, as `runs.claims.claim` does."""
+        path = folder / "config.json"
 
-        Raises:
-          UserError: `found` is not the record of a run.
-        """
-        return Record.from_json(found, place).differing(self)
+        def differing(found):
+            return Record.from_json(found, str(path)).differing(self)
+
+        return claim(path, self.to_json(), what=what, flag=flag, differing=differing)
 
     def differing(self, wanted: "Record") -> list[str]:
         """Returns what makes `wanted` another run than this one; empty if it is the same run."""

@@ -16,7 +16,6 @@ from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
-from pot_jax.runs.claims import claim
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
@@ -43,6 +42,12 @@ class Zoom:
         """Returns what `config.json` says of this zoom."""
         return Record(self.settings, self.geometry, self.weights_digest, self.identity)
 
+    def measured(self, delivered: np.ndarray) -> dict[str, Any]:
+        """Returns what `metrics` says of this zoom, delivered as pictures [N, H, W, 3] uint8."""
+        kernel, timings = self.settings.sampler.kernel, dict(self.timings)
+        states = self.images, self.before_render, delivered
+        return metrics(*states, self.geometry, kernel=kernel, timings=timings)
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
 
@@ -54,14 +59,7 @@ class Zoom:
         path = pathlib.Path(checked(folder, Path, "folder"))
         if (path / "metrics.json").exists():
             raise UserError(f"{folder} is not an empty folder; give a new one")
-        differing = functools.partial(self.record.missing_from, place=str(path / "config.json"))
-        claim(
-            path / "config.json",
-            self.record.to_json(),
-            what="zoom",
-            flag="folder",
-            differing=differing,
-        )
+        self.record.claim(path, what="zoom", flag="folder")
         write_zoom(self, path)
 
 
@@ -85,36 +83,22 @@ def write_zoom(
     g, movie = zoom.geometry, zoom.settings.movie
     video.check_movie(g.height, g.width, g.levels, movie)  # before anything is written
     path = pathlib.Path(folder)
-    record = dict(record or zoom.record.to_json())
+    record, names = dict(record or zoom.record.to_json()), file_names(g)
     # "" for those that are being written: after a kill, they do not count as whole.
-    files = {
-        name: file_digest(path / name) if name in whole else ""
-        for name in file_names(zoom.geometry)
-    }
+    files = {name: file_digest(path / name) if name in whole else "" for name in names}
     write_json(path / "config.json", record | {"files": files})
-    kernel = zoom.settings.sampler.kernel
-    levels = pictures.zoom_to_bytes(zoom.images, zoom.geometry, kernel=kernel)
+    levels = pictures.zoom_to_bytes(zoom.images, g, kernel=zoom.settings.sampler.kernel)
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
-    for name, picture in zip(file_names(zoom.geometry)[1:], levels):
+    for name, picture in zip(names[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    writers["zoom.mp4"] = lambda to: write_movie(
-        zoom.images, zoom.geometry, movie, to, report=report
-    )
+    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, report=report)
     for name, write in writers.items():
         if name not in whole:
             write(path / name)
             files[name] = file_digest(path / name)
     write_json(path / "config.json", record | {"files": files})
-    values = metrics(
-        zoom.images,
-        zoom.before_render,
-        levels,
-        zoom.geometry,
-        kernel=kernel,
-        timings=dict(zoom.timings),
-    )
-    write_json(path / "metrics.json", values)
+    write_json(path / "metrics.json", zoom.measured(levels))
 
 
 def file_names(geometry: Geometry) -> list[str]:
@@ -140,15 +124,12 @@ def write_movie(
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
     video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
-    route = video.zoom_path(
-        geometry.levels,
-        seconds_per_level=movie.seconds_per_level,
-        fps=movie.fps,
-        direction=movie.direction,
-    )
+    flight = dataclasses.asdict(movie)
+    size = flight.pop("size")
+    route = video.zoom_path(geometry.levels, **flight)
 
     def frames():
-        for done, frame in enumerate(video.zoom_frames(images, geometry, route, size=movie.size)):
+        for done, frame in enumerate(video.zoom_frames(images, geometry, route, size=size)):
             report("writing the movie's frames", done, len(route))
             yield frame
         report("writing the movie's frames", len(route), len(route))

@@ -1,30 +1,34 @@
 """The settings of `pot-jax train`: what a file in `configs/train/` may say. No JAX."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pot_jax import config
-from pot_jax.checks import Settings, overlay, require
+from pot_jax.checks import Settings, Within, overlay, require
+from pot_jax.config import Count
 from pot_jax.errors import UserError, shown
 from pot_jax.world import DEEPEST
 
 FORMAT = 2  # of a run's config.json; before it had a number, and the old names: 1
 BASE_TOKENS = 2 * 256  # every byte, and every byte at a word's end, so that no text is unknown
 
+Positive = Annotated[float, Within("above 0", math.ulp(0))]
+NotNegative = Annotated[float, Within("at least 0", 0)]
+Part = Annotated[float, Within("from 0 to below 1", 0, math.nextafter(1, 0))]
+
 
 @dataclasses.dataclass(frozen=True)
-class DataSettings(Settings):
+class DataSettings(Settings, group="data"):
     """Which views are rendered."""
 
-    GROUP = "data"
-
     pictures: int  # views in all, including those held out
-    size: int  # S, pixels a side
+    size: Annotated[int, Within("at least 8 pixels", 8)]  # S, pixels a side
     held_out: int  # the last views are never trained on
     deepest: float  # scales are drawn from [0, deepest]
-    workers: int  # rendering processes
-    phrasings: int  # different captions per view
+    workers: Count  # rendering processes
+    phrasings: Count  # different captions per view
 
     @property
     def trained_on(self) -> int:
@@ -34,100 +38,74 @@ class DataSettings(Settings):
     def _check_ranges(self):
         most = self.pictures - 1
         self.require("held_out", 1 <= self.held_out <= most, f"1 to pictures - 1 ({most})")
-        self.require("size", self.size >= 8, "at least 8 pixels")
         ends = f"above 0 and at most {DEEPEST:g}, where the world ends"
         self.require("deepest", 0 < self.deepest <= DEEPEST, ends)
-        self.require("workers", self.workers >= 1, "at least 1")
-        self.require("phrasings", self.phrasings >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenizerSettings(Settings):
+class TokenizerSettings(Settings, group="tokenizer"):
     """The vocabulary."""
 
-    GROUP = "tokenizer"
-
     vocabulary: int  # tokens at most
-    length: int  # tokens in a prompt
-    captions: int = 4096  # views whose captions it is learned from
+    length: Annotated[int, Within("at least 3 (start, one word, end)", 3)]  # tokens in a prompt
+    captions: Count = 4096  # views whose captions it is learned from
 
     def _check_ranges(self):
         least = BASE_TOKENS + 2
         needed = f"at least {least} (all bytes, all bytes ending a word, two specials)"
         self.require("vocabulary", self.vocabulary >= least, needed)
         self.require("vocabulary", self.vocabulary < 2**15, f"below {2**15}: ids have 16 bits")
-        self.require("length", self.length >= 3, "at least 3 (start, one word, end)")
-        self.require("captions", self.captions >= 1, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizationSettings(Settings):
+class OptimizationSettings(Settings, group="optimization"):
     """The optimizer of one phase, and how long the phase lasts."""
 
-    GROUP = "optimization"
     OLD_NAMES = {"batch": "batch_size", "average": "ema_decay", "clip": "clip_norm"}
 
-    batch_size: int  # examples a step, over all devices
-    learning_rate: float  # at its peak
-    steps: int  # at most
-    minutes: float = 0.0  # at most; 0 is no limit
-    warmup: float = 0.05  # fraction of the phase in which the learning rate rises
-    ema_decay: float = 0.998  # of the moving average of the parameters, which is the result
-    clip_norm: float = 1.0  # largest global norm of the gradients
-    beta2: float = 0.99  # Adam's decay of squared gradients: short, since the runs are
+    batch_size: Count  # examples a step, over all devices
+    learning_rate: Positive  # at its peak
+    steps: Count  # at most
+    minutes: NotNegative = 0.0  # at most; 0 is no limit
+    warmup: Part = 0.05  # fraction of the phase in which the learning rate rises
+    ema_decay: Part = 0.998  # of the moving average of the parameters, which is the result
+    clip_norm: Positive = 1.0  # largest global norm of the gradients
+    beta2: Part = 0.99  # Adam's decay of squared gradients: short, since the runs are
     optimizer: Literal["adam", "muon"] = "adam"  # a name in optimizers.OPTIMIZERS
 
-    def _check_ranges(self):
-        for name in ("batch_size", "steps"):
-            self.require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "clip_norm"):
-            self.require(name, getattr(self, name) > 0, "above 0")
-        for name in ("warmup", "ema_decay", "beta2"):
-            self.require(name, 0 <= getattr(self, name) < 1, "from 0 to below 1")
-        self.require("minutes", self.minutes >= 0, "at least 0")
-
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderLoss(Settings):
+class AutoencoderLoss(Settings, group="autoencoder.loss"):
     """Weights of the terms of the loss; the mean |error| of the pixels has weight 1."""
 
-    GROUP = "autoencoder.loss"
-
-    edges: float = 0.5  # mean |error| of neighbour differences, at full and half size
-    colour: float = 1.0  # mean |error| of the means of 4 x 4 pixels
-    kl: float = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
+    edges: NotNegative = 0.5  # mean |error| of neighbour differences, at full and half size
+    colour: NotNegative = 1.0  # mean |error| of the means of 4 x 4 pixels
+    kl: NotNegative = 3e-4  # of the latents' Gaussians from the unit normal, per latent value
     # dec(D z) against D x, on a quarter of the batch (EQ-VAE, arXiv 2502.09509): latents whose
     # shrunken copies decode to shrunken pictures, so that a zoom can be blended in latents.
-    zoom: float = 0.25
-
-    def _check_ranges(self):
-        for field in dataclasses.fields(self):
-            self.require(field.name, getattr(self, field.name) >= 0, "at least 0")
+    zoom: NotNegative = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderSettings(Settings):
+class AutoencoderSettings(Settings, group="autoencoder"):
     """The first phase."""
 
-    GROUP = "autoencoder"
     OLD_NAMES = {"descent": "optimization"}
 
     model: dict[str, Any]  # as in the model's config.json, without the sizes that follow from data
     optimization: OptimizationSettings
     loss: AutoencoderLoss = AutoencoderLoss()
     # It learns from the first so many views, and need not wait until all are rendered; 0: from all.
-    pictures: int = 0
+    pictures: Annotated[int, Within("at least 0", 0)] = 0
 
     def _check_ranges(self):
         _check_model(self, "model")
-        self.require("pictures", self.pictures >= 0, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
-class TextEncoderSettings(Settings):
+class TextEncoderSettings(Settings, group="text_encoder"):
     """The second phase: the text encoder alone, before it is trained further with the UNet."""
 
-    GROUP = "text_encoder"
     OLD_NAMES = {"descent": "optimization"}
 
     model: dict[str, Any]
@@ -138,19 +116,17 @@ class TextEncoderSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionSettings(Settings):
+class DiffusionSettings(Settings, group="diffusion"):
     """The third phase: text encoder and UNet."""
 
-    GROUP = "diffusion"
     OLD_NAMES = {"descent": "optimization"}
 
     unet: dict[str, Any]
     optimization: OptimizationSettings
-    caption_dropout: float = 0.1
+    caption_dropout: Part = 0.1
 
     def _check_ranges(self):
         _check_model(self, "unet")
-        self.require("caption_dropout", 0 <= self.caption_dropout < 1, "from 0 to below 1")
 
 
 def _check_model(settings: Settings, name: str, needed: str = "block_out_channels") -> None:
@@ -162,19 +138,14 @@ def _check_model(settings: Settings, name: str, needed: str = "block_out_channel
 
 
 @dataclasses.dataclass(frozen=True)
-class IntervalSettings(Settings):
+class IntervalSettings(Settings, group="intervals"):
     """How often a run logs, saves its state, and shows what it has learned."""
 
-    GROUP = "intervals"
     OLD_NAMES = {"save_minutes": "checkpoint_minutes", "show_minutes": "preview_minutes"}
 
-    log_steps: int = 20
-    checkpoint_minutes: float = 5.0
-    preview_minutes: float = 8.0  # sample grids, and an export of the model so far
-
-    def _check_ranges(self):
-        for field in dataclasses.fields(self):
-            self.require(field.name, getattr(self, field.name) > 0, "above 0")
+    log_steps: Annotated[int, Within("above 0", 1)] = 20
+    checkpoint_minutes: Positive = 5.0
+    preview_minutes: Positive = 8.0  # sample grids, and an export of the model so far
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +155,7 @@ class TrainSettings(Settings):
     OLD_NAMES = {"visits": "intervals"}
 
     name: str  # of the model
-    seed: int
+    seed: Annotated[int, Within(f"0 to {2**31 - 1}", 0, 2**31 - 1)]
     data: DataSettings
     tokenizer: TokenizerSettings
     autoencoder: AutoencoderSettings
@@ -197,14 +168,8 @@ class TrainSettings(Settings):
     intervals: IntervalSettings = IntervalSettings()
 
     def _check_ranges(self):
-        self.require("seed", 0 <= self.seed < 2**31, f"0 to {2**31 - 1}")
-        most = self.data.trained_on
-        require(
-            self.autoencoder.pictures <= most,
-            "autoencoder.pictures",
-            f"at most {most}",
-            self.autoencoder.pictures,
-        )
+        most, first = self.data.trained_on, self.autoencoder.pictures
+        require(first <= most, "autoencoder.pictures", f"at most {most}", first)
         for phase, optimization in self.phases().items():
             count = self.autoencoder_pictures if phase == "autoencoder" else most
             if optimization.batch_size > count:

@@ -61,6 +61,5 @@ def metrics(
 
 def _summary(pairs: np.ndarray) -> dict[str, Any]:
     values = [round(float(value), 4) for value in pairs]
-    if not values:
-        return {"pairs": [], "minimum": None, "mean": None}
-    return {"pairs": values, "minimum": min(values), "mean": round(float(np.mean(pairs)), 4)}
+    mean = round(float(np.mean(pairs)), 4) if values else None
+    return {"pairs": values, "minimum": min(values, default=None), "mean": mean}
