@@ -82,7 +82,7 @@ def load(
         damaged, or do not fit it: one message names everything that does not fit.
     """
     what = locals()
-    checked(sharding, Placement, "sharding")
+    checks.checked(sharding, Placement, "sharding")
     return open_model(**{name: what[name] for name in what if name != "sharding"}).read(sharding)
 
 
