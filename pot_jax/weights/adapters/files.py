@@ -12,13 +12,16 @@ from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
 
 T = TypeVar("T", LoraSettings, EmbeddingSettings)
-# Settings -> the values that an item of a user's list gives, and the list in words.
-_LISTS: dict[type, tuple[tuple[str, ...], str]] = {
+# Settings -> the argument, the values that an item of its list gives, and the list in words.
+_LISTS: dict[type, tuple[str, tuple[str, ...], str]] = {
     LoraSettings: (
-        ("path", "strength", "sha256"),
+        *("loras", ("path", "strength", "sha256")),
         'a dict {"file.safetensors": 0.8} or a list of pairs',
     ),
-    EmbeddingSettings: (("token", "path", "sha256"), 'a list of paths or pairs ("<token>", path)'),
+    EmbeddingSettings: (
+        *("embeddings", ("token", "path", "sha256")),
+        'a list of paths or pairs ("<token>", path)',
+    ),
 }
 
 
@@ -34,20 +37,19 @@ def given_files(given: Any, cls: type[T]) -> list[T]:
     Raises:
       UserError: it is something else, or a strength is not a finite number.
     """
-    names, expected = _LISTS[cls]
+    group, names, expected = _LISTS[cls]
     if cls is LoraSettings and isinstance(given, Mapping):
         given = list(given.items())
     if not isinstance(given, list | tuple):
-        raise UserError(f"{cls.GROUP}: expected {expected}, got {shown(repr(given))}")
+        raise UserError(f"{group}: expected {expected}, got {shown(repr(given))}")
     found = []
     for number, item in enumerate(given):
         if not isinstance(item, cls):
             values = [item] if isinstance(item, str | Path) else item
             if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
-                came = f"got the entry {shown(repr(item))}"
-                raise UserError(f"{cls.GROUP}: expected {expected}, {came}")
+                raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
             fields = dict(zip(names if len(values) > 1 else ["path"], values))
-            item = build(cls, fields, f"{cls.GROUP}[{number}].")
+            item = build(cls, fields, f"{group}[{number}].")
         found.append(item)
     return found
 
