@@ -62,6 +62,8 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
         f"weights; {memory.gigabytes(free)} of {memory.gigabytes(total)} are free",
         f"time: about {_duration(seconds)} of sampling, besides compilation and writing",
     ]
+    if prepared.upscaler:
+        lines.append("the upscaler's own steps and memory are not counted")
     if peak > free:
         lines.append(f"this does not fit: {memory.ADVICE}")
     return lines
