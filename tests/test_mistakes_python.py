@@ -247,7 +247,7 @@ def one_line(*words, folder):
 
 def name(value):
     """The same in every process: without addresses."""
-    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:60]
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", ascii(value))[:60]
 
 
 @pytest.mark.parametrize(("arguments", "words"), SAMPLES, ids=name)
