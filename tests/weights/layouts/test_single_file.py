@@ -252,7 +252,7 @@ def test_everything_wrong_is_in_one_message(damaged, one_line):
         f"{UNET}output_blocks.1.1.conv.weight",
         f"{VAE}decoder.up.1.block.0.conv1.bias",
         f"1 misshapen ({UNET}out.2.bias (shape (5,), expected (4,)))",
-        f"2 unexpected ({UNET}surprise; embedding_manager.x)",
+        f"2 unexpected (embedding_manager.x; {UNET}surprise)",
         f"{UNET}out.0.bias (I8)",
         "get the file again",
     )
