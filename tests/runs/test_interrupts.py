@@ -13,6 +13,16 @@ from pot_jax.runs.interrupts import Stopped, at_once, at_saved_states, importing
 KINDLY = (signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Shells ignore signals for what runs in their background, and processes inherit that."""
+    usual = dict.fromkeys(KINDLY, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", KINDLY)
 def test_a_signal_is_noted_until_somebody_asks(number):
     before = signal.getsignal(number)
