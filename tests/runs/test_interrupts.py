@@ -124,6 +124,7 @@ def test_ctrl_c_ends_the_command_quietly_at_any_moment_of_its_start():
             time.sleep(delay)
             child.send_signal(signal.SIGINT)
             _, said = child.communicate(timeout=30)
-        # On a fast machine it has ended by itself.
-        assert child.returncode in (130, 2), said
+        # On a fast machine it has ended by itself, or has said its line and is in Python's own end.
+        ended = (2, -signal.SIGINT) if "no run at nowhere" in said else ()
+        assert child.returncode in (130, *ended), said
         assert len(said.splitlines()) <= 1, said
