@@ -97,9 +97,10 @@ def run(
     if progress:
         progress(done, total)
     began, stepping = time.perf_counter(), 0.0
-    advance, _ = compiled = executables(job, states, watch=callback is not None)
-    needed = max(memory.needs(program)[1] for program in compiled)
-    memory.require_room(needed, job.mesh.devices.flat[0], "the run")
+    if first < total:  # else only delivery is left of a resumed run
+        advance, _ = compiled = executables(job, states, watch=callback is not None)
+        needed = max(memory.needs(program)[1] for program in compiled)
+        memory.require_room(needed, job.mesh.devices.flat[0], "the run")
     compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
         began = time.perf_counter()

@@ -495,3 +495,12 @@ def test_other_ids_of_the_negative_prompt_are_another_run(model):
         return pipeline.prepare(model, settings, devices=one_device()).identity["prompts"]
 
     assert prompts("st") != prompts("t") != prompts("")
+
+
+def test_a_resumed_run_whose_steps_are_done_compiles_none(model, monkeypatch):
+    settings = RunSettings(prompts=tuple(PROMPTS), sampler=SamplerSettings(steps=7))
+    job = pipeline.prepare(model, settings, devices=one_device()).job
+    states = begin(job, keys_of(np.uint32([0])))._replace(step=jnp.int32(7))
+    monkeypatch.setattr(type(job.program), "compiled", None)
+    after, _ = pipeline.run(job, states)
+    assert after is states
