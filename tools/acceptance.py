@@ -61,6 +61,28 @@ def tenth(items: Sequence, size: int) -> list:
     return [items[i] for i in sorted(chosen)]
 
 
+def package_at(commit: str, folder: Path) -> Path:
+    """The package as it was at a commit, in a new folder in `folder`."""
+    place = folder / "base"
+    place.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", commit, "pot_jax"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
+    subprocess.run(["tar", "-x", "-C", place], input=archive.stdout, check=True)
+    return place
+
+
+def at_most_lines(limit: int) -> Callable[[int, Path], Outcome]:
+    """A row's function that counts the lines of the package's Python files."""
+
+    def lines(size: int, folder: Path) -> Outcome:
+        del size, folder
+        count = sum(len(p.read_bytes().split(b"\n")) - 1 for p in (ROOT / "pot_jax").rglob("*.py"))
+        return Outcome(f"{count:,}", count <= limit)
+
+    return lines
+
+
 def commit() -> str:
     """The commit of the checkout, with a digest of what is not committed."""
     head, status, changes = (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from acceptance import ROOT, Outcome, Row, tenth
+from acceptance import ROOT, Outcome, Row, at_most_lines, package_at, tenth
 from PIL import Image
 
 BASE = "078b138"  # the commit before this work
@@ -64,17 +64,6 @@ def suite(*arguments: str) -> Callable[[int, Path], Outcome]:
     return run
 
 
-def base(folder: Path) -> Path:
-    """The package as it was at BASE, in a folder of its own."""
-    place = folder / "base"
-    place.mkdir()
-    archive = subprocess.run(
-        ["git", "archive", BASE, "pot_jax"], cwd=ROOT, stdout=subprocess.PIPE, check=True
-    )
-    subprocess.run(["tar", "-x", "-C", place], input=archive.stdout, check=True)
-    return place
-
-
 def python(place: Path, folder: Path, *arguments: str) -> str:
     """What Python prints when it runs `arguments` in `folder` with the package at `place`."""
     environment = {**os.environ, "PYTHONPATH": str(place)}
@@ -95,7 +84,7 @@ def write_photograph(path: Path) -> None:
 
 def pictures(size: int, folder: Path) -> Outcome:
     """The largest difference of the delivered pictures from BASE's, in 255ths."""
-    before = base(folder)
+    before = package_at(BASE, folder)
     write_photograph(folder / "photograph.png")
     differences = {}
     for number, name in enumerate(tenth(list(RUNS), size)):
@@ -153,7 +142,7 @@ def photograph(size: int, folder: Path) -> Outcome:
     arguments = ["-c", PHOTOGRAPH, "photograph.png", "gaussian", "mean"]
     errors = {
         label: json.loads(python(place, folder, *arguments).splitlines()[-1])
-        for label, place in ((BASE, base(folder)), ("now", ROOT))
+        for label, place in ((BASE, package_at(BASE, folder)), ("now", ROOT))
     }
     now, then = errors["now"], errors[BASE]
     largest = max(now["gaussian"], now["outside"])
@@ -167,7 +156,7 @@ def digest(size: int, folder: Path) -> Outcome:
     del size
     code = "import pot_jax; print(pot_jax.load('cosmos64').digest)"
     old, new = (
-        python(place, folder, "-c", code).split()[-1] for place in (base(folder), ROOT)
+        python(place, folder, "-c", code).split()[-1] for place in (package_at(BASE, folder), ROOT)
     )  # fmt: skip
     return Outcome(f"{new[:12]} (at {BASE}: {old[:12]})", old == new)
 
@@ -266,13 +255,6 @@ def start(size: int, folder: Path) -> Outcome:
     slowest = max(times, key=times.get)
     said = f"{times[slowest]:.2f} s ({slowest}){'; ' if wrong else ''}{', '.join(wrong)}"
     return Outcome(said, not wrong and times[slowest] < 0.6)
-
-
-def lines(size: int, folder: Path) -> Outcome:
-    """Lines of the package's Python files."""
-    del size, folder
-    count = sum(len(p.read_bytes().split(b"\n")) - 1 for p in (ROOT / "pot_jax").rglob("*.py"))
-    return Outcome(f"{count:,}", count <= LINES)
 
 
 # Each rule of tests/test_layout.py, broken once: (file, what is put at its end).
@@ -376,7 +358,7 @@ ROWS = [
         unit="runs",
     ),
     Row("start", "help and mistakes without JAX in under 0.6 s of processor time", start),
-    Row("lines", f"at most {LINES:,} lines in the package", lines),
+    Row("lines", f"at most {LINES:,} lines in the package", at_most_lines(LINES)),
     Row(
         "layout",
         "each rule of the layout is noticed when broken",
