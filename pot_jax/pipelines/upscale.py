@@ -105,6 +105,7 @@ def upscale(
     whole, mesh = dataclasses.replace(zoom.settings, upscaler=chosen), meshes.device_mesh(devices)
     prepared = prepare(upscaler, whole, zoom.geometry, zoom.weights_digest, mesh, blend)
     log(prepared.notices)
+    zoom = dataclasses.replace(zoom, notices=zoom.notices + prepared.notices)
     return upscale_prepared(prepared, zoom, progress)
 
 

@@ -373,6 +373,7 @@ def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) 
             weights_digest=prepared.weights_digest,
             timings=dict(timings),
             identity=prepared.identity | {"seeds": digest([seed])},
+            notices=prepared.notices,
         )
         if prepared.upscaler is not None:
             upscaling = functools.partial(report, "upscaling")

@@ -46,6 +46,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
         weights_digest=record.weights_sha256,
         timings=_timings(folder / "metrics.json"),
         identity=record.identity,
+        notices=record.notices,
     )
 
 

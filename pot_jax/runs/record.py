@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from pot_jax import config
-from pot_jax.checks import build, differences, to_dict, version
+from pot_jax.checks import build, checked, differences, to_dict, version
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.runs.claims import claim
@@ -88,6 +88,7 @@ class Record:
                 geometry=Geometry.from_json(data.get("geometry")),
                 weights_sha256=str(data.get("weights_sha256", "")),
                 identity=data.get("identity"),
+                notices=checked(data.get("notices", ()), tuple[str, ...], "notices"),
             )
         except UserError as error:
             raise UserError(f"{place}: {error}") from None

@@ -36,11 +36,13 @@ class Zoom:
     # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom.
     timings: Mapping[str, float]
     identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
+    notices: tuple[str, ...] = ()  # what was assumed where nothing was said, a line each
 
     @property
     def record(self) -> Record:
         """Returns what `config.json` says of this zoom."""
-        return Record(self.settings, self.geometry, self.weights_digest, self.identity)
+        known = self.settings, self.geometry, self.weights_digest, self.identity, self.notices
+        return Record(*known)
 
     def measured(self, delivered: np.ndarray) -> dict[str, Any]:
         """Returns what `metrics` says of this zoom, delivered as pictures [N, H, W, 3] uint8."""

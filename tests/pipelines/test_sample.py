@@ -504,3 +504,17 @@ def test_a_resumed_run_whose_steps_are_done_compiles_none(model, monkeypatch):
     monkeypatch.setattr(type(job.program), "compiled", None)
     after, _ = pipeline.run(job, states)
     assert after is states
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_finished_run_still_says_what_it_assumed(model, tmp_path, samples):
+    sampler = SamplerSettings(steps=2, space="latent", guidance_scale=1.0)
+    settings = RunSettings(prompts=tuple(PROMPTS), num_samples=samples, sampler=sampler)
+    prepared = pipeline.prepare(model, settings, devices=one_device())
+    zooms = pipeline.sample_run(prepared, tmp_path)
+    assert any("means no guidance" in notice for notice in prepared.notices)
+    folders = [tmp_path] if samples == 1 else [tmp_path, *sorted(tmp_path.glob("stack_*"))]
+    for folder in folders:
+        assert read_record(folder).notices == prepared.notices
+    zooms[0].save(tmp_path / "saved")
+    assert read_record(tmp_path / "saved").notices == prepared.notices
