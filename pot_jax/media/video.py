@@ -5,12 +5,14 @@ a real number in [0, N-1]: its view is p^-t as wide as level 0. What belongs to 
 pair (y, x). A position along an axis is a fraction of a side, the level's or the view's.
 """
 
+import collections
+import concurrent.futures
 import fractions
 import functools
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import av
@@ -30,6 +32,7 @@ _EDGE = 0.1
 
 # The bytes that x264 writes depend on its thread count; a file must not depend on the machine.
 _THREADS = 2
+_FRAME_THREADS = 2  # make frames while others are encoded; twice as many frames are kept
 
 FORMATS = {".mp4": "mp4", ".mov": "mov"}  # a movie's ending -> what it is
 _LARGEST = 16384  # pixels of a side, x264's limit
@@ -83,7 +86,12 @@ DIRECTIONS = {
 
 
 def zoom_frames(
-    images: np.ndarray, geometry: Geometry, path: Iterable[float], *, size: int | None = None
+    images: np.ndarray,
+    geometry: Geometry,
+    path: Iterable[float],
+    *,
+    size: int | None = None,
+    pix_fmt: str = "rgb24",
 ) -> Iterator[np.ndarray]:
     """Yields the camera's view at every t of `path`, from images that agree.
 
@@ -102,9 +110,12 @@ def zoom_frames(
       geometry: the placement of the levels.
       path: camera levels t, for example from `zoom_path`.
       size: the frame's shorter side in pixels, rounded to even; by default the levels' own.
+      pix_fmt: "rgb24"; or "yuv420p", which takes half the time, since colours are resampled at half
+        the resolution only.
 
     Yields:
-      Frames [h, w, 3] uint8. A repeated t yields the same array again.
+      Frames, uint8: [h, w, 3], or Y, U and V one after another, [3/2 h, w]. A repeated t yields the
+      same array again.
 
     Raises:
       UserError: the images do not fit the geometry, some t is outside [0, N-1], or size < 1.
@@ -119,18 +130,34 @@ def zoom_frames(
     centres = _fixed_point(geometry)
 
     @functools.lru_cache(maxsize=16)  # only the levels near the camera, however deep the zoom
-    def picture(level):
+    def planes(level):
         # A margin of p, for frame pixels that only partly lie in the level.
         margins = (2 * ((geometry.zoom_factor,) * 2,)) + ((0, 0),)
-        return Image.fromarray(np.pad(to_bytes(images[level]), margins, mode="edge"))
+        padded = np.pad(to_bytes(images[level]), margins, mode="edge")
+        if pix_fmt == "rgb24":
+            return [Image.fromarray(padded)]
+        return [Image.fromarray(plane) for plane in _to_yuv(padded, "yuv444p").to_ndarray()]
 
-    last_t, frame = None, None
-    for t in path:
-        if not 0 <= t <= geometry.levels - 1:
-            raise UserError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
-        if t != last_t:
-            last_t, frame = t, _view(picture, geometry, centres, float(t), shape)
-        yield frame
+    def view(t):
+        layers = list(_layers(geometry, centres, t, shape))
+        if pix_fmt == "rgb24":
+            return _laid_over(layers, planes, 0)
+        halves = list(_layers(geometry, centres, t, tuple(side // 2 for side in shape)))
+        parts = [_laid_over(of, planes, plane) for plane, of in enumerate((layers, halves, halves))]
+        return np.concatenate([part.ravel() for part in parts]).reshape(-1, shape[1])
+
+    last_t, frame, ahead = None, None, collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(_FRAME_THREADS) as threads:
+        for t in path:
+            if not 0 <= t <= geometry.levels - 1:
+                raise UserError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
+            if t != last_t:
+                last_t, frame = t, threads.submit(view, float(t))
+            ahead.append(frame)
+            if len(ahead) > 2 * _FRAME_THREADS:
+                yield ahead.popleft().result()
+        for frame in ahead:
+            yield frame.result()
 
 
 def frame_shape(geometry: Geometry, size: int | None = None) -> tuple[int, int]:
@@ -188,7 +215,8 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
 
     Args:
       path: the file; its ending is one of `FORMATS`.
-      frames: [h, w, 3] uint8, all of one shape; an odd side is padded with its last pixels.
+      frames: uint8, all of one shape; RGB [h, w, 3], where an odd side is padded with its last
+        pixels, or YUV planes [3/2 h, w] as from `zoom_frames`.
       fps: frames per second.
 
     Raises:
@@ -200,8 +228,10 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
     first = next(frames, None)
     if first is None:
         raise UserError("a movie needs at least one frame, got none")
-    if max(first.shape[:2]) > _LARGEST:
-        raise UserError(f"expected frames of up to {_LARGEST} pixels a side, got {first.shape[:2]}")
+    height, width = first.shape[:2]
+    shape = (height, width) if first.ndim == 3 else (height * 2 // 3, width)
+    if max(shape) > _LARGEST:
+        raise UserError(f"expected frames of up to {_LARGEST} pixels a side, got {shape}")
     # Faststart puts the index first, so that browsers play while they load.
     options = {"movflags": "+faststart"}
     with (
@@ -210,11 +240,15 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         # "file:", because FFmpeg takes what is before a colon for a protocol.
         av.open(f"file:{temporary}", "w", format=kind, container_options=options) as container,
     ):
-        stream = _h264_stream(container, first.shape, fps)
+        stream = _h264_stream(container, shape, fps)
         for index, frame in enumerate(itertools.chain([first], frames)):
             if frame.shape != first.shape:
                 raise UserError(f"frame {index} has shape {frame.shape}, frame 0 has {first.shape}")
-            container.mux(stream.encode(_to_yuv(frame, index, stream.codec_context.time_base)))
+            yuv = (
+                av.VideoFrame.from_ndarray(frame, "yuv420p") if frame.ndim == 2 else _to_yuv(frame)
+            )
+            yuv.pts, yuv.time_base = index, stream.codec_context.time_base
+            container.mux(stream.encode(yuv))
         container.mux(stream.encode(None))
 
 
@@ -238,7 +272,17 @@ def _fixed_point(geometry: Geometry) -> np.ndarray:
     return places
 
 
-def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> np.ndarray:
+class _Layer(NamedTuple):
+    """How one level is laid into a frame."""
+
+    level: int
+    size: tuple[int, int]  # (x, y), in the frame's pixels, as everything here but the box
+    box: tuple[float, float, float, float]  # what it shows, in the level's pixels with its margin
+    place: tuple[int, int]
+    opacity: Image.Image | None  # None: it fills the frame
+
+
+def _layers(geometry: Geometry, centres: np.ndarray, t: float, shape) -> Iterator[_Layer]:
     p, sides = geometry.zoom_factor, (geometry.height, geometry.width)
     # Frame pixels per level pixel: at 1, a level is shown in full.
     enough = [min(1.0, n / side) for n, side in zip(shape, sides)]
@@ -247,15 +291,16 @@ def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> 
         return p ** (t - level)
 
     def starts(level):
-        return centres[0] - centres[level] * extent(level)
+        return [a - b * extent(level) for a, b in zip(*centres[[0, level]].tolist())]
 
     def fills(level):
         slack = 1e-9  # rounding must not leave a hairline of a wider level around a picture
         begin = starts(level)
-        return (begin <= slack).all() and (begin + extent(level) >= 1 - slack).all()
+        return max(begin) <= slack and min(begin) + extent(level) >= 1 - slack
 
-    base = max(level for level in range(min(geometry.levels, math.floor(t) + 2)) if fills(level))
-    frame = None
+    base = min(geometry.levels - 1, math.floor(t) + 1)
+    while not fills(base):
+        base -= 1
     for level in range(base, geometry.levels):
         density = [n * extent(level) / side for n, side in zip(shape, sides)]
         presence = min(1 + math.log(d / w, p) for d, w in zip(density, enough))
@@ -265,13 +310,25 @@ def _view(picture, geometry: Geometry, centres: np.ndarray, t: float, shape) -> 
         y, x = (_axis(n, side, begin, extent(level), p) for n, side, begin in places)
         if not len(y.edge) or not len(x.edge):
             continue
+        opacity = None
+        if level > base:  # whole numbers, since frames have many pixels: 256 x 255 at most
+            across = np.rint(256 * x.edge).astype(np.uint16)
+            down = np.rint(255 * _smooth(presence) * y.edge).astype(np.uint16)
+            opacity = Image.fromarray((np.outer(down, across) >> 8).astype(np.uint8))
         box = (x.box[0], y.box[0], x.box[1], y.box[1])
-        layer = picture(level).resize((len(x.edge), len(y.edge)), Image.Resampling.BICUBIC, box)
-        if level == base:
-            frame = layer
-            continue
-        opacity = np.rint(255 * _smooth(presence) * np.outer(y.edge, x.edge)).astype(np.uint8)
-        frame.paste(layer, (x.first, y.first), Image.fromarray(opacity))
+        yield _Layer(level, (len(x.edge), len(y.edge)), box, (x.first, y.first), opacity)
+
+
+def _laid_over(layers: list[_Layer], planes: Callable, plane: int) -> np.ndarray:
+    """Returns the frame of a plane, the one of that number in each level's `planes(level)`."""
+    frame = None
+    for layer in layers:
+        source = planes(layer.level)[plane]
+        part = source.resize(layer.size, Image.Resampling.BICUBIC, layer.box)
+        if layer.opacity is None:
+            frame = part
+        else:
+            frame.paste(part, layer.place, layer.opacity)
     return np.asarray(frame)
 
 
@@ -283,6 +340,7 @@ class _Axis(NamedTuple):
     edge: np.ndarray  # the level's opacity in each: 0 at an edge inside the frame, 1 further in
 
 
+@functools.lru_cache(maxsize=64)  # in square pictures whose levels are centred, both axes are alike
 def _axis(pixels: int, side: int, begin: float, extent: float, margin: int) -> _Axis:
     first = max(0, math.ceil(begin * pixels - 0.5 - 1e-9))
     last = min(pixels - 1, math.floor((begin + extent) * pixels - 0.5 + 1e-9))
@@ -299,8 +357,8 @@ def _axis(pixels: int, side: int, begin: float, extent: float, margin: int) -> _
 
 
 def _smooth(x):
-    x = np.clip(x, 0, 1)
-    return (x * x * (3 - 2 * x)).astype(np.float32)
+    x = np.minimum(np.maximum(x, np.float32(0)), np.float32(1))
+    return x * x * (3 - 2 * x)
 
 
 def _h264_stream(container, shape: tuple[int, ...], fps: float):
@@ -308,8 +366,10 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
     stream = container.add_stream("libx264", rate=rate)
     stream.height, stream.width = (side + side % 2 for side in shape[:2])
     stream.pix_fmt = "yuv420p"
-    # x264's trees of macroblocks come out differently now and then where the CPU has AVX-512.
-    stream.options = {"crf": "16", "preset": "veryfast", "x264-params": "mbtree=0"}
+    # With these three, "ultrafast" takes a third of veryfast's time at its size and fidelity (52 dB
+    # on the demo's frames). Its trees of macroblocks are off: they differ where a CPU has AVX-512.
+    extras = "cabac=1:deblock=0,0:subme=1"
+    stream.options = {"crf": "15", "preset": "ultrafast", "x264-params": extras}
     context = stream.codec_context
     context.thread_count = _THREADS
     context.time_base = 1 / rate
@@ -320,14 +380,12 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
     return stream
 
 
-def _to_yuv(frame: np.ndarray, index: int, time_base: fractions.Fraction) -> av.VideoFrame:
+def _to_yuv(frame: np.ndarray, pix_fmt: str = "yuv420p") -> av.VideoFrame:
     height, width = frame.shape[:2]
     frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    yuv = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
-        format="yuv420p",
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        format=pix_fmt,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
         interpolation=Interpolation.BICUBIC,
     )
-    yuv.pts, yuv.time_base = index, time_base
-    return yuv

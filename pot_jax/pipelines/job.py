@@ -120,15 +120,15 @@ def run(
 
 def executables(
     job: Job, states: SamplerState, *, watch: bool = False
-) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+) -> list[jax.stages.Compiled]:
     """Returns the executables of a chunk of steps and of delivery, for states or their shapes."""
     rows, active, _ = next(chunks(job.plan, CHUNK))
     latents = jax.ShapeDtypeStruct(
         job.latent_shape, "float32", sharding=meshes.replicated(job.mesh)
     )
     name = "watched_chunk" if watch else "chunk"
-    chunk = job.program.compiled(name, job.weights, states, rows, active)
-    return chunk, job.program.compiled("deliver", job.weights, latents)
+    calls = {name: (job.weights, states, rows, active), "deliver": (job.weights, latents)}
+    return job.program.compiled(**calls)
 
 
 def _watched(seen: Seen, done: int, count: int) -> Watched:
@@ -143,7 +143,7 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
       UserError: the pictures hold NaN or infinity.
     """
     latents = meshes.replicate(latents, job.mesh)
-    execute = job.program.compiled("deliver", job.weights, latents)
+    (execute,) = job.program.compiled(deliver=(job.weights, latents))
     with edge("computing", job.mesh.devices.flat[0]):
         images, before = (np.asarray(x) for x in execute(job.weights, latents))
     if not np.isfinite(images).all():

@@ -6,6 +6,7 @@ autoencoder's downsampling). `weights` is the dict of every array the program ta
 `agreement`, and for a photograph `photograph` [H, W, 3] and `photograph_latents` [h, w, c].
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -71,12 +72,21 @@ class Program:
     watched_chunk: Callable  # the same -> (states, Seen)
     _executables: dict = dataclasses.field(default_factory=dict)
 
-    def compiled(self, name: str, *arguments) -> jax.stages.Compiled:
-        """Returns the executable of the function `name` for arguments, or shapes, like these."""
-        key = name, str(jax.tree.map(jax.typeof, arguments))
-        if key not in self._executables:
-            self._executables[key] = getattr(self, name).lower(*arguments).compile()
-        return self._executables[key]
+    def compiled(self, **calls: tuple) -> list[jax.stages.Compiled]:
+        """Returns the executables of functions, by name, for arguments, or shapes, like these.
+
+        What is missing is traced first, and then compiled at the same time.
+        """
+        keys = {name: (name, str(jax.tree.map(jax.typeof, calls[name]))) for name in calls}
+        missing = {
+            key: getattr(self, name).lower(*calls[name])
+            for name, key in keys.items()
+            if key not in self._executables
+        }
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            compiled = threads.map(jax.stages.Lowered.compile, missing.values())
+            self._executables.update(zip(missing, compiled))
+        return [self._executables[key] for key in keys.values()]
 
 
 # How the first noise is drawn; the steps' noise is always the blend's.

@@ -131,7 +131,8 @@ def write_movie(
     route = video.zoom_path(geometry.levels, **flight)
 
     def frames():
-        for done, frame in enumerate(video.zoom_frames(images, geometry, route, size=size)):
+        made = video.zoom_frames(images, geometry, route, size=size, pix_fmt="yuv420p")
+        for done, frame in enumerate(made):
             report("writing the movie's frames", done, len(route))
             yield frame
         report("writing the movie's frames", len(route), len(route))
