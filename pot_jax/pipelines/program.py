@@ -23,6 +23,7 @@ from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
+from pot_jax.pipelines.traces import lowered
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
@@ -70,6 +71,7 @@ class Program:
     deliver: Callable  # (weights, latents [N, h, w, c]) -> (images, images before the last render)
     chunk: Callable  # (weights, states, rows, active) -> (states, None): some steps
     watched_chunk: Callable  # the same -> (states, Seen)
+    key: str = ""  # tells the recipe from others in every process; "" where that is not known
     _executables: dict = dataclasses.field(default_factory=dict)
 
     def compiled(self, **calls: tuple) -> list[jax.stages.Compiled]:
@@ -79,7 +81,7 @@ class Program:
         """
         keys = {name: (name, str(jax.tree.map(jax.typeof, calls[name]))) for name in calls}
         missing = {
-            key: getattr(self, name).lower(*calls[name])
+            key: lowered(getattr(self, name), self.key and f"{self.key} {name}", calls[name])
             for name, key in keys.items()
             if key not in self._executables
         }
@@ -111,11 +113,22 @@ def assemble(recipe: Recipe) -> Program:
         solver=r.solver,
         memory=r.guidance.start,
     )
-    return compile_parts(parts, encode, agreement.delivery(r.blend, pixels), r.mesh)
+    return compile_parts(parts, encode, agreement.delivery(r.blend, pixels), r.mesh, _key(r))
+
+
+def _key(recipe: Recipe) -> str:
+    """Returns a recipe's name in every process; "" where it has parts of a user's, or devices."""
+    known = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+    guidances = {"classifier_free": CLASSIFIER_FREE}
+    tables = {"solver": SOLVERS, "blend": BLENDS, "agreement": SPACES, "guidance": guidances}
+    for part, table in tables.items():
+        known[part] = [name for name, ours in table.items() if ours is known[part]]
+    known_to_all = recipe.mesh.size == 1 and all(known[part] for part in tables)
+    return repr(known) if known_to_all else ""
 
 
 def compile_parts(
-    parts: Parts, encode: Callable, deliver: Callable, mesh: jax.sharding.Mesh
+    parts: Parts, encode: Callable, deliver: Callable, mesh: jax.sharding.Mesh, key: str = ""
 ) -> Program:
     """Returns the program that runs `parts` on the devices of `mesh`."""
     jit = partial(jax.jit, out_shardings=replicated(mesh))
@@ -125,6 +138,7 @@ def compile_parts(
         deliver=jit(deliver),
         chunk=jit(over_samples(make_chunk(parts)), donate_argnums=1),
         watched_chunk=jit(over_samples(make_chunk(parts, watch=True)), donate_argnums=1),
+        key=key,
     )
 
 

@@ -273,7 +273,7 @@ def film(size: int, folder: Path) -> Outcome:
     import av
 
     with av.open(folder / "film.mp4") as container:
-        ready = [f.to_ndarray(format="rgb24") for f, _ in zip(container.decode(video=0), range(90))]
+        ready = [f.to_ndarray() for f, _ in zip(container.decode(video=0), range(90))]  # yuv420p
         count = container.streams.video[0].frames
     began = time.process_time()
     write_video(folder / "again.mp4", (ready[i % len(ready)] for i in range(count)), 30)

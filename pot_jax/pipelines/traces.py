@@ -1,0 +1,95 @@
+"""Keeps traced programs beside the compiled ones (`jax.export`): a second start traces nothing."""
+
+import contextlib
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import jaxlib
+from jax import export
+
+from pot_jax.diffusion import guidance
+from pot_jax.diffusion.sampler import SamplerState, Seen
+from pot_jax.diffusion.solvers import Plan
+from pot_jax.errors import UserError
+from pot_jax.media.files import write_atomically
+from pot_jax.zoom import agreement
+
+_KEPT = 64  # traces in the folder, half a megabyte each; the oldest are removed
+
+for _kind in (SamplerState, Seen, Plan, guidance.Numbers, agreement.Numbers):
+    _name = f"{_kind.__module__}.{_kind.__qualname__}"
+    export.register_namedtuple_serialization(_kind, serialized_name=_name)
+
+
+def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
+    """Returns a jitted function lowered for arguments, or shapes, like these.
+
+    Args:
+      function: the function; its trace is kept where compiled programs are.
+      key: tells it from other functions, in every process alike; "" keeps no trace.
+      arguments: what it is called with; a state's memory is given to the results.
+    """
+    folder = jax.config.jax_compilation_cache_dir
+    if not (key and folder) or "://" in folder:
+        return function.lower(*arguments)
+    settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
+    types = jax.tree.map(jax.typeof, arguments)
+    known = _source(), jax.__version__, jaxlib.__version__, jax.devices(), settings, key, types
+    name = hashlib.sha256(repr(known).encode()).hexdigest()
+    path = pathlib.Path(folder) / "traced" / name
+    trace = _read(path)
+    if trace is None:
+        on_data = jax.jit(lambda *given: _key_data(function(*_typed(given))))
+        trace = export.export(on_data)(*jax.eval_shape(_key_data, arguments))
+        _write(path, trace)
+
+    def again(*given):
+        return _typed(trace.call(*_key_data(given)))
+
+    again.__name__ = function.__name__  # for profilers
+    states = [i for i, argument in enumerate(arguments) if isinstance(argument, SamplerState)]
+    return jax.jit(again, donate_argnums=states).lower(*arguments)
+
+
+def _source() -> str:
+    """Returns a digest of the package's own code."""
+    digest = hashlib.sha256()
+    for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: pathlib.Path) -> export.Exported | None:
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        if hashlib.sha256(content[32:]).digest() == content[:32]:  # else damaged: traced again
+            return export.deserialize(bytearray(content[32:]))
+    return None
+
+
+def _write(path: pathlib.Path, trace: export.Exported) -> None:
+    content = trace.serialize()
+    with contextlib.suppress(OSError, UserError):  # the folder's own check has warned
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        kept = sorted(path.parent.iterdir(), key=lambda other: other.stat().st_mtime)
+        for old in kept[:-_KEPT]:
+            old.unlink()
+
+
+# An exported function takes no typed PRNG keys on a mesh (jax 0.10.1: its module is not verified).
+def _key_data(tree: Any) -> Any:
+    return _with_keys(tree, jax.random.key_data)
+
+
+def _typed(tree: Any) -> Any:
+    return _with_keys(tree, lambda data: jax.random.wrap_key_data(data, impl="threefry2x32"))
+
+
+def _with_keys(tree: Any, change: Any) -> Any:
+    def changed(part):
+        return part._replace(key=change(part.key)) if isinstance(part, SamplerState) else part
+
+    return jax.tree.map(changed, tree, is_leaf=lambda part: isinstance(part, SamplerState))
