@@ -17,7 +17,7 @@ import numpy as np
 
 from pot_jax.config import EmbeddingSettings
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.adapters.files import given_files, read_file
+from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.formats.tensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
 from pot_jax.weights.parameters import change_param
@@ -47,12 +47,11 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
         encoder's width, or its token is a word that the tokenizer already has.
     """
     found = []
-    for file in given_files(embeddings, EmbeddingSettings):
-        tensors, sha256 = read_file(file.path, "embedding", file.sha256)
+    for file, tensors in given_files(embeddings, EmbeddingSettings):
         width = parts.modules["text_encoder"].config.hidden_size
         key, tensor = _only_tensor(file, tensors, width)
         own = Path(file.path).stem if key == _NAMELESS else key
-        file = dataclasses.replace(file, token=file.token or own, sha256=sha256)
+        file = dataclasses.replace(file, token=file.token or own)
         count = math.prod(tensor.shape[:-1])
         tokens = [file.token, *(f"{file.token}_{i}" for i in range(1, count))]
         _check_new(file, tokens, parts.tokenizer, [t for other in found for t in other.tokens])
