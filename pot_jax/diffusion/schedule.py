@@ -177,7 +177,14 @@ class ScheduleConfig(Settings):
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
         present = {key: value for key, value in stated.items() if value is not None}
         if name not in CLASS_DEFAULTS:
-            _check_complete(name, present)
+            needed = {"num_train_timesteps", "prediction_type"}
+            if "trained_betas" not in present:
+                needed |= {"beta_start", "beta_end", "beta_schedule"}
+            if missing := sorted(needed - present.keys()):
+                raise UserError(
+                    f"scheduler class {name} is not known, and its file does not state "
+                    f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
+                )
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:
                 what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
@@ -217,18 +224,6 @@ class ScheduleConfig(Settings):
             if item.name in always or not silent:
                 json[item.name] = list(value) if isinstance(value, tuple) else value
         return json
-
-
-def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
-    needed = {"num_train_timesteps", "prediction_type"}
-    if stated.get("trained_betas") is None:
-        needed |= {"beta_start", "beta_end", "beta_schedule"}
-    missing = sorted(key for key in needed if stated.get(key) is None)
-    if missing:
-        raise UserError(
-            f"scheduler class {name} is not known, and its file does not state "
-            f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
-        )
 
 
 def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:

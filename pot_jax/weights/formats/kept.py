@@ -30,11 +30,6 @@ _THREADS = 2  # arrays in flight: two keep two cores busy
 T = TypeVar("T")
 
 
-def is_kept(folder: Path) -> bool:
-    """Returns whether a folder is a kept copy: whether it has a marker."""
-    return (folder / MARKER).is_file()
-
-
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
     """Writes the parameters and then the marker, which makes the folder a kept copy.
 

@@ -208,8 +208,11 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     by_width = generation_2 and not upscales
     heads = [max(1, width // _HEAD_CHANNELS) if by_width else _HEADS for width in channels]
     depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
+    # Whether the first attention, too, is on the text; it is not if both are as wide.
     crossing = [
-        attending and _only_crosses(shapes, name, width, context)
+        attending
+        and width != context
+        and shapes.size(f"{name}.transformer_blocks.0.attn1.to_k.weight", 1, 2) == context
         for name, attending, width in zip(transformers, attends, channels)
     ]
     return UNetConfig(
@@ -242,12 +245,6 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
     if not all(levels):
         raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
     return levels
-
-
-def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
-    """Returns whether the first attention, too, is on the text; it is not if both are as wide."""
-    key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
-    return width != context and shapes.size(key, 1, 2) == context
 
 
 def _one_or_all(values: list) -> Any:

@@ -166,14 +166,17 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    text = original_names.under(original.CLIP, {})
-    if shapes.is_open_clip:
-        table = original_names.open_clip_names(facts.text_encoder)
-        text = original_names.under(original.OPEN_CLIP, table)
-    unet = original_names.under(original.UNET, original_names.unet_names(facts.unet))
-    autoencoder = original_names.autoencoder_names(facts.autoencoder)
-    autoencoder = original_names.under(original.AUTOENCODER, autoencoder)
-    return {"text_encoder": text, "unet": unet, "autoencoder": autoencoder}
+    is_open_clip = shapes.is_open_clip
+    text = original_names.open_clip_names(facts.text_encoder) if is_open_clip else {}
+    found = {}
+    for component, prefix, table in (
+        ("text_encoder", original.OPEN_CLIP if is_open_clip else original.CLIP, text),
+        ("unet", original.UNET, original_names.unet_names(facts.unet)),
+        ("autoencoder", original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
+    ):
+        names = {ours: prefix + theirs for ours, theirs in table.items()}
+        found[component] = {"": prefix[:-1], **names}
+    return found
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:
