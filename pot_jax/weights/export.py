@@ -139,11 +139,7 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
     """Writes a network's parameters as one safetensors file, under its checkpoint's own names.
 
     One tensor is in memory at a time; the library's writer would need all of them, transposed.
-
-    Args:
-      params: the arrays of one network, a nested dict.
-      path: of the new file.
-      dtype: of the tensors; None keeps each parameter's own.
+    `params` is a nested dict; without a `dtype`, each tensor has its parameter's own.
 
     Raises:
       UserError: a value is beyond the range of `dtype`; the file is incomplete.

@@ -6,7 +6,6 @@ Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable D
 import codecs
 import contextlib
 import itertools
-import json
 import os
 import re
 import tempfile
@@ -131,11 +130,7 @@ def _check_settings(path: Path) -> None:
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Writes a `CLIPTokenizer`'s files: those of transformers 5, and two for older readers."""
     tokenizer.save_pretrained(str(folder))
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
-    merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
-    (folder / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+    tokenizer.backend_tokenizer.model.save(str(folder))
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:

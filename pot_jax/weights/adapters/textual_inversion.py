@@ -123,11 +123,7 @@ def add_vectors(
 ) -> None:
     """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
 
-    Args:
-      embeddings: from `read_embeddings`.
-      parts: from `add_tokens`.
-      params: the model's arrays, a nested dict, component first.
-      digests: the digest of each array, by its path ("unet/conv_in/kernel").
+    These are as for `lora.merge`; the parts are from `add_tokens`.
 
     Raises:
       UserError: a vector is not finite in the table's dtype.

@@ -34,14 +34,8 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
 def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
     """Returns the name of the file with a component's weights, or of the index of their shards.
 
-    Args:
-      names: the files in the component's folder.
-      stem: as for `component_tensors`.
-      variant: as for `component_tensors`.
-      where: what messages call the folder.
-
-    Raises:
-      UserError: there are no such weights; the message names what there is.
+    `names` are the files in the component's folder, which messages call `where`; the rest is as for
+    `component_tensors`.
     """
     names = sorted(names)
     # The one file, or else the index, of each variant (None: no variant).

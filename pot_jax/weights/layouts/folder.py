@@ -80,13 +80,7 @@ def read_parts(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
 ) -> Parts:
-    """Reads everything in a model folder except its weights.
-
-    Args:
-      folder: of the model.
-      dtype: of the networks' arithmetic.
-      tokenizer: another folder to take the tokenizer from.
-      prediction_type: what the weights predict, if not what the folder says.
+    """Reads everything in a model folder except its weights; the arguments are those of `load`.
 
     Raises:
       UserError: the folder is not a model folder, or its model is of an unsupported kind; a setting

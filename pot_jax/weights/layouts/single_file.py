@@ -52,16 +52,10 @@ def file_source(
     prediction_type: str | None = None,
     allow_pickle: bool = False,
 ) -> Source:
-    """Reads everything in a single-file checkpoint except its weights.
+    """Reads everything in a single-file checkpoint except its weights; fetches and runs nothing.
 
-    Args:
-      path: of the file.
-      dtype: of the networks' arithmetic.
-      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` next to the file, or
-        the one in the Hugging Face cache. Nothing is fetched.
-      prediction_type: "epsilon" or "v_prediction", whatever the file says; its metadata or a yaml
-        file beside it may say it. The default is the likely one (`Shapes.usual_prediction`).
-      allow_pickle: whether to read a pickled file; nothing in it is run.
+    The arguments are those of `load`. What the model predicts may be said by the file's metadata or
+    a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`).
 
     Raises:
       UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
