@@ -24,7 +24,6 @@ from pot_jax.errors import UserError, shown
 
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
-FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
 
 
 def _scaled_linear_betas(config: "ScheduleConfig") -> np.ndarray:
@@ -123,7 +122,7 @@ class ScheduleConfig(Settings):
     set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
     variance_type: Literal[VARIANCE_TYPES] = "fixed_small"  # DDPM's noise
     # Euler and DPM-Solver++ end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
-    final_sigmas_type: Literal[FINAL_SIGMAS_TYPES] = "zero"
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
     # Which DPM-Solver the file means; other classes use the same keys for their own variants.
@@ -189,10 +188,8 @@ class ScheduleConfig(Settings):
             if present.get(key, wanted) != wanted:
                 what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
                 raise UserError(f"scheduler {name}: {what}")
-        requests = [
-            key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual
-        ]
-        read = {"sigma_request": requests[0] if requests else None}
+        asked = (key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual)
+        read = {"sigma_request": next(asked, None)}
         if "_class_name" in json:
             read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}

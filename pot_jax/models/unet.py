@@ -130,9 +130,8 @@ class UNetBlock(Configured):
     def resnet(self, i: int) -> ResnetBlock2D:
         """Builds ResNet block `i`."""
         c, channels = self.config, self.config.block_out_channels[self.place]
-        return ResnetBlock2D(
-            channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
-        )
+        built = (channels, c.norm_num_groups, c.norm_eps, self.dtype)
+        return ResnetBlock2D(*built, name=f"resnets_{i}")
 
     def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
         """Applies transformer `i`, if the block has any."""

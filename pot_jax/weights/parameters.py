@@ -20,7 +20,7 @@ from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
-from pot_jax.weights.model import Source
+from pot_jax.weights.model import COMPONENTS, Source
 from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
@@ -76,7 +76,8 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
             spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
             key = next((key for key in spellings if key in left), None)
             if key is None:
-                problems.add("missing", source.place(name), spellings[0])
+                place = "" if source.path.is_file() else COMPONENTS[name].folder
+                problems.add("missing", source.path / place, spellings[0])
                 continue
             tensor = left.pop(key)
             if not entry.accepts(tensor.shape):

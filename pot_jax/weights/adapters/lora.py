@@ -27,7 +27,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.adapters.lora_scale import Said, Wrong, read_said
+from pot_jax.weights.adapters.lora_scale import Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
@@ -88,29 +88,19 @@ def read_loras(
                 what = f"{what}, which is not supported (key {shown(key)})"
                 raise UserError(f"{shown(file.path)} is {what}; plain LoRA and LoCon are")
         problems: dict[str, list[str]] = defaultdict(list)
-        said = read_said(file.path)
-        layers = _layers(file, tensors, table, said, problems)
+        found.append(_fitted(file, tensors, table, problems))
         if problems:
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
-        elif not layers:
+        elif not found[-1].layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        stated = metadata_statements(said.metadata).get("prediction_type", ())
-        predicts = agreed("what the model predicts", stated, shown(file.path))
-        found.append(Lora(file, layers, predicts))
     if wrong:
         raise UserError("; ".join(wrong))
     return found
 
 
-def _layers(
-    file: LoraSettings,
-    tensors: Mapping[str, Tensor],
-    table: Mapping[str, Target],
-    said: Said,
-    problems: dict[str, list[str]],
-) -> list[Layer]:
-    """Returns the layers of one file that fit, with alpha / rank; adds others to `problems`."""
-    layers, alphas = {}, []
+def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
+    """Returns one file with the layers that fit; adds others to `problems`."""
+    said, layers, alphas = read_said(file.path), {}, []
     for name, parts in _grouped(tensors, problems).items():
         target = table.get(plain(name))
         try:
@@ -132,7 +122,9 @@ def _layers(
         layers[target.path] = Layer(target, down, parts.get("mid"), parts["up"], scale, assumed)
     if kind := said.unusual([layer.down.shape[0] for layer in layers.values()], alphas):
         problems[kind].append(shown(file.path))
-    return list(layers.values())
+    stated = metadata_statements(said.metadata).get("prediction_type", ())
+    predicts = agreed("what the model predicts", stated, shown(file.path))
+    return Lora(file, list(layers.values()), predicts)
 
 
 def _grouped(

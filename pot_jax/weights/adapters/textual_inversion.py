@@ -87,9 +87,8 @@ def _check_new(
     where = shown(file.path)
     another = 'give another: ("<token>", path), or --embedding=path:<token>'
     if not file.token.isprintable() or not file.token or " " in file.token:
-        raise UserError(
-            f"{where}: the token {shown(repr(file.token))} is not one printable word; {another}"
-        )
+        token = f"the token {shown(repr(file.token))}"
+        raise UserError(f"{where}: {token} is not one printable word; {another}")
     # Prompts are lower-cased, and "</w>" ends a word.
     known = {token.lower() for token in (*tokenizer.get_vocab(), *earlier)}
     taken = [t for t in tokens if {t.lower(), f"{t.lower()}</w>"} & known]

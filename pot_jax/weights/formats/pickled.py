@@ -161,9 +161,8 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, range]]:
             stored = [e for e in entries if e.filename.startswith((pickled, order, prefix))]
             records = _records(path, where, stored)
             if (size := len(records[pickled])) > _MAX_PICKLE:
-                raise UserError(
-                    f"{where}: its data.pkl has {size} bytes; a model's is under {_MAX_PICKLE}"
-                )
+                most = f"a model's is under {_MAX_PICKLE}"
+                raise UserError(f"{where}: its data.pkl has {size} bytes; {most}")
             if order in names and archive.read(order) != b"little":
                 raise UserError(f"{where} is from a big-endian machine, which is not supported")
             text = archive.read(pickled)
@@ -215,9 +214,8 @@ def _unpickled(text: bytes, where: str) -> dict:
     if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
         content = dict.get(content, "state_dict")
     if not isinstance(content, dict):
-        raise UserError(
-            f"{where} holds one {type(content).__name__.strip('_')}; tensors by name were expected"
-        )
+        kind = type(content).__name__.strip("_")
+        raise UserError(f"{where} holds one {kind}; tensors by name were expected")
     return content
 
 

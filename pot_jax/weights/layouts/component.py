@@ -49,9 +49,8 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
         return sources[variant]
     if sources:
         known = sorted("none" if name is None else shown(name) for name in sources)
-        raise UserError(
-            f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
-        )
+        wanted = shown(variant or "none")
+        raise UserError(f"{where} has no weights of variant {wanted}; there are: {known}")
     others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
     other = f"only {shown(others[0])}: save the model as safetensors" if others else "no weights"
     raise UserError(f"{where} has {other}; {stem}.safetensors was expected")

@@ -141,9 +141,8 @@ def _read_config(
         raise UserError(f"{where} is {what}; get both from the same place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
-            raise UserError(
-                f"{where}: {shown(key)} has {len(value)} entries, too many; get it again"
-            )
+            count = f"{len(value)} entries, too many"
+            raise UserError(f"{where}: {shown(key)} has {count}; get it again")
     if "auto_map" in settings:
         raise UserError(f"{where} asks to run code (auto_map), which pot_jax never does")
     try:

@@ -154,9 +154,8 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
             f"the name; if it is private, {_LOG_IN}"
         )
     if isinstance(cause, errors.RevisionNotFoundError):
-        return UserError(
-            f"{repository} has no branch, tag or commit {revision}; check what is after the @"
-        )
+        check = "check what is after the @"
+        return UserError(f"{repository} has no branch, tag or commit {revision}; {check}")
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
         expected = "a model in the layout that diffusers saves was expected"
         return UserError(f"{name} has no {file} on the hub; {expected}")

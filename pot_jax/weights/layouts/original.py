@@ -161,9 +161,10 @@ def describe(
         facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
-        autoencoder = autoencoder_config(
-            shapes, unet.sample_size, facts.pop("scaling_factor", None)
-        )
+        # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
+        usual = 0.08333 if shapes.is_upscaler else 0.18215
+        scaling = facts.pop("scaling_factor", usual)
+        autoencoder = autoencoder_config(shapes, unet.sample_size, scaling)
         schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
         return Description(text_config(shapes), unet, autoencoder, schedule)
     except ValueError as error:
@@ -252,11 +253,9 @@ def _one_or_all(values: list) -> Any:
 
 
 def autoencoder_config(
-    shapes: Shapes, latent_size: int, scaling_factor: float | None = None
+    shapes: Shapes, latent_size: int, scaling_factor: float
 ) -> AutoencoderKLConfig:
     """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
-    if scaling_factor is None:  # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
-        scaling_factor = 0.08333 if shapes.is_upscaler else 0.18215
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
     channels = [
