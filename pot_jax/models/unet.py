@@ -217,7 +217,7 @@ class UNet2DConditionModel(Configured):
         class_labels: jax.Array | None = None,
         timestep_cond: jax.Array | None = None,
     ) -> jax.Array:
-        """Evaluates the network once.
+        """Evaluates the network once; returns the prediction, [B, H, W, out_channels] float32.
 
         Args:
           latents: [B, H, W, in_channels], of about unit variance.
@@ -226,9 +226,6 @@ class UNet2DConditionModel(Configured):
           class_labels: [B] int32, or noise levels [B] if class_embed_type is "timestep"; given to
             models that have them (the upscaler) and to no others.
           timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
-
-        Returns:
-          The prediction, [B, H, W, out_channels] float32.
 
         Raises:
           ValueError: a shape does not fit the config, or a condition is missing or unknown.

@@ -58,11 +58,8 @@ def convert(
 ) -> None:
     """Loads a model and writes a kept copy of it, a folder that `load` then reads faster.
 
-    Args:
-      source: a folder, a single-file checkpoint or a name, as for `load`.
-      target: a folder that is absent or empty.
-      dtype: of the kept arrays: float32, bfloat16 or float16.
-      **how: the other arguments of `load`: variant, tokenizer, prediction_type, allow_pickle.
+    `target` is absent or empty; `dtype` is that of the kept arrays: float32, bfloat16 or float16.
+    The others are those of `load`: variant, tokenizer, prediction_type, allow_pickle.
 
     Raises:
       UserError: the source cannot be loaded, or the target is not empty or cannot be written.

@@ -134,16 +134,13 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Returns the token ids of prompts, each with start and end tokens and padded to T.
+    """Returns the token ids of prompts, int32 [n, T], with start and end tokens and padding.
 
     A learned word of several vectors becomes all its tokens (`adapters/textual_inversion.py`).
 
     Args:
       tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
       prompts: n texts; "" gives the ids of the empty prompt.
-
-    Returns:
-      int32 [n, T].
 
     Raises:
       UserError: a prompt is too long; the message names it and what would be cut.

@@ -127,9 +127,7 @@ def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
     return Lora(file, list(layers.values()), predicts)
 
 
-def _grouped(
-    tensors: Mapping[str, Tensor], problems: dict[str, list[str]]
-) -> dict[str, dict[str, Tensor]]:
+def _grouped(tensors: Mapping[str, Tensor], problems) -> dict[str, dict[str, Tensor]]:
     """Groups the tensors by layer, as the file spells its name, and by part."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():

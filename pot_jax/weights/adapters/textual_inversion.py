@@ -59,9 +59,7 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     return found
 
 
-def _only_tensor(
-    file: EmbeddingSettings, tensors: dict[str, Tensor], width: int
-) -> tuple[str, Tensor]:
+def _only_tensor(file: EmbeddingSettings, tensors, width) -> tuple[str, Tensor]:
     """Returns a file's one tensor, [width] or [n, width], and its key."""
     where, keys = shown(file.path), sorted(tensors)
     two = {"clip_l", "clip_g"} & tensors.keys()
@@ -80,9 +78,7 @@ def _only_tensor(
     return key, tensor
 
 
-def _check_new(
-    file: EmbeddingSettings, tokens: Sequence[str], tokenizer: Any, earlier: Sequence[str]
-) -> None:
+def _check_new(file: EmbeddingSettings, tokens, tokenizer, earlier) -> None:
     """Raises UserError unless the tokens are single words that are not in use."""
     where = shown(file.path)
     another = 'give another: ("<token>", path), or --embedding=path:<token>'

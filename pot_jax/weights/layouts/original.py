@@ -172,9 +172,7 @@ def describe(
         raise UserError(f"{prefix}{error}") from None
 
 
-def _stated_facts(
-    shapes: Shapes, stated: Mapping[str, Sequence[Statement]], predicts: bool
-) -> dict[str, Any]:
+def _stated_facts(shapes: Shapes, stated, predicts: bool) -> dict[str, Any]:
     """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     places = {

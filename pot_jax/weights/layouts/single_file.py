@@ -127,9 +127,7 @@ def _check_whole(names: Iterable[str], where: str) -> None:
     )
 
 
-def _sorted(
-    found: Mapping[str, Tensor], shapes: Shapes
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+def _sorted(found: Mapping[str, Tensor], shapes: Shapes) -> tuple[dict, dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*_PREFIXES, None)}
     layers = shapes.count(shapes.text_layers)
