@@ -208,7 +208,7 @@ def convert(arguments: Sequence[str]) -> None:
     how = _loading(values)
 
     with importing():
-        from pot_jax.weights.convert import convert as keep
+        from pot_jax.weights.export import convert as keep
 
     keep(source, target, **how)
     print(f"converted: {target}; use it with --model={target}")

@@ -12,8 +12,7 @@ from tiny_models import tiny_inpainting_model, tiny_model, tiny_upscaler
 
 import pot_jax
 from pot_jax.errors import UserError
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 
 CPU = jax.devices()[:1]
 FAST = {"steps": 2, "space": "latent", "devices": CPU}

@@ -21,8 +21,7 @@ from tiny_models import tiny_model
 import pot_jax
 from pot_jax import main
 from pot_jax.pipelines import zoom as pipeline
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 
 ROWS = np.arange(24, dtype=np.uint8)[:, None, None]
 GREY = np.broadcast_to(ROWS * 8, (24, 24, 3)).copy()

@@ -68,13 +68,8 @@ def clip(clean: jax.Array, bound: float) -> jax.Array:
 def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
     """Applies dynamic thresholding to each picture (Imagen, arXiv 2205.11487, section 2.3).
 
-    Let s be the `ratio` quantile of |x| over the picture, limited to 1 .. `maximum`. Clips to
-    [-s, s] and divides by s, so that saturated pixels move inwards.
-
-    Args:
-      clean: [..., H, W, C].
-      ratio: quantile, 0 to 1.
-      maximum: upper bound of s, at least 1.
+    Let s be the `ratio` quantile (0 to 1) of |x| over the picture, limited to 1 .. `maximum`. Clips
+    `clean` [..., H, W, C] to [-s, s] and divides by s, so that saturated pixels move inwards.
     """
     bound = jnp.quantile(jnp.abs(clean), ratio, axis=(-3, -2, -1), keepdims=True)
     bound = jnp.clip(bound, 1.0, maximum)

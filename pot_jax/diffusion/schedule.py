@@ -14,20 +14,16 @@ Names and meanings are those of diffusers' `scheduler_config.json`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from pot_jax.checks import Settings
+from pot_jax.checks import Settings, Within
 from pot_jax.config import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
 
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
-FINAL_SIGMAS_TYPES = ("zero", "sigma_min")
-
-# A table longer than this is a mistake in a file, not a schedule (training uses 1000, rarely 4000).
-MAX_TRAIN_TIMESTEPS = 1_000_000
 
 
 def _scaled_linear_betas(config: "ScheduleConfig") -> np.ndarray:
@@ -103,7 +99,8 @@ class ScheduleConfig(Settings):
     it does not use. The constructor raises `UserError` if the values make no schedule.
     """
 
-    num_train_timesteps: int = 1000
+    # A longer table is a mistake in a file, not a schedule (training uses 1000, rarely 4000).
+    num_train_timesteps: Annotated[int, Within("2 to 1000000", 2, 1_000_000)] = 1000
     beta_start: float = 0.0001
     beta_end: float = 0.02
     beta_schedule: Literal[tuple(BETA_SCHEDULES)] = "linear"
@@ -112,18 +109,20 @@ class ScheduleConfig(Settings):
     # None: not stated. Each solver then spaces its steps as its diffusers class does by default
     # ("leading" for DDPM and DDIM, "linspace" for the others), as `from_config` does.
     timestep_spacing: Literal[TIMESTEP_SPACINGS] | None = None
-    steps_offset: int = 0  # added to the timesteps of leading spacing
+    # Added to the timesteps of leading spacing.
+    steps_offset: Annotated[int, Within("at least 0", 0)] = 0
     rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
     # Limits of the clean estimates. False unless stated: latents have no fixed range.
     clip_sample: bool = False
-    clip_sample_range: float = 1.0
+    clip_sample_range: Annotated[float, Within("above 0", math.ulp(0))] = 1.0
     thresholding: bool = False  # Imagen's dynamic thresholding (arXiv 2205.11487, section 2.3)
-    dynamic_thresholding_ratio: float = 0.995
-    sample_max_value: float = 1.0
+    dynamic_thresholding_ratio: Annotated[float, Within("0 to 1", 0, 1)] = 0.995
+    # Below 1 diffusers' clamp(min=1, max=sample_max_value) contradicts itself.
+    sample_max_value: Annotated[float, Within("at least 1", 1)] = 1.0
     set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
     variance_type: Literal[VARIANCE_TYPES] = "fixed_small"  # DDPM's noise
     # Euler and DPM-Solver++ end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
-    final_sigmas_type: Literal[FINAL_SIGMAS_TYPES] = "zero"
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
     # Which DPM-Solver the file means; other classes use the same keys for their own variants.
@@ -133,7 +132,7 @@ class ScheduleConfig(Settings):
     # DPM-Solver++ starts where log(alpha/sigma) is above it; None: no bound.
     lambda_min_clipped: float | None = None
     # LCM: number of steps it was distilled from; a run uses some of them.
-    original_inference_steps: int = 50
+    original_inference_steps: Annotated[int, Within("at least 1", 1)] = 50
     timestep_scaling: float = 10.0  # LCM: scale of timesteps in its boundary condition
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
     class_name: str = "DDIMScheduler"  # the diffusers class of the file
@@ -141,19 +140,23 @@ class ScheduleConfig(Settings):
     other: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def _check_ranges(self) -> None:
-        most = MAX_TRAIN_TIMESTEPS
-        self.require("num_train_timesteps", 2 <= self.num_train_timesteps <= most, f"2 to {most}")
-        self.require("original_inference_steps", self.original_inference_steps >= 1, "at least 1")
-        self.require("steps_offset", self.steps_offset >= 0, "at least 0")
-        ratio = self.dynamic_thresholding_ratio
-        self.require("dynamic_thresholding_ratio", 0 <= ratio <= 1, "0 to 1")
-        # Below 1 diffusers' clamp(min=1, max=sample_max_value) contradicts itself.
-        self.require("sample_max_value", self.sample_max_value >= 1, "at least 1")
-        self.require("clip_sample_range", self.clip_sample_range > 0, "above 0")
         count, table = self.num_train_timesteps, self.trained_betas
         whole = table is None or len(table) == count
         self.require("trained_betas", whole, f"num_train_timesteps = {count} numbers")
-        _check_betas(self)
+        betas = np.asarray(table or (self.beta_start, self.beta_end), np.float64)
+        # A smaller beta is lost in float32's 1 - beta, and the schedule would start without noise.
+        if not np.all((betas >= 1e-7) & (betas <= 1)):
+            what = "beta_start and beta_end" if table is None else "trained_betas"
+            raise UserError(f"{what}: expected 1e-7 to 1, got {betas.min()} to {betas.max()}")
+        *_, before, last = alphas_cumprod(self)
+        if before == 0:
+            raise UserError("the betas leave no signal before the last training timestep")
+        # eps says nothing about x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
+        if last == 0 and self.prediction_type == "epsilon":
+            raise UserError(
+                "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, "
+                "got epsilon; correct rescale_betas_zero_snr or prediction_type"
+            )
 
     @classmethod
     def from_json(cls, json: Mapping[str, Any]) -> "ScheduleConfig":
@@ -173,15 +176,20 @@ class ScheduleConfig(Settings):
         stated = {key: value for key, value in json.items() if not key.startswith("_")}
         present = {key: value for key, value in stated.items() if value is not None}
         if name not in CLASS_DEFAULTS:
-            _check_complete(name, present)
+            needed = {"num_train_timesteps", "prediction_type"}
+            if "trained_betas" not in present:
+                needed |= {"beta_start", "beta_end", "beta_schedule"}
+            if missing := sorted(needed - present.keys()):
+                raise UserError(
+                    f"scheduler class {name} is not known, and its file does not state "
+                    f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
+                )
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:
                 what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
                 raise UserError(f"scheduler {name}: {what}")
-        requests = [
-            key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual
-        ]
-        read = {"sigma_request": requests[0] if requests else None}
+        asked = (key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual)
+        read = {"sigma_request": next(asked, None)}
         if "_class_name" in json:
             read["class_name"] = name
         known = {item.name for item in fields(cls)} - {"other", *read}
@@ -213,36 +221,6 @@ class ScheduleConfig(Settings):
             if item.name in always or not silent:
                 json[item.name] = list(value) if isinstance(value, tuple) else value
         return json
-
-
-def _check_betas(config: ScheduleConfig) -> None:
-    ends = (config.beta_start, config.beta_end)
-    betas = np.asarray(config.trained_betas or ends, np.float64)
-    # A smaller beta is lost in float32's 1 - beta, and the schedule would start without noise.
-    if not np.all((betas >= 1e-7) & (betas <= 1)):
-        what = "beta_start and beta_end" if config.trained_betas is None else "trained_betas"
-        raise UserError(f"{what}: expected 1e-7 to 1, got {betas.min()} to {betas.max()}")
-    table = alphas_cumprod(config)
-    if table[-2] == 0:
-        raise UserError("the betas leave no signal before the last training timestep")
-    # eps says nothing about x0 where alpha = 0: x0 = (z - sigma eps) / alpha.
-    if table[-1] == 0 and config.prediction_type == "epsilon":
-        raise UserError(
-            "a schedule with zero terminal SNR needs prediction_type v_prediction or sample, got "
-            "epsilon; correct rescale_betas_zero_snr or prediction_type"
-        )
-
-
-def _check_complete(name: str, stated: Mapping[str, Any]) -> None:
-    needed = {"num_train_timesteps", "prediction_type"}
-    if stated.get("trained_betas") is None:
-        needed |= {"beta_start", "beta_end", "beta_schedule"}
-    missing = sorted(key for key in needed if stated.get(key) is None)
-    if missing:
-        raise UserError(
-            f"scheduler class {name} is not known, and its file does not state "
-            f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
-        )
 
 
 def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:

@@ -115,11 +115,6 @@ def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0
     return Plan(timesteps, *columns, coefficients, init_scale)
 
 
-def _variance_preserving_plan(timesteps, table: np.ndarray, coefficients) -> Plan:
-    """Returns the plan of a solver on unscaled latents; `table` is alpha^2, [S]."""
-    return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
-
-
 def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of ancestral sampling (DDPM, arXiv 2006.11239, equation 7)."""
     _refuse_eta("ddpm", eta)
@@ -136,15 +131,12 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     variance = beta_step
     if config.variance_type != "fixed_large":
         variance = beta_step * (1 - after) / (1 - table)  # that of q(z' | z, x0)
-    return _variance_preserving_plan(
-        timesteps,
-        table,
-        {
-            "latents": np.sqrt(alpha_step) * (1 - after) / (1 - table),
-            "agreed": np.sqrt(after) * beta_step / (1 - table),
-            "noise": np.where(timesteps > 0, np.sqrt(variance), 0.0),
-        },
-    )
+    coefficients = {
+        "latents": np.sqrt(alpha_step) * (1 - after) / (1 - table),
+        "agreed": np.sqrt(after) * beta_step / (1 - table),
+        "noise": np.where(timesteps > 0, np.sqrt(variance), 0.0),
+    }
+    return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
 
 
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
@@ -162,12 +154,11 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     # Equation 16.
     deviation = eta * np.sqrt((1 - after) / (1 - table) * (1 - table / after))
     # z' = alpha' x0 + sqrt(sigma'^2 - deviation^2) eps + deviation noise, with the implied eps.
-    kept = np.sqrt(np.maximum(1 - after - deviation**2, 0)) / np.sqrt(1 - table)
-    return _variance_preserving_plan(
-        timesteps,
-        table,
-        {"latents": kept, "agreed": np.sqrt(after) - np.sqrt(table) * kept, "noise": deviation},
-    )
+    alpha, sigma = np.sqrt(table), np.sqrt(1 - table)
+    kept = np.sqrt(np.maximum(1 - after - deviation**2, 0)) / sigma
+    agreed = np.sqrt(after) - alpha * kept
+    coefficients = {"latents": kept, "agreed": agreed, "noise": deviation}
+    return _plan(timesteps, alpha, sigma, coefficients)
 
 
 def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tuple]) -> None:
@@ -297,16 +288,13 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     scaled = timesteps.astype(np.float64) * config.timestep_scaling
     skip = _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)
     out = scaled / np.sqrt(scaled**2 + _SIGMA_DATA**2)
-    return _variance_preserving_plan(
-        timesteps,
-        table,
-        {
-            "latents": np.sqrt(after) * skip,
-            "agreed": np.sqrt(after) * out,
-            "renoise": np.zeros(len(table)),  # all noise is fresh
-            "noise": np.sqrt(1 - after),
-        },
-    )
+    coefficients = {
+        "latents": np.sqrt(after) * skip,
+        "agreed": np.sqrt(after) * out,
+        "renoise": np.zeros(len(table)),  # all noise is fresh
+        "noise": np.sqrt(1 - after),
+    }
+    return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
 
 
 _ALL = (
@@ -319,7 +307,7 @@ _ALL = (
 )
 SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _ALL}
 
-# diffusers' scheduler class -> the solver that does the same; `_STAND_IN` for all others.
+# diffusers' scheduler class -> the solver that does the same; DDIM stands in for all others.
 CLASS_SOLVERS = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "ddpm",
@@ -328,7 +316,6 @@ CLASS_SOLVERS = {
     "EulerDiscreteScheduler": "euler",
     "LCMScheduler": "lcm",
 }
-_STAND_IN = "ddim"
 
 
 def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[str, ...]]:
@@ -338,7 +325,7 @@ def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[
       config: the model's schedule.
       name: the solver asked for; "" means the one that the schedule's file names.
     """
-    notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, _STAND_IN)
+    notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, "ddim")
     if not name and config.class_name not in CLASS_SOLVERS:
         notices.append(
             f"the model's scheduler is {shown(config.class_name)}, which is not implemented here; "

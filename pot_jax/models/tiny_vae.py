@@ -121,8 +121,7 @@ class AutoencoderTiny(Autoencoder):
     def encode(self, images: jax.Array) -> jax.Array:
         """Encodes images [B, H, W, 3] in [-1, 1] as latents [B, h, w, c] float32.
 
-        Raises:
-          ValueError: H or W is not a multiple of `config.downsample_factor`.
+        Raises ValueError unless H and W are multiples of `config.downsample_factor`.
         """
         self.check_images(images)
         return self.encoder(images).astype(jnp.float32)

@@ -130,9 +130,8 @@ class UNetBlock(Configured):
     def resnet(self, i: int) -> ResnetBlock2D:
         """Builds ResNet block `i`."""
         c, channels = self.config, self.config.block_out_channels[self.place]
-        return ResnetBlock2D(
-            channels, c.norm_num_groups, c.norm_eps, self.dtype, name=f"resnets_{i}"
-        )
+        built = (channels, c.norm_num_groups, c.norm_eps, self.dtype)
+        return ResnetBlock2D(*built, name=f"resnets_{i}")
 
     def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
         """Applies transformer `i`, if the block has any."""
@@ -218,7 +217,7 @@ class UNet2DConditionModel(Configured):
         class_labels: jax.Array | None = None,
         timestep_cond: jax.Array | None = None,
     ) -> jax.Array:
-        """Evaluates the network once.
+        """Evaluates the network once; returns the prediction, [B, H, W, out_channels] float32.
 
         Args:
           latents: [B, H, W, in_channels], of about unit variance.
@@ -227,9 +226,6 @@ class UNet2DConditionModel(Configured):
           class_labels: [B] int32, or noise levels [B] if class_embed_type is "timestep"; given to
             models that have them (the upscaler) and to no others.
           timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
-
-        Returns:
-          The prediction, [B, H, W, out_channels] float32.
 
         Raises:
           ValueError: a shape does not fit the config, or a condition is missing or unknown.

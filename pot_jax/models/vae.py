@@ -193,8 +193,7 @@ class AutoencoderKL(Autoencoder):
     def encode(self, images: jax.Array) -> Moments:
         """Encodes images [B, H, W, 3] in [-1, 1] as the latents' Gaussian, [B, h, w, c] each.
 
-        Raises:
-          ValueError: H or W is not a multiple of `config.downsample_factor`.
+        Raises ValueError unless H and W are multiples of `config.downsample_factor`.
         """
         self.check_images(images)
         moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)

@@ -1,7 +1,7 @@
 """Writes a model as a folder that diffusers loads, and that `load` reads back to the same bytes.
 
-Everything is written under a temporary name next to the target and moved into place at the end: a
-folder is either complete or absent.
+Or as a kept copy, which loads faster. Everything is written under a temporary name next to the
+target and moved into place at the end: a folder is either complete or absent.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
@@ -21,9 +22,11 @@ from jax.typing import DTypeLike
 from pot_jax import checks
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, check_writable
+from pot_jax.weights.formats.kept import keep_arrays
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES, require_model
+from pot_jax.weights.load import load
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
 from pot_jax.weights.tokenization import write_tokenizer
 
@@ -48,6 +51,24 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
         for name, component in COMPONENTS.items():
             path = place / component.folder / f"{component.stem}.safetensors"
             write_weights(model.params[name], path, dtype)
+
+
+def convert(
+    source: str | Path, target: str | Path, *, dtype: DTypeLike = jnp.float32, **how: Any
+) -> None:
+    """Loads a model and writes a kept copy of it, a folder that `load` then reads faster.
+
+    `target` is absent or empty; `dtype` is that of the kept arrays: float32, bfloat16 or float16.
+    The others are those of `load`: variant, tokenizer, prediction_type, allow_pickle.
+
+    Raises:
+      UserError: the source cannot be loaded, or the target is not empty or cannot be written.
+    """
+    check_vacant(target)  # before minutes of work
+    model = load(source, dtype=dtype, **how)
+    with new_folder(target) as place:
+        write_settings(model, place)
+        keep_arrays(model.params, place)
 
 
 @contextlib.contextmanager
@@ -115,11 +136,7 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
     """Writes a network's parameters as one safetensors file, under its checkpoint's own names.
 
     One tensor is in memory at a time; the library's writer would need all of them, transposed.
-
-    Args:
-      params: the arrays of one network, a nested dict.
-      path: of the new file.
-      dtype: of the tensors; None keeps each parameter's own.
+    `params` is a nested dict; without a `dtype`, each tensor has its parameter's own.
 
     Raises:
       UserError: a value is beyond the range of `dtype`; the file is incomplete.

@@ -64,15 +64,12 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
 
 
 def ignorable(key: str) -> bool:
-    """Returns whether the models have no use for a tensor of a checkpoint.
-
-    These are the text encoder's constants, and the parts of a whole CLIP that have no effect on
-    the pictures.
-    """
-    return IGNORED.fullmatch(key) is not None
+    """Returns whether the models have no use for a tensor of a checkpoint."""
+    return _IGNORED.fullmatch(key) is not None
 
 
-IGNORED = re.compile(
+# The text encoder's constants, and parts of a whole CLIP that have no effect on the pictures.
+_IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"
 )

@@ -87,17 +87,8 @@ def load(
 
 
 @fixed_settings()
-def open_model(path_or_name: str | Path, **how: Any) -> OpenedModel:
-    """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
-
-    Arguments and errors are those of `load`, without `sharding`.
-    """
-    with edge("reading a model", path_or_name):
-        return _opened(path_or_name, **how)
-
-
-def _opened(
-    path_or_name,
+def open_model(
+    path_or_name: str | Path,
     *,
     dtype=jnp.float32,
     variant=None,
@@ -107,29 +98,34 @@ def _opened(
     loras=(),
     embeddings=(),
 ) -> OpenedModel:
-    dtype = checked_dtype(dtype)
-    known = prediction_type in (None, *PREDICTION_TYPES)
-    expected = f"one of {', '.join(PREDICTION_TYPES)}"
-    checks.require(known, "prediction_type", expected, prediction_type)
-    is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
-    on_hub = is_id and not os.path.lexists(path_or_name)
-    snapshot = hub.fetch_settings(path_or_name) if on_hub else None
-    path = snapshot.folder if snapshot else _find(path_or_name)
-    wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
-    is_file, is_kept = path.is_file(), kept.is_kept(path)
-    if variant is not None and (is_file or is_kept):
-        kind = "one file" if is_file else "a converted copy"
-        raise UserError(f"{shown(path)} is {kind}, which has no variants")
-    source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
-    stored = source.parts if source else read_parts(path, dtype, **wishes)
-    check_fit(path, stored.modules, FAMILIES[stored.pipeline])
-    shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
-    merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
-    words = textual_inversion.read_embeddings(embeddings, stored)
-    parts = textual_inversion.add_tokens(words, stored)
-    if not snapshot and not is_kept:
-        source = source or folder_source(path, stored, variant)
-        matched(source)
+    """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
+
+    Arguments and errors are those of `load`, without `sharding`.
+    """
+    with edge("reading a model", path_or_name):
+        dtype = checked_dtype(dtype)
+        known = prediction_type in (None, *PREDICTION_TYPES)
+        expected = f"one of {', '.join(PREDICTION_TYPES)}"
+        checks.require(known, "prediction_type", expected, prediction_type)
+        is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
+        on_hub = is_id and not os.path.lexists(path_or_name)
+        snapshot = hub.fetch_settings(path_or_name) if on_hub else None
+        path = snapshot.folder if snapshot else _find(path_or_name)
+        wishes = {"tokenizer": tokenizer, "prediction_type": prediction_type}
+        is_file, is_kept = path.is_file(), (path / kept.MARKER).is_file()
+        if variant is not None and (is_file or is_kept):
+            kind = "one file" if is_file else "a converted copy"
+            raise UserError(f"{shown(path)} is {kind}, which has no variants")
+        source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
+        stored = source.parts if source else read_parts(path, dtype, **wishes)
+        check_fit(path, stored.modules, FAMILIES[stored.pipeline])
+        shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
+        merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
+        words = textual_inversion.read_embeddings(embeddings, stored)
+        parts = textual_inversion.add_tokens(words, stored)
+        if not snapshot and not is_kept:
+            source = source or folder_source(path, stored, variant)
+            matched(source)
     name = snapshot.source if snapshot else str(path_or_name)
     told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}

@@ -102,10 +102,6 @@ class Source:
         """Returns the name in the files of the tensor that diffusers calls `key`."""
         return respelled(key, self.names.get(component, {}))
 
-    def place(self, component: str) -> Path:
-        """Returns the folder or file of a component's tensors."""
-        return self.path if self.path.is_file() else self.path / COMPONENTS[component].folder
-
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
     """Returns the dtype of the parameters and the networks' arithmetic.

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
-from pot_jax.weights.model import Source
+from pot_jax.weights.model import COMPONENTS, Source
 from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
@@ -30,14 +30,6 @@ _THREADS = 2
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
 Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
 Loaded = tuple[dict[str, Any], dict[str, str]]  # nested parameters, and their digests by path
-
-
-class Slot(NamedTuple):
-    """One parameter and the tensor that fills it."""
-
-    path: str  # component first: "unet/conv_in/kernel"
-    entry: Entry
-    tensor: Tensor
 
 
 def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
@@ -70,21 +62,22 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
     return _params_and_digests(kept.restore_arrays(folder, shapes, take))
 
 
-def matched(source: Source) -> list[Slot]:
-    """Pairs a model's parameters with the tensors of a source, whose headers say enough for that.
+def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
+    """Returns the tensor of each parameter by its path, which the headers of a source tell.
 
     Raises:
       UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
         one message.
     """
-    problems, slots, unexpected = Problems(source.path), [], [*source.others.items()]
+    problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
         left = dict(source.tensors[name])
         for path, entry in key_table(abstract_params(module)).items():
             spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
             key = next((key for key in spellings if key in left), None)
             if key is None:
-                problems.add("missing", source.place(name), spellings[0])
+                place = "" if source.path.is_file() else COMPONENTS[name].folder
+                problems.add("missing", source.path / place, spellings[0])
                 continue
             tensor = left.pop(key)
             if not entry.accepts(tensor.shape):
@@ -94,12 +87,12 @@ def matched(source: Source) -> list[Slot]:
                 kind = f"not of a dtype in {list(FLOATS)}"
                 problems.add(kind, tensor.file, key, f" ({tensor.dtype})")
             else:
-                slots.append(Slot("/".join((name, *path)), entry, tensor))
+                found["/".join((name, *path))] = entry, tensor
         unexpected += left.items()
     for key, tensor in unexpected:
         problems.add("unexpected", tensor.file, key)
     problems.raise_any()
-    return slots
+    return found
 
 
 def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
@@ -108,22 +101,23 @@ def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
     Raises:
       UserError: as `matched`; or tensors are not finite in `dtype`: all of them, in one message.
     """
-    slots, problems = matched(source), Problems(source.path)
+    entries, problems = matched(source), Problems(source.path)
 
-    def fill(slot: Slot) -> tuple[jax.Array, str] | None:
-        values = read_tensor(slot.tensor)
-        stored = slot.entry.read(values)
+    def fill(path: str) -> tuple[jax.Array, str] | None:
+        entry, tensor = entries[path]
+        values = read_tensor(tensor)
+        stored = entry.read(values)
         param = _cast(stored, dtype)  # values out of range are found below
         if not _finite(param):
             kind = f"beyond {dtype.name}" if _finite(values) else "not finite (NaN or infinite)"
-            problems.add(kind, slot.tensor.file, slot.tensor.name)
+            problems.add(kind, tensor.file, tensor.name)
         if problems:  # the rest is read only to find what else is wrong
             return None
         del values, stored
-        return put(slot.path, param), array_digest(param)
+        return put(path, param), array_digest(param)
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        filled = dict(zip([slot.path for slot in slots], threads.map(fill, slots)))
+        filled = dict(zip(entries, threads.map(fill, entries)))
     problems.raise_any()
     return _params_and_digests(filled)
 

@@ -6,7 +6,6 @@ Symbols: n prompts, T tokens each (the text encoder's positions, 77 for Stable D
 import codecs
 import contextlib
 import itertools
-import json
 import os
 import re
 import tempfile
@@ -131,24 +130,17 @@ def _check_settings(path: Path) -> None:
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Writes a `CLIPTokenizer`'s files: those of transformers 5, and two for older readers."""
     tokenizer.save_pretrained(str(folder))
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    vocabulary = dict(sorted(model["vocab"].items(), key=lambda item: item[1]))
-    merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
-    (folder / "merges.txt").write_text("\n".join(merges) + "\n", "utf-8")
+    tokenizer.backend_tokenizer.model.save(str(folder))
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Returns the token ids of prompts, each with start and end tokens and padded to T.
+    """Returns the token ids of prompts, int32 [n, T], with start and end tokens and padding.
 
     A learned word of several vectors becomes all its tokens (`adapters/textual_inversion.py`).
 
     Args:
       tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
       prompts: n texts; "" gives the ids of the empty prompt.
-
-    Returns:
-      int32 [n, T].
 
     Raises:
       UserError: a prompt is too long; the message names it and what would be cut.

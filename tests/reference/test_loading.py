@@ -25,8 +25,7 @@ from tiny_models import POSITIONS, tiny_model, write_tiny_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pot_jax.models.vae import decode_latents, encode_latents
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
 from pot_jax.weights.tokenization import tokenize
 

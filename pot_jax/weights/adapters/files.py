@@ -1,7 +1,8 @@
-"""What is added to a model as it is loaded: the user's list of files, and one file of it."""
+"""What is added to a model as it is loaded: the user's list of files."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,21 +13,23 @@ from pot_jax.weights.formats.safetensors import read_header
 from pot_jax.weights.formats.tensors import Tensor
 
 T = TypeVar("T", LoraSettings, EmbeddingSettings)
-# Settings -> the argument, the values that an item of its list gives, and the list in words.
-_LISTS: dict[type, tuple[str, tuple[str, ...], str]] = {
+# Settings -> the argument, a file, the values that an item of the list gives, the list in words.
+_LISTS: dict[type, tuple[str, str, tuple[str, ...], str]] = {
     LoraSettings: (
-        *("loras", ("path", "strength", "sha256")),
+        *("loras", "LoRA", ("path", "strength", "sha256")),
         'a dict {"file.safetensors": 0.8} or a list of pairs',
     ),
     EmbeddingSettings: (
-        *("embeddings", ("token", "path", "sha256")),
+        *("embeddings", "embedding", ("token", "path", "sha256")),
         'a list of paths or pairs ("<token>", path)',
     ),
 }
 
 
-def given_files(given: Any, cls: type[T]) -> list[T]:
-    """Returns what a user gives as `loras` or `embeddings`, as settings.
+def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]]]:
+    """Yields what a user gives as `loras` or `embeddings`: settings, and where the tensors lie.
+
+    The settings have the SHA-256 of all bytes of their file.
 
     Args:
       given: a list, each item a path, the settings, or their values: (path, strength) or
@@ -35,9 +38,10 @@ def given_files(given: Any, cls: type[T]) -> list[T]:
       cls: LoraSettings or EmbeddingSettings.
 
     Raises:
-      UserError: it is something else, or a strength is not a finite number.
+      UserError: it is something else, or a strength is not a finite number; a file is missing,
+        damaged, of another kind or has another digest than its settings.
     """
-    group, names, expected = _LISTS[cls]
+    group, what, names, expected = _LISTS[cls]
     if cls is LoraSettings and isinstance(given, Mapping):
         given = list(given.items())
     if not isinstance(given, list | tuple):
@@ -51,27 +55,15 @@ def given_files(given: Any, cls: type[T]) -> list[T]:
             fields = dict(zip(names if len(values) > 1 else ["path"], values))
             item = build(cls, fields, f"{group}[{number}].")
         found.append(item)
-    return found
-
-
-def read_file(path: str, what: str, sha256: str) -> tuple[dict[str, Tensor], str]:
-    """Reads where the tensors in an adapter's file lie, and the SHA-256 of all its bytes.
-
-    Args:
-      path: of a safetensors file.
-      what: "LoRA" or "embedding", for messages.
-      sha256: the digest that the file must have; "" for any.
-
-    Raises:
-      UserError: the file is missing, damaged, of another kind or has another digest.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"there is no {what} file {shown(path)}")
-    tensors = read_header(file)
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if sha256 not in ("", digest):
-        digests = f"SHA-256 {digest}, expected {shown(sha256)}"
-        raise UserError(f"the {what} file {shown(path)} has {digests}; the file has changed")
-    return tensors, digest
+    for item in found:
+        file = Path(item.path)
+        if not file.is_file():
+            raise UserError(f"there is no {what} file {shown(item.path)}")
+        tensors = read_header(file)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if item.sha256 not in ("", digest):
+            where, expected = shown(item.path), shown(item.sha256)
+            digests = f"SHA-256 {digest}, expected {expected}"
+            raise UserError(f"the {what} file {where} has {digests}; the file has changed")
+        yield replace(item, sha256=digest), tensors

@@ -17,7 +17,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,9 +25,9 @@ import numpy as np
 from pot_jax.config import LoraSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.models.unet import UNetConfig
-from pot_jax.weights.adapters.files import given_files, read_file
+from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.adapters.lora_scale import Said, Wrong, read_said
+from pot_jax.weights.adapters.lora_scale import Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
@@ -80,39 +79,28 @@ def read_loras(
       UserError: a file is missing, damaged or of another kind, or has keys, layers or shapes that
         do not fit the model: one message names those of all files.
     """
-    files = given_files(loras, LoraSettings)
-    table = layer_table(config, shapes) if files else {}
+    table: dict[str, Target] = {}
     found, wrong = [], []
-    for file in files:
-        tensors, sha256 = read_file(file.path, "LoRA", file.sha256)
+    for file, tensors in given_files(loras, LoraSettings):
+        table = table or layer_table(config, shapes)
         for pattern, what in _OTHERS.items():
             if key := next((key for key in tensors if re.search(pattern, key)), None):
                 what = f"{what}, which is not supported (key {shown(key)})"
                 raise UserError(f"{shown(file.path)} is {what}; plain LoRA and LoCon are")
         problems: dict[str, list[str]] = defaultdict(list)
-        said = read_said(file.path)
-        layers = _layers(file, tensors, table, said, problems)
+        found.append(_fitted(file, tensors, table, problems))
         if problems:
             wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
-        elif not layers:
+        elif not found[-1].layers:
             wrong.append(f"{shown(file.path)} holds no layers")
-        stated = metadata_statements(said.metadata).get("prediction_type", ())
-        predicts = agreed("what the model predicts", stated, shown(file.path))
-        found.append(Lora(replace(file, sha256=sha256), layers, predicts))
     if wrong:
         raise UserError("; ".join(wrong))
     return found
 
 
-def _layers(
-    file: LoraSettings,
-    tensors: Mapping[str, Tensor],
-    table: Mapping[str, Target],
-    said: Said,
-    problems: dict[str, list[str]],
-) -> list[Layer]:
-    """Returns the layers of one file that fit, with alpha / rank; adds others to `problems`."""
-    layers, alphas = {}, []
+def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
+    """Returns one file with the layers that fit; adds others to `problems`."""
+    said, layers, alphas = read_said(file.path), {}, []
     for name, parts in _grouped(tensors, problems).items():
         target = table.get(plain(name))
         try:
@@ -134,12 +122,12 @@ def _layers(
         layers[target.path] = Layer(target, down, parts.get("mid"), parts["up"], scale, assumed)
     if kind := said.unusual([layer.down.shape[0] for layer in layers.values()], alphas):
         problems[kind].append(shown(file.path))
-    return list(layers.values())
+    stated = metadata_statements(said.metadata).get("prediction_type", ())
+    predicts = agreed("what the model predicts", stated, shown(file.path))
+    return Lora(file, list(layers.values()), predicts)
 
 
-def _grouped(
-    tensors: Mapping[str, Tensor], problems: dict[str, list[str]]
-) -> dict[str, dict[str, Tensor]]:
+def _grouped(tensors: Mapping[str, Tensor], problems) -> dict[str, dict[str, Tensor]]:
     """Groups the tensors by layer, as the file spells its name, and by part."""
     layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
@@ -165,18 +153,14 @@ def _check_fit(parts: Mapping[str, Tensor], target: Target | None) -> None:
     down, up = parts["down"].shape, parts["up"].shape
     mid, alpha = (parts[part].shape if part in parts else None for part in ("mid", "alpha"))
     shape = None
-    if len(down) >= 2 and len(up) >= 2 and 0 < down[0] == up[1] and _is_point(up):
+    # `up` is a dense layer or a 1x1 convolution; so is `down` if there is a `mid`.
+    if len(down) >= 2 and len(up) >= 2 and 0 < down[0] == up[1] and set(up[2:]) <= {1}:
         if mid is None:
             shape = (up[0], *down[1:])
-        elif len(mid) == 4 and mid[:2] == (down[0],) * 2 and _is_point(down):
+        elif len(mid) == 4 and mid[:2] == (down[0],) * 2 and set(down[2:]) <= {1}:
             shape = (up[0], down[1], *mid[2:])
     if shape is None or math.prod(alpha or ()) != 1 or not target.entry.accepts(shape):
         raise Wrong("misshapen layers")
-
-
-def _is_point(shape: tuple[int, ...]) -> bool:
-    """Returns whether a shape is that of a dense layer or a 1x1 convolution."""
-    return set(shape[2:]) <= {1}
 
 
 def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
@@ -237,14 +221,9 @@ def product(layer: Layer) -> np.ndarray:
     in the parameter's order; adding [out, in, h, w] to the parameter takes six times as long.
     """
     entry, rank = layer.target.entry, layer.down.shape[0]
-    up = _float32(layer.up).reshape(-1, rank)
-    down = _float32(layer.down)
-    if layer.mid is not None:
-        mid = _float32(layer.mid)
+    tensors = (layer.up, layer.mid, layer.down)
+    up, mid, down = (t and read_tensor(t).astype(np.float32) for t in tensors)
+    if mid is not None:
         down = np.einsum("rshw,si->rihw", mid, down.reshape(rank, -1), optimize=True)
     down = entry.to_param(down.reshape(rank, *entry.stored_shape[1:]))
-    return np.ascontiguousarray(down) @ (layer.scale * up).T
-
-
-def _float32(tensor: Tensor) -> np.ndarray:
-    return read_tensor(tensor).astype(np.float32)
+    return np.ascontiguousarray(down) @ (layer.scale * up.reshape(-1, rank)).T

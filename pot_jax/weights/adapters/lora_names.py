@@ -58,9 +58,7 @@ def plain(name: str) -> str:
 def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Target]:
     """Returns every layer that a LoRA can change, under each of its names.
 
-    Args:
-      config: the UNet's.
-      shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
+    The arguments are those of `lora.read_loras`.
     """
     table, ldm = {}, unet_names(config)
     for component in ("unet", "text_encoder"):

@@ -51,10 +51,7 @@ class Said(NamedTuple):
     def scale(self, target: Target, rank: int, alpha: float | None) -> float:
         """Returns alpha / rank of one layer, NaN if no place states it.
 
-        Args:
-          target: its weight.
-          rank: of its tensors.
-          alpha: of its tensor, if it has one.
+        `alpha` is that of its tensor, if it has one.
 
         Raises:
           Wrong: places contradict each other, or what one says is of no use.

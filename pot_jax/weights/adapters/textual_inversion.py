@@ -17,7 +17,7 @@ import numpy as np
 
 from pot_jax.config import EmbeddingSettings
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.adapters.files import given_files, read_file
+from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.formats.tensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
 from pot_jax.weights.parameters import change_param
@@ -47,12 +47,11 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
         encoder's width, or its token is a word that the tokenizer already has.
     """
     found = []
-    for file in given_files(embeddings, EmbeddingSettings):
-        tensors, sha256 = read_file(file.path, "embedding", file.sha256)
+    for file, tensors in given_files(embeddings, EmbeddingSettings):
         width = parts.modules["text_encoder"].config.hidden_size
         key, tensor = _only_tensor(file, tensors, width)
         own = Path(file.path).stem if key == _NAMELESS else key
-        file = dataclasses.replace(file, token=file.token or own, sha256=sha256)
+        file = dataclasses.replace(file, token=file.token or own)
         count = math.prod(tensor.shape[:-1])
         tokens = [file.token, *(f"{file.token}_{i}" for i in range(1, count))]
         _check_new(file, tokens, parts.tokenizer, [t for other in found for t in other.tokens])
@@ -60,9 +59,7 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     return found
 
 
-def _only_tensor(
-    file: EmbeddingSettings, tensors: dict[str, Tensor], width: int
-) -> tuple[str, Tensor]:
+def _only_tensor(file: EmbeddingSettings, tensors, width) -> tuple[str, Tensor]:
     """Returns a file's one tensor, [width] or [n, width], and its key."""
     where, keys = shown(file.path), sorted(tensors)
     two = {"clip_l", "clip_g"} & tensors.keys()
@@ -81,16 +78,13 @@ def _only_tensor(
     return key, tensor
 
 
-def _check_new(
-    file: EmbeddingSettings, tokens: Sequence[str], tokenizer: Any, earlier: Sequence[str]
-) -> None:
+def _check_new(file: EmbeddingSettings, tokens, tokenizer, earlier) -> None:
     """Raises UserError unless the tokens are single words that are not in use."""
     where = shown(file.path)
     another = 'give another: ("<token>", path), or --embedding=path:<token>'
     if not file.token.isprintable() or not file.token or " " in file.token:
-        raise UserError(
-            f"{where}: the token {shown(repr(file.token))} is not one printable word; {another}"
-        )
+        token = f"the token {shown(repr(file.token))}"
+        raise UserError(f"{where}: {token} is not one printable word; {another}")
     # Prompts are lower-cased, and "</w>" ends a word.
     known = {token.lower() for token in (*tokenizer.get_vocab(), *earlier)}
     taken = [t for t in tokens if {t.lower(), f"{t.lower()}</w>"} & known]
@@ -124,11 +118,7 @@ def add_vectors(
 ) -> None:
     """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
 
-    Args:
-      embeddings: from `read_embeddings`.
-      parts: from `add_tokens`.
-      params: the model's arrays, a nested dict, component first.
-      digests: the digest of each array, by its path ("unet/conv_in/kernel").
+    These are as for `lora.merge`; the parts are from `add_tokens`.
 
     Raises:
       UserError: a vector is not finite in the table's dtype.

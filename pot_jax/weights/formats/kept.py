@@ -30,11 +30,6 @@ _THREADS = 2  # arrays in flight: two keep two cores busy
 T = TypeVar("T")
 
 
-def is_kept(folder: Path) -> bool:
-    """Returns whether a folder is a kept copy: whether it has a marker."""
-    return (folder / MARKER).is_file()
-
-
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
     """Writes the parameters and then the marker, which makes the folder a kept copy.
 
@@ -59,7 +54,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 def restore_arrays(
     folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], T]
 ) -> dict[str, T]:
-    """Reads the parameters of a kept copy and checks each against its digest.
+    """Returns what `take` returns for each array of a kept copy, by path, checked by its digest.
 
     Args:
       folder: the kept copy.
@@ -67,9 +62,6 @@ def restore_arrays(
         `jax.ShapeDtypeStruct`; the dtype is the copy's own.
       take: is called in several threads with each array's path ("unet/conv_in/kernel"), the array
         and its digest. Two arrays are in memory besides what it returns.
-
-    Returns:
-      What `take` returned, by path, in the order of `expected`.
 
     Raises:
       UserError: the copy has another layout, is incomplete or damaged, or is of other models.

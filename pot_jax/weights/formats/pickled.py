@@ -19,7 +19,7 @@ import pickletools
 import reprlib
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,42 +55,31 @@ class _View(NamedTuple):
     strides: Any  # elements
 
 
-class _Inert:
-    """Stands for an object that is of no use here; calling it returns it.
+class _Named:
+    """What a pickle can name and call.
 
-    What a pickle can call is an instance of such a class, without attributes: a pickle that sets
-    attributes (its BUILD) must change nothing that outlives it, as it could in a function or class.
+    A function or class would not do: a pickle that sets attributes (its BUILD) must change nothing
+    that outlives it.
     """
 
-    __slots__ = ()
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable):
+        self._call = call
 
     def __call__(self, *args: Any) -> Any:
-        return self
+        return self._call(*args)
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
-class _RebuildTensor(_Inert):
-    __slots__ = ()
-
-    def __call__(self, storage, offset, shape, strides, *others):
-        return _View(storage, offset, shape, strides)
-
-
-class _RebuildParameter(_Inert):
-    __slots__ = ()
-
-    def __call__(self, data, *others):
-        return data
-
-
-_INERT = _Inert()
+_INERT = _Named(lambda *args: _INERT)  # stands for objects that are of no use here
 # Everything that a checkpoint can name.
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+    ("torch._utils", "_rebuild_tensor_v2"): _Named(lambda *args: _View(*args[:4])),
+    ("torch._utils", "_rebuild_parameter"): _Named(lambda data, *others: data),
     **{("torch", name): dtype for name, dtype in _STORAGES.items()},
     # What trainers save besides the weights: a best score, sets of names.
     **{(module, "set"): _INERT for module in ("builtins", "__builtin__")},
@@ -172,9 +161,8 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, range]]:
             stored = [e for e in entries if e.filename.startswith((pickled, order, prefix))]
             records = _records(path, where, stored)
             if (size := len(records[pickled])) > _MAX_PICKLE:
-                raise UserError(
-                    f"{where}: its data.pkl has {size} bytes; a model's is under {_MAX_PICKLE}"
-                )
+                most = f"a model's is under {_MAX_PICKLE}"
+                raise UserError(f"{where}: its data.pkl has {size} bytes; {most}")
             if order in names and archive.read(order) != b"little":
                 raise UserError(f"{where} is from a big-endian machine, which is not supported")
             text = archive.read(pickled)
@@ -226,9 +214,8 @@ def _unpickled(text: bytes, where: str) -> dict:
     if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
         content = dict.get(content, "state_dict")
     if not isinstance(content, dict):
-        raise UserError(
-            f"{where} holds one {type(content).__name__.strip('_')}; tensors by name were expected"
-        )
+        kind = type(content).__name__.strip("_")
+        raise UserError(f"{where} holds one {kind}; tensors by name were expected")
     return content
 
 

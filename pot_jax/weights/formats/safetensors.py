@@ -42,8 +42,14 @@ def read_header(path: Path) -> dict[str, Tensor]:
         file.seek(8)
         text = file.read(length)
     try:
-        tensors = _tensors(path, parse(text), 8 + length)
-        end = max((tensor.start + tensor.nbytes for tensor in tensors.values()), default=8 + length)
+        entries, end = parse(text), 8 + length
+        entries.pop("__metadata__", None)
+        tensors = {name: _tensor(path, name, entry, end) for name, entry in entries.items()}
+        for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.nbytes)):
+            if tensor.start != end:
+                gap = "overlaps the one" if tensor.start < end else "leaves a gap"
+                raise ValueError(f"tensor {shown(tensor.name)} {gap} before it")
+            end += tensor.nbytes
         if size != end:
             state = "truncated" if size < end else "too long"
             sizes = f"its header describes {end} bytes, the file has {size}"
@@ -61,19 +67,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Returns what a file, whose header has been read, says of itself besides its tensors."""
     with safe_open(path, framework="np") as opened:
         return opened.metadata() or {}
-
-
-def _tensors(path: Path, entries: dict[str, Any], base: int) -> dict[str, Tensor]:
-    """Checks that the header's entries tile the data; raises ValueError for a gap or overlap."""
-    entries.pop("__metadata__", None)
-    tensors = {name: _tensor(path, name, entry, base) for name, entry in entries.items()}
-    end = base
-    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.nbytes)):
-        if tensor.start != end:
-            what = "overlaps the one before it" if tensor.start < end else "leaves a gap before it"
-            raise ValueError(f"tensor {shown(tensor.name)} {what}")
-        end = tensor.start + tensor.nbytes
-    return tensors
 
 
 def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:

@@ -44,13 +44,9 @@ def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.n
     where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:
         raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(dtypes)}")
+    values = np.fromfile(tensor.file, np.uint8, tensor.nbytes, offset=tensor.start)
+    if len(values) < tensor.nbytes:
+        raise UserError(f"{where} is cut off: the file became shorter while it was read")
     axes = range(len(tensor.shape)) if tensor.axes is None else tensor.axes
-    values = np.empty([tensor.shape[axis] for axis in axes], dtypes[tensor.dtype])
-    with tensor.file.open("rb", buffering=0) as file:
-        file.seek(tensor.start)
-        rest = memoryview(values.reshape(-1).view(np.uint8))
-        while rest:  # one raw read delivers at most 2 GiB
-            if not (count := file.readinto(rest)):
-                raise UserError(f"{where} is cut off: the file became shorter while it was read")
-            rest = rest[count:]
+    values = values.view(dtypes[tensor.dtype]).reshape([tensor.shape[axis] for axis in axes])
     return values.transpose(np.argsort(axes))

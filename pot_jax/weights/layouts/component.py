@@ -34,14 +34,8 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
 def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
     """Returns the name of the file with a component's weights, or of the index of their shards.
 
-    Args:
-      names: the files in the component's folder.
-      stem: as for `component_tensors`.
-      variant: as for `component_tensors`.
-      where: what messages call the folder.
-
-    Raises:
-      UserError: there are no such weights; the message names what there is.
+    `names` are the files in the component's folder, which messages call `where`; the rest is as for
+    `component_tensors`.
     """
     names = sorted(names)
     # The one file, or else the index, of each variant (None: no variant).
@@ -55,9 +49,8 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
         return sources[variant]
     if sources:
         known = sorted("none" if name is None else shown(name) for name in sources)
-        raise UserError(
-            f"{where} has no weights of variant {shown(variant or 'none')}; there are: {known}"
-        )
+        wanted = shown(variant or "none")
+        raise UserError(f"{where} has no weights of variant {wanted}; there are: {known}")
     others = [name for name in names if name.endswith((".bin", ".ckpt", ".msgpack", ".h5"))]
     other = f"only {shown(others[0])}: save the model as safetensors" if others else "no weights"
     raise UserError(f"{where} has {other}; {stem}.safetensors was expected")

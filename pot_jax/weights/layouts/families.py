@@ -13,6 +13,9 @@ from pot_jax.checks import require
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.errors import UserError
 
+# A config's content -> the settings that a pipeline corrects in it.
+Correction = Callable[[Mapping[str, Any]], dict[str, Any]]
+
 
 class Family(NamedTuple):
     """What the models of one pipeline class have in common."""
@@ -21,9 +24,9 @@ class Family(NamedTuple):
     # The UNet's input channels besides the latents, from the number of the latents' own.
     extra_channels: Callable[[int], int] = lambda latents: 0
     schedules: tuple[str, ...] = ("scheduler",)  # folders of scheduler configs
-    # Our component, or a folder of `schedules` -> what the pipeline corrects in its config, given
-    # the file's content. diffusers' component classes do not; the pipelines' constructors do.
-    corrections: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = MappingProxyType({})
+    # Our component, or a folder of `schedules` -> the correction. diffusers' component classes do
+    # not correct; the pipelines' constructors do.
+    corrections: Mapping[str, Correction] = MappingProxyType({})
     # What else export writes to model_index.json: absent components, and settings.
     others: Mapping[str, Any] = MappingProxyType({})
 
@@ -43,7 +46,7 @@ _HAVE = {
 }
 
 
-def _always(**wanted: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _always(**wanted: Any) -> Correction:
     """Returns the correction of a scheduler that sets the keys its class or its file has."""
     return lambda settings: {
         key: value

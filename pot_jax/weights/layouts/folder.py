@@ -1,6 +1,5 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pot_jax.errors import UserError, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.keys import ignorable
 from pot_jax.weights.layouts.component import component_tensors
-from pot_jax.weights.layouts.families import FAMILIES, LowRes
+from pot_jax.weights.layouts.families import FAMILIES, Correction, LowRes
 from pot_jax.weights.layouts.stated import assumed
 from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
@@ -80,13 +79,7 @@ def read_parts(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
 ) -> Parts:
-    """Reads everything in a model folder except its weights.
-
-    Args:
-      folder: of the model.
-      dtype: of the networks' arithmetic.
-      tokenizer: another folder to take the tokenizer from.
-      prediction_type: what the weights predict, if not what the folder says.
+    """Reads everything in a model folder except its weights; the arguments are those of `load`.
 
     Raises:
       UserError: the folder is not a model folder, or its model is of an unsupported kind; a setting
@@ -133,23 +126,17 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
     return LowRes(schedule, highest)
 
 
-def _read_config(
-    path: Path,
-    kind: Any,
-    correct: Callable[[Mapping[str, Any]], dict[str, Any]] | None,
-    class_name: str | None = None,
-) -> Any:
+def _read_config(path: Path, kind: Any, correct: Correction | None, class_name: str = "") -> Any:
     """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
     settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", class_name)
-    if class_name is not None and stated != class_name:
+    if class_name and stated != class_name:
         what = f"of a {shown(stated)}, model_index.json says {class_name}"
         raise UserError(f"{where} is {what}; get both from the same place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
-            raise UserError(
-                f"{where}: {shown(key)} has {len(value)} entries, too many; get it again"
-            )
+            count = f"{len(value)} entries, too many"
+            raise UserError(f"{where}: {shown(key)} has {count}; get it again")
     if "auto_map" in settings:
         raise UserError(f"{where} asks to run code (auto_map), which pot_jax never does")
     try:

@@ -99,11 +99,9 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
     """Returns the names of all files of a commit, from the cache or else from the hub."""
     # Next to huggingface_hub's own `snapshots`, so that it is deleted with the repository.
     kept = folder.parents[1] / "pot_jax" / f"{commit}.json"
-    try:
-        names = json_object(kept)["files"]
-        return tuple(name for name in names if isinstance(name, str))
-    except (UserError, KeyError, TypeError):
-        pass  # not there yet, or damaged: the hub is asked again
+    # If it is not there yet, or damaged, the hub is asked again.
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        return tuple(name for name in json_object(kept)["files"] if isinstance(name, str))
     from huggingface_hub import HfApi
 
     try:
@@ -154,9 +152,8 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
             f"the name; if it is private, {_LOG_IN}"
         )
     if isinstance(cause, errors.RevisionNotFoundError):
-        return UserError(
-            f"{repository} has no branch, tag or commit {revision}; check what is after the @"
-        )
+        check = "check what is after the @"
+        return UserError(f"{repository} has no branch, tag or commit {revision}; {check}")
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
         expected = "a model in the layout that diffusers saves was expected"
         return UserError(f"{name} has no {file} on the hub; {expected}")

@@ -161,9 +161,10 @@ def describe(
         facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
-        autoencoder = autoencoder_config(
-            shapes, unet.sample_size, facts.pop("scaling_factor", None)
-        )
+        # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
+        usual = 0.08333 if shapes.is_upscaler else 0.18215
+        scaling = facts.pop("scaling_factor", usual)
+        autoencoder = autoencoder_config(shapes, unet.sample_size, scaling)
         schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
         return Description(text_config(shapes), unet, autoencoder, schedule)
     except ValueError as error:
@@ -171,9 +172,7 @@ def describe(
         raise UserError(f"{prefix}{error}") from None
 
 
-def _stated_facts(
-    shapes: Shapes, stated: Mapping[str, Sequence[Statement]], predicts: bool
-) -> dict[str, Any]:
+def _stated_facts(shapes: Shapes, stated, predicts: bool) -> dict[str, Any]:
     """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     places = {
@@ -208,8 +207,11 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     by_width = generation_2 and not upscales
     heads = [max(1, width // _HEAD_CHANNELS) if by_width else _HEADS for width in channels]
     depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
+    # Whether the first attention, too, is on the text; it is not if both are as wide.
     crossing = [
-        attending and _only_crosses(shapes, name, width, context)
+        attending
+        and width != context
+        and shapes.size(f"{name}.transformer_blocks.0.attn1.to_k.weight", 1, 2) == context
         for name, attending, width in zip(transformers, attends, channels)
     ]
     return UNetConfig(
@@ -244,22 +246,14 @@ def _unet_levels(shapes: Shapes) -> list[list[int]]:
     return levels
 
 
-def _only_crosses(shapes: Shapes, transformer: str, width: int, context: int) -> bool:
-    """Returns whether the first attention, too, is on the text; it is not if both are as wide."""
-    key = f"{transformer}.transformer_blocks.0.attn1.to_k.weight"
-    return width != context and shapes.size(key, 1, 2) == context
-
-
 def _one_or_all(values: list) -> Any:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 def autoencoder_config(
-    shapes: Shapes, latent_size: int, scaling_factor: float | None = None
+    shapes: Shapes, latent_size: int, scaling_factor: float
 ) -> AutoencoderKLConfig:
     """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
-    if scaling_factor is None:  # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
-        scaling_factor = 0.08333 if shapes.is_upscaler else 0.18215
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
     channels = [

@@ -126,8 +126,3 @@ def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
                 key = f"{ours}.self_attn.{part}_proj.{leaf}"
                 table[key] = f"{theirs}.attn.in_proj_{leaf}.{part}"
     return table
-
-
-def under(prefix: str, table: Mapping[str, str]) -> dict[str, str]:
-    """Returns a table whose names in the file all begin with `prefix`, a module and a dot."""
-    return {"": prefix[:-1], **{ours: prefix + theirs for ours, theirs in table.items()}}

@@ -52,16 +52,10 @@ def file_source(
     prediction_type: str | None = None,
     allow_pickle: bool = False,
 ) -> Source:
-    """Reads everything in a single-file checkpoint except its weights.
+    """Reads everything in a single-file checkpoint except its weights; fetches and runs nothing.
 
-    Args:
-      path: of the file.
-      dtype: of the networks' arithmetic.
-      tokenizer: folder of CLIP's tokenizer; by default the folder `tokenizer` next to the file, or
-        the one in the Hugging Face cache. Nothing is fetched.
-      prediction_type: "epsilon" or "v_prediction", whatever the file says; its metadata or a yaml
-        file beside it may say it. The default is the likely one (`Shapes.usual_prediction`).
-      allow_pickle: whether to read a pickled file; nothing in it is run.
+    The arguments are those of `load`. What the model predicts may be said by the file's metadata or
+    a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`).
 
     Raises:
       UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
@@ -133,9 +127,7 @@ def _check_whole(names: Iterable[str], where: str) -> None:
     )
 
 
-def _sorted(
-    found: Mapping[str, Tensor], shapes: Shapes
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+def _sorted(found: Mapping[str, Tensor], shapes: Shapes) -> tuple[dict, dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
     tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*_PREFIXES, None)}
     layers = shapes.count(shapes.text_layers)
@@ -166,14 +158,17 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    text = original_names.under(original.CLIP, {})
-    if shapes.is_open_clip:
-        table = original_names.open_clip_names(facts.text_encoder)
-        text = original_names.under(original.OPEN_CLIP, table)
-    unet = original_names.under(original.UNET, original_names.unet_names(facts.unet))
-    autoencoder = original_names.autoencoder_names(facts.autoencoder)
-    autoencoder = original_names.under(original.AUTOENCODER, autoencoder)
-    return {"text_encoder": text, "unet": unet, "autoencoder": autoencoder}
+    is_open_clip = shapes.is_open_clip
+    text = original_names.open_clip_names(facts.text_encoder) if is_open_clip else {}
+    found = {}
+    for component, prefix, table in (
+        ("text_encoder", original.OPEN_CLIP if is_open_clip else original.CLIP, text),
+        ("unet", original.UNET, original_names.unet_names(facts.unet)),
+        ("autoencoder", original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
+    ):
+        names = {ours: prefix + theirs for ours, theirs in table.items()}
+        found[component] = {"": prefix[:-1], **names}
+    return found
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:

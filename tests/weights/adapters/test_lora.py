@@ -15,8 +15,7 @@ from tiny_models import UNET
 from pot_jax.config import LoraSettings
 from pot_jax.weights.adapters.lora import product, read_loras
 from pot_jax.weights.adapters.lora_names import layer_table
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
 
 

@@ -8,8 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny_models import POSITIONS, TEXT
 
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
 from pot_jax.weights.tokenization import tokenize
 

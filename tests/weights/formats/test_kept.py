@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from pot_jax.parallel.mesh import AXIS, device_mesh, replicated
-from pot_jax.weights import convert as store
-from pot_jax.weights.convert import convert
+from pot_jax.weights import export as store
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
+from pot_jax.weights.export import convert
 from pot_jax.weights.formats import kept
 from pot_jax.weights.load import load
 

@@ -5,8 +5,7 @@ import json
 import pytest
 from tiny_models import tiny_consistency_model, tiny_inpainting_model, tiny_model, tiny_upscaler
 
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 from pot_jax.weights.layouts.families import FAMILIES, USES, require_task
 from pot_jax.weights.load import load
 

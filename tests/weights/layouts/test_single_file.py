@@ -14,8 +14,7 @@ from tiny_models import write_tiny_tokenizer
 
 import pot_jax
 from pot_jax import main
-from pot_jax.weights.convert import convert
-from pot_jax.weights.export import export
+from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
 from pot_jax.weights.tokenization import tokenize
 
