@@ -126,7 +126,7 @@ def zoom_frames(
             f"images have shape {np.shape(images)}, but the geometry says {geometry.levels} "
             f"pictures of {geometry.height} x {geometry.width}"
         )
-    shape = frame_shape(geometry, size)
+    shape = frame_shape(geometry.height, geometry.width, size)
     centres = _fixed_point(geometry)
 
     @functools.lru_cache(maxsize=16)  # only the levels near the camera, however deep the zoom
@@ -160,16 +160,14 @@ def zoom_frames(
             yield frame.result()
 
 
-def frame_shape(geometry: Geometry, size: int | None = None) -> tuple[int, int]:
-    """Returns (h, w) of a frame whose shorter side is about `size`; both even, as 4:2:0 needs.
+def frame_shape(height: int, width: int, size: int | None = None) -> tuple[int, int]:
+    """Returns (h, w) of a frame of levels [H, W] whose shorter side is about `size` pixels.
+
+    Both are even, as 4:2:0 needs.
 
     Raises:
       UserError: the size is below 1.
     """
-    return _even_sides(geometry.height, geometry.width, size)
-
-
-def _even_sides(height: int, width: int, size: int | None) -> tuple[int, int]:
     sides = height, width
     if size is not None and not size >= 1:
         raise UserError(f"expected a frame of at least 1 pixel, got size {size}")
@@ -186,7 +184,7 @@ def check_movie(height: int, width: int, levels: int, movie: MovieSettings) -> N
       levels: N.
       movie: the movie's settings.
     """
-    frame = _even_sides(height, width, movie.size)
+    frame = frame_shape(height, width, movie.size)
     if max(frame) > _LARGEST:
         raise UserError(
             f"movie.size: a movie of pictures of {height} x {width} pixels would be {frame[0]} x "

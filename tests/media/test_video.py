@@ -114,7 +114,7 @@ class TestFrames:
     )
     def test_every_view_is_the_worlds(self, geometry, limit):
         images, focus = known_world(geometry)
-        shape = video.frame_shape(geometry, 96)
+        shape = video.frame_shape(geometry.height, geometry.width, 96)
         for t in (0.0, 1.5, geometry.levels - 2.29):
             (frame,) = video.zoom_frames(images, geometry, [t], size=96)
             p = geometry.zoom_factor
@@ -163,14 +163,28 @@ class TestFrames:
         )
         assert {int(value) for frame in frames for value in np.unique(frame)} == {153}
 
+    def test_planes_are_those_of_the_rgb_frames(self):
+        geometry = Geometry(4, 2, 48, 64, ((6, -8), (0, 4), (-12, 16)))
+        images, _ = known_world(geometry)
+        path = [0.0, 0.7, 1.5, 3.0]
+        planes = video.zoom_frames(images, geometry, path, size=96, pix_fmt="yuv420p")
+        for frame, rgb in zip(planes, video.zoom_frames(images, geometry, path, size=96)):
+            wanted = video._to_yuv(rgb).to_ndarray()
+            assert frame.shape == wanted.shape == (144, 128)
+            error = np.abs(frame.astype(float) - wanted)
+            assert error[:96].max() <= 3  # Y: the rounding of levels and of layers
+            # U and V are shrunk before they are laid over instead of after; no shift is as near.
+            moved = np.abs(np.roll(frame, 1, axis=1).astype(float) - wanted)
+            assert error[96:].mean() < min(1.5, 0.5 * moved[96:].mean())
+
     def test_rest_repeats_the_frame(self):
         images, _ = known_world(CENTRED)
         first, second = video.zoom_frames(images, CENTRED, [1.5, 1.5])
         assert first is second
 
     def test_shapes(self):
-        assert video.frame_shape(Geometry(2, 2, 64, 96), 512) == (512, 768)
-        assert video.frame_shape(Geometry(2, 5, 25, 35)) == (26, 36)
+        assert video.frame_shape(64, 96, 512) == (512, 768)
+        assert video.frame_shape(25, 35) == (26, 36)
         geometry = Geometry(1, 5, 25, 35)
         (frame,) = video.zoom_frames(np.zeros((1, 25, 35, 3)), geometry, [0])
         assert frame.shape == (26, 36, 3)
@@ -184,7 +198,7 @@ class TestFrames:
                 next(video.zoom_frames(np.zeros((5, 48, 48, 3)), CENTRED, [t]))
         for size in (0, -16, float("nan")):
             with pytest.raises(UserError, match=f"at least 1 pixel, got size {size}"):
-                video.frame_shape(CENTRED, size)
+                video.frame_shape(48, 48, size)
 
 
 class TestFile:
