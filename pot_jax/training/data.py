@@ -14,13 +14,12 @@ Everything is a function of the settings and the step, so that a resumed run see
 """
 
 import functools
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -108,8 +107,7 @@ class Renders:
         pictures = np.empty((end - first, *self._shape[1:]), np.uint8)
         for start in range(first // SHARD * SHARD, end, SHARD):
             low, high = max(first, start), min(end, start + SHARD)
-            shard = self._shard(start)
-            pictures[low - first : high - first] = shard[low - start : high - start]
+            pictures[low - first : high - first] = self._shard(start)[low - start : high - start]
         return pictures
 
     def _shard(self, start: int) -> np.ndarray:
@@ -167,7 +165,7 @@ def render_views(
     renders = Renders(list(parts), (total, size, size, 3))
     missing = {file: part for file, part in parts.items() if not file.exists()}
     if present := parts.keys() - missing.keys():
-        _check_world(renders, views, picture, parts[min(present)].start)
+        _check_world(renders, views, picture, parts[min(present)])
     done, rendering = total - sum(part.stop - part.start for part in missing.values()), ExitStack()
     progress(done, total)
 
@@ -188,13 +186,13 @@ def render_views(
     return renders
 
 
-def _check_world(renders: Renders, views: Views, picture: Picture, first: int) -> None:
-    """Raises UserError unless the world still looks like the pictures on disk from `first` on.
+def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) -> None:
+    """Raises UserError unless the world still looks like the first pictures of a part on disk.
 
     If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
     they would describe pictures that are not there.
     """
-    some = slice(first, min(first + min(PROBED, SHARD), len(views.seeds)))
+    some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)
     if (found != _render(picture, views.take(some), found.shape[1])).any():
         raise UserError(
@@ -213,15 +211,6 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarr
     return np.concatenate(
         [_shuffle(seed, int(i), count)[places[places // count == i] % count] for i in passes]
     )
-
-
-def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]:
-    """Yields load(first_step), load(first_step + 1), ..., loading the next one meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(load, first_step)
-        for step in itertools.count(first_step + 1):
-            now, ahead = ahead, thread.submit(load, step)
-            yield now.result()
 
 
 @functools.lru_cache(maxsize=4)
