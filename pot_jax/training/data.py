@@ -81,8 +81,7 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
     """Starts describing the views to train on, a shard a job.
 
     Returns:
-      Futures of (texts, int32 [P, m], answers): `captions.every_caption` in P phrasings of m views,
-      and `labels.answers`.
+      Futures of (texts, each once; which of them, [P, m]; `labels.answers`), of m views.
     """
     views, end = draw_views(settings, seed), settings.trained_on
     return [
@@ -223,7 +222,8 @@ def _render(picture: Picture, views: Views, size: int) -> np.ndarray:
 
 
 def _describe(views: Views, phrasings: int) -> tuple[list[str], np.ndarray, list[dict[str, str]]]:
-    return (*captions.every_caption(views, phrasings), labels.answers(views))
+    texts, chosen = np.unique(captions.every_caption(views, phrasings), return_inverse=True)
+    return texts.tolist(), chosen.reshape(phrasings, -1), labels.answers(views)
 
 
 def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
