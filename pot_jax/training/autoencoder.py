@@ -194,8 +194,7 @@ class Codec:
     def encode(self, params: dict[str, Any], parts: Iterable[np.ndarray]) -> jax.Array:
         """Returns the latents [n, h, w, c] of pictures, parts of uint8 [m, S, S, 3]."""
         params = replicate(params, self._mesh)
-        parts = [self._all(self._encode, params, pictures) for pictures in parts]
-        return jnp.concatenate(parts)
+        return jnp.concatenate([self._all(self._encode, params, part) for part in parts])
 
     def decode(self, params: dict[str, Any], latents: np.ndarray) -> np.ndarray:
         """Returns the pictures of latents [n, h, w, c]: float32 [n, S, S, 3], about in [-1, 1]."""
@@ -205,6 +204,6 @@ class Codec:
         rows, done = np.asarray(rows), []
         for first in range(0, len(rows), self._rows):
             part = rows[first : first + self._rows]
-            padding = [(0, self._rows - len(part))] + [(0, 0)] * (rows.ndim - 1)
-            done.append(function(params, np.pad(part, padding))[: len(part)])
+            whole = np.resize(part, (self._rows, *part.shape[1:]))  # repeats rows to fill it
+            done.append(function(params, whole)[: len(part)])
         return jnp.concatenate(done)

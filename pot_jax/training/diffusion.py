@@ -24,7 +24,7 @@ from pot_jax.pipelines.conditions import denoiser
 from pot_jax.training.data import STREAMS, batch_indices
 from pot_jax.training.loop import Loss
 from pot_jax.training.settings import TrainSettings
-from pot_jax.zoom.agreement import Agreed
+from pot_jax.zoom.agreement import leave_alone
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
 # step in training still shows the mean colour, and every sample comes out mid-grey.
@@ -151,15 +151,12 @@ def make_sampler(
     The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
 
-    def agree(weights, clean, step):
-        return Agreed(clean, jnp.float32(0))
-
     def no_noise(key):
         return jnp.float32(0)  # DDIM with eta 0 adds none
 
     mesh = device_mesh(devices=jax.local_devices()[:1])
     denoise = denoiser(networks.unet, schedule, CLASSIFIER_FREE, guided=True, mesh=mesh)
-    parts = Parts(denoise, agree, no_noise, no_noise, SOLVERS["ddim"])
+    parts = Parts(denoise, leave_alone, no_noise, no_noise, SOLVERS["ddim"])
     plan = parts.solver.plan(schedule, steps)
     rows, active, _ = next(chunks(plan, steps))
 
