@@ -11,9 +11,8 @@ import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world.attributes import World, imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, check_scale
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
 from pot_jax.world.palettes import FORESTS
-from pot_jax.world.views import Views
 
 MOST_WORDS = 28
 

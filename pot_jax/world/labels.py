@@ -8,7 +8,7 @@ import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world import captions
-from pot_jax.world.views import Views
+from pot_jax.world.frames import Views
 
 
 def answers(views: Views) -> list[dict[str, str]]:
