@@ -24,7 +24,8 @@ class Journal:
         text = self._table.read_text(encoding="utf-8") if self._table.exists() else ""
         rows = csv.DictReader(text.splitlines())
         self._rows = [row for row in rows if int(row["step"]) <= resumed_at]
-        self._write("w", self._rows)
+        if self._rows:
+            self._write("w", self._rows)
 
     def add(
         self, step: int, seconds: float, progress: float, batch_size: int, rate: float, values: dict
@@ -34,8 +35,7 @@ class Journal:
         took = seconds - float(last["seconds"])
         speed = (step - int(last["step"])) * batch_size / took if took > 0 else 0.0
         row = {"step": step, "seconds": f"{seconds:.1f}", "images_per_second": f"{speed:.2f}"}
-        row["learning_rate"] = f"{rate:.3e}"
-        row |= {name: f"{value:.6f}" for name, value in values.items()}
+        row |= {"learning_rate": f"{rate:.3e}"} | {n: f"{value:.6f}" for n, value in values.items()}
         self._rows.append(row)
         self._write("w" if len(self._rows) == 1 else "a", [row])
         at = f"{self._name} step {step} ({100 * progress:.0f} %, {seconds / 60:.1f} min)"
@@ -56,8 +56,6 @@ class Journal:
             save_png(self._curve, draw_curve(*np.array(points).T))
 
     def _write(self, mode: str, rows: list[dict]) -> None:
-        if not rows:
-            return
         with open(self._table, mode, newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             if mode == "w":
