@@ -155,13 +155,7 @@ class PhaseRun:
     """A phase whose saved state is read, and whose step compiles while others still train."""
 
     def __init__(self, phase: Phase, params: Any, data: Any, mesh: Mesh):
-        """Reads the saved state and starts compiling; neither needs values.
-
-        Args:
-          phase: what to run.
-          params: as `run` will get them, or their shapes.
-          data: likewise.
-          mesh: the devices.
+        """Reads the saved state and starts compiling: `params` and `data` may be shapes.
 
         Raises:
           UserError: the batch does not divide over the devices; a saved state is unreadable.
