@@ -35,7 +35,8 @@ class Journal:
         took = seconds - float(last["seconds"])
         speed = (step - int(last["step"])) * batch_size / took if took > 0 else 0.0
         row = {"step": step, "seconds": f"{seconds:.1f}", "images_per_second": f"{speed:.2f}"}
-        row |= {"learning_rate": f"{rate:.3e}"} | {n: f"{value:.6f}" for n, value in values.items()}
+        row["learning_rate"] = f"{rate:.3e}"
+        row |= {name: f"{value:.6f}" for name, value in values.items()}
         self._rows.append(row)
         self._write("w" if len(self._rows) == 1 else "a", [row])
         at = f"{self._name} step {step} ({100 * progress:.0f} %, {seconds / 60:.1f} min)"

@@ -181,18 +181,10 @@ class TrainSettings(Settings):
         return {name: getattr(self, name).optimization for name in names}
 
 
-# What a run may be given anew when it resumes: where and how long it works, not what it is.
-_CIRCUMSTANCES = {"data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
-    "text_encoder.optimization.minutes", "diffusion.optimization.minutes"}  # fmt: skip
-
-
-def identity(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Returns a training's settings without those that may differ when it resumes."""
-    return {
-        name: identity(value, f"{path}{name}.") if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if path + name not in _CIRCUMSTANCES
-    }
+# What a run may be given anew when it resumes, by how the names begin: where and how long it works,
+# not what it is.
+CIRCUMSTANCES = ("data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
+    "text_encoder.optimization.minutes", "diffusion.optimization.minutes")  # fmt: skip
 
 
 def read(path: str) -> dict[str, Any]:

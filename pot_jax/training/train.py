@@ -45,7 +45,7 @@ from pot_jax.training.card import write_card
 from pot_jax.training.data import Renders, draw_views, render_views, worker_processes
 from pot_jax.training.descriptions import Table
 from pot_jax.training.loop import check_batch
-from pot_jax.training.settings import FORMAT, TrainSettings, identity, upgraded
+from pot_jax.training.settings import CIRCUMSTANCES, FORMAT, TrainSettings, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
@@ -151,8 +151,8 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
     record |= {"version": version(), "code": code_state()}
 
     def differing(found):
-        there = identity(upgraded(found, str(path))["config"])
-        return named_differences(there, identity(record["config"]))
+        rows = named_differences(upgraded(found, str(path))["config"], record["config"])
+        return [row for row in rows if not row.startswith(CIRCUMSTANCES)]
 
     found = claim(path, record, what="training", differing=differing)
     if found is not None and found.get("format") != FORMAT:
