@@ -110,12 +110,8 @@ def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[s
     `zero_residuals` has set to zero): each colour c twice, as c and -c, and a constant likewise. A
     group that holds just these has mean 0 and nearly the constant's deviation, so that its
     normalisation only divides; and silu(c) - silu(-c) = c exactly, so that the last convolution
-    recovers the colours.
-
-    Args:
-      module: with groups of at least eight channels, pictures of three, and latents of at least
-        three; for others the parameters are returned unchanged.
-      params: freshly drawn.
+    recovers the colours. With groups of fewer than eight channels, or latents of fewer than three,
+    the parameters are returned unchanged.
     """
     config = module.config
     groups, latents = config.norm_num_groups, config.latent_channels
@@ -148,11 +144,7 @@ def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
 
     Stable Diffusion has one scaling factor for all channels and none for their means. Instead, an
     affine map per channel goes into the two 1 x 1 convolutions on either side of the latents. It is
-    exact, and `scaling_factor` can be 1.
-
-    Args:
-      params: as trained, with scaling_factor 1.
-      latents: [n, h, w, c] of the pictures over which mean and variance are taken.
+    exact, and `scaling_factor` stays 1. Mean and variance are those of `latents`, [n, h, w, c].
     """
     mean = latents.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     std = latents.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)

@@ -162,13 +162,7 @@ def consistent(
 
 
 def squared_disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
-    """Returns sum_i ||x_i - R_i(blend(x))||^2, a scalar.
-
-    Args:
-      images: x, [N, H, W, C].
-      geometry: the placement of the levels.
-      **options: as for `consistent`: blend, weight, kernel.
-    """
+    """Returns sum_i ||x_i - R_i(blend(x))||^2, []; the arguments are those of `consistent`."""
     return jnp.sum(jnp.square(images - consistent(images, geometry, **options)))
 
 
