@@ -110,12 +110,8 @@ def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[s
     `zero_residuals` has set to zero): each colour c twice, as c and -c, and a constant likewise. A
     group that holds just these has mean 0 and nearly the constant's deviation, so that its
     normalisation only divides; and silu(c) - silu(-c) = c exactly, so that the last convolution
-    recovers the colours.
-
-    Args:
-      module: with groups of at least eight channels, pictures of three, and latents of at least
-        three; for others the parameters are returned unchanged.
-      params: freshly drawn.
+    recovers the colours. With groups of fewer than eight channels, or latents of fewer than three,
+    the parameters are returned unchanged.
     """
     config = module.config
     groups, latents = config.norm_num_groups, config.latent_channels
@@ -148,11 +144,7 @@ def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
 
     Stable Diffusion has one scaling factor for all channels and none for their means. Instead, an
     affine map per channel goes into the two 1 x 1 convolutions on either side of the latents. It is
-    exact, and `scaling_factor` can be 1.
-
-    Args:
-      params: as trained, with scaling_factor 1.
-      latents: [n, h, w, c] of the pictures over which mean and variance are taken.
+    exact, and `scaling_factor` stays 1. Mean and variance are those of `latents`, [n, h, w, c].
     """
     mean = latents.mean(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
     std = latents.std(axis=(0, 1, 2), dtype=np.float64).astype(np.float32)
@@ -194,8 +186,7 @@ class Codec:
     def encode(self, params: dict[str, Any], parts: Iterable[np.ndarray]) -> jax.Array:
         """Returns the latents [n, h, w, c] of pictures, parts of uint8 [m, S, S, 3]."""
         params = replicate(params, self._mesh)
-        parts = [self._all(self._encode, params, pictures) for pictures in parts]
-        return jnp.concatenate(parts)
+        return jnp.concatenate([self._all(self._encode, params, part) for part in parts])
 
     def decode(self, params: dict[str, Any], latents: np.ndarray) -> np.ndarray:
         """Returns the pictures of latents [n, h, w, c]: float32 [n, S, S, 3], about in [-1, 1]."""
@@ -205,6 +196,6 @@ class Codec:
         rows, done = np.asarray(rows), []
         for first in range(0, len(rows), self._rows):
             part = rows[first : first + self._rows]
-            padding = [(0, self._rows - len(part))] + [(0, 0)] * (rows.ndim - 1)
-            done.append(function(params, np.pad(part, padding))[: len(part)])
+            whole = np.resize(part, (self._rows, *part.shape[1:]))  # repeats rows to fill it
+            done.append(function(params, whole)[: len(part)])
         return jnp.concatenate(done)

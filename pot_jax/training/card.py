@@ -63,14 +63,10 @@ _PHASES = {
 
 
 def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict[str, Any]) -> None:
-    """Writes `README.md` into an exported model folder.
+    """Writes `README.md` into the folder of the exported `model`.
 
-    Args:
-      folder: the exported model.
-      model: what was exported.
-      settings: of the training.
-      scores: what the run has measured so far: "minutes" by phase, "<phase>_steps", "hardware", and
-        any other number by name.
+    `scores` are what the training of `settings` has measured so far: "minutes" by phase,
+    "<phase>_steps", "hardware", and any other number by name.
     """
     parts = []
     for name in COMPONENTS:

@@ -14,13 +14,12 @@ Everything is a function of the settings and the step, so that a resumed run see
 """
 
 import functools
-import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -82,8 +81,7 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
     """Starts describing the views to train on, a shard a job.
 
     Returns:
-      Futures of (texts, int32 [P, m], answers): `captions.every_caption` in P phrasings of m views,
-      and `labels.answers`.
+      Futures of (texts, each once; which of them, [P, m]; `labels.answers`), of m views.
     """
     views, end = draw_views(settings, seed), settings.trained_on
     return [
@@ -95,8 +93,8 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
 class Renders:
     """The rendered pictures of n views, in the order of `draw_views`."""
 
-    def __init__(self, files: list[Path], shape: tuple[int, ...]):
-        self._files, self._shape = files, shape  # (n, S, S, 3)
+    def __init__(self, parts: dict[Path, slice], size: int):
+        self._parts, self._size = parts, size  # the views in each file; pixels a side
         self.jobs: dict[Path, Future] = {}  # what is still being rendered
 
     def read(self, first: int, end: int) -> np.ndarray:
@@ -105,25 +103,23 @@ class Renders:
         Raises:
           UserError: a shard is not what it should be, or a process was killed.
         """
-        pictures = np.empty((end - first, *self._shape[1:]), np.uint8)
-        for start in range(first // SHARD * SHARD, end, SHARD):
-            low, high = max(first, start), min(end, start + SHARD)
-            shard = self._shard(start)
-            pictures[low - first : high - first] = shard[low - start : high - start]
-        return pictures
-
-    def _shard(self, start: int) -> np.ndarray:
-        path = self._files[start // SHARD]
-        if path in self.jobs:
-            finished(self.jobs[path])
-        with edge("reading arrays", path):
-            pictures = np.load(path)
-        shape = (min(SHARD, self._shape[0] - start), *self._shape[1:])
-        if (pictures.dtype, pictures.shape) != (np.uint8, shape):
-            raise UserError(
-                f"renders: {path} holds {pictures.dtype} {pictures.shape}, expected uint8 {shape}; "
-                "delete it, and it is rendered again"
-            )
+        picture = self._size, self._size, 3
+        pictures = np.empty((end - first, *picture), np.uint8)
+        for path, part in self._parts.items():
+            low, high = max(first, part.start), min(end, part.stop)
+            if low >= high:
+                continue
+            if path in self.jobs:
+                finished(self.jobs[path])
+            with edge("reading arrays", path):
+                shard = np.load(path)
+            shape = (part.stop - part.start, *picture)
+            if (shard.dtype, shard.shape) != (np.uint8, shape):
+                raise UserError(
+                    f"renders: {path} holds {shard.dtype} {shard.shape}, expected uint8 {shape}; "
+                    "delete it, and it is rendered again"
+                )
+            pictures[low - first : high - first] = shard[low - part.start : high - part.start]
         return pictures
 
 
@@ -135,18 +131,11 @@ def render_views(
     processes: Executor,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Renders:
-    """Starts rendering every view that is not on disk yet.
+    """Starts rendering every view that is not on disk in `folder` yet, which is made if absent.
 
     The held-out views come first, since the first phase shows them; then the others in order.
-
-    Args:
-      folder: where the shards are; made if absent.
-      settings: which views.
-      seed: draws them.
-      picture: (seed, scale, size) -> float [S, S, 3] in [-1, 1]; sent to other processes, so a
-        function that can be imported by name.
-      processes: what renders.
-      progress: called with (pictures done, pictures in all) after each shard.
+    `picture`, (seed, scale, size) -> float [S, S, 3] in [-1, 1], is sent to other processes, so it
+    can be imported by name. `progress` gets (pictures done, pictures in all) after each shard.
 
     Raises:
       UserError: the folder holds other views.
@@ -164,10 +153,10 @@ def render_views(
         path.with_name(f"shard_{start // SHARD:05d}.npy"): slice(start, min(start + SHARD, total))
         for start in range(0, total, SHARD)
     }
-    renders = Renders(list(parts), (total, size, size, 3))
+    renders = Renders(parts, size)
     missing = {file: part for file, part in parts.items() if not file.exists()}
     if present := parts.keys() - missing.keys():
-        _check_world(renders, views, picture, parts[min(present)].start)
+        _check_world(renders, views, picture, parts[min(present)])
     done, rendering = total - sum(part.stop - part.start for part in missing.values()), ExitStack()
     progress(done, total)
 
@@ -188,13 +177,13 @@ def render_views(
     return renders
 
 
-def _check_world(renders: Renders, views: Views, picture: Picture, first: int) -> None:
-    """Raises UserError unless the world still looks like the pictures on disk from `first` on.
+def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) -> None:
+    """Raises UserError unless the world still looks like the first pictures of a part on disk.
 
     If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
     they would describe pictures that are not there.
     """
-    some = slice(first, min(first + min(PROBED, SHARD), len(views.seeds)))
+    some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)
     if (found != _render(picture, views.take(some), found.shape[1])).any():
         raise UserError(
@@ -208,20 +197,8 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarr
 
     Every pass over the set is a fresh shuffle; a batch may straddle two passes.
     """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    passes = np.unique(places // count)
-    return np.concatenate(
-        [_shuffle(seed, int(i), count)[places[places // count == i] % count] for i in passes]
-    )
-
-
-def prefetch(load: Callable[[int], object], first_step: int) -> Iterator[object]:
-    """Yields load(first_step), load(first_step + 1), ..., loading the next one meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(load, first_step)
-        for step in itertools.count(first_step + 1):
-            now, ahead = ahead, thread.submit(load, step)
-            yield now.result()
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return np.array([_shuffle(seed, place // count, count)[place % count] for place in places])
 
 
 @functools.lru_cache(maxsize=4)
@@ -234,7 +211,8 @@ def _render(picture: Picture, views: Views, size: int) -> np.ndarray:
 
 
 def _describe(views: Views, phrasings: int) -> tuple[list[str], np.ndarray, list[dict[str, str]]]:
-    return (*captions.every_caption(views, phrasings), labels.answers(views))
+    texts, chosen = np.unique(captions.every_caption(views, phrasings), return_inverse=True)
+    return texts.tolist(), chosen.reshape(phrasings, -1), labels.answers(views)
 
 
 def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:

@@ -45,25 +45,29 @@ class Table:
         Raises:
           UserError: the file is of other views or another tokenizer, or damaged.
         """
-        record = self._record(tokenizer)
-        if not self._jobs:
-            return self._load(record)
-        made = _merged([finished(job) for job in self._jobs], tokenizer)
-        record = json.dumps(record | {"classes": made.classes})
-        with write_atomically(self._path) as temporary:
-            np.savez(temporary, record=record, ids=made.ids, **made.numbers)
-        return made
-
-    def _record(self, tokenizer: Any) -> dict[str, Any]:
         words = tokenizer.backend_tokenizer.to_str()
-        data = self._settings.data
-        return {
+        record = {
             "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],
-            "phrasings": data.phrasings,
-            "views": data.trained_on,
+            "phrasings": self._settings.data.phrasings,
+            "views": self._settings.data.trained_on,
             "length": tokenizer.model_max_length,
             "seed": self._settings.seed,
         }
+        if not self._jobs:
+            return self._load(record)
+        numbers_of: dict[str, int] = {}  # a text of many views is tokenized once
+        chosen, answers = [], []
+        for job in self._jobs:
+            texts, places, found = finished(job)
+            numbers = [numbers_of.setdefault(text, len(numbers_of)) for text in texts]
+            chosen.append(np.array(numbers)[places])
+            answers += found
+        ids = tokenize(tokenizer, list(numbers_of)).astype(np.int16)
+        ids, labels = ids[np.concatenate(chosen, axis=1)], Labels(named=answers)
+        record = json.dumps(record | {"classes": labels.classes})
+        with write_atomically(self._path) as temporary:
+            np.savez(temporary, record=record, ids=ids, **labels.numbers)
+        return Descriptions(ids, labels.classes, labels.numbers)
 
     def _load(self, record: dict[str, Any]) -> Descriptions:
         with edge("reading arrays", self._path), open(self._path, "rb") as file:
@@ -83,15 +87,3 @@ class Table:
                 "delete it, and it is made again"
             )
         return described
-
-
-def _merged(parts: list[tuple], tokenizer: Any) -> Descriptions:
-    """Joins what the jobs return; a text of many views is tokenized once."""
-    known: dict[str, int] = {}
-    numbers = []
-    for texts, chosen, _ in parts:
-        rows = np.array([known.setdefault(text, len(known)) for text in texts], np.int32)
-        numbers.append(rows[chosen])
-    ids = tokenize(tokenizer, list(known)).astype(np.int16)
-    labels = Labels(named=[answer for *_, answers in parts for answer in answers])
-    return Descriptions(ids[np.concatenate(numbers, axis=1)], labels.classes, labels.numbers)

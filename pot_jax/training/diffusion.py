@@ -24,7 +24,7 @@ from pot_jax.pipelines.conditions import denoiser
 from pot_jax.training.data import STREAMS, batch_indices
 from pot_jax.training.loop import Loss
 from pot_jax.training.settings import TrainSettings
-from pot_jax.zoom.agreement import Agreed
+from pot_jax.zoom.agreement import leave_alone
 
 # Zero terminal SNR with v-prediction and trailing steps (arXiv 2305.08891): without it the noisiest
 # step in training still shows the mean colour, and every sample comes out mid-grey.
@@ -50,15 +50,15 @@ class Networks(NamedTuple):
         return self.unet.apply({"params": params["unet"]}, latents, timesteps, states)
 
 
-def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
+def make_loss(networks: Networks) -> Loss:
     """Returns the mean squared error of v, as a `Loss`.
 
     Its batches are {"latents": [B, h, w, c], "ids": int32 [B, T]}.
     In terms of z_0, a timestep has weight 1 + SNR. (Min-SNR, arXiv 2303.09556, would give weight 0
     to the terminal timestep, from which every sample starts.)
     """
-    table = [np.asarray(x, np.float32) for x in signal_and_noise(schedule)]
-    count = schedule.num_train_timesteps
+    table = [np.asarray(x, np.float32) for x in signal_and_noise(SCHEDULE)]
+    count = SCHEDULE.num_train_timesteps
 
     def loss(params, batch, key):
         latents = batch["latents"].astype(jnp.float32)
@@ -71,7 +71,7 @@ def make_loss(networks: Networks, schedule: ScheduleConfig = SCHEDULE) -> Loss:
         timesteps = jnp.minimum((places * count).astype(jnp.int32), count - 1)
         alpha, sigma = (jnp.asarray(x)[timesteps, None, None, None] for x in table)
         noisy = alpha * latents + sigma * eps
-        target = prediction_target(latents, eps, alpha, sigma, schedule.prediction_type)
+        target = prediction_target(latents, eps, alpha, sigma, SCHEDULE.prediction_type)
         errors = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
         errors = errors.mean(axis=(1, 2, 3))
         third = size // 3
@@ -143,24 +143,19 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
         )
 
 
-def make_sampler(
-    networks: Networks, steps: int, guidance_scale: float, schedule: ScheduleConfig = SCHEDULE
-) -> Callable[..., jax.Array]:
+def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Callable[..., jax.Array]:
     """Returns DDIM for previews: sample(params, ids [B, T], empty [T], noise [B, h, w, c]).
 
     The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
 
-    def agree(weights, clean, step):
-        return Agreed(clean, jnp.float32(0))
-
     def no_noise(key):
         return jnp.float32(0)  # DDIM with eta 0 adds none
 
     mesh = device_mesh(devices=jax.local_devices()[:1])
-    denoise = denoiser(networks.unet, schedule, CLASSIFIER_FREE, guided=True, mesh=mesh)
-    parts = Parts(denoise, agree, no_noise, no_noise, SOLVERS["ddim"])
-    plan = parts.solver.plan(schedule, steps)
+    denoise = denoiser(networks.unet, SCHEDULE, CLASSIFIER_FREE, guided=True, mesh=mesh)
+    parts = Parts(denoise, leave_alone, no_noise, no_noise, SOLVERS["ddim"])
+    plan = parts.solver.plan(SCHEDULE, steps)
     rows, active, _ = next(chunks(plan, steps))
 
     @jax.jit

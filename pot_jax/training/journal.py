@@ -24,7 +24,8 @@ class Journal:
         text = self._table.read_text(encoding="utf-8") if self._table.exists() else ""
         rows = csv.DictReader(text.splitlines())
         self._rows = [row for row in rows if int(row["step"]) <= resumed_at]
-        self._write("w", self._rows)
+        if self._rows:
+            self._write("w", self._rows)
 
     def add(
         self, step: int, seconds: float, progress: float, batch_size: int, rate: float, values: dict
@@ -56,8 +57,6 @@ class Journal:
             save_png(self._curve, draw_curve(*np.array(points).T))
 
     def _write(self, mode: str, rows: list[dict]) -> None:
-        if not rows:
-            return
         with open(self._table, mode, newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             if mode == "w":

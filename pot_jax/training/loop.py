@@ -30,7 +30,6 @@ from pot_jax.errors import UserError
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.interrupts import at_saved_states
-from pot_jax.training.data import prefetch
 from pot_jax.training.journal import Journal
 from pot_jax.training.optimizers import learning_rate, make_optimizer
 from pot_jax.training.settings import OptimizationSettings
@@ -156,13 +155,7 @@ class PhaseRun:
     """A phase whose saved state is read, and whose step compiles while others still train."""
 
     def __init__(self, phase: Phase, params: Any, data: Any, mesh: Mesh):
-        """Reads the saved state and starts compiling; neither needs values.
-
-        Args:
-          phase: what to run.
-          params: as `run` will get them, or their shapes.
-          data: likewise.
-          mesh: the devices.
+        """Reads the saved state and starts compiling: `params` and `data` may be shapes.
 
         Raises:
           UserError: the batch does not divide over the devices; a saved state is unreadable.
@@ -196,57 +189,50 @@ class PhaseRun:
           UserError: the loss is no longer finite.
           Stopped: by a signal; on SIGTERM and SIGHUP the state is saved.
         """
-        if self.ended:
-            step, state, facts = self._saved
-            return step, facts["seconds"], state.average
-        if self._saved is None:
-            step, state, before = 0, self._start(start()), 0.0
-        else:
-            step, state, facts = self._saved
-            state, before = replicate(state, self._mesh), facts["seconds"]
-        self._saved = None
-        train_step = self._step.ready()
-        with at_saved_states() as stopping:
-            return self._train(train_step, step, state, data, before, stopping)
-
-    def _train(self, train_step, step, state, data, before, stopping):
         phase, settings = self._phase, self._phase.settings
-        key = jax.random.key(phase.seed)
+        step, state, facts = self._saved or (0, None, {"seconds": 0.0})
+        if self.ended:
+            return step, facts["seconds"], state.average
+        state = self._start(start()) if state is None else replicate(state, self._mesh)
+        self._saved = None
+        train_step, key = self._step.ready(), jax.random.key(phase.seed)
         started = collections.deque()
-        began = saved = previewed = time.monotonic()
-        chosen = prefetch(phase.choose, step)
-        while True:
-            facts = {"seconds": before + time.monotonic() - began}
-            progress = self._progress(step, facts)
-            told = stopping()
-            due = told or time.monotonic() - saved > phase.save_every
-            if due or progress >= 1:
-                phase.checkpoints.save(step, state, {**facts, "ended": progress >= 1})
-                saved = time.monotonic()
-            if progress >= 1:
-                return step, facts["seconds"], state.average
-            if told:
-                raise KeyboardInterrupt
-            if time.monotonic() - previewed > phase.preview_every:
-                phase.preview(step, state.average)
-                previewed = time.monotonic()
-            clock = np.float32(progress if settings.minutes else 0)
-            state, values = train_step(state, data, next(chosen), np.int32(step), clock, key)
-            step += 1
-            # No further ahead of the devices than that, or the clock would be theirs no longer.
-            started.append(values["loss"])
-            if len(started) > AHEAD:
-                started.popleft().block_until_ready()
-            if step % phase.log_every == 0:
-                values = {name: float(value) for name, value in values.items()}
-                if not math.isfinite(values["loss"]):
-                    raise UserError(
-                        f"{phase.name}: the loss is {values['loss']} at step {step}; start again "
-                        "in a new folder, with a lower learning_rate"
-                    )
-                seconds = before + time.monotonic() - began
-                rate = values.pop("learning_rate")
-                phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
+        saved = previewed = time.monotonic()
+        began = saved - facts["seconds"]
+        with at_saved_states() as stopping:
+            while True:
+                chosen = phase.choose(step)
+                facts = {"seconds": time.monotonic() - began}
+                progress = self._progress(step, facts)
+                told = stopping()
+                due = told or time.monotonic() - saved > phase.save_every
+                if due or progress >= 1:
+                    phase.checkpoints.save(step, state, {**facts, "ended": progress >= 1})
+                    saved = time.monotonic()
+                if progress >= 1:
+                    return step, facts["seconds"], state.average
+                if told:
+                    raise KeyboardInterrupt
+                if time.monotonic() - previewed > phase.preview_every:
+                    phase.preview(step, state.average)
+                    previewed = time.monotonic()
+                clock = np.float32(progress if settings.minutes else 0)
+                state, values = train_step(state, data, chosen, np.int32(step), clock, key)
+                step += 1
+                # No further ahead of the devices than that, or the clock would be theirs no longer.
+                started.append(values["loss"])
+                if len(started) > AHEAD:
+                    started.popleft().block_until_ready()
+                if step % phase.log_every == 0:
+                    values = {name: float(value) for name, value in values.items()}
+                    if not math.isfinite(values["loss"]):
+                        raise UserError(
+                            f"{phase.name}: the loss is {values['loss']} at step {step}; start "
+                            "again in a new folder, with a lower learning_rate"
+                        )
+                    seconds = time.monotonic() - began
+                    rate = values.pop("learning_rate")
+                    phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
 
 
 def run_phase(phase: Phase, params: Any, mesh: Mesh, data: Any = ()) -> tuple[int, float, Any]:

@@ -44,9 +44,10 @@ def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:
     )
 
     def update(gradients, state, params):
-        direction, state = muon.update(_stacked(gradients), state, _stacked(params))
-        # Back to a direction: the step subtracts it.
-        return _unstacked(jax.tree.map(jnp.negative, direction), params), state
+        stacked, state = muon.update(_stacked(gradients), state, _stacked(params))
+        # Stacking only moves numbers, so its transpose takes them back.
+        (direction,) = jax.linear_transpose(_stacked, params)(stacked)
+        return jax.tree.map(jnp.negative, direction), state  # the step subtracts it
 
     return optax.GradientTransformation(lambda params: muon.init(_stacked(params)), update)
 
@@ -59,9 +60,7 @@ def _shape(path: tuple, x: jax.Array) -> str:
     names = {entry.key for entry in path}
     if "kernel" not in names or names & _ENDS or x.ndim < 2:
         return ""
-    return (
-        f"{x.size // x.shape[-1]} x {x.shape[-1]}"  # [in, out], or of a convolution [h, w, in, out]
-    )
+    return f"{x.size // x.shape[-1]} x {x.shape[-1]}"  # [in, out], a convolution's [h, w, in, out]
 
 
 def _stacked(params: Any) -> dict[str, Any]:
@@ -73,15 +72,3 @@ def _stacked(params: Any) -> dict[str, Any]:
         else:
             rest[jax.tree_util.keystr(path)] = x
     return {"features": {shape: jnp.stack(same) for shape, same in features.items()}, "rest": rest}
-
-
-def _unstacked(stacked: dict[str, Any], like: Any) -> Any:
-    """Returns what `_stacked` has made of a tree such as `like`."""
-    features = {shape: iter(same) for shape, same in stacked["features"].items()}
-
-    def one(path, x):
-        if shape := _shape(path, x):
-            return next(features[shape]).reshape(x.shape)
-        return stacked["rest"][jax.tree_util.keystr(path)]
-
-    return jax.tree_util.tree_map_with_path(one, like)

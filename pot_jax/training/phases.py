@@ -115,7 +115,7 @@ def _initial(module: nn.Module, seed: int) -> Callable[[], dict[str, Any]]:
 def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):
     """Prepares the first phase; returns train() -> parameters with standardised latents."""
     settings, renders = run.settings, run.renders
-    batch_size = settings.autoencoder.optimization.batch_size
+    batch_size, size = settings.autoencoder.optimization.batch_size, settings.data.size
     count, held_out = settings.autoencoder_pictures, settings.data.trained_on
 
     def choose(step):
@@ -130,21 +130,21 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
-        sheet = contact_sheet(np.stack(few), side=2 * settings.data.size)
+        sheet = contact_sheet(np.stack(few), side=2 * size)
         save_png(run.folder / f"reconstructions_{step:06d}.png", sheet)
 
     def start():
         return autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, initial()))
 
-    size = settings.data.size
-    parts = {
-        "loss": autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
-        "gather": lambda pictures, chosen: {"pictures": pictures[chosen]},
-        "choose": choose,
-        "preview": preview,
-    }
-    shape = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
-    train = run.prepare("autoencoder", abstract_params(module), shape, **parts)
+    train = run.prepare(
+        "autoencoder",
+        abstract_params(module),
+        jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
+        loss=autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
+        choose=choose,
+        gather=lambda pictures, chosen: {"pictures": pictures[chosen]},
+        preview=preview,
+    )
     initial = _initial(module, settings.seed)
 
     def train_and_standardise():
@@ -215,12 +215,13 @@ def prepare_denoiser(
         finished["publish"](params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 
+    texts = {"ids": described.ids, "empty": empty}
     latents = jax.ShapeDtypeStruct((data.trained_on, *codec.shape), jnp.float32)
     dropout = settings.diffusion.caption_dropout
     train_networks = run.prepare(
         "diffusion",
         shapes,
-        {"latents": latents, "ids": described.ids, "empty": empty},
+        {"latents": latents, **texts},
         "loss",
         loss=diffusion.make_loss(diffusion.Networks(*map(run.in_precision, networks))),
         choose=diffusion.choose_captions("diffusion", settings, data.trained_on, dropout),
@@ -240,8 +241,7 @@ def prepare_denoiser(
         def load():
             firsts = range(0, data.trained_on, SHARD)
             parts = (run.renders.read(i, min(i + SHARD, data.trained_on)) for i in firsts)
-            latents = codec.encode(autoencoder, parts)
-            return {"latents": latents, "ids": described.ids, "empty": empty}
+            return {"latents": codec.encode(autoencoder, parts), **texts}
 
         return train_networks(start, load)
 

@@ -86,11 +86,22 @@ class AutoencoderLoss(Settings, group="autoencoder.loss"):
     zoom: NotNegative = 0.25
 
 
-@dataclasses.dataclass(frozen=True)
-class AutoencoderSettings(Settings, group="autoencoder"):
-    """The first phase."""
-
+class _PhaseSettings(Settings):
     OLD_NAMES = {"descent": "optimization"}
+    NEEDED = "block_out_channels"  # in the network's config, which is the first field
+
+    def _check_ranges(self):
+        name = dataclasses.fields(self)[0].name
+        model = getattr(self, name)
+        self.require(name, self.NEEDED in model, f"a group of settings that has {self.NEEDED}")
+        for key in model.keys() & {"block_out_channels", "down_block_types", "up_block_types"}:
+            is_list = isinstance(model[key], list | tuple) and model[key]
+            self.require(name, bool(is_list), f"a list as its {key}, one entry a block")
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings(_PhaseSettings, group="autoencoder"):
+    """The first phase."""
 
     model: dict[str, Any]  # as in the model's config.json, without the sizes that follow from data
     optimization: OptimizationSettings
@@ -98,43 +109,24 @@ class AutoencoderSettings(Settings, group="autoencoder"):
     # It learns from the first so many views, and need not wait until all are rendered; 0: from all.
     pictures: Annotated[int, Within("at least 0", 0)] = 0
 
-    def _check_ranges(self):
-        _check_model(self, "model")
-
 
 @dataclasses.dataclass(frozen=True)
-class TextEncoderSettings(Settings, group="text_encoder"):
+class TextEncoderSettings(_PhaseSettings, group="text_encoder"):
     """The second phase: the text encoder alone, before it is trained further with the UNet."""
 
-    OLD_NAMES = {"descent": "optimization"}
+    NEEDED = "hidden_size"
 
     model: dict[str, Any]
     optimization: OptimizationSettings
 
-    def _check_ranges(self):
-        _check_model(self, "model", "hidden_size")
-
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionSettings(Settings, group="diffusion"):
+class DiffusionSettings(_PhaseSettings, group="diffusion"):
     """The third phase: text encoder and UNet."""
-
-    OLD_NAMES = {"descent": "optimization"}
 
     unet: dict[str, Any]
     optimization: OptimizationSettings
     caption_dropout: Part = 0.1
-
-    def _check_ranges(self):
-        _check_model(self, "unet")
-
-
-def _check_model(settings: Settings, name: str, needed: str = "block_out_channels") -> None:
-    model = getattr(settings, name)
-    settings.require(name, needed in model, f"a group of settings that has {needed}")
-    for key in model.keys() & {"block_out_channels", "down_block_types", "up_block_types"}:
-        is_list = isinstance(model[key], list | tuple) and model[key]
-        settings.require(name, bool(is_list), f"a list as its {key}, one entry a block")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,18 +181,10 @@ class TrainSettings(Settings):
         return {name: getattr(self, name).optimization for name in names}
 
 
-# What a run may be given anew when it resumes: where and how long it works, not what it is.
-_CIRCUMSTANCES = {"data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
-    "text_encoder.optimization.minutes", "diffusion.optimization.minutes"}  # fmt: skip
-
-
-def identity(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Returns a training's settings without those that may differ when it resumes."""
-    return {
-        name: identity(value, f"{path}{name}.") if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if path + name not in _CIRCUMSTANCES
-    }
+# What a run may be given anew when it resumes, by how the names begin: where and how long it works,
+# not what it is.
+CIRCUMSTANCES = ("data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
+    "text_encoder.optimization.minutes", "diffusion.optimization.minutes")  # fmt: skip
 
 
 def read(path: str) -> dict[str, Any]:

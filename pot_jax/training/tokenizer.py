@@ -21,13 +21,10 @@ WORD_END = "</w>"
 
 
 def train_tokenizer(captions: Iterable[str], settings: TokenizerSettings) -> CLIPTokenizer:
-    """Learns a vocabulary from captions.
+    """Learns a vocabulary from captions; the same captions give the same one.
 
-    Args:
-      captions: the texts to learn from; the same captions give the same vocabulary.
-      settings: the vocabulary's size and a prompt's length, both including the two specials. The
-        vocabulary may come out smaller: once every word of the captions is one token there is
-        nothing left to merge.
+    Its size and a prompt's length, in `settings`, include the two specials. It may come out
+    smaller: once every word of the captions is one token there is nothing left to merge.
     """
     rules = CLIPTokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))

@@ -22,7 +22,6 @@ import shutil
 import time
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +45,7 @@ from pot_jax.training.card import write_card
 from pot_jax.training.data import Renders, draw_views, render_views, worker_processes
 from pot_jax.training.descriptions import Table
 from pot_jax.training.loop import check_batch
-from pot_jax.training.settings import FORMAT, TrainSettings, identity, upgraded
+from pot_jax.training.settings import CIRCUMSTANCES, FORMAT, TrainSettings, upgraded
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
@@ -88,15 +87,15 @@ def _train(
 ) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
-    scores = _earlier_scores(folder)
+    path = folder / "scores.json"
+    scores = read_json(path) if path.exists() else {"minutes": {}}
     scores["hardware"] = f"{mesh.size} x {kind} ({platform.machine()}), JAX {jax.__version__}"
     table = Table(folder / "descriptions.npz", settings, processes)
     renders = _start_rendering(settings, folder, scores, processes)
     run = phases.Run(settings, folder, mesh, renders, scores)
 
     views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
-    texts, chosen = captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2)
-    texts = [texts[number] for number in chosen.ravel()]  # as often as they occur
+    texts = sum(captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2), [])
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -111,6 +110,7 @@ def _train(
     text_encoder = train_text_encoder()
 
     def publish(params) -> None:
+        """Replaces the model by a newer one, so that the folder is whole at any time."""
         params = jax.device_get({**params, "autoencoder": autoencoder})
         model = Model(
             name=settings.name,
@@ -123,37 +123,40 @@ def _train(
             digest=combined_digest(array_digests(params)),
             source=str(folder),
         )
-        _publish(model, folder / "model", settings, scores)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        export(model, new, dtype=jnp.float16)
+        write_card(new, model, settings, scores)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
 
+    target, new, old = (folder / name for name in ("model", "model.new", "model.old"))
     train_denoiser(autoencoder, text_encoder, publish)
-    logging.info("the model is in %s", folder / "model")
+    logging.info("the model is in %s", target)
 
 
 def _where(folder: Path) -> str:
-    saved = sorted((folder / "checkpoints").glob("*"), key=lambda phase: phase.stat().st_mtime)
-    steps = [(Checkpoints(phase).latest_step(), phase.name) for phase in saved]
-    last = next(((step, name) for step, name in reversed(steps) if step), None)
-    if last is None:
-        return "no state was saved yet; the same command continues with what is in the workdir"
-    return f"the same command resumes from step {last[0]} of {last[1]}"
+    saved = (folder / "checkpoints").glob("*")
+    for phase in sorted(saved, key=lambda phase: phase.stat().st_mtime, reverse=True):
+        if step := Checkpoints(phase).latest_step():
+            return f"the same command resumes from step {step} of {phase.name}"
+    return "no state was saved yet; the same command continues with what is in the workdir"
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
-    path, record = folder / "config.json", {"format": FORMAT, "config": to_dict(settings)}
+    path = folder / "config.json"
+    record = {"format": FORMAT, "config": to_dict(settings)}
+    record |= {"version": version(), "code": code_state()}
 
     def differing(found):
-        there = identity(upgraded(found, str(path))["config"])
-        return named_differences(there, identity(record["config"]))
+        rows = named_differences(upgraded(found, str(path))["config"], record["config"])
+        return [row for row in rows if not row.startswith(CIRCUMSTANCES)]
 
-    record |= {"version": version(), "code": code_state()}
     found = claim(path, record, what="training", differing=differing)
     if found is not None and found.get("format") != FORMAT:
         write_json(path, record)
-
-
-def _earlier_scores(folder: Path) -> dict[str, Any]:
-    path = folder / "scores.json"
-    return read_json(path) if path.exists() else {"minutes": {}}
 
 
 def _start_rendering(
@@ -203,16 +206,3 @@ def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
     }
     unet = UNetConfig.from_json(usual | settings.diffusion.unet)
     return diffusion.Networks(CLIPTextModel(text), UNet2DConditionModel(unet))
-
-
-def _publish(model: Model, folder: Path, settings: TrainSettings, scores: dict) -> None:
-    """Replaces the model by a newer one, so that the folder is whole at any time."""
-    new, old = folder.with_name("model.new"), folder.with_name("model.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    export(model, new, dtype=jnp.float16)
-    write_card(new, model, settings, scores)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

@@ -4,8 +4,7 @@ NumPy only, so that the processes that render training data start without JAX.
 """
 
 from pot_jax.world.attributes import World, imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views
 from pot_jax.world.painter import picture
-from pot_jax.world.views import Views
 
 __all__ = ["CONCEPTS", "DEEPEST", "SCALES_PER_CONCEPT", "Views", "World", "imagine", "picture"]

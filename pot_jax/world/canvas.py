@@ -67,21 +67,19 @@ def ramp(low: float, high: float, value):
 
 
 def tint(colour) -> np.ndarray:
-    """Returns one colour (3,) as [3, 1, 1], to broadcast over a canvas."""
-    return np.asarray(colour, np.float32).reshape(3, 1, 1)
+    """Returns one colour (3,) as [3, 1, 1], to broadcast over a canvas; [3, h, w] as it is."""
+    return np.asarray(colour, np.float32).reshape(3, 1, 1) if np.size(colour) == 3 else colour
 
 
 def mix(first, second, amount) -> np.ndarray:
     """Returns colours between `first` (amount 0) and `second` (1); each (3,) or [3, h, w]."""
-    first = tint(first) if np.size(first) == 3 else first
-    second = tint(second) if np.size(second) == 3 else second
-    return first + (second - first) * amount
+    first = tint(first)
+    return first + (tint(second) - first) * amount
 
 
 def over(rgb: np.ndarray, colour, alpha) -> None:
     """Paints a colour, (3,) or [3, h, w], over `rgb` with coverage `alpha`, in place."""
-    colour = tint(colour) if np.size(colour) == 3 else colour
-    rgb += alpha * (colour - rgb)
+    rgb += alpha * (tint(colour) - rgb)
 
 
 def rotate(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:

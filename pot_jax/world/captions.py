@@ -11,9 +11,8 @@ import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world.attributes import World, imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, check_scale
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
 from pot_jax.world.palettes import FORESTS
-from pot_jax.world.views import Views
 
 MOST_WORDS = 28
 
@@ -195,18 +194,9 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
     return _filled(phrase, imagine(seed), near)
 
 
-def every_caption(views: Views, phrasings: int) -> tuple[list[str], np.ndarray]:
-    """Returns the first `phrasings` variants of the captions of n views.
-
-    Returns:
-      (texts, each once; int32 [phrasings, n], which of them).
-    """
-    known: dict[str, int] = {}
-    numbers = [
-        [known.setdefault(caption(*view, variant), len(known)) for variant in range(phrasings)]
-        for view in views.pairs()
-    ]
-    return list(known), np.array(numbers, np.int32).reshape(-1, phrasings).T
+def every_caption(views: Views, phrasings: int) -> list[list[str]]:
+    """Returns the first `phrasings` variants of the captions of n views: [phrasings][n]."""
+    return [[caption(*view, variant) for view in views.pairs()] for variant in range(phrasings)]
 
 
 def scene_prompts(

@@ -1,9 +1,14 @@
-"""The frame of each concept's object: the scale at which its view begins.
+"""Scales, the views at them, and the frame of each concept's object: where its view begins.
 
 A scale s is 0 to 20: the view is 2^-s as wide as at scale 0, and each concept spans two scales.
 Frame `a` is the square view of scale `a`, so an object two concepts deeper is sixteen times
 smaller. A forest is seen before its middle tree fills the view and is painted in the tree's frame.
 """
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pot_jax.checks import require
 
@@ -21,3 +26,18 @@ GALAXY, NEBULA, STAR, PLANET, CONTINENT, ISLAND, FOREST, TREE, LEAF, LADYBUG = r
 def check_scale(scale: float) -> None:
     """Raises UserError unless the world has that scale."""
     require(0 <= scale <= DEEPEST, "scale", f"a number between 0 and {DEEPEST:g}", scale)
+
+
+class Views(NamedTuple):
+    """n views, in the order of their pictures."""
+
+    seeds: np.ndarray  # int64 [n], one world each
+    scales: np.ndarray  # float64 [n], 0 (widest) to DEEPEST
+
+    def take(self, indices: Any) -> "Views":
+        """Returns the views at `indices`: a slice, or whole numbers [m]."""
+        return Views(self.seeds[indices], self.scales[indices])
+
+    def pairs(self) -> Iterator[tuple[int, float]]:
+        """Yields (seed, scale) of one view after the other."""
+        yield from zip(map(int, self.seeds), map(float, self.scales))

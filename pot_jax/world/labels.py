@@ -8,12 +8,18 @@ import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world import captions
-from pot_jax.world.views import Views
+from pot_jax.world.frames import Views
 
 
 def answers(views: Views) -> list[dict[str, str]]:
     """Returns what each of n views shows, as {head: answer}."""
-    return [_by_head(captions.attributes(*view)) for view in views.pairs()]
+    found = []
+    for view in views.pairs():
+        attributes = captions.attributes(*view)
+        name = attributes.pop("concept")
+        rest = {f"{name}.{attribute}": value for attribute, value in attributes.items()}
+        found.append({"concept": name, **rest})
+    return found
 
 
 class Labels:
@@ -54,8 +60,3 @@ class Labels:
             table = np.array([*map(ours.index, names), -1], np.int32)
             translated[head] = table[other.numbers[head]]
         return translated
-
-
-def _by_head(attributes: dict[str, str]) -> dict[str, str]:
-    name = attributes.pop("concept")
-    return {"concept": name, **{f"{name}.{key}": value for key, value in attributes.items()}}

@@ -115,9 +115,7 @@ BLENDS = {
     "none": Blend(
         blending.none,
         render=lambda stack, geometry, kernel="mean": stack,
-        noise=lambda key, geometry, channels, kernel="mean": operators.independent_noise(
-            key, geometry, channels
-        ),
+        noise=operators.independent_noise,
     ),
     "gradient": Blend(blending.laplacian, agree=by_gradient),
 }
@@ -164,13 +162,7 @@ def consistent(
 
 
 def squared_disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
-    """Returns sum_i ||x_i - R_i(blend(x))||^2, a scalar.
-
-    Args:
-      images: x, [N, H, W, C].
-      geometry: the placement of the levels.
-      **options: as for `consistent`: blend, weight, kernel.
-    """
+    """Returns sum_i ||x_i - R_i(blend(x))||^2, []; the arguments are those of `consistent`."""
     return jnp.sum(jnp.square(images - consistent(images, geometry, **options)))
 
 
@@ -242,7 +234,6 @@ def pixel_view(
 
 def in_latents(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement among the clean estimates themselves."""
-    del pixels
     return lambda weights, clean, step: blend.agree(blend, latents, weights, clean)
 
 
@@ -259,7 +250,6 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement that changes nothing: levels agree only once they are delivered."""
-    del pixels
     grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
 
     def agree(weights, clean, step):
@@ -271,7 +261,6 @@ def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def leave_alone(weights: Any, clean: jax.Array, step: jax.Array) -> Agreed:
     """Returns the clean estimates unchanged, for pictures that do not have to agree."""
-    del weights, step
     return Agreed(clean, jnp.zeros((), clean.dtype))
 
 

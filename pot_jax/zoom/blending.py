@@ -61,8 +61,7 @@ def laplacian(
 def average(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
-    """Upsamples every observation of a level to full size and averages them, which blurs."""
-    del kernel  # nothing is downsampled
+    """Upsamples every observation of a level to full size, and averages: a blur, with no kernel."""
     require_levels(images, geometry)
     out, total = images, 1.0
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
@@ -101,7 +100,6 @@ def none(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:
     """Returns the pictures unchanged: levels are sampled independently."""
-    del weight, kernel
     require_levels(images, geometry)
     return images
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.checks import require
+from pot_jax.checks import require, to_dict
 from pot_jax.errors import UserError, shown
 
 
@@ -120,8 +120,7 @@ class Geometry:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the placement as plain data."""
-        offsets = None if self.offsets is None else [list(pair) for pair in self.offsets]
-        return dataclasses.asdict(self) | {"offsets": offsets}
+        return to_dict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "Geometry":

@@ -164,8 +164,10 @@ def render(
     return pictures
 
 
-def independent_noise(key: jax.Array, geometry: Geometry, channels: int) -> jax.Array:
-    """Returns unit normal noise [N, H, W, C] float32, drawn for each level alone.
+def independent_noise(
+    key: jax.Array, geometry: Geometry, channels: int, *, kernel: str = "mean"
+) -> jax.Array:
+    """Returns unit normal noise [N, H, W, C] float32, drawn for each level alone: by no kernel.
 
     Level i draws from `fold_in(key, i)`, so that adding a level or a device changes no other level.
     This is the paper's initial noise z_T.

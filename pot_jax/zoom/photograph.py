@@ -82,8 +82,7 @@ def ground_adam(
     Raises:
       UserError: the photograph's shape or level does not fit the images.
     """
-    _require_photo(images, photo, geometry, level)
-    ties = list(_ties(photo, geometry, level, kernel))
+    ties = list(_ties(images, photo, geometry, level, kernel))
 
     def loss(images):
         return sum(jnp.sum(jnp.square(tie.see(images[tie.level]) - tie.target)) for tie in ties)
@@ -101,8 +100,7 @@ def ground_project(
 
     Args, returns and raises: as `ground_adam`.
     """
-    _require_photo(images, photo, geometry, level)
-    for tie in _ties(photo, geometry, level, kernel):
+    for tie in _ties(images, photo, geometry, level, kernel):
         images = images.at[tie.level].set(tie.meet(images[tie.level]))
     return images
 
@@ -110,8 +108,16 @@ def ground_project(
 PHOTOGRAPH_METHODS = {"adam": ground_adam, "project": ground_project}
 
 
-def _ties(photo: jax.Array, geometry: Geometry, level: int, kernel: str) -> Iterator[_Tie]:
+def _ties(images, photo, geometry: Geometry, level: int, kernel: str) -> Iterator[_Tie]:
     """Yields at most 2 K + 1 constraints, K the depth of the geometry, for any number of levels."""
+    require_levels(images, geometry)
+    if photo.shape != images.shape[1:]:
+        raise UserError(
+            f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
+            "resize it"
+        )
+    fits = 0 <= level < geometry.levels
+    require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
     target = photo
     for k in range(geometry.depth + 1):
         corners, exists = geometry.observation(k)
@@ -141,14 +147,3 @@ def _deeper(level, target, zoom_factor, k, kernel):
 def _window(corner, size):
     (y, x), (h, w) = (int(c) for c in corner), size
     return slice(y, y + h), slice(x, x + w)
-
-
-def _require_photo(images, photo, geometry, level):
-    require_levels(images, geometry)
-    if photo.shape != images.shape[1:]:
-        raise UserError(
-            f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
-            "resize it"
-        )
-    fits = 0 <= level < geometry.levels
-    require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)

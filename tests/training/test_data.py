@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import itertools
 import json
 import os
 import signal
@@ -226,21 +225,6 @@ def test_every_pass_sees_each_example_once():
 def test_a_batch_depends_on_seed_and_step_only():
     np.testing.assert_array_equal(batch_indices(1, 9, 4, 15), batch_indices(1, 9, 4, 15))
     assert list(batch_indices(1, 0, 15, 15)) != list(batch_indices(2, 0, 15, 15))
-
-
-def test_prefetch_loads_every_step_in_order():
-    assert list(itertools.islice(data.prefetch(lambda step: step * 10, 3), 4)) == [30, 40, 50, 60]
-
-
-def test_prefetch_passes_an_error_on():
-    def load(step):
-        if step == 2:
-            raise ValueError("no such batch")
-        return step
-
-    batches = data.prefetch(load, 0)
-    with pytest.raises(ValueError, match="no such batch"):
-        list(itertools.islice(batches, 3))
 
 
 @pytest.mark.parametrize(

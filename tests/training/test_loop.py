@@ -88,7 +88,7 @@ def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
     _, _, whole = run_phase(phase(tmp_path / "a", **parts), start, mesh)
 
     def stopping(step):
-        if step == 4:  # loaded ahead, while step 3 runs
+        if step == 4:  # while step 3 runs
             raise KeyboardInterrupt
         return load_batch(step)
 
@@ -220,7 +220,7 @@ def test_a_machine_about_to_be_taken_away_loses_nothing(tmp_path, start, mesh):
     _, _, whole = run_phase(phase(tmp_path / "whole", SHORT), start, mesh)
 
     def choose(step):
-        if step == 4:  # chosen ahead, beside step 3
+        if step == 4:  # while step 3 runs
             signal.raise_signal(signal.SIGTERM)
         return load_batch(step)
 
