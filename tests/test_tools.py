@@ -69,13 +69,13 @@ def test_variation_moves_pixels_and_tints_them(score_model):
 def test_a_classifier_of_other_settings_is_refused(score_model, tmp_path):
     score_model.FLAGS(["score_model"])
     labels = Labels(Views(np.arange(20), np.linspace(0.5, 19.5, 20)))
-    score_model.claim_classifier(tmp_path, labels)
-    score_model.claim_classifier(tmp_path, labels)
+    score_model.claim_folder(tmp_path, labels)
+    score_model.claim_folder(tmp_path, labels)
     with flagsaver(epochs=1), pytest.raises(UserError, match="classifier .epochs is 5 there, 1 he"):
-        score_model.claim_classifier(tmp_path, labels)
+        score_model.claim_folder(tmp_path, labels)
     fewer = Labels(Views(np.arange(3), np.full(3, 0.5)))
     with pytest.raises(UserError, match="another classifier .classes.*; give another folder"):
-        score_model.claim_classifier(tmp_path, fewer)
+        score_model.claim_folder(tmp_path, fewer)
 
 
 def test_a_mistake_is_one_line(score_model, capsys):
@@ -86,3 +86,24 @@ def test_a_mistake_is_one_line(score_model, capsys):
     said = capsys.readouterr().err
     assert said.startswith("score_model: ")
     assert said.count("\n") == 1
+
+
+def test_larger_pictures_are_shrunk_by_the_mean_of_cells(score_model):
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    cells = pictures.reshape(3, 8, 2, 8, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(score_model.shrunk(pictures, 8), cells, atol=0.5001)
+    assert score_model.shrunk(pictures, 16) is pictures
+
+
+def test_what_was_sampled_is_not_sampled_again(score_model, tmp_path):
+    made = []
+
+    def make():
+        made.append(0)
+        return np.full((2, 4, 4, 3), len(made), np.uint8)
+
+    path = tmp_path / "model" / "samples_0.npz"
+    for _ in range(2):
+        np.testing.assert_array_equal(score_model.kept(path, make), np.ones((2, 4, 4, 3)))
+    assert len(made) == 1
+    assert [file.name for file in path.parent.iterdir()] == ["samples_0.npz"]
