@@ -132,7 +132,7 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     with importing():
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
-        from pot_jax.runs.folder import check_record, sample_folder
+        from pot_jax.runs.folder import check_record, sample_folders
         from pot_jax.runs.progress import ProgressBar
         from pot_jax.weights.load import open_model
 
@@ -155,9 +155,9 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
-    for index in range(settings.num_samples):
+    for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.mp4"):
-            print(os.path.relpath(sample_folder(folder, settings, index) / name))
+            print(os.path.relpath(sample / name))
 
 
 def render(arguments: Sequence[str]) -> None:
@@ -173,8 +173,7 @@ def render(arguments: Sequence[str]) -> None:
 
     with importing():
         from pot_jax.runs.folder import check_output, remake_movie
-        from pot_jax.runs.reading import read_zoom
-        from pot_jax.runs.zoom import write_movie
+        from pot_jax.runs.zoom import read_zoom, write_movie
 
     output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
     if check_output(output, folder):

@@ -32,9 +32,8 @@ from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming
-from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import file_names, write_zoom
+from pot_jax.runs.zoom import file_names, read_zoom, write_zoom
 
 
 def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
@@ -75,13 +74,13 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
     # The processes of a multi-host run share its folder.
     with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
         found = record.claim(path.parent)
-        mended = None if found is None else _mend_run(path.parent, record.settings)
-        if mended is None and found is not None:  # resumed by this version, on these devices
+        state = _mended(path.parent, record.settings) if found else "unfinished"
+        if found and state == "unfinished":  # resumed by this version, on these devices
             with edge("writing a file", path):
                 path.with_name("metrics.json").unlink(missing_ok=True)
             write_json(path, record.to_json())
         with resuming(lambda: _where(path.parent)):
-            yield {None: "unfinished", False: "complete", True: "mended"}[mended]
+            yield state
 
 
 def _where(folder: pathlib.Path) -> str:
@@ -116,27 +115,26 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
     return is_own
 
 
-def _mend_run(folder: pathlib.Path, settings: RunSettings) -> bool | None:
-    """Makes again what a finished run lacks; returns whether it lacked anything.
+def _mended(folder: pathlib.Path, settings: RunSettings) -> str:
+    """Makes again what a finished run lacks; returns what `claim_run` yields.
 
-    None if it was not finished, or lacks arrays, which have to be sampled again.
+    A run that lacks arrays is unfinished: they have to be sampled again.
     """
-    samples = [sample_folder(folder, settings, index) for index in range(settings.num_samples)]
+    samples = sample_folders(folder, settings)
     lacking = [_lacking(sample, settings.movie) for sample in samples]
     if None in lacking:
-        return None
+        return "unfinished"
     for sample, names in zip(samples, lacking):
         if names:
             _remake(sample, settings.movie, names)
-    parts = settings.num_samples > 1
-    mended = any(lacking) or (parts and not (folder / "metrics.json").is_file())
-    if mended and parts:
+    if not any(lacking) and (folder / "metrics.json").is_file():
+        return "complete"
+    if settings.num_samples > 1:
         path = folder / "config.json"
         write_json(path, _with_movie(path, settings.movie))
         complete_run(folder, settings, read_zoom(samples[0]).timings)
-    if mended:
-        shutil.rmtree(folder / "state", ignore_errors=True)
-    return mended
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return "mended"
 
 
 def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
@@ -246,7 +244,7 @@ def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict
         write_json(pathlib.Path(folder) / "metrics.json", values)
 
 
-def sample_folder(folder: str | os.PathLike, settings: RunSettings, index: int) -> pathlib.Path:
-    """Returns where sample `index` is written: the run's own folder if it is the only one."""
-    path = pathlib.Path(folder)
-    return path if settings.num_samples == 1 else path / f"stack_{index:03d}"
+def sample_folders(folder: str | os.PathLike, settings: RunSettings) -> list[pathlib.Path]:
+    """Returns where each sample is written: in the run's own folder if there is only one."""
+    path, count = pathlib.Path(folder), settings.num_samples
+    return [path] if count == 1 else [path / f"stack_{index:03d}" for index in range(count)]

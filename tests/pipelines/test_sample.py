@@ -21,7 +21,7 @@ from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.pipelines import identity
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
-from pot_jax.runs.reading import read_record
+from pot_jax.runs.zoom import read_record
 from pot_jax.zoom import agreement, blending, operators
 
 PROMPTS = ["a", "star", "st"]
