@@ -95,19 +95,17 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
-        if values[old].present:
-            _override(values.config, new, values[old].value)
-    for setting in (*SHORT_FLAGS, *LOADING_FLAGS):
-        if values[_flag(setting)].present:
-            _override(values.config, setting, values[_flag(setting)].value)
-    if values["allow_pickle"].present:
-        values.config.allow_pickle = values.allow_pickle
+    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *_LOADING)}
+    for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
+        if values[flag].present:
+            _override(values.config, setting, values[flag].value)
     if prompts:
         values.config.prompts = tuple(prompts)
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
-        values.config.embeddings = tuple(map(_embedding, values.embedding))
+        pairs = map(_file_and_rest, values.embedding)
+        values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
     settings = build(config.RunSettings, values.config.to_dict())
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
@@ -437,11 +435,6 @@ def _lora(text: str) -> dict:
         return {"path": path, "strength": float(strength or 1)}
     except ValueError:
         raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
-
-
-def _embedding(text: str) -> dict:
-    path, token = _file_and_rest(text)
-    return {"path": path, "token": token}
 
 
 def _file_and_rest(text: str) -> tuple[str, str]:

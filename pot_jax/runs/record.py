@@ -109,7 +109,7 @@ class Record:
         known = self.identity is not None
         changed = {name for name, _, _ in differences(self.identity or {}, wanted.identity)}
         if not wanted.weights_sha256:  # they are not read yet
-            changed = {name for name in changed if name in wanted.identity}
+            changed &= wanted.identity.keys()
         rows = []
         for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
             decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])
