@@ -283,11 +283,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 
 def todays_name(cls: type, name: str) -> str:
-    """Returns the path of a setting of `cls` with every old name in it replaced.
-
-    Raises:
-      UserError: there is no setting of that name.
-    """
+    """Returns the path of a setting, its old names replaced; raises UserError if there is none."""
     data: Any = {}
     for part in reversed(name.split(".")):
         data = {part: data}

@@ -222,11 +222,7 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns a run's record in the current format.
-
-    Args:
-      record: what a `config.json` holds.
-      place: the file, for messages.
+    """Returns a run's record, which the file `place` holds, in the current format.
 
     Raises:
       UserError: it is not the record of a run, or a later version wrote it.

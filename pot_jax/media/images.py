@@ -77,11 +77,7 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
 
 
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes one picture, [H, W, 3] uint8, as PNG, atomically.
-
-    Raises:
-      UserError: the location cannot be written.
-    """
+    """Writes one picture, [H, W, 3] uint8, as PNG, atomically; raises UserError if it cannot."""
     with write_atomically(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 

@@ -22,12 +22,7 @@ _COPIES = 4
 
 
 def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
-    """Returns what a run will need, in lines for a reader.
-
-    Args:
-      prepared: from `pipelines.zoom.prepare`, with a model whose weights are not read.
-      model: that model.
-    """
+    """Returns what a run of `model`, whose weights are not read, will need: lines for a reader."""
     job, settings = prepared.job, prepared.settings
     device = job.mesh.devices.flat[0]
     seeds = sample_seeds(settings)

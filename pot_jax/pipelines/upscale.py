@@ -177,11 +177,7 @@ def prepare(
 def upscale_prepared(
     prepared: PreparedUpscaler, zoom: Zoom, progress: Progress | None = None
 ) -> Zoom:
-    """Upscales one sample, with noise drawn from zoom.settings.seed; `progress` as in `upscale`.
-
-    Raises:
-      UserError: the pictures hold NaN or infinity.
-    """
+    """Upscales one sample, with noise drawn from its seed; raises UserError if it is not finite."""
     began = time.perf_counter()
     job, key = job_for(prepared, zoom)
     states, _ = run(job, begin(job, key[None]), progress=progress)

@@ -125,11 +125,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
-    """Holds `folder` for this process during the block; removes what a killed one left there.
-
-    Args:
-      folder: made if it is absent.
-      flag: the flag that gave it.
+    """Holds `folder`, made if absent, for this process; removes what a killed one left there.
 
     Raises:
       UserError: another process holds the folder, or it cannot be written.

@@ -39,9 +39,7 @@ from pot_jax.runs.zoom import file_names, read_zoom, write_zoom
 def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
     """Raises UserError unless a run can be made in `folder`, or resumed there.
 
-    Args:
-      folder: absent, or free, or with a run (config.json); no other process may hold it.
-      alone: whether this is the only process of its run.
+    No other process may hold it, if this one is `alone` in its run.
     """
     path = pathlib.Path(folder)
     check_free(path / "config.json", what="run")

@@ -72,11 +72,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
-        """Reads what `to_json` returned, in this version or an earlier one.
-
-        Args:
-          data: the contents of a `config.json`.
-          place: the file, for messages.
+        """Reads what `to_json` returned, in this version or an earlier one, from the file `place`.
 
         Raises:
           UserError: it is not the record of a run.

@@ -180,11 +180,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
 
 
 def read_record(folder: str | os.PathLike) -> Record:
-    """Reads a run's config.json.
-
-    Raises:
-      UserError: the folder holds no run, or its config.json is not complete.
-    """
+    """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
     path = pathlib.Path(folder) / "config.json"
     return Record.from_json(read_json(path), str(path))
 
