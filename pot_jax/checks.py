@@ -184,15 +184,13 @@ def version(package: str = "pot_jax") -> str:
 
 def defaults(cls: type) -> dict[str, Any]:
     """Returns the default settings of `cls` as plain data, without fields that must be given."""
-    data = {}
-    kinds = typing.get_type_hints(cls)
+    data, kinds = {}, typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         value, kind = field.default, kinds[field.name]
-        if dataclasses.is_dataclass(kind):
-            unset = value is dataclasses.MISSING
-            data[field.name] = defaults(kind) if unset else dataclasses.asdict(value)
-        elif value is not dataclasses.MISSING:
-            data[field.name] = value
+        if value is not dataclasses.MISSING:
+            data[field.name] = dataclasses.asdict(value) if isinstance(value, Settings) else value
+        elif dataclasses.is_dataclass(kind):
+            data[field.name] = defaults(kind)
     return data
 
 
@@ -263,21 +261,18 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """
     data = overlay(cls, defaults(cls), data, path)
     kinds = typing.get_type_hints(cls)
-    values = {}
-    for field in dataclasses.fields(cls):
-        name, kind = field.name, kinds[field.name]
+    for name in (field.name for field in dataclasses.fields(cls)):
         if name not in data:
             raise UserError(f"setting {path}{name} is missing; give it")
-        value = data[name]
-        item = next(iter(typing.get_args(kind)), None)
+        kind = kinds[name]
+        item, value = next(iter(typing.get_args(kind)), None), data[name]
         if dataclasses.is_dataclass(kind):
-            value = build(kind, value, f"{path}{name}.")
+            data[name] = build(kind, value, f"{path}{name}.")
         elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
-            value = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
-        values[name] = value
+            data[name] = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
     token = _path.set(path)
     try:
-        return cls(**values)
+        return cls(**data)
     finally:
         _path.reset(token)
 

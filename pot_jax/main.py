@@ -49,11 +49,6 @@ SHORT_FLAGS = {
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
 _HELP = {"-h", "-help", "--help"}
-# Flags of `sample` that may be given several times.
-ADAPTER_FLAGS = {
-    "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
-    "embedding": "path[:token] of a textual inversion (repeatable)",
-}
 # Flags of `render`.
 MOVIE_FLAGS = {
     "seconds_per_level": (flags.DEFINE_float, "time from one level to the next"),
@@ -61,7 +56,6 @@ MOVIE_FLAGS = {
     "size": (flags.DEFINE_integer, "shorter side in pixels"),
     "direction": (flags.DEFINE_string, "in, out or both"),
 }
-PLATFORMS = ("cpu", "gpu", "tpu")
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
     "invalid literal for int": "expected a whole number",
@@ -77,7 +71,7 @@ def sample(arguments: Sequence[str]) -> None:
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     text = "platform (default: the best)"
-    flags.DEFINE_enum("devices", None, PLATFORMS, text, flag_values=values)
+    flags.DEFINE_enum("devices", None, ["cpu", "gpu", "tpu"], text, flag_values=values)
     text = "folder of compiled programs, or none (default: in the user's cache folder)"
     _define_text(values, "compilation_cache", text)
     text = "run as one process of a multi-host job (jax.distributed)"
@@ -89,8 +83,10 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
-    for name, text in ADAPTER_FLAGS.items():
-        flags.DEFINE_multi_string(name, [], text, values)
+    text = "path[:strength] of a LoRA to merge into the model (repeatable)"
+    flags.DEFINE_multi_string("lora", [], text, values)
+    text = "path[:token] of a textual inversion (repeatable)"
+    flags.DEFINE_multi_string("embedding", [], text, values)
     prompts = _parse("sample", values, arguments)
     for old, new in config.RunSettings.OLD_NAMES.items():
         if values[old].present and values[new].present:
@@ -420,13 +416,11 @@ def _define_config(
 
 
 def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
-    *groups, key = setting.split(".")
-    for group in groups:
-        data = data[group]
+    kind = type(operator.attrgetter(setting)(data))
     try:
-        data[key] = type(data[key])(text)
+        data.update_from_flattened_dict({setting: kind(text)})
     except ValueError:
-        require(False, f"--{key}", described(type(data[key])), text)
+        require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
 
 
 def _lora(text: str) -> dict:

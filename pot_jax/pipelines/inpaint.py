@@ -111,10 +111,9 @@ def inpaint(
 
     shape = (*kept.shape[:3], model.unet.config.out_channels)
     job = Job(program, plan, weights, mesh, shape)
-    given = None
     if latents is not None:
-        given = checked_latents([latents], (1, *shape))
-    states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
+        latents = checked_latents([latents], (1, *shape))
+    states, _ = run(job, begin(job, keys_of(np.uint32([seed])), latents), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted if batched else painted[0]
 

@@ -261,11 +261,9 @@ def prepare(
         require(level < g.levels, "photograph.level", f"0 to {g.levels - 1}", level)
         given = settings.photograph.path if photograph is None else photograph
         pixels = read_photograph(given, g.height, g.width)
-    upscaling = None
-    if upscaler is not None:
-        upscaling = upscale.prepare(
-            upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
-        )
+    small = recipe.pixel_geometry, model.digest, recipe.mesh
+    upscaling = upscaler and upscale.prepare(upscaler, settings, *small)
+    if upscaling:
         settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
@@ -273,11 +271,7 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-
-        def encode(weights):
-            return program.encode(weights, weights["photograph"][None])[0]
-
-        encoded = meshes.computed(encode, weights)
+        encoded = meshes.computed(lambda w: program.encode(w, w["photograph"][None])[0], weights)
         weights["photograph_latents"] = meshes.replicate(encoded, recipe.mesh)
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
