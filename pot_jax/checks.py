@@ -84,7 +84,11 @@ def checked(value: Any, kind: Any, name: str) -> Any:
     elif kind == Path:
         return _checked_path(value, name)
     elif origin is tuple:
-        return _checked_tuple(value, args, name)
+        require(isinstance(value, list | tuple), name, "a list", value)
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        require(len(value) == len(kinds), name, f"{len(kinds)} values", value)
+        pairs = enumerate(zip(value, kinds))
+        return tuple(checked(item, one, f"{name}[{i}]") for i, (item, one) in pairs)
     elif plain is Annotated:
         found = checked(value, args[0], name)
         if args[1].low <= found <= args[1].high:
@@ -118,14 +122,6 @@ def _checked_path(value: Any, name: str) -> str:
     fits = len(data) <= 4000 and max(map(len, data.split(b"/"))) <= 255  # no disk allows longer
     require(fits, name, "a shorter path", value)
     return os.path.expanduser(path)
-
-
-def _checked_tuple(value: Any, kinds: tuple, name: str) -> tuple:
-    require(isinstance(value, list | tuple), name, "a list", value)
-    kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-    require(len(value) == len(kinds), name, f"{len(kinds)} values", value)
-    pairs = enumerate(zip(value, kinds))
-    return tuple(checked(item, kind, f"{name}[{i}]") for i, (item, kind) in pairs)
 
 
 def described(kind: Any) -> str:

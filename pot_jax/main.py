@@ -132,9 +132,8 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
 
     adapters = {"loras": settings.loras, "embeddings": settings.embeddings}
     opened = open_model(settings.model, **_how_to_load(settings), **adapters)
-    upscaler = None
-    if settings.upscaler.path:
-        upscaler = open_model(settings.upscaler.path, dtype=settings.dtype)
+    path = settings.upscaler.path
+    upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
     early = prepare(opened.model, settings, upscaler=upscaler and upscaler.model)
     for notice in early.notices:

@@ -81,12 +81,9 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:
-    """Waits until a file is on the disk, where the disk can say so.
+    """Waits until a file is on the disk, where the disk can say so; raises OSError if it cannot be.
 
     Without this, a power cut soon after a rename can leave an empty file under the new name.
-
-    Raises:
-      OSError: it cannot be written.
     """
     with open(path, "rb+") as file:
         try:

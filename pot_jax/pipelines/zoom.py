@@ -33,14 +33,13 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
-from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
-from pot_jax.runs.record import Record
+from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
 from pot_jax.runs.zoom import Zoom, read_zoom, write_zoom
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
@@ -313,18 +312,16 @@ def sample_run(
       UserError: the folder holds another run, or another process holds it, or it cannot be written;
         or pictures are not finite.
     """
-    watch = {"progress": progress, "callback": callback, "report": report}
-    if workdir is None:
-        return _sample_run(prepared, None, **watch)
-    with claim_run(workdir, prepared.record) as found:
+    alone = contextlib.nullcontext("unfinished")
+    with alone if workdir is None else claim_run(workdir, prepared.record) as found:
         if found == "complete":
             return None
         if found == "mended":
             return [read_zoom(folder) for folder in sample_folders(workdir, prepared.settings)]
-        return _sample_run(prepared, workdir, **watch)
+        return _sample_run(prepared, workdir, progress, callback, report)
 
 
-def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) -> list[Zoom]:
+def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
     saved, first = None, 0
@@ -366,7 +363,6 @@ def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) 
         zooms.append(zoom)
     if keeps:
         complete_run(workdir, settings, timings)
-        saved.remove()
     return zooms
 
 
@@ -415,8 +411,7 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         p = zoom.zoom_factor
         step = math.lcm(grain, factor * (p if p % 2 else 2 * p))  # windows start on whole latents
         low = max(value // step, 1) * step
-        near = f"{low} or {low + step}"
-        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {near}"
+        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {low} or {low + step}"
         require(value % step == 0, name, expected, value)
     pairs, count = zoom.placement, len(zoom.placement)
     expected = f"{levels - 1} pairs, one for each level but the widest"

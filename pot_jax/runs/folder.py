@@ -130,8 +130,7 @@ def _mended(folder: pathlib.Path, settings: RunSettings) -> str:
     if settings.num_samples > 1:
         path = folder / "config.json"
         write_json(path, _with_movie(path, settings.movie))
-        complete_run(folder, settings, read_zoom(samples[0]).timings)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    complete_run(folder, settings, read_zoom(samples[0]).timings)
     return "mended"
 
 
@@ -189,9 +188,8 @@ class SavedStates:
         self, folder: str | os.PathLike, every: int, stopping: Callable[[], bool] = lambda: False
     ):
         """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
-        self._path = pathlib.Path(folder) / "state"
         self._every, self._stopping = every, stopping
-        self._checkpoints = Checkpoints(self._path)
+        self._checkpoints = Checkpoints(pathlib.Path(folder) / "state")
         self._last = 0
 
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
@@ -226,20 +224,17 @@ class SavedStates:
         self._last, states, _ = found
         return states._replace(key=jax.random.wrap_key_data(states.key, impl=GENERATOR))
 
-    def remove(self) -> None:
-        """Removes the saved states, once the pictures are written."""
-        shutil.rmtree(self._path, ignore_errors=True)
-
 
 def _without_key_type(states: SamplerState) -> SamplerState:
     return states._replace(key=jax.random.key_data(states.key))
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:
-    """Marks a run of several samples as complete; a single sample's metrics.json does that."""
-    if settings.num_samples > 1:
-        values = {"num_samples": settings.num_samples} | timings
-        write_json(pathlib.Path(folder) / "metrics.json", values)
+    """Marks a run as complete: adds metrics.json if it has several samples, removes its states."""
+    path, count = pathlib.Path(folder), settings.num_samples
+    if count > 1:
+        write_json(path / "metrics.json", {"num_samples": count} | timings)
+    shutil.rmtree(path / "state", ignore_errors=True)
 
 
 def sample_folders(folder: str | os.PathLike, settings: RunSettings) -> list[pathlib.Path]:
