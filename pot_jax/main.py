@@ -266,7 +266,9 @@ def main(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log; its errors are exceptions
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
-        print(_usage())
+        rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+        head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
+        print("\n".join([head, *rows, tail]))
         return 0 if len(argv) >= 2 else 2
     if argv[1] == "--version":
         print(f"pot_jax {version()}")
@@ -292,12 +294,6 @@ class _Help(Exception):
 def _mistake(message: str, code: int = 2) -> int:
     print("pot-jax: " + " ".join(message.split()), file=sys.stderr)
     return code
-
-
-def _usage() -> str:
-    rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
-    head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
-    return "\n".join([head, *rows, tail])
 
 
 def _flag(setting: str) -> str:

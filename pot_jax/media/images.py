@@ -142,10 +142,8 @@ def read_mask(given: Any) -> np.ndarray:
         values = np.asarray(Image.fromarray(values).convert("L"))
     if values.ndim not in (2, 3) or not values.size:
         raise UserError(f"mask: expected [H, W] or [B, H, W], got {values.shape}")
-    if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= 255:
+    if values.dtype.kind in "bui" and values.min() >= 0 and values.max() <= 255:
         return values >= (128 if values.max() > 1 else 1)
-    if values.dtype == bool:
-        return values
     return _floats(values, "mask", 0, "booleans, bytes (0 to 255) or floats in [0, 1]") >= 0.5
 
 

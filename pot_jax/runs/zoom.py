@@ -148,8 +148,7 @@ def write_movie(
 def read_zoom(folder: str | os.PathLike) -> Zoom:
     """Reads the zoom of a run of one sample, or of one sample's own folder.
 
-    Returns:
-      The `Zoom`; `before_render` and `latents` are None if the run did not keep them.
+    Its `before_render` and `latents` are None if the run did not keep them.
 
     Raises:
       UserError: a file is missing, truncated, or does not fit the others.
