@@ -51,29 +51,17 @@ class Within(NamedTuple):
     high: float = math.inf
 
 
-class Unfit(Exception):
-    """A value is not of the declared type; `place` says where in it ("[1]")."""
-
-    def __init__(self, expected: str, came: Any, place: str = ""):
-        super().__init__(expected)
-        self.expected, self.came, self.place = expected, came, place
-
-
 def require(ok: bool, name: str, expected: str, came: Any) -> None:
     """Raises UserError unless `ok`: the setting's name, what was expected, what was given."""
     if not ok:
-        raise UserError(f"{name}: expected {expected}, got {shown(reprlib.repr(came))}")
+        raise _unfit(name, expected, came)
+
+
+def _unfit(name: str, expected: str, came: Any) -> UserError:
+    return UserError(f"{name}: expected {expected}, got {shown(reprlib.repr(came))}")
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """Returns `value` as `fitted` does; raises UserError, which names it, if it is unfit."""
-    try:
-        return fitted(value, kind)
-    except Unfit as unfit:
-        require(False, name + unfit.place, unfit.expected, unfit.came)
-
-
-def fitted(value: Any, kind: Any) -> Any:
     """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
     Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
@@ -82,23 +70,27 @@ def fitted(value: Any, kind: Any) -> Any:
     and others are tuples.
 
     Raises:
-      Unfit: it is of another type.
+      UserError: it is of another type; the message says where, by `name`.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
         with contextlib.suppress(Exception):  # others' code, of which anything may come
             value = value.tolist()
-    plain = origin or kind
+    plain, expected = origin or kind, ""
     if plain in (typing.Union, types.UnionType):
         for one in args:
-            with contextlib.suppress(Unfit):
-                return fitted(value, one)
+            with contextlib.suppress(UserError):
+                return checked(value, one, name)
     elif kind == Path:
-        return _fitted_path(value)
+        return _checked_path(value, name)
     elif origin is tuple:
-        return _fitted_tuple(value, args)
+        require(isinstance(value, list | tuple), name, "a list", value)
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        require(len(value) == len(kinds), name, f"{len(kinds)} values", value)
+        pairs = enumerate(zip(value, kinds))
+        return tuple(checked(item, one, f"{name}[{i}]") for i, (item, one) in pairs)
     elif plain is Annotated:
-        found = fitted(value, args[0])
+        found = checked(value, args[0], name)
         if args[1].low <= found <= args[1].high:
             return found
     elif plain is Literal:
@@ -108,44 +100,28 @@ def fitted(value: Any, kind: Any) -> Any:
         with contextlib.suppress(OverflowError):  # a whole number of hundreds of digits
             if math.isfinite(value):
                 return float(value)
-        raise Unfit("a finite number", value)
+        expected = "a finite number"
     elif plain is int and hasattr(value, "__index__") and not isinstance(value, bool):
         with contextlib.suppress(TypeError):
             return operator.index(value)
     elif plain is Any or (plain not in (int, float) and isinstance(value, plain)):
-        if plain is str and re.search("[\ud800-\udfff]", value):  # from bytes that are not UTF-8
-            raise Unfit("text in UTF-8", value)
-        return value
-    raise Unfit(described(kind), value)
+        if plain is not str or not re.search("[\ud800-\udfff]", value):  # from bytes, not UTF-8
+            return value
+        expected = "text in UTF-8"
+    raise _unfit(name, expected or described(kind), value)
 
 
-def _fitted_path(value: Any) -> str:
+def _checked_path(value: Any, name: str) -> str:
     """Returns a path as the user gave it, with ~ expanded: the one way from a user to a path."""
     try:
         path = os.fsdecode(value)
     except TypeError:
-        raise Unfit("a path", value) from None
-    if "\0" in path:
-        raise Unfit("a path without a zero byte", value)
-    name = os.fsencode(path)
-    if len(name) > 4000 or max(map(len, name.split(b"/"))) > 255:  # no disk allows longer ones
-        raise Unfit("a shorter path", value)
+        raise _unfit(name, "a path", value) from None
+    require("\0" not in path, name, "a path without a zero byte", value)
+    data = os.fsencode(path)
+    fits = len(data) <= 4000 and max(map(len, data.split(b"/"))) <= 255  # no disk allows longer
+    require(fits, name, "a shorter path", value)
     return os.path.expanduser(path)
-
-
-def _fitted_tuple(value: Any, kinds: tuple) -> tuple:
-    if not isinstance(value, list | tuple):
-        raise Unfit("a list", value)
-    kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-    if len(value) != len(kinds):
-        raise Unfit(f"{len(kinds)} values", value)
-    found = []
-    for i, (item, kind) in enumerate(zip(value, kinds)):
-        try:
-            found.append(fitted(item, kind))
-        except Unfit as unfit:
-            raise Unfit(unfit.expected, unfit.came, f"[{i}]{unfit.place}") from None
-    return tuple(found)
 
 
 def described(kind: Any) -> str:
@@ -204,15 +180,13 @@ def version(package: str = "pot_jax") -> str:
 
 def defaults(cls: type) -> dict[str, Any]:
     """Returns the default settings of `cls` as plain data, without fields that must be given."""
-    data = {}
-    kinds = typing.get_type_hints(cls)
+    data, kinds = {}, typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         value, kind = field.default, kinds[field.name]
-        if dataclasses.is_dataclass(kind):
-            unset = value is dataclasses.MISSING
-            data[field.name] = defaults(kind) if unset else dataclasses.asdict(value)
-        elif value is not dataclasses.MISSING:
-            data[field.name] = value
+        if value is not dataclasses.MISSING:
+            data[field.name] = dataclasses.asdict(value) if isinstance(value, Settings) else value
+        elif dataclasses.is_dataclass(kind):
+            data[field.name] = defaults(kind)
     return data
 
 
@@ -283,31 +257,24 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """
     data = overlay(cls, defaults(cls), data, path)
     kinds = typing.get_type_hints(cls)
-    values = {}
-    for field in dataclasses.fields(cls):
-        name, kind = field.name, kinds[field.name]
+    for name in (field.name for field in dataclasses.fields(cls)):
         if name not in data:
             raise UserError(f"setting {path}{name} is missing; give it")
-        value = data[name]
-        item = next(iter(typing.get_args(kind)), None)
+        kind = kinds[name]
+        item, value = next(iter(typing.get_args(kind)), None), data[name]
         if dataclasses.is_dataclass(kind):
-            value = build(kind, value, f"{path}{name}.")
+            data[name] = build(kind, value, f"{path}{name}.")
         elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
-            value = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
-        values[name] = value
+            data[name] = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
     token = _path.set(path)
     try:
-        return cls(**values)
+        return cls(**data)
     finally:
         _path.reset(token)
 
 
 def todays_name(cls: type, name: str) -> str:
-    """Returns the path of a setting of `cls` with every old name in it replaced.
-
-    Raises:
-      UserError: there is no setting of that name.
-    """
+    """Returns the path of a setting, its old names replaced; raises UserError if there is none."""
     data: Any = {}
     for part in reversed(name.split(".")):
         data = {part: data}

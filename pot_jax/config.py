@@ -8,12 +8,12 @@ the pipelines. Does not import JAX, so that `--help` and errors in settings appe
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import math
 import pathlib
+import runpy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pot_jax.checks import Path, Settings, Within, checked, parsed_json, require
@@ -221,15 +221,8 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "config": config, "identity": None}
 
 
-_UPGRADES: dict[int, Callable[[dict], dict]] = {1: _from_1}  # format -> to the next one
-
-
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns a run's record in the current format.
-
-    Args:
-      record: what a `config.json` holds.
-      place: the file, for messages.
+    """Returns a run's record, which the file `place` holds, in the current format.
 
     Raises:
       UserError: it is not the record of a run, or a later version wrote it.
@@ -243,9 +236,7 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
             f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
             f"{FORMAT}; use the version that wrote it, or a later one"
         )
-    for known in range(number, FORMAT):
-        record = _UPGRADES[known](record)
-    return {**record, "format": FORMAT}
+    return {**(_from_1(record) if number == 1 else record), "format": FORMAT}
 
 
 # Files. -----------------------------------------------------------------------------------------
@@ -305,14 +296,12 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
 
 
 def _run(file: pathlib.Path) -> Any:
-    spec = importlib.util.spec_from_file_location("run_config", file)
-    module = importlib.util.module_from_spec(spec)
     try:
         with _siblings(file.resolve().parent):
-            spec.loader.exec_module(module)
-            if not hasattr(module, "get_config"):
+            defined = runpy.run_path(str(file), run_name="run_config")
+            if "get_config" not in defined:
                 raise UserError(f"--config: {file} defines no get_config()")
-            data = module.get_config()
+            data = defined["get_config"]()
             return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
     except (UserError, KeyboardInterrupt):
         raise

@@ -49,11 +49,6 @@ SHORT_FLAGS = {
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
 _HELP = {"-h", "-help", "--help"}
-# Flags of `sample` that may be given several times.
-ADAPTER_FLAGS = {
-    "lora": "path[:strength] of a LoRA to merge into the model (repeatable)",
-    "embedding": "path[:token] of a textual inversion (repeatable)",
-}
 # Flags of `render`.
 MOVIE_FLAGS = {
     "seconds_per_level": (flags.DEFINE_float, "time from one level to the next"),
@@ -61,7 +56,6 @@ MOVIE_FLAGS = {
     "size": (flags.DEFINE_integer, "shorter side in pixels"),
     "direction": (flags.DEFINE_string, "in, out or both"),
 }
-PLATFORMS = ("cpu", "gpu", "tpu")
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
     "invalid literal for int": "expected a whole number",
@@ -77,7 +71,7 @@ def sample(arguments: Sequence[str]) -> None:
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     text = "platform (default: the best)"
-    flags.DEFINE_enum("devices", None, PLATFORMS, text, flag_values=values)
+    flags.DEFINE_enum("devices", None, ["cpu", "gpu", "tpu"], text, flag_values=values)
     text = "folder of compiled programs, or none (default: in the user's cache folder)"
     _define_text(values, "compilation_cache", text)
     text = "run as one process of a multi-host job (jax.distributed)"
@@ -89,25 +83,25 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
-    for name, text in ADAPTER_FLAGS.items():
-        flags.DEFINE_multi_string(name, [], text, values)
+    text = "path[:strength] of a LoRA to merge into the model (repeatable)"
+    flags.DEFINE_multi_string("lora", [], text, values)
+    text = "path[:token] of a textual inversion (repeatable)"
+    flags.DEFINE_multi_string("embedding", [], text, values)
     prompts = _parse("sample", values, arguments)
     for old, new in config.RunSettings.OLD_NAMES.items():
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
-        if values[old].present:
-            _override(values.config, new, values[old].value)
-    for setting in (*SHORT_FLAGS, *LOADING_FLAGS):
-        if values[_flag(setting)].present:
-            _override(values.config, setting, values[_flag(setting)].value)
-    if values["allow_pickle"].present:
-        values.config.allow_pickle = values.allow_pickle
+    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *_LOADING)}
+    for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
+        if values[flag].present:
+            _override(values.config, setting, values[flag].value)
     if prompts:
         values.config.prompts = tuple(prompts)
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
-        values.config.embeddings = tuple(map(_embedding, values.embedding))
+        pairs = map(_file_and_rest, values.embedding)
+        values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
     settings = build(config.RunSettings, values.config.to_dict())
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
@@ -132,15 +126,14 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     with importing():
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
-        from pot_jax.runs.folder import check_record, sample_folder
+        from pot_jax.runs.folder import check_record, sample_folders
         from pot_jax.runs.progress import ProgressBar
         from pot_jax.weights.load import open_model
 
     adapters = {"loras": settings.loras, "embeddings": settings.embeddings}
     opened = open_model(settings.model, **_how_to_load(settings), **adapters)
-    upscaler = None
-    if settings.upscaler.path:
-        upscaler = open_model(settings.upscaler.path, dtype=settings.dtype)
+    path = settings.upscaler.path
+    upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
     early = prepare(opened.model, settings, upscaler=upscaler and upscaler.model)
     for notice in early.notices:
@@ -155,9 +148,9 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
-    for index in range(settings.num_samples):
+    for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.mp4"):
-            print(os.path.relpath(sample_folder(folder, settings, index) / name))
+            print(os.path.relpath(sample / name))
 
 
 def render(arguments: Sequence[str]) -> None:
@@ -173,8 +166,7 @@ def render(arguments: Sequence[str]) -> None:
 
     with importing():
         from pot_jax.runs.folder import check_output, remake_movie
-        from pot_jax.runs.reading import read_zoom
-        from pot_jax.runs.zoom import write_movie
+        from pot_jax.runs.zoom import read_zoom, write_movie
 
     output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
     if check_output(output, folder):
@@ -274,7 +266,9 @@ def main(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log; its errors are exceptions
     if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
-        print(_usage())
+        rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+        head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
+        print("\n".join([head, *rows, tail]))
         return 0 if len(argv) >= 2 else 2
     if argv[1] == "--version":
         print(f"pot_jax {version()}")
@@ -300,12 +294,6 @@ class _Help(Exception):
 def _mistake(message: str, code: int = 2) -> int:
     print("pot-jax: " + " ".join(message.split()), file=sys.stderr)
     return code
-
-
-def _usage() -> str:
-    rows = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
-    head, tail = "usage: pot-jax COMMAND [flags]\n", "\npot-jax COMMAND --help: its flags"
-    return "\n".join([head, *rows, tail])
 
 
 def _flag(setting: str) -> str:
@@ -423,13 +411,11 @@ def _define_config(
 
 
 def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
-    *groups, key = setting.split(".")
-    for group in groups:
-        data = data[group]
+    kind = type(operator.attrgetter(setting)(data))
     try:
-        data[key] = type(data[key])(text)
+        data.update_from_flattened_dict({setting: kind(text)})
     except ValueError:
-        require(False, f"--{key}", described(type(data[key])), text)
+        require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
 
 
 def _lora(text: str) -> dict:
@@ -438,11 +424,6 @@ def _lora(text: str) -> dict:
         return {"path": path, "strength": float(strength or 1)}
     except ValueError:
         raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
-
-
-def _embedding(text: str) -> dict:
-    path, token = _file_and_rest(text)
-    return {"path": path, "token": token}
 
 
 def _file_and_rest(text: str) -> tuple[str, str]:

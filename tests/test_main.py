@@ -16,7 +16,7 @@ from tiny_models import tiny_model
 from pot_jax import main
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.runs.interrupts import Stopped
-from pot_jax.runs.reading import read_record
+from pot_jax.runs.zoom import read_record
 from pot_jax.weights import load
 from pot_jax.weights.export import export
 

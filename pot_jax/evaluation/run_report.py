@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from pot_jax.runs.reading import read_levels, read_zoom
+from pot_jax.runs.zoom import read_levels, read_zoom
 
 # The states of the pictures, in the order in which they are made; one table column each.
 STATES = ("before_render", "rendered", "delivered")

@@ -25,14 +25,8 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     The temporary file is in the folder of `path` (created if absent), so that the move is one
     rename. It keeps the suffix, by which libraries choose the format. Its name starts with a dot,
-    so that a listing such as `levels/level_*.png` never includes it. If the block raises, the
-    temporary file is removed and `path` is unchanged.
-
-    Args:
-      path: the file to write.
-
-    Yields:
-      The temporary path; the block must create it.
+    so that a listing such as `levels/level_*.png` never includes it. The block must create it; if
+    the block raises, it is removed and `path` is unchanged.
 
     Raises:
       UserError: the location cannot be written (full, read-only, not a folder, ...).
@@ -87,12 +81,9 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:
-    """Waits until a file is on the disk, where the disk can say so.
+    """Waits until a file is on the disk, where the disk can say so; raises OSError if it cannot be.
 
     Without this, a power cut soon after a rename can leave an empty file under the new name.
-
-    Raises:
-      OSError: it cannot be written.
     """
     with open(path, "rb+") as file:
         try:

@@ -28,9 +28,8 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
 
     Let x_i be level i on the scale of bytes, q_i its bytes, D downsampling by p. If each level is
     rounded alone, q_i - D q_{i+1} has an error of variance (1 + 1/p^2) / 12 in the window (57.9 dB
-    at p = 2). In the worst case the error is twice 1/2 (48 dB); flat areas halfway between two
-    bytes come close to it. Instead the deepest level is rounded first, and each parent includes
-    the rounding error of its downsampled child:
+    at p = 2), and in the worst case, near which flat areas come, of twice 1/2 (48 dB). Instead the
+    deepest level is rounded first, and each parent includes its downsampled child's rounding error:
 
         q_i = round(x_i + D q_{i+1} - D x_{i+1})      inside the window
         q_i = round(x_i)                              outside
@@ -78,11 +77,7 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
 
 
 def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes one picture, [H, W, 3] uint8, as PNG, atomically.
-
-    Raises:
-      UserError: the location cannot be written.
-    """
+    """Writes one picture, [H, W, 3] uint8, as PNG, atomically; raises UserError if it cannot."""
     with write_atomically(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
@@ -128,8 +123,7 @@ def read_images(given: Any, what: str) -> np.ndarray:
         raise UserError(f"{what}: expected [H, W, 3] or [B, H, W, 3], got {values.shape}")
     if values.dtype == np.uint8:
         return from_bytes(values)
-    _require_floats(values, what, -1, "bytes (uint8) or floats in [-1, 1]")
-    return np.asarray(values, np.float32)
+    return _floats(values, what, -1, "bytes (uint8) or floats in [-1, 1]")
 
 
 def read_mask(given: Any) -> np.ndarray:
@@ -148,12 +142,9 @@ def read_mask(given: Any) -> np.ndarray:
         values = np.asarray(Image.fromarray(values).convert("L"))
     if values.ndim not in (2, 3) or not values.size:
         raise UserError(f"mask: expected [H, W] or [B, H, W], got {values.shape}")
-    if values.dtype.kind in "ui" and values.min() >= 0 and values.max() <= 255:
+    if values.dtype.kind in "bui" and values.min() >= 0 and values.max() <= 255:
         return values >= (128 if values.max() > 1 else 1)
-    if values.dtype == bool:
-        return values
-    _require_floats(values, "mask", 0, "booleans, bytes (0 to 255) or floats in [0, 1]")
-    return values >= 0.5
+    return _floats(values, "mask", 0, "booleans, bytes (0 to 255) or floats in [0, 1]") >= 0.5
 
 
 def _values(given: Any, what: str) -> np.ndarray:
@@ -167,15 +158,14 @@ def _values(given: Any, what: str) -> np.ndarray:
     return values if values.dtype.kind in "bui" else values.astype(np.float32)
 
 
-def _require_floats(values: np.ndarray, what: str, lowest: int, expected: str) -> None:
+def _floats(values: np.ndarray, what: str, lowest: int, expected: str) -> np.ndarray:
     low, high = np.min(values), np.max(values)  # NaN if a value is
-    fits = values.dtype.kind == "f" and low >= lowest and high <= 1
-    if not fits:
+    if not (values.dtype.kind == "f" and low >= lowest and high <= 1):
         raise UserError(f"{what}: expected {expected}, got {values.dtype} from {low:g} to {high:g}")
     if low >= 0 > lowest:
-        logging.warning(
-            "%s: floats from %s to %s; -1 is black here, and 0 is grey", what, low, high
-        )
+        black = "-1 is black here, and 0 is grey"
+        logging.warning("%s: floats from %s to %s; %s", what, low, high, black)
+    return values
 
 
 def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
@@ -184,7 +174,7 @@ def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
     Args:
       given: as for `read_images`, one picture; floats must have the size already.
       height: of the result, in pixels.
-      width: of the result, in pixels.
+      width: likewise.
 
     Returns:
       [height, width, 3] float32 in [-1, 1].
@@ -196,16 +186,13 @@ def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
     expected = (height, width, 3)
     if values.shape == expected:
         return values
-    if values.ndim != 3 or not (
-        isinstance(given, _PICTURES) or _values(given, "").dtype == "uint8"
-    ):
+    in_bytes = isinstance(given, _PICTURES) or _values(given, "").dtype == np.uint8
+    if values.ndim != 3 or not in_bytes:
         raise UserError(f"photograph: expected pixels of {expected}, got {values.shape}")
-    image = Image.fromarray(to_bytes(values))
-    scale = min(image.width / width, image.height / height)
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    box = (left, top, left + width * scale, top + height * scale)
     # Pillow widens the Lanczos kernel when it downsamples, so that fine texture does not alias.
-    return from_bytes(np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box)))
+    lanczos = Image.Resampling.LANCZOS
+    image = ImageOps.fit(Image.fromarray(to_bytes(values)), (width, height), lanczos)
+    return from_bytes(np.asarray(image))
 
 
 def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarray:
@@ -257,12 +244,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         reason = "a floating-point picture has no defined white level"
         raise ValueError(f"{reason}; save it with 8 or 16 bits per channel")
-    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode == "P" or image.has_transparency_data:
         image = image.convert("RGBA")
-    if image.mode == "RGBA":
-        opacity = image.getchannel("A")
-        image = image.convert("RGB")
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
+        white = Image.new("RGB", image.size, "white")
+        image = Image.composite(image.convert("RGB"), white, image.getchannel("A"))
     if profile and image.mode in ("RGB", "CMYK"):
         try:
             return ImageCms.profileToProfile(

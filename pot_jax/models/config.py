@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self
 
-from pot_jax.checks import Unfit, Within, described, fitted, to_dict
+from pot_jax.checks import Within, checked, described, to_dict
 from pot_jax.errors import UserError
 
 # Bounds far above every published model, so that a damaged or hostile file is refused here and not
@@ -68,8 +68,8 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             given, kind = getattr(self, field.name), kinds[field.name]
             try:
-                value = fitted(given, kind)
-            except Unfit:
+                value = checked(given, kind, field.name)
+            except UserError:
                 value = ()
             if value == ():  # no model has an empty list
                 self._refuse(field.name, given, described(kind))

@@ -22,12 +22,7 @@ _COPIES = 4
 
 
 def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
-    """Returns what a run will need, in lines for a reader.
-
-    Args:
-      prepared: from `pipelines.zoom.prepare`, with a model whose weights are not read.
-      model: that model.
-    """
+    """Returns what a run of `model`, whose weights are not read, will need: lines for a reader."""
     job, settings = prepared.job, prepared.settings
     device = job.mesh.devices.flat[0]
     seeds = sample_seeds(settings)
@@ -107,12 +102,8 @@ def _rate(device: jax.Device, dtype: str) -> float:
     with jax.default_device(device):
         image = jnp.ones((8, 64, 64, 128), dtype)
         kernel = jnp.ones((3, 3, 128, 128), dtype)
-        layout = ("NHWC", "HWIO", "NHWC")
-
-        @jax.jit
-        def convolve(x):
-            return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
-
+        how = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        convolve = jax.jit(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), **how))
         image = convolve(image).block_until_ready()  # compiles
         began, times = time.perf_counter(), 3
         for _ in range(times):

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,6 @@ from pot_jax.checks import build, checked, require
 from pot_jax.config import SEED, SamplerSettings, checked_prompts
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE
 from pot_jax.diffusion.sampler import Parts, keys_of
-from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
@@ -99,7 +97,7 @@ def inpaint(
     conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
     log((*model.notices, *notices, *conditions.notices))
     networks = model.unet, model.autoencoder, model.schedule
-    program = _assemble(*networks, solver, conditions.guided, mesh, images.shape[:3])
+    program = _assemble(networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
     weights = meshes.replicate(weights | sampler_numbers(settings), mesh)
     kept = np.asarray(program.encode(weights, images * (1 - masks)))
@@ -111,25 +109,17 @@ def inpaint(
 
     shape = (*kept.shape[:3], model.unet.config.out_channels)
     job = Job(program, plan, weights, mesh, shape)
-    given = None
     if latents is not None:
-        given = checked_latents([latents], (1, *shape))
-    states, _ = run(job, begin(job, keys_of(np.uint32([seed])), given), progress=progress)
+        latents = checked_latents([latents], (1, *shape))
+    states, _ = run(job, begin(job, keys_of(np.uint32([seed])), latents), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted if batched else painted[0]
 
 
 @functools.lru_cache(maxsize=16)
-def _assemble(
-    unet: nn.Module,
-    vae: nn.Module,
-    schedule: ScheduleConfig,
-    solver: str,
-    guided: bool,
-    mesh: jax.sharding.Mesh,
-    shape: tuple[int, int, int],
-) -> Program:
+def _assemble(networks, solver: str, guided: bool, mesh: jax.sharding.Mesh, shape) -> Program:
     """Returns the program for pictures of `shape`, [B, H, W]; they are the sampler's levels."""
+    unet, vae, schedule = networks
     decode, encode = autoencoder(vae, mesh, _DECODE_ROWS)
     factor = vae.config.downsample_factor
     count, height, width = shape

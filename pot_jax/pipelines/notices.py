@@ -23,13 +23,13 @@ def ineffective(
       settings: the run's.
       guided: whether there is guidance.
       grounded: whether there is a photograph.
-      own: Python functions by the part they replace, None where there is none; they may use any
-        setting.
+      own: Python functions by the part they replace; they may use any setting.
     """
     s = settings.sampler
-    blends = s.blend != "none" or own["blend"]
-    descends = (s.blend == "gradient" and s.space != "delivery") or own["blend"] or own["agreement"]
-    decodes = s.space == "pixel" or own["agreement"]
+    blends = s.blend != "none" or own.get("blend")
+    decodes = s.space == "pixel" or own.get("agreement")
+    descends = s.blend == "gradient" and s.space != "delivery"
+    descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale",)),
         (decodes, f"in space {s.space}", ("sampler.pixel_every",)),

@@ -28,10 +28,10 @@ from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import Conditions, text_conditions
-from pot_jax.pipelines.identity import digest, model_identity
 from pot_jax.pipelines.job import Job, Progress, begin, deliver, run
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.runs.record import digest, model_identity
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.layouts.families import require_task
@@ -177,11 +177,7 @@ def prepare(
 def upscale_prepared(
     prepared: PreparedUpscaler, zoom: Zoom, progress: Progress | None = None
 ) -> Zoom:
-    """Upscales one sample, with noise drawn from zoom.settings.seed; `progress` as in `upscale`.
-
-    Raises:
-      UserError: the pictures hold NaN or infinity.
-    """
+    """Upscales one sample, with noise drawn from its seed; raises UserError if it is not finite."""
     began = time.perf_counter()
     job, key = job_for(prepared, zoom)
     states, _ = run(job, begin(job, key[None]), progress=progress)

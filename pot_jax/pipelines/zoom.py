@@ -14,7 +14,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,30 +33,19 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
-from pot_jax.pipelines.identity import digest, model_identity, own_part, zoom_identity
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
-from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folder
+from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
-from pot_jax.runs.reading import read_zoom
-from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import Zoom, write_zoom
+from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
+from pot_jax.runs.zoom import Zoom, read_zoom, write_zoom
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, Blend, find_blend
 from pot_jax.zoom.geometry import Geometry
-
-
-class OwnParts(NamedTuple):
-    """Python functions used instead of named parts; None keeps the named part."""
-
-    solver: Solver | None = None
-    blend: Callable | None = None  # a `Blend`, or its `stack`
-    agreement: Callable | None = None  # (blend, latent view, pixel view) -> Agree
-    guidance: Guidance | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +148,10 @@ def sample(
     checked(progress, Progress | None, "progress")
     checked(callback, Callable | None, "callback")
     workdir = None if workdir is None else checked(workdir, Path, "workdir")
-    own = {"agreement": agreement, "guidance": guidance}
-    for part, value in (("solver", solver), ("blend", blend)):
-        (sampler if isinstance(value, str) else own)[part] = value
+    own = {"solver": solver, "blend": blend, "agreement": agreement, "guidance": guidance}
+    own = {part: value for part, value in own.items() if value is not None}
+    named = [part for part in ("solver", "blend") if isinstance(own.get(part), str)]
+    sampler |= {part: own.pop(part) for part in named}
     path = photograph if isinstance(photograph, str | os.PathLike) else ""
     settings = build(
         RunSettings,
@@ -180,7 +170,7 @@ def sample(
         settings,
         photograph=None if path else photograph,
         latents=None if latents is None else [latents],
-        own_parts=OwnParts(**own),
+        own=own,
         devices=devices,
     )
     log(prepared.notices)
@@ -196,7 +186,7 @@ def prepare(
     upscaler: Model | None = None,
     photograph: np.ndarray | None = None,
     latents: np.ndarray | None = None,
-    own_parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
+    own: Mapping[str, Any] | None = None,
     devices: list[jax.Device] | None = None,
 ) -> PreparedZoom:
     """Checks everything that can be checked before sampling, and assembles the program.
@@ -209,13 +199,14 @@ def prepare(
       upscaler: the model of `settings.upscaler.path`, if that is set.
       photograph: as for `sample`, if it does not come from the settings' path.
       latents: unit noise [B, N, h, w, c] to start from.
-      own_parts: Python functions used instead of named parts.
+      own: functions used instead of named parts, by the part's name, as `sample` takes them:
+        solver, blend, agreement, guidance.
       devices: default all.
 
     Raises:
       UserError: something does not fit; one line says what.
     """
-    own = {part: value for part, value in own_parts._asdict().items() if value is not None}
+    own = own or {}
     _check_own_parts(own)
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
@@ -245,8 +236,7 @@ def prepare(
     negative, guided = settings.negative_prompt, "guidance" in own
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
-    effect = {"guided": conditions.guided, "grounded": grounded, "own": own_parts._asdict()}
-    notices += ineffective(settings, **effect)
+    notices += ineffective(settings, guided=conditions.guided, grounded=grounded, own=own)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -270,11 +260,9 @@ def prepare(
         require(level < g.levels, "photograph.level", f"0 to {g.levels - 1}", level)
         given = settings.photograph.path if photograph is None else photograph
         pixels = read_photograph(given, g.height, g.width)
-    upscaling = None
-    if upscaler is not None:
-        upscaling = upscale.prepare(
-            upscaler, settings, recipe.pixel_geometry, model.digest, recipe.mesh
-        )
+    small = recipe.pixel_geometry, model.digest, recipe.mesh
+    upscaling = upscaler and upscale.prepare(upscaler, settings, *small)
+    if upscaling:
         settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
@@ -282,11 +270,7 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-
-        def encode(weights):
-            return program.encode(weights, weights["photograph"][None])[0]
-
-        encoded = meshes.computed(encode, weights)
+        encoded = meshes.computed(lambda w: program.encode(w, w["photograph"][None])[0], weights)
         weights["photograph_latents"] = meshes.replicate(encoded, recipe.mesh)
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
@@ -328,20 +312,16 @@ def sample_run(
       UserError: the folder holds another run, or another process holds it, or it cannot be written;
         or pictures are not finite.
     """
-    watch = {"progress": progress, "callback": callback, "report": report}
-    if workdir is None:
-        return _sample_run(prepared, None, **watch)
-    with claim_run(workdir, prepared.record) as found:
+    alone = contextlib.nullcontext("unfinished")
+    with alone if workdir is None else claim_run(workdir, prepared.record) as found:
         if found == "complete":
             return None
         if found == "mended":
-            settings = prepared.settings
-            folders = (sample_folder(workdir, settings, b) for b in range(settings.num_samples))
-            return [read_zoom(folder) for folder in folders]
-        return _sample_run(prepared, workdir, **watch)
+            return [read_zoom(folder) for folder in sample_folders(workdir, prepared.settings)]
+        return _sample_run(prepared, workdir, progress, callback, report)
 
 
-def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) -> list[Zoom]:
+def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
     job, settings, keeps = prepared.job, prepared.settings, workdir is not None
     states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
     saved, first = None, 0
@@ -379,11 +359,10 @@ def _sample_run(prepared: PreparedZoom, workdir, *, progress, callback, report) 
             upscaling = functools.partial(report, "upscaling")
             zoom = upscale.upscale_prepared(prepared.upscaler, zoom, upscaling)
         if keeps:
-            write_zoom(zoom, sample_folder(workdir, settings, index), report=report)
+            write_zoom(zoom, sample_folders(workdir, settings)[index], report=report)
         zooms.append(zoom)
     if keeps:
         complete_run(workdir, settings, timings)
-        saved.remove()
     return zooms
 
 
@@ -432,8 +411,7 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         p = zoom.zoom_factor
         step = math.lcm(grain, factor * (p if p % 2 else 2 * p))  # windows start on whole latents
         low = max(value // step, 1) * step
-        near = f"{low} or {low + step}"
-        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {near}"
+        expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {low} or {low + step}"
         require(value % step == 0, name, expected, value)
     pairs, count = zoom.placement, len(zoom.placement)
     expected = f"{levels - 1} pairs, one for each level but the widest"

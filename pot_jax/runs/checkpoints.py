@@ -119,31 +119,23 @@ class Checkpoints:
 
 def _read(place: Path, step: int, like: Any, older: Older) -> tuple[Any, dict]:
     """Returns (state, facts); raises what `edge` knows if they are not what was saved."""
-    if not (place / "facts.json").is_file():
-        return _read_older(place, like, older)
-    if (place / "SHA256SUMS").read_text(encoding="utf-8") != _sums(place):
+    facts = place / "facts.json"
+    if not facts.is_file():  # formats 1 and 2, which Orbax's CheckpointManager wrote
+        said = json.loads((place / "facts" / "metadata").read_text(encoding="utf-8"))
+    elif (place / "SHA256SUMS").read_text(encoding="utf-8") != _sums(place):
         raise ValueError("its files are not what was saved")
-    said = json.loads((place / "facts.json").read_text(encoding="utf-8"))
-    if (said["format"], said["step"]) != (FORMAT, step):
-        raise ValueError(f"it is step {said['step']} of format {said['format']}")
-    return _restored(place, like, said), said["facts"]
-
-
-def _read_older(place: Path, like: Any, older: Older) -> tuple[Any, dict]:
-    """Reads formats 1 and 2, which Orbax's CheckpointManager wrote."""
-    said = json.loads((place / "facts" / "metadata").read_text(encoding="utf-8"))
-    form, upgrade = older.get(said.get("format", 1), (like, lambda x: x))
-    return upgrade(_restored(place, form, said)), said["facts"]
-
-
-def _restored(place: Path, like: Any, said: Mapping[str, Any]) -> Any:
+    else:
+        said = json.loads(facts.read_text(encoding="utf-8"))
+        if (said["format"], said["step"]) != (FORMAT, step):
+            raise ValueError(f"it is step {said['step']} of format {said['format']}")
+    form, upgrade = older.get(said.get("format", 1), (like, lambda state: state))
     with _orbax() as reader:
-        state = reader.restore(place / "state", jax.tree.map(np.asarray, like))
-    state = jax.tree.map(_placed, state, like)
+        state = reader.restore(place / "state", jax.tree.map(np.asarray, form))
+    state = jax.tree.map(_placed, state, form)
     found = _digests(state)
     if found != said["sha256"]:
         raise ValueError(f"{len(found)} arrays are not the {len(said['sha256'])} that were saved")
-    return state
+    return upgrade(state), said["facts"]
 
 
 def _orbax() -> ocp.StandardCheckpointer:

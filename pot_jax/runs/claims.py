@@ -24,8 +24,6 @@ from pot_jax.checks import differences, parsed_json
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, write_json
 
-Differ = Callable[[Mapping[str, Any]], Iterable[str]]  # given the found record
-
 BEAT, STALE = 10.0, 120.0  # seconds
 _CLAIM = f"{TEMPORARY}claim.json"
 # What killed processes leave: files of `write_atomically`, and folders of Orbax.
@@ -53,7 +51,7 @@ def claim(
     *,
     what: str,
     flag: str = "--workdir",
-    differing: Differ | None = None,
+    differing: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
 ) -> dict[str, Any] | None:
     """Claims the folder of `record_file` for the run that `record` describes.
 
@@ -125,11 +123,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
-    """Holds `folder` for this process during the block; removes what a killed one left there.
-
-    Args:
-      folder: made if it is absent.
-      flag: the flag that gave it.
+    """Holds `folder`, made if absent, for this process; removes what a killed one left there.
 
     Raises:
       UserError: another process holds the folder, or it cannot be written.

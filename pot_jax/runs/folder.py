@@ -32,17 +32,14 @@ from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming
-from pot_jax.runs.reading import read_zoom
 from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import file_names, write_zoom
+from pot_jax.runs.zoom import file_names, read_zoom, write_zoom
 
 
 def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
     """Raises UserError unless a run can be made in `folder`, or resumed there.
 
-    Args:
-      folder: absent, or free, or with a run (config.json); no other process may hold it.
-      alone: whether this is the only process of its run.
+    No other process may hold it, if this one is `alone` in its run.
     """
     path = pathlib.Path(folder)
     check_free(path / "config.json", what="run")
@@ -75,13 +72,13 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
     # The processes of a multi-host run share its folder.
     with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
         found = record.claim(path.parent)
-        mended = None if found is None else _mend_run(path.parent, record.settings)
-        if mended is None and found is not None:  # resumed by this version, on these devices
+        state = _mended(path.parent, record.settings) if found else "unfinished"
+        if found and state == "unfinished":  # resumed by this version, on these devices
             with edge("writing a file", path):
                 path.with_name("metrics.json").unlink(missing_ok=True)
             write_json(path, record.to_json())
         with resuming(lambda: _where(path.parent)):
-            yield {None: "unfinished", False: "complete", True: "mended"}[mended]
+            yield state
 
 
 def _where(folder: pathlib.Path) -> str:
@@ -116,27 +113,25 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
     return is_own
 
 
-def _mend_run(folder: pathlib.Path, settings: RunSettings) -> bool | None:
-    """Makes again what a finished run lacks; returns whether it lacked anything.
+def _mended(folder: pathlib.Path, settings: RunSettings) -> str:
+    """Makes again what a finished run lacks; returns what `claim_run` yields.
 
-    None if it was not finished, or lacks arrays, which have to be sampled again.
+    A run that lacks arrays is unfinished: they have to be sampled again.
     """
-    samples = [sample_folder(folder, settings, index) for index in range(settings.num_samples)]
+    samples = sample_folders(folder, settings)
     lacking = [_lacking(sample, settings.movie) for sample in samples]
     if None in lacking:
-        return None
+        return "unfinished"
     for sample, names in zip(samples, lacking):
         if names:
             _remake(sample, settings.movie, names)
-    parts = settings.num_samples > 1
-    mended = any(lacking) or (parts and not (folder / "metrics.json").is_file())
-    if mended and parts:
+    if not any(lacking) and (folder / "metrics.json").is_file():
+        return "complete"
+    if settings.num_samples > 1:
         path = folder / "config.json"
         write_json(path, _with_movie(path, settings.movie))
-        complete_run(folder, settings, read_zoom(samples[0]).timings)
-    if mended:
-        shutil.rmtree(folder / "state", ignore_errors=True)
-    return mended
+    complete_run(folder, settings, read_zoom(samples[0]).timings)
+    return "mended"
 
 
 def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
@@ -193,9 +188,8 @@ class SavedStates:
         self, folder: str | os.PathLike, every: int, stopping: Callable[[], bool] = lambda: False
     ):
         """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
-        self._path = pathlib.Path(folder) / "state"
         self._every, self._stopping = every, stopping
-        self._checkpoints = Checkpoints(self._path)
+        self._checkpoints = Checkpoints(pathlib.Path(folder) / "state")
         self._last = 0
 
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
@@ -230,23 +224,20 @@ class SavedStates:
         self._last, states, _ = found
         return states._replace(key=jax.random.wrap_key_data(states.key, impl=GENERATOR))
 
-    def remove(self) -> None:
-        """Removes the saved states, once the pictures are written."""
-        shutil.rmtree(self._path, ignore_errors=True)
-
 
 def _without_key_type(states: SamplerState) -> SamplerState:
     return states._replace(key=jax.random.key_data(states.key))
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:
-    """Marks a run of several samples as complete; a single sample's metrics.json does that."""
-    if settings.num_samples > 1:
-        values = {"num_samples": settings.num_samples} | timings
-        write_json(pathlib.Path(folder) / "metrics.json", values)
+    """Marks a run as complete: adds metrics.json if it has several samples, removes its states."""
+    path, count = pathlib.Path(folder), settings.num_samples
+    if count > 1:
+        write_json(path / "metrics.json", {"num_samples": count} | timings)
+    shutil.rmtree(path / "state", ignore_errors=True)
 
 
-def sample_folder(folder: str | os.PathLike, settings: RunSettings, index: int) -> pathlib.Path:
-    """Returns where sample `index` is written: the run's own folder if it is the only one."""
-    path = pathlib.Path(folder)
-    return path if settings.num_samples == 1 else path / f"stack_{index:03d}"
+def sample_folders(folder: str | os.PathLike, settings: RunSettings) -> list[pathlib.Path]:
+    """Returns where each sample is written: in the run's own folder if there is only one."""
+    path, count = pathlib.Path(folder), settings.num_samples
+    return [path] if count == 1 else [path / f"stack_{index:03d}" for index in range(count)]

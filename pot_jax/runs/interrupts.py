@@ -66,11 +66,7 @@ def at_saved_states() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def resuming(where: Callable[[], str]) -> Iterator[None]:
-    """Says, where the block is interrupted, what `where` returns: where a run resumes.
-
-    Raises:
-      Stopped: the block was interrupted.
-    """
+    """Raises `Stopped` if the block is interrupted, with what `where` returns: where it resumes."""
     try:
         yield
     except KeyboardInterrupt as error:

@@ -2,11 +2,15 @@
 
 Writer and reader share this one type. A run is identified by the digests in `identity`: folders
 with equal digests hold the same run, wherever its model or photograph was stored. The settings only
-serve to say what differs.
+serve to say what differs. Where a network computes something (text states, the photograph's
+latents), its inputs are digested and not its outputs, because other devices round differently.
 """
 
 import dataclasses
 import functools
+import hashlib
+import inspect
+import json
 import pathlib
 import platform
 import subprocess
@@ -14,35 +18,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from pot_jax import config
 from pot_jax.checks import build, checked, differences, to_dict, version
-from pot_jax.config import RunSettings
+from pot_jax.config import OwnPartSettings, RunSettings
+from pot_jax.diffusion.sampler import GENERATOR
 from pot_jax.errors import UserError, shown
 from pot_jax.runs.claims import claim
+from pot_jax.weights.digests import array_digest
+from pot_jax.weights.model import Model
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
-# Settings and groups of settings -> the digest of a run's identity that they decide. Others say
+# Digests of a run's identity -> the settings and groups of settings that decide them. Others say
 # where something was stored or how it was computed; the pictures are the same.
-_DECIDES = {
-    "prompts": "prompts",
-    "negative_prompt": "prompts",
+_DECIDED = {
+    "prompts": "prompts negative_prompt",
     "sampler": "sampler",
-    "zoom": "geometry",
-    "seed": "seeds",
-    "num_samples": "seeds",
-    "dtype": "networks",
-    "prediction_type": "schedule",
-    "loras": "weights",
-    "embeddings": "weights",
-    "photograph.level": "photograph",
-    "photograph.method": "photograph",
-    "upscaler.steps": "upscaler settings",
-    "upscaler.guidance_scale": "upscaler settings",
-    "upscaler.noise_level": "upscaler settings",
-    "upscaler.solver": "upscaler settings",
+    "geometry": "zoom",
+    "seeds": "seed num_samples",
+    "networks": "dtype",
+    "schedule": "prediction_type",
+    "weights": "loras embeddings",
+    "photograph": "photograph.level photograph.method",
+    "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "
+    "upscaler.solver",
 }
+_DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +75,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
-        """Reads what `to_json` returned, in this version or an earlier one.
-
-        Args:
-          data: the contents of a `config.json`.
-          place: the file, for messages.
+        """Reads what `to_json` returned, in this version or an earlier one, from the file `place`.
 
         Raises:
           UserError: it is not the record of a run.
@@ -109,7 +108,7 @@ class Record:
         known = self.identity is not None
         changed = {name for name, _, _ in differences(self.identity or {}, wanted.identity)}
         if not wanted.weights_sha256:  # they are not read yet
-            changed = {name for name in changed if name in wanted.identity}
+            changed &= wanted.identity.keys()
         rows = []
         for name, there, here in differences(to_dict(self.settings), to_dict(wanted.settings)):
             decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])
@@ -142,3 +141,82 @@ def code_state() -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
     except (OSError, subprocess.CalledProcessError):  # no git, or a checkout that it does not trust
         return None
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of plain data or of an array, in hex."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return array_digest(value)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def model_identity(model: Model) -> dict[str, str]:
+    """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
+    modules = (model.text_encoder, model.unet, model.autoencoder)
+    schedule = model.schedule
+    if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
+        schedule = dataclasses.replace(schedule, steps_offset=0)
+    networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
+    weights = {"weights": model.digest} if model.digest else {}  # not read yet
+    return weights | {"networks": digest(networks), "schedule": digest(schedule.to_json())}
+
+
+def zoom_identity(
+    settings: RunSettings, geometry: Geometry, inputs: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns the digests of a zoom's settings, its geometry, and its other inputs that are given.
+
+    Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
+    """
+    decides = {
+        "geometry": geometry.to_json(),
+        "sampler": dataclasses.asdict(settings.sampler),
+        "own parts": [dataclasses.asdict(own) for own in settings.own_parts],
+        "generator": [GENERATOR, bool(jax.config.jax_threefry_partitionable)],
+        **inputs,
+    }
+    return {name: digest(what) for name, what in decides.items() if what is not None}
+
+
+def own_part(part: str, value: Any) -> OwnPartSettings:
+    """Returns what a run records of a part passed from Python: its name and a digest of its source.
+
+    The digest covers the source, the defaults and what a function closes over. If one of these
+    cannot be read (a lambda typed at a prompt, an object in a closure), there is no digest, and a
+    resumed run cannot check the part.
+    """
+    try:
+        return OwnPartSettings(part, _name(value), digest(_content(value)))
+    except (OSError, TypeError, ValueError, RecursionError):
+        return OwnPartSettings(part, _name(value))
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, functools.partial):
+        return _name(value.func)
+    if dataclasses.is_dataclass(value):
+        return ", ".join(_name(f) for f in vars(value).values() if callable(f))
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _content(value: Any) -> Any:
+    """Returns plain data that decide what a value does; raises if they cannot be read."""
+    if isinstance(value, functools.partial):
+        return ["partial", _content(value.func), _content(value.args), _content(value.keywords)]
+    if dataclasses.is_dataclass(value):  # a Solver, a Guidance, a Blend
+        return _content(vars(value))
+    if isinstance(value, list | tuple):
+        return [_content(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _content(item) for name, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    function = inspect.unwrap(value)
+    if not inspect.isfunction(function):
+        raise TypeError(f"the state of {value!r} cannot be read")
+    if function.__code__.co_filename == "<string>":  # of eval; Python 3.13 gives that of `-c`
+        raise OSError("no source")
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    values = cells, function.__defaults__, function.__kwdefaults__
+    return [inspect.getsource(function), *map(_content, values)]

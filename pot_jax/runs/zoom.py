@@ -1,4 +1,7 @@
-"""The result of sampling: N pictures that agree, what they were made from, and its files."""
+"""The result of sampling: N pictures that agree, what they were made from, and its files.
+
+`write_zoom` writes the files of a sample; `read_zoom` reads them back, and checks them.
+"""
 
 import dataclasses
 import functools
@@ -11,14 +14,18 @@ import numpy as np
 
 from pot_jax.checks import Path, checked
 from pot_jax.config import MovieSettings, RunSettings
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, edge
 from pot_jax.evaluation.metrics.summary import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
+from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
+
+_ARRAYS = ("images", "images_before_render", "latents")  # in stack.npz
+_TIMINGS = ("compile_seconds", "seconds_per_step", "upscaling_seconds")  # in metrics.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +117,9 @@ def file_names(geometry: Geometry) -> list[str]:
 
 
 def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
-    arrays = {"images_before_render": zoom.before_render, "latents": zoom.latents}
-    arrays = {name: array for name, array in arrays.items() if array is not None}
+    arrays = zip(_ARRAYS, (zoom.images, zoom.before_render, zoom.latents))
     with write_atomically(path) as temporary:
-        np.savez(temporary, images=zoom.images, **arrays)
+        np.savez(temporary, **{name: array for name, array in arrays if array is not None})
 
 
 def write_movie(
@@ -138,3 +144,77 @@ def write_movie(
         report("writing the movie's frames", len(route), len(route))
 
     video.write_video(path, frames(), movie.fps)
+
+
+def read_zoom(folder: str | os.PathLike) -> Zoom:
+    """Reads the zoom of a run of one sample, or of one sample's own folder.
+
+    Its `before_render` and `latents` are None if the run did not keep them.
+
+    Raises:
+      UserError: a file is missing, truncated, or does not fit the others.
+    """
+    folder = pathlib.Path(folder)
+    if not os.path.isdir(folder):
+        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
+    record = read_record(folder)
+    g, arrays = record.geometry, _read_arrays(folder / "stack.npz")
+    expected = (g.levels, g.height, g.width, 3)
+    for name in ("images", "images_before_render"):
+        if name in arrays and arrays[name].shape != expected:
+            raise UserError(
+                f"{folder / 'stack.npz'}: {name} has shape {arrays[name].shape}, but config.json "
+                f"says {expected}; they come from different runs"
+            )
+    path = folder / "metrics.json"
+    figures = read_json(path) if path.exists() else {}
+    return Zoom(
+        *map(arrays.get, _ARRAYS),
+        settings=record.settings,
+        geometry=g,
+        weights_digest=record.weights_sha256,
+        timings={name: figures[name] for name in _TIMINGS if name in figures},
+        identity=record.identity,
+        notices=record.notices,
+    )
+
+
+def read_record(folder: str | os.PathLike) -> Record:
+    """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
+    path = pathlib.Path(folder) / "config.json"
+    return Record.from_json(read_json(path), str(path))
+
+
+def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
+    """Reads the delivered pictures of a run, [N, H, W, 3] uint8.
+
+    Raises:
+      UserError: a picture is missing, truncated, or of another size.
+    """
+    levels = []
+    for name in file_names(geometry)[1:-2]:
+        path = pathlib.Path(folder) / name
+        levels.append(pictures.read_picture(path))
+        height, width, _ = levels[-1].shape
+        if (height, width) != (geometry.height, geometry.width):
+            raise UserError(
+                f"{path} is {height} x {width} pixels, but config.json says {geometry.height} x "
+                f"{geometry.width}"
+            )
+    return np.stack(levels)
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    if not os.path.lexists(path):
+        samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
+        one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
+        raise UserError(f"no {path.name} in {path.parent}; {one}")
+    with edge("reading arrays", path), open(path, "rb") as file, np.lib.npyio.NpzFile(file) as kept:
+        arrays = {name: kept[name] for name in _ARRAYS if name in kept.files}
+    if "images" not in arrays:
+        raise UserError(f"{path} holds no array named images")
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            found = f"it is {array.dtype} or holds NaN or infinity"
+            raise UserError(f"{path}: {name} must be finite float32; {found}")
+    return arrays

@@ -14,7 +14,7 @@ from pot_jax.evaluation.metrics.summary import PSNR_CEILING
 from pot_jax.evaluation.metrics.summary import metrics as measured
 from pot_jax.media.files import write_json
 from pot_jax.media.images import save_png, zoom_to_bytes
-from pot_jax.runs.reading import read_levels, read_zoom
+from pot_jax.runs.zoom import read_levels, read_zoom
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 

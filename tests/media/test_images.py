@@ -133,6 +133,12 @@ class TestPhotograph:
         assert photo.shape == (20, 20, 3)
         assert photo[3:-3, 3:-3].min() > 0.9
 
+    @pytest.mark.parametrize("sizes", [(29, 39, 27, 34), (7, 8, 25, 1)])
+    def test_any_size_is_cropped_to_any_other(self, tmp_path, sizes):
+        width, height, *shape = sizes
+        picture = Image.new("RGB", (width, height))
+        assert self.read(tmp_path, picture, *shape[::-1]).shape == (*shape[::-1], 3)
+
     def test_shrinking_does_not_alias(self, tmp_path):
         stripes = np.zeros((90, 90, 3), np.uint8)
         stripes[:, ::3] = 255

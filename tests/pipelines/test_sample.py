@@ -18,10 +18,10 @@ from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
-from pot_jax.pipelines import identity
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
-from pot_jax.runs.reading import read_record
+from pot_jax.runs.record import model_identity, own_part
+from pot_jax.runs.zoom import read_record
 from pot_jax.zoom import agreement, blending, operators
 
 PROMPTS = ["a", "star", "st"]
@@ -362,7 +362,7 @@ def test_own_parts_that_differ_have_digests_that_differ():
             return images
 
     def digest(part):
-        return identity.own_part("blend", part).sha256
+        return own_part("blend", part).sha256
 
     for first, second in (
         (closure(1.0), closure(2.0)),
@@ -480,7 +480,7 @@ def test_an_offset_that_no_step_reads_is_not_part_of_what_a_run_is(model):
     def schedule(spacing, offset):
         facts = {"timestep_spacing": spacing, "steps_offset": offset}
         changed = dataclasses.replace(model, schedule=dataclasses.replace(model.schedule, **facts))
-        return identity.model_identity(changed)["schedule"]
+        return model_identity(changed)["schedule"]
 
     assert schedule("trailing", 0) == schedule("trailing", 1) != schedule("leading", 0)
     assert schedule("leading", 0) != schedule("leading", 1)
