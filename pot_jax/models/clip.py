@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Configured, attend, layer_norm, quick_gelu
+from pot_jax.models.layers import Configured, Dense, attend, layer_norm, quick_gelu
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
 
@@ -62,7 +62,7 @@ class CLIPAttention(Configured):
         by_head = (*states.shape[:2], heads, self.config.hidden_size // heads)
 
         def dense(name):
-            return nn.Dense(self.config.hidden_size, dtype=self.dtype, name=name)
+            return Dense(self.config.hidden_size, dtype=self.dtype, name=name)
 
         q, k, v = (dense(name)(states).reshape(by_head) for name in ("q_proj", "k_proj", "v_proj"))
         return dense("out_proj")(attend(q, k, v, causal=True).reshape(states.shape))
@@ -73,9 +73,9 @@ class CLIPMLP(Configured):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        states = nn.Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(states)
+        states = Dense(self.config.intermediate_size, dtype=self.dtype, name="fc1")(states)
         states = ACTIVATIONS[self.config.hidden_act](states)
-        return nn.Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(states)
+        return Dense(self.config.hidden_size, dtype=self.dtype, name="fc2")(states)
 
 
 class CLIPEncoderLayer(Configured):

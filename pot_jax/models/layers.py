@@ -7,6 +7,7 @@ are always computed in float32.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,11 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from pot_jax.zoom.operators import upsample_nearest
+
+# Flax evaluates the shape of an initializer's result whenever it reads a parameter, and needs a
+# fourth of all tracing for it; jit traces each shape once.
+_INIT = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2))
+Dense, Conv = partial(nn.Dense, kernel_init=_INIT), partial(nn.Conv, kernel_init=_INIT)
 
 
 class Configured(nn.Module):
@@ -45,7 +51,7 @@ def conv(
 ) -> nn.Conv:
     """Builds a square convolution, zero-padded by half its size on both sides, as torch pads."""
     window = (size, size)
-    return nn.Conv(channels, window, stride, size // 2, use_bias=bias, dtype=dtype, name=name)
+    return Conv(channels, window, stride, size // 2, use_bias=bias, dtype=dtype, name=name)
 
 
 # The largest T S of one head that is computed at once (1 GB of float32 scores); beyond it, queries
@@ -97,11 +103,11 @@ def multi_head_attention(
     width = states.shape[-1]
 
     def project(inputs, name):
-        dense = nn.Dense(width, use_bias=projection_bias, dtype=dtype, name=name)
+        dense = Dense(width, use_bias=projection_bias, dtype=dtype, name=name)
         return dense(inputs).reshape(*inputs.shape[:2], heads, width // heads)
 
     out = attend(project(states, "to_q"), project(context, "to_k"), project(context, "to_v"))
-    return nn.Dense(width, dtype=dtype, name="to_out_0")(out.reshape(states.shape))
+    return Dense(width, dtype=dtype, name="to_out_0")(out.reshape(states.shape))
 
 
 class Attention(nn.Module):
@@ -124,7 +130,7 @@ class GEGLU(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        states = nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(states)
+        states = Dense(2 * self.width, dtype=self.dtype, name="proj")(states)
         value, gate = jnp.split(states, 2, axis=-1)
         return value * jax.nn.gelu(gate, approximate=False)
 
@@ -138,7 +144,7 @@ class FeedForward(nn.Module):
     def __call__(self, states: jax.Array) -> jax.Array:
         width = states.shape[-1]
         states = GEGLU(4 * width, self.dtype, name="net_0")(states)
-        return nn.Dense(width, dtype=self.dtype, name="net_2")(states)
+        return Dense(width, dtype=self.dtype, name="net_2")(states)
 
 
 class BasicTransformerBlock(nn.Module):
@@ -177,7 +183,7 @@ class Transformer2DModel(nn.Module):
 
         def project(states, name):
             if self.linear_projection:
-                return nn.Dense(channels, dtype=self.dtype, name=name)(states)
+                return Dense(channels, dtype=self.dtype, name=name)(states)
             return conv(channels, 1, self.dtype, name)(states)
 
         states = project(group_norm(self.groups, 1e-6, self.dtype, "norm")(x), "proj_in")
@@ -202,7 +208,7 @@ class ResnetBlock2D(nn.Module):
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm1")(x))
         h = conv(self.channels, 3, self.dtype, "conv1")(h)
         if time_states is not None:
-            shift = nn.Dense(self.channels, dtype=self.dtype, name="time_emb_proj")
+            shift = Dense(self.channels, dtype=self.dtype, name="time_emb_proj")
             h = h + shift(nn.silu(time_states))[:, None, None, :]
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
         h = conv(self.channels, 3, self.dtype, "conv2")(h)
@@ -224,7 +230,7 @@ class Downsample2D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels, padding = x.shape[-1], self.padding
-        return nn.Conv(channels, (3, 3), 2, padding=padding, dtype=self.dtype, name="conv")(x)
+        return Conv(channels, (3, 3), 2, padding=padding, dtype=self.dtype, name="conv")(x)
 
 
 class Upsample2D(nn.Module):
@@ -273,7 +279,7 @@ class TimestepEmbedding(nn.Module):
         features = features.astype(self.dtype)
         if condition is not None:
             width = features.shape[-1]
-            project = nn.Dense(width, use_bias=False, dtype=self.dtype, name="cond_proj")
+            project = Dense(width, use_bias=False, dtype=self.dtype, name="cond_proj")
             features = features + project(condition)
-        states = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="linear_1")(features))
-        return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(states)
+        states = nn.silu(Dense(self.width, dtype=self.dtype, name="linear_1")(features))
+        return Dense(self.width, dtype=self.dtype, name="linear_2")(states)

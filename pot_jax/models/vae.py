@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
     Configured,
+    Conv,
     Downsample2D,
     ResnetBlock2D,
     Upsample2D,
@@ -187,8 +188,8 @@ class AutoencoderKL(Autoencoder):
         c = self.config
         self.encoder = Encoder(c, self.dtype)
         self.decoder = Decoder(c, self.dtype)
-        self.quant_conv = nn.Conv(2 * c.latent_channels, (1, 1), dtype=self.dtype)
-        self.post_quant_conv = nn.Conv(c.latent_channels, (1, 1), dtype=self.dtype)
+        self.quant_conv = Conv(2 * c.latent_channels, (1, 1), dtype=self.dtype)
+        self.post_quant_conv = Conv(c.latent_channels, (1, 1), dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> Moments:
         """Encodes images [B, H, W, 3] in [-1, 1] as the latents' Gaussian, [B, h, w, c] each.

@@ -10,7 +10,7 @@ import numpy as np
 
 from pot_jax.diffusion.sampler import chunks, keys_of
 from pot_jax.parallel import memory
-from pot_jax.pipelines.job import CHUNK, begin, executables
+from pot_jax.pipelines.job import CHUNK, executables
 from pot_jax.pipelines.zoom import PreparedZoom, sample_seeds
 from pot_jax.weights.model import COMPONENTS, Model
 
@@ -26,7 +26,8 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     job, settings = prepared.job, prepared.settings
     device = job.mesh.devices.flat[0]
     seeds = sample_seeds(settings)
-    states = jax.eval_shape(lambda: begin(job, keys_of(np.uint32(seeds)), prepared.latents))
+    given = job.plan.init_scale, keys_of(np.uint32(seeds)), prepared.latents
+    states = jax.eval_shape(job.program.begin, *given)
     chunk, deliver = executables(job, states)
     weights = memory.size(model.params)
     g = prepared.geometry

@@ -51,8 +51,10 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
       keys: typed PRNG keys [B], one per sample.
       latents: unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
+    given = job.plan.init_scale, keys, latents
     with edge("computing", job.mesh.devices.flat[0]):
-        return job.program.begin(job.plan.init_scale, keys, latents)
+        (start,) = job.program.compiled(begin=given)
+        return start(*given)
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:

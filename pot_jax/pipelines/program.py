@@ -77,18 +77,18 @@ class Program:
     def compiled(self, **calls: tuple) -> list[jax.stages.Compiled]:
         """Returns the executables of functions, by name, for arguments, or shapes, like these.
 
-        What is missing is traced first, and then compiled at the same time.
+        What is missing is compiled while the next is traced.
         """
         keys = {name: (name, str(jax.tree.map(jax.typeof, calls[name]))) for name in calls}
-        missing = {
-            key: lowered(getattr(self, name), self.key and f"{self.key} {name}", calls[name])
-            for name, key in keys.items()
-            if key not in self._executables
-        }
+        # On a CPU the time is in libraries, and LLVM's further passes change nothing but the start.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         with concurrent.futures.ThreadPoolExecutor() as threads:
-            compiled = threads.map(jax.stages.Lowered.compile, missing.values())
-            self._executables.update(zip(missing, compiled))
-        return [self._executables[key] for key in keys.values()]
+            for name, key in keys.items():
+                if key not in self._executables:
+                    kept = f"{self.key} {name}" if self.key and name != "begin" else ""
+                    traced = lowered(getattr(self, name), kept, calls[name])
+                    self._executables[key] = threads.submit(traced.compile, options)
+        return [self._executables[key].result() for key in keys.values()]
 
 
 # How the first noise is drawn; the steps' noise is always the blend's.
