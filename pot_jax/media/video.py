@@ -175,22 +175,18 @@ def frame_shape(height: int, width: int, size: int | None = None) -> tuple[int, 
     return tuple(max(2, 2 * math.floor(side * scale / 2 + 0.5)) for side in sides)
 
 
-def check_movie(height: int, width: int, levels: int, movie: MovieSettings) -> None:
-    """Raises UserError unless the encoder can make the movie of a zoom; quick, and without files.
-
-    Args:
-      height: of the pictures, in pixels.
-      width: likewise.
-      levels: N.
-      movie: the movie's settings.
-    """
+def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
+    """Raises UserError unless a zoom's movie can be encoded; quick, and without files."""
+    height, width = geometry.height, geometry.width
     frame = frame_shape(height, width, movie.size)
     if max(frame) > _LARGEST:
         raise UserError(
             f"movie.size: a movie of pictures of {height} x {width} pixels would be {frame[0]} x "
             f"{frame[1]}, and its encoder takes up to {_LARGEST}; give a smaller size"
         )
-    seconds = (levels - 1) * movie.seconds_per_level * (2 if movie.direction == "both" else 1)
+    seconds = (
+        (geometry.levels - 1) * movie.seconds_per_level * (2 if movie.direction == "both" else 1)
+    )
     if seconds * movie.fps > _LONGEST:
         raise UserError(
             f"movie.seconds_per_level: expected a movie of up to {_LONGEST} frames, got "

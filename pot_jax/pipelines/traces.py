@@ -1,8 +1,10 @@
 """Keeps traced programs beside the compiled ones (`jax.export`): a second start traces nothing."""
 
 import contextlib
+import functools
 import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ import jaxlib
 from jax import export
 
 from pot_jax.diffusion import guidance
-from pot_jax.diffusion.sampler import SamplerState, Seen
+from pot_jax.diffusion.sampler import GENERATOR, SamplerState, Seen
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_atomically
@@ -55,10 +57,8 @@ def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
 
 def _source() -> str:
     """Returns a digest of the package's own code."""
-    digest = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _read(path: pathlib.Path) -> export.Exported | None:
@@ -79,17 +79,13 @@ def _write(path: pathlib.Path, trace: export.Exported) -> None:
             old.unlink()
 
 
-# An exported function takes no typed PRNG keys on a mesh (jax 0.10.1: its module is not verified).
-def _key_data(tree: Any) -> Any:
-    return _with_keys(tree, jax.random.key_data)
-
-
-def _typed(tree: Any) -> Any:
-    return _with_keys(tree, lambda data: jax.random.wrap_key_data(data, impl="threefry2x32"))
-
-
-def _with_keys(tree: Any, change: Any) -> Any:
+def _with_keys(change: Callable, tree: Any) -> Any:
     def changed(part):
         return part._replace(key=change(part.key)) if isinstance(part, SamplerState) else part
 
     return jax.tree.map(changed, tree, is_leaf=lambda part: isinstance(part, SamplerState))
+
+
+# An exported function takes no typed PRNG keys on a mesh (jax 0.10.1: its module is not verified).
+_key_data = functools.partial(_with_keys, jax.random.key_data)
+_typed = functools.partial(_with_keys, functools.partial(jax.random.wrap_key_data, impl=GENERATOR))

@@ -433,4 +433,4 @@ def _check_room(recipe: Recipe, settings: RunSettings) -> None:
     samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
     what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
     memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
-    check_movie(g.height, g.width, g.levels, settings.movie)
+    check_movie(g, settings.movie)

@@ -90,7 +90,7 @@ def write_zoom(
       report: is told of the movie's frames.
     """
     g, movie = zoom.geometry, zoom.settings.movie
-    video.check_movie(g.height, g.width, g.levels, movie)  # before anything is written
+    video.check_movie(g, movie)  # before anything is written
     path = pathlib.Path(folder)
     record, names = dict(record or zoom.record.to_json()), file_names(g)
     # "" for those that are being written: after a kill, they do not count as whole.
@@ -131,7 +131,7 @@ def write_movie(
     report: Report = silent,
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
-    video.check_movie(geometry.height, geometry.width, geometry.levels, movie)
+    video.check_movie(geometry, movie)
     flight = dataclasses.asdict(movie)
     size = flight.pop("size")
     route = video.zoom_path(geometry.levels, **flight)

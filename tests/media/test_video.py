@@ -276,10 +276,10 @@ class TestCheckMovie:
     def test_what_the_encoder_cannot_make(self, height, width, levels, settings, words):
         movie = MovieSettings(**settings)
         if words is None:
-            check_movie(height, width, levels, movie)
+            check_movie(Geometry(levels, 2, height, width), movie)
             return
         with pytest.raises(UserError, match=words):
-            check_movie(height, width, levels, movie)
+            check_movie(Geometry(levels, 2, height, width), movie)
 
     @pytest.mark.parametrize("side", [16384, 16386])
     def test_the_limit_is_the_encoders(self, tmp_path, side):
