@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from acceptance import ROOT, Outcome, Row, at_most_lines, package_at
 
 BASE = "078b138"  # the commit whose demo was measured: its movie was still resampled by matrices
-LINES = 13_996 + 1_200  # the package's then, and what it may grow by
+# The package's lines before, and what this topic and cosmos128's training, landed together, may add.
+LINES = 13_996 + 1_200 + 400
 
 PROMPTS = ("a blue spiral galaxy", "a star and its planets")
 RUN = ("--steps=12", "--space=latent", "--config.save_every=5")
@@ -267,19 +269,24 @@ def film(size: int, folder: Path) -> Outcome:
     images = np.repeat(np.repeat(small, 8, axis=1), 8, axis=2)  # 288 x 512
     geometry = Geometry(levels, 2, 288, 512)
     movie = MovieSettings(seconds_per_level=59 / 40, fps=30, size=1080)
-    began = time.process_time()
-    write_movie(images, geometry, movie, folder / "film.mp4")
-    whole = time.process_time() - began
+    whole = took(lambda: write_movie(images, geometry, movie, folder / "film.mp4"))
     import av
 
     with av.open(folder / "film.mp4") as container:
         ready = [f.to_ndarray() for f, _ in zip(container.decode(video=0), range(90))]  # yuv420p
         count = container.streams.video[0].frames
-    began = time.process_time()
-    write_video(folder / "again.mp4", (ready[i % len(ready)] for i in range(count)), 30)
-    alone = time.process_time() - began
-    said = f"{whole / alone:.2f} times, {count} frames, {whole:.0f} s"
-    return Outcome(said, whole <= 2 * alone, round(count / 30))
+    again = (ready[i % len(ready)] for i in range(count))
+    alone = took(lambda: write_video(folder / "again.mp4", again, 30))
+    ratios = [a / b for a, b in zip(whole, alone)]
+    said = f"{ratios[0]:.2f} times ({ratios[1]:.2f} in processor time), {count} frames, "
+    return Outcome(said + f"{whole[0]:.0f} s", ratios[0] <= 2, round(count / 30))
+
+
+def took(work: Callable[[], None]) -> tuple[float, float]:
+    """Wall and processor seconds of some work."""
+    began = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
 ROWS = [
@@ -297,7 +304,7 @@ ROWS = [
     Row("flips", "none silent, none a traceback", flips, 500, "flips"),
     Row("whole_runs", "the state before, the same bytes", whole_runs, 20, "runs", 120.0),
     Row("kills", "the same bytes", kills, 30, "kills", 120.0),
-    Row("demo", "at most 0.75 of BASE's time, writing 0.25", demo, 2, "pairs", 30.0, "", False),
+    Row("demo", "at most 0.75 of BASE's time, writing 0.25", demo, 3, "pairs", 30.0, "", False),
     Row(
         "second_start",
         "at most 0.5 of the processor time",
