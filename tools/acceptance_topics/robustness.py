@@ -15,7 +15,7 @@ import numpy as np
 from acceptance import ROOT, Outcome, Row, at_most_lines, package_at
 
 BASE = "078b138"  # the commit whose demo was measured: its movie was still resampled by matrices
-# The package's lines before, and what this topic and cosmos128's training, landed together, may add.
+# The package's lines before; what this topic and cosmos128's training, landed together, may add.
 LINES = 13_996 + 1_200 + 400
 
 PROMPTS = ("a blue spiral galaxy", "a star and its planets")
