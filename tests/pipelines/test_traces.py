@@ -34,7 +34,7 @@ def pictures(model, devices=1, callback=None, settings=SETTINGS, **own) -> bytes
     """The pictures of a run as of a new process, which has assembled nothing."""
     program.assemble.cache_clear()
     jax.clear_caches()
-    prepared = pipeline.prepare(model, settings, own_parts=own, devices=jax.devices()[:devices])
+    prepared = pipeline.prepare(model, settings, own=own, devices=jax.devices()[:devices])
     return pipeline.sample_run(prepared, callback=callback)[0].images.tobytes()
 
 
