@@ -1,5 +1,6 @@
 """Shows a run's progress on stderr: a bar for each stage, or lines where it is not a terminal."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -16,14 +17,11 @@ def silent(stage: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
-class ProgressBar:
+class ProgressBar(contextlib.AbstractContextManager):
     """A `Report`: how much is done, the speed, and the time left, of one stage after another."""
 
     def __init__(self):
         self._stage, self._bar, self._said = "", tqdm(disable=True), 0.0
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exception):
         self._bar.close()
