@@ -36,13 +36,8 @@ class ProgressBar(contextlib.AbstractContextManager):
             self._bar = tqdm(total=total, initial=done, desc=stage, **options)
             self._began, self._first = time.monotonic(), done
         self._bar.update(done - self._bar.n)
-        if self._bar.disable:
-            self._bar.n = done
-            self._line(done, total)
-
-    def _line(self, done: int, total: int) -> None:
         now, fresh = time.monotonic(), done - self._first
-        if fresh and done < total and now - self._said < _EVERY:
+        if not self._bar.disable or (fresh and done < total and now - self._said < _EVERY):
             return
         self._said, each = now, (now - self._began) / max(fresh, 1)
         speed = f", {each:.2g} s each, {each * (total - done):.0f} s left" if fresh else ""
