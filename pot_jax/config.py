@@ -6,14 +6,13 @@ later reads single keys. What depends on the model (its size, its tokenizer's le
 the pipelines. Does not import JAX, so that `--help` and errors in settings appear at once.
 """
 
-import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 import runpy
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pot_jax.checks import Path, Settings, Within, checked, parsed_json, require
@@ -296,27 +295,20 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
 
 
 def _run(file: pathlib.Path) -> Any:
+    """Runs a file; those of its folder can import each other by name, and are forgotten again."""
+    folder, before = file.resolve().parent, set(sys.modules)
+    sys.path.insert(0, str(folder))
     try:
-        with _siblings(file.resolve().parent):
-            defined = runpy.run_path(str(file), run_name="run_config")
-            if "get_config" not in defined:
-                raise UserError(f"--config: {file} defines no get_config()")
-            data = defined["get_config"]()
-            return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
+        defined = runpy.run_path(str(file), run_name="run_config")
+        if "get_config" not in defined:
+            raise UserError(f"--config: {file} defines no get_config()")
+        data = defined["get_config"]()
+        return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a user's own code may raise
         said = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"--config: {file} raised {said}") from error
-
-
-@contextlib.contextmanager
-def _siblings(folder: pathlib.Path) -> Iterator[None]:
-    """Lets files of `folder` import each other by name, and forgets them afterwards."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:

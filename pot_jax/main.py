@@ -194,10 +194,8 @@ def convert(arguments: Sequence[str]) -> None:
     """Converts a model for faster starts."""
     values = flags.FlagValues()
     flags.DEFINE_string("dtype", "float32", "float32, bfloat16 or float16", values)
-    _define_loading(values)
     _define_text(values, "variant", "which copy of the model's weights, such as fp16")
-    source, target = _parse("convert", values, arguments, 2)
-    how = _loading(values)
+    source, target, how = _parse_loading("convert", values, arguments)
 
     with importing():
         from pot_jax.weights.export import convert as keep
@@ -208,10 +206,7 @@ def convert(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """Writes a model in the diffusers layout."""
-    values = flags.FlagValues()
-    _define_loading(values)
-    source, target = _parse("export", values, arguments, 2)
-    how = _loading(values)
+    source, target, how = _parse_loading("export", flags.FlagValues(), arguments)
 
     with importing():
         from pot_jax.weights.export import check_vacant
@@ -311,11 +306,15 @@ def _define_loading(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("allow_pickle", False, text, values)
 
 
-def _loading(values: flags.FlagValues) -> dict:
-    """Returns the arguments of `load` that a command's flags give, checked."""
+def _parse_loading(
+    command: str, values: flags.FlagValues, arguments: Sequence[str]
+) -> tuple[str, str, dict]:
+    """Returns the source, the target, and the arguments of `load` that the flags give, checked."""
+    _define_loading(values)
+    source, target = _parse(command, values, arguments, 2)
     given = {name: values[name].value for name in _LOADING if name in values}
     given = {name: value for name, value in given.items() if value is not None}
-    return _how_to_load(build(config.RunSettings, given))
+    return source, target, _how_to_load(build(config.RunSettings, given))
 
 
 def _how_to_load(settings: config.RunSettings) -> dict:

@@ -79,8 +79,7 @@ def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
 def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
     """Returns the schedule's limit of clean estimates, as a function: threshold, clip, or neither.
 
-    It depends on the model's data, so it applies to every solver (diffusers' Euler classes ignore
-    it).
+    It depends on the model's data, so it applies to every solver (not to diffusers' Euler classes).
     """
     if config.thresholding:
         ratio, maximum = config.dynamic_thresholding_ratio, config.sample_max_value

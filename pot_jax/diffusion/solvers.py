@@ -18,6 +18,7 @@ a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -184,14 +185,22 @@ def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.nda
     return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
 
 
-def _euler_plan(config: ScheduleConfig, steps: int, final: str, *, ancestral: bool) -> Plan:
-    """Returns the plan of Euler on latents x0 + ratio eps; the network sees them times alpha."""
+def plan_euler(
+    config: ScheduleConfig, steps: int, *, eta: float = 0.0, ancestral: bool = False
+) -> Plan:
+    """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1).
+
+    Its latents are x0 + ratio eps; the network sees them times alpha. An `ancestral` step goes to
+    below its end, and adds noise (k-diffusion).
+    """
+    _refuse_eta("euler_ancestral" if ancestral else "euler", eta)
+    if not ancestral:
+        _check_request("euler", config, {})
     spacing = config.timestep_spacing or "linspace"
     timesteps = spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, final)
+    ratio = _ratios(config, timesteps, "zero" if ancestral else config.final_sigmas_type)
     before, after = ratio[:-1], ratio[1:]
-    # z' = z + (ratio' - ratio) (z - x0) / ratio, where ancestral sampling goes to below ratio' and
-    # adds noise.
+    # z' = z + (ratio' - ratio) (z - x0) / ratio, where an ancestral step goes to below ratio'.
     kept, noise = after / before, {}
     if ancestral:
         noise = {"noise": after * np.sqrt(1 - kept**2)}
@@ -202,19 +211,6 @@ def _euler_plan(config: ScheduleConfig, steps: int, final: str, *, ancestral: bo
     init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
     coefficients = {"latents": kept, "agreed": 1 - kept, **noise}
     return _plan(timesteps, alpha, before * alpha, coefficients, alpha, init_scale)
-
-
-def plan_euler(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1)."""
-    _refuse_eta("euler", eta)
-    _check_request("euler", config, {})
-    return _euler_plan(config, steps, config.final_sigmas_type, ancestral=False)
-
-
-def plan_euler_ancestral(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Returns the plan of Euler's method to below the step's end, then noise (k-diffusion)."""
-    _refuse_eta("euler_ancestral", eta)
-    return _euler_plan(config, steps, "zero", ancestral=True)
 
 
 # How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
@@ -297,15 +293,14 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
 
 
-_ALL = (
-    Solver("ddpm", plan_ddpm),
-    Solver("ddim", plan_ddim),
-    Solver("euler", plan_euler),
-    Solver("euler_ancestral", plan_euler_ancestral),
-    Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
-    Solver("lcm", plan_lcm),
-)
-SOLVERS: dict[str, Solver] = {solver.name: solver for solver in _ALL}
+SOLVERS = {
+    "ddpm": Solver("ddpm", plan_ddpm),
+    "ddim": Solver("ddim", plan_ddim),
+    "euler": Solver("euler", plan_euler),
+    "euler_ancestral": Solver("euler_ancestral", partial(plan_euler, ancestral=True)),
+    "dpmpp_2m": Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
+    "lcm": Solver("lcm", plan_lcm),
+}
 
 # diffusers' scheduler class -> the solver that does the same; DDIM stands in for all others.
 CLASS_SOLVERS = {

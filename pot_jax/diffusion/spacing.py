@@ -16,14 +16,9 @@ def spaced_timesteps(
 ) -> np.ndarray:
     """Returns the training timesteps of a run of S steps: float32 [S], noisiest first.
 
-    Args:
-      config: the schedule; `steps_offset` shifts leading spacing.
-      steps: S, 1 to T.
-      spacing: one of TIMESTEP_SPACINGS.
-      whole: round linspace's timesteps; Euler's solvers leave them fractional.
-
-    Raises:
-      UserError: S does not fit the schedule.
+    S is 1 to T, `spacing` one of TIMESTEP_SPACINGS; the schedule's `steps_offset` shifts leading
+    spacing. `whole` rounds linspace's timesteps, which Euler's solvers leave fractional. Raises
+    UserError if S does not fit the schedule.
     """
     check_steps(config, steps)
     return _spaced(config, steps, spacing, config.num_train_timesteps, whole=whole)

@@ -16,8 +16,7 @@ HALF_RANGE = np.float32(127.5)  # bytes per unit of [-1, 1]
 def on_byte_scale(images: np.ndarray) -> np.ndarray:
     """Returns images [...], clipped to [-1, 1], on the scale of bytes: float32 in [0, 255].
 
-    Raises:
-      ValueError: a value is NaN.
+    Raises ValueError if a value is NaN.
     """
     images = np.asarray(images, np.float32)
     if missing := np.isnan(images).sum():
@@ -26,16 +25,9 @@ def on_byte_scale(images: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Rounds images to 8 bits, halfway cases to even.
+    """Returns the nearest bytes, uint8, of images [...] in [-1, 1]; halfway cases go to even.
 
-    Args:
-      images: [...], float; -1 is black, 1 is white, values outside are clipped.
-
-    Returns:
-      [...] uint8, the nearest byte.
-
-    Raises:
-      ValueError: a value is NaN.
+    Values outside are clipped. Raises ValueError if one is NaN.
     """
     return np.rint(on_byte_scale(images)).astype(np.uint8)
 

@@ -139,7 +139,11 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     thread = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
     try:
         thread.start()
-        _sweep(folder)
+        for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+            elif found.name != _CLAIM:
+                found.unlink(missing_ok=True)
         yield
     finally:
         ended.set()
@@ -231,12 +235,3 @@ def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
         if _read(path) == mine:
             with contextlib.suppress(OSError):
                 os.utime(path)
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what killed processes left in a folder that this process holds."""
-    for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
-        if found.is_dir():
-            shutil.rmtree(found, ignore_errors=True)
-        elif found.name != _CLAIM:
-            found.unlink(missing_ok=True)

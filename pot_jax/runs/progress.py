@@ -1,5 +1,6 @@
 """Shows a run's progress on stderr: a bar for each stage, or lines where it is not a terminal."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -16,14 +17,11 @@ def silent(stage: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
-class ProgressBar:
+class ProgressBar(contextlib.AbstractContextManager):
     """A `Report`: how much is done, the speed, and the time left, of one stage after another."""
 
     def __init__(self):
         self._stage, self._bar, self._said = "", tqdm(disable=True), 0.0
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exception):
         self._bar.close()
@@ -38,13 +36,8 @@ class ProgressBar:
             self._bar = tqdm(total=total, initial=done, desc=stage, **options)
             self._began, self._first = time.monotonic(), done
         self._bar.update(done - self._bar.n)
-        if self._bar.disable:
-            self._bar.n = done
-            self._line(done, total)
-
-    def _line(self, done: int, total: int) -> None:
         now, fresh = time.monotonic(), done - self._first
-        if fresh and done < total and now - self._said < _EVERY:
+        if not self._bar.disable or (fresh and done < total and now - self._said < _EVERY):
             return
         self._said, each = now, (now - self._began) / max(fresh, 1)
         speed = f", {each:.2g} s each, {each * (total - done):.0f} s left" if fresh else ""

@@ -66,7 +66,7 @@ class Record:
             "weights_sha256": self.weights_sha256,
             "identity": self.identity,
             "notices": list(self.notices),
-            "geometry": self.geometry.to_json(),
+            "geometry": to_dict(self.geometry),
             "versions": {name: version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
             "code": code_state(),
@@ -169,7 +169,7 @@ def zoom_identity(
     Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
     """
     decides = {
-        "geometry": geometry.to_json(),
+        "geometry": to_dict(geometry),
         "sampler": dataclasses.asdict(settings.sampler),
         "own parts": [dataclasses.asdict(own) for own in settings.own_parts],
         "generator": [GENERATOR, bool(jax.config.jax_threefry_partitionable)],

@@ -55,20 +55,14 @@ def _muon(settings: OptimizationSettings) -> optax.GradientTransformation:
 OPTIMIZERS = {"adam": lambda settings: optax.scale_by_adam(b2=settings.beta2), "muon": _muon}
 
 
-def _shape(path: tuple, x: jax.Array) -> str:
-    """Names the shape of a matrix from features to features; "" for any other parameter."""
-    names = {entry.key for entry in path}
-    if "kernel" not in names or names & _ENDS or x.ndim < 2:
-        return ""
-    return f"{x.size // x.shape[-1]} x {x.shape[-1]}"  # [in, out], a convolution's [h, w, in, out]
-
-
 def _stacked(params: Any) -> dict[str, Any]:
     """Returns {"features": {shape: its matrices [k, in, out]}, "rest": {path: parameter}}."""
     features, rest = {}, {}
     for path, x in jax.tree.leaves_with_path(params):
-        if shape := _shape(path, x):
-            features.setdefault(shape, []).append(x.reshape(-1, x.shape[-1]))
-        else:
+        names = {entry.key for entry in path}
+        if "kernel" not in names or names & _ENDS or x.ndim < 2:
             rest[jax.tree_util.keystr(path)] = x
+        else:  # from features to features, [in, out]; a convolution's is [h, w, in, out]
+            matrix = x.reshape(-1, x.shape[-1])
+            features.setdefault(" x ".join(map(str, matrix.shape)), []).append(matrix)
     return {"features": {shape: jnp.stack(same) for shape, same in features.items()}, "rest": rest}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pot_jax.checks import require, to_dict
+from pot_jax.checks import require
 from pot_jax.errors import UserError, shown
 
 
@@ -54,8 +54,7 @@ class Geometry:
                     f"use a {name} divisible by {2 * p}"
                 )
         if self.offsets is not None:
-            object.__setattr__(self, "offsets", _whole_pairs(self.offsets, self.levels))
-            self._require_windows_inside()
+            object.__setattr__(self, "offsets", self._checked_offsets())
 
     @property
     def window_shape(self) -> tuple[int, int]:
@@ -118,13 +117,9 @@ class Geometry:
             shape["offsets"] = tuple((factor * dy, factor * dx) for dy, dx in self.offsets)
         return dataclasses.replace(self, **shape)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the placement as plain data."""
-        return to_dict(self)
-
     @classmethod
     def from_json(cls, data: Any) -> "Geometry":
-        """Reads what `to_json` returned.
+        """Reads what `to_dict` returned.
 
         Raises:
           UserError: the data hold no placement, or one whose numbers do not fit.
@@ -134,32 +129,29 @@ class Geometry:
             raise UserError(f"expected a geometry with {', '.join(names)}, got {shown(repr(data))}")
         return cls(**data)
 
-    def _require_windows_inside(self):
+    def _checked_offsets(self):
+        try:
+            pairs = tuple((operator.index(dy), operator.index(dx)) for dy, dx in self.offsets)
+        except (TypeError, ValueError):
+            expected = "expected pairs (dy, dx) of whole pixels"
+            raise UserError(f"offsets: {expected}, got {self.offsets!r}") from None
+        if len(pairs) != self.levels - 1:
+            raise UserError(
+                f"offsets: expected {self.levels - 1} pairs for {self.levels} levels, one for each "
+                f"but the widest, got {len(pairs)}"
+            )
         h, w = self.window_shape
-        for i, (dy, dx) in enumerate(self.offsets):
+        for i, (dy, dx) in enumerate(pairs):
             top, left = (self.height - h) // 2 + dy, (self.width - w) // 2 + dx
             if not (0 <= top <= self.height - h and 0 <= left <= self.width - w):
                 raise UserError(
-                    f"offsets[{i}] = {self.offsets[i]} puts the window of level {i + 1} at rows "
+                    f"offsets[{i}] = {pairs[i]} puts the window of level {i + 1} at rows "
                     f"{top}..{top + h} and columns {left}..{left + w} of level {i}, "
                     f"outside its {self.height} x {self.width} pixels"
                 )
+        return pairs
 
 
 def _require_whole(name, number, least):
     whole = hasattr(number, "__index__") and not isinstance(number, bool)
     require(whole and number >= least, name, f"a whole number >= {least}", number)
-
-
-def _whole_pairs(offsets, levels):
-    try:
-        pairs = tuple((operator.index(dy), operator.index(dx)) for dy, dx in offsets)
-    except (TypeError, ValueError):
-        expected = "expected pairs (dy, dx) of whole pixels"
-        raise UserError(f"offsets: {expected}, got {offsets!r}") from None
-    if len(pairs) != levels - 1:
-        raise UserError(
-            f"offsets: expected {levels - 1} pairs for {levels} levels, one for each but the "
-            f"widest, got {len(pairs)}"
-        )
-    return pairs
