@@ -13,9 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Configured, Dense, attend, layer_norm, quick_gelu
+from pot_jax.models.layers import Configured, Dense, LayerNorm, attend
 
-ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}
+ACTIVATIONS = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # with which OpenAI trained CLIP
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ class CLIPEncoderLayer(Configured):
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
         eps = self.config.layer_norm_eps
-        normed = layer_norm(eps, self.dtype, "layer_norm1")(states)
+        normed = LayerNorm(eps, self.dtype, name="layer_norm1")(states)
         states = states + CLIPAttention(self.config, self.dtype, name="self_attn")(normed)
-        normed = layer_norm(eps, self.dtype, "layer_norm2")(states)
+        normed = LayerNorm(eps, self.dtype, name="layer_norm2")(states)
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
 
 
@@ -122,7 +125,8 @@ class CLIPTextTransformer(Configured):
     def __call__(self, ids: jax.Array) -> jax.Array:
         states = CLIPTextEmbeddings(self.config, self.dtype, name="embeddings")(ids)
         states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
-        return layer_norm(self.config.layer_norm_eps, self.dtype, "final_layer_norm")(states)
+        eps = self.config.layer_norm_eps
+        return LayerNorm(eps, self.dtype, name="final_layer_norm")(states)
 
 
 class CLIPTextModel(Configured):

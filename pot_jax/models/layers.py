@@ -21,6 +21,8 @@ from pot_jax.zoom.operators import upsample_nearest
 # fourth of all tracing for it; jit traces each shape once.
 _INIT = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2))
 Dense, Conv = partial(nn.Dense, kernel_init=_INIT), partial(nn.Conv, kernel_init=_INIT)
+# With the two-pass variance: E[x^2] - E[x]^2 cancels where a channel's mean is large.
+LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
 
 
 class Configured(nn.Module):
@@ -30,20 +32,9 @@ class Configured(nn.Module):
     dtype: DTypeLike = jnp.float32
 
 
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """Applies the sigmoid approximation of GELU with which OpenAI trained CLIP."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
 def group_norm(groups: int, eps: float, dtype: DTypeLike, name: str) -> nn.GroupNorm:
-    """Builds a group normalisation over `groups` groups of channels."""
-    # The two-pass variance: E[x^2] - E[x]^2 cancels where a channel's mean is large.
+    """Builds a group normalisation over `groups` groups of channels, as precise as `LayerNorm`."""
     return nn.GroupNorm(groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def layer_norm(eps: float, dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    """Builds a layer normalisation, with the two-pass variance as in `group_norm`."""
-    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
 def conv(
@@ -92,34 +83,23 @@ def cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
     return head_size % 8 == 0 and head_size <= largest
 
 
-def multi_head_attention(
-    states: jax.Array, context: jax.Array, heads: int, dtype: DTypeLike, projection_bias: bool
-) -> jax.Array:
-    """Computes attention of states [B, T, D] on context [B, S, D'], dense layers included.
-
-    Call it inside a module, which then owns `to_q`, `to_k`, `to_v` and `to_out_0`.
-    `projection_bias` says whether the first three have biases. Returns [B, T, D].
-    """
-    width = states.shape[-1]
-
-    def project(inputs, name):
-        dense = Dense(width, use_bias=projection_bias, dtype=dtype, name=name)
-        return dense(inputs).reshape(*inputs.shape[:2], heads, width // heads)
-
-    out = attend(project(states, "to_q"), project(context, "to_k"), project(context, "to_v"))
-    return Dense(width, dtype=dtype, name="to_out_0")(out.reshape(states.shape))
-
-
 class Attention(nn.Module):
-    """Multi-head attention of `states` [B, T, D] on `context` [B, S, D'], by default themselves."""
+    """Multi-head attention of states [B, T, D] on context [B, S, D'], dense layers included."""
 
     heads: int
     dtype: DTypeLike
+    bias: bool = False  # of the queries, keys and values
 
     @nn.compact
-    def __call__(self, states: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        context = states if context is None else context
-        return multi_head_attention(states, context, self.heads, self.dtype, False)
+    def __call__(self, states: jax.Array, context: jax.Array) -> jax.Array:
+        width = states.shape[-1]
+
+        def project(inputs, name):
+            dense = Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)
+            return dense(inputs).reshape(*inputs.shape[:2], self.heads, width // self.heads)
+
+        out = attend(project(states, "to_q"), project(context, "to_k"), project(context, "to_v"))
+        return Dense(width, dtype=self.dtype, name="to_out_0")(out.reshape(states.shape))
 
 
 class GEGLU(nn.Module):
@@ -157,12 +137,12 @@ class BasicTransformerBlock(nn.Module):
     @nn.compact
     def __call__(self, states: jax.Array, text_states: jax.Array) -> jax.Array:
         def norm(index, states):
-            return layer_norm(1e-5, self.dtype, name=f"norm{index}")(states)
+            return LayerNorm(1e-5, self.dtype, name=f"norm{index}")(states)
 
-        first_context = text_states if self.only_cross_attention else None
         attn1 = Attention(self.heads, self.dtype, name="attn1")
         attn2 = Attention(self.heads, self.dtype, name="attn2")
-        states = states + attn1(norm(1, states), first_context)
+        normed = norm(1, states)
+        states = states + attn1(normed, text_states if self.only_cross_attention else normed)
         states = states + attn2(norm(2, states), text_states)
         return states + FeedForward(self.dtype, name="ff")(norm(3, states))
 

@@ -94,7 +94,7 @@ class DecoderTiny(Configured):
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
         c = self.config
-        x = jnp.tanh(latents.astype(self.dtype) / 3) * 3  # outliers would saturate the picture
+        x = jnp.tanh(latents / 3) * 3  # outliers would saturate the picture
         x = nn.relu(conv(c.decoder_block_out_channels[0], 3, self.dtype, "layers_0")(x))
         # torch counts the activation, and below the upsampling, as a layer.
         names = (f"layers_{i}" for i in itertools.count(2))
@@ -117,15 +117,3 @@ class AutoencoderTiny(Autoencoder):
         """Names the parts as in the checkpoint."""
         self.encoder = EncoderTiny(self.config, self.dtype)
         self.decoder = DecoderTiny(self.config, self.dtype)
-
-    def encode(self, images: jax.Array) -> jax.Array:
-        """Encodes images [B, H, W, 3] in [-1, 1] as latents [B, h, w, c] float32.
-
-        Raises ValueError unless H and W are multiples of `config.downsample_factor`.
-        """
-        self.check_images(images)
-        return self.encoder(images).astype(jnp.float32)
-
-    def decode(self, latents: jax.Array) -> jax.Array:
-        """Decodes latents [B, h, w, c] to images [B, H, W, 3] float32, about within [-1, 1]."""
-        return self.decoder(latents).astype(jnp.float32)

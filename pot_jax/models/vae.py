@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
+    Attention,
     Configured,
     Conv,
     Downsample2D,
@@ -22,7 +23,6 @@ from pot_jax.models.layers import (
     Upsample2D,
     conv,
     group_norm,
-    multi_head_attention,
 )
 
 EPS = 1e-6  # of every normalisation; a constant in diffusers, too
@@ -89,7 +89,9 @@ class PixelAttention(nn.Module):
         batch, height, width, channels = x.shape
         states = group_norm(self.groups, EPS, self.dtype, "group_norm")(x)
         states = states.reshape(batch, height * width, channels)
-        return x + multi_head_attention(states, states, 1, self.dtype, True).reshape(x.shape)
+        attention = Attention(1, self.dtype, bias=True)
+        nn.share_scope(self, attention)
+        return x + attention(states, states).reshape(x.shape)
 
 
 class UNetMidBlock2D(nn.Module):
@@ -159,7 +161,7 @@ class Decoder(Configured):
 
 
 class Autoencoder(Configured):
-    """What all autoencoders share: the shape of their images."""
+    """What all autoencoders share, around their `encoder` and `decoder`."""
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Encodes images, and decodes the latents or their mean."""
@@ -171,13 +173,22 @@ class Autoencoder(Configured):
         shape = (1, side, side, self.config.in_channels)
         return {"images": jax.ShapeDtypeStruct(shape, jnp.float32)}
 
-    def check_images(self, images: jax.Array):
-        """Raises ValueError for images not divisible into latents; a border would be cut off."""
+    def encode(self, images: jax.Array) -> jax.Array:
+        """Encodes images [B, H, W, 3] in [-1, 1] as latents [B, h, w, c] float32.
+
+        Raises ValueError unless H and W are multiples of `config.downsample_factor`; a border would
+        be cut off.
+        """
         factor, channels = self.config.downsample_factor, self.config.in_channels
         fits = images.ndim == 4 and images.shape[3] == channels
         if not fits or images.shape[1] % factor or images.shape[2] % factor:
             expected = f"[B, H, W, {channels}] with H and W multiples of {factor}"
             raise ValueError(f"images have shape {images.shape}, expected {expected}")
+        return self.encoder(images).astype(jnp.float32)
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Decodes unscaled latents [B, h, w, c] to images [B, H, W, 3], about within [-1, 1]."""
+        return self.decoder(latents.astype(self.dtype)).astype(jnp.float32)
 
 
 class AutoencoderKL(Autoencoder):
@@ -192,19 +203,14 @@ class AutoencoderKL(Autoencoder):
         self.post_quant_conv = Conv(c.latent_channels, (1, 1), dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> Moments:
-        """Encodes images [B, H, W, 3] in [-1, 1] as the latents' Gaussian, [B, h, w, c] each.
-
-        Raises ValueError unless H and W are multiples of `config.downsample_factor`.
-        """
-        self.check_images(images)
-        moments = self.quant_conv(self.encoder(images)).astype(jnp.float32)
+        """Encodes images, as `Autoencoder` does, as the latents' Gaussian, [B, h, w, c] each."""
+        moments = self.quant_conv(super().encode(images)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return Moments(mean, jnp.clip(logvar, -30.0, 20.0))
 
     def decode(self, latents: jax.Array) -> jax.Array:
         """Decodes unscaled latents [B, h, w, c] to images [B, H, W, 3], about within [-1, 1]."""
-        images = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
-        return images.astype(jnp.float32)
+        return super().decode(self.post_quant_conv(latents))
 
 
 def encode_latents(module: nn.Module, params: dict[str, Any], images: jax.Array) -> jax.Array:

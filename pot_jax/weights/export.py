@@ -36,10 +36,8 @@ _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> 
 def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) -> None:
     """Writes a model in diffusers' layout.
 
-    Args:
-      model: the model to write.
-      folder: absent or empty; missing parents are made.
-      dtype: of the weights in the files; by default each parameter's own.
+    `folder` is absent or empty; missing parents are made. `dtype` is that of the weights in the
+    files, by default each parameter's own.
 
     Raises:
       UserError: `folder` is not empty or cannot be written; a value is beyond the range of `dtype`.

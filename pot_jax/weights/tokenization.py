@@ -85,7 +85,15 @@ def read_tokenizer(
         regular_file(path, "tokenizer file")
         if path.suffix == ".json":
             json_object(path)
-    _check_settings(folder / "tokenizer_config.json")
+    path = folder / "tokenizer_config.json"
+    settings = json_object(path) if path.exists() else {}
+    if "auto_map" in settings:
+        raise UserError(f"{shown(path)} asks to run code (auto_map); remove that entry")
+    for key in ("vocab_file", "merges_file", "tokenizer_file"):
+        place = settings.get(key)
+        if place is not None and (not isinstance(place, str) or Path(place).name != place):
+            expected = "expected a file name in the tokenizer's own folder"
+            raise UserError(f"{shown(path)}: {key} is {shown(place)!r}; {expected}")
     with edge("reading a tokenizer", folder), _without_marks(folder) as place:
         tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
         ids = tokenizer.get_vocab().values()
@@ -114,17 +122,6 @@ def _without_marks(folder: Path) -> Iterator[Path]:
         for name, text in texts.items():
             (Path(copy) / name).write_bytes(text.removeprefix(codecs.BOM_UTF8))
         yield Path(copy)
-
-
-def _check_settings(path: Path) -> None:
-    settings = json_object(path) if path.exists() else {}
-    if "auto_map" in settings:
-        raise UserError(f"{shown(path)} asks to run code (auto_map); remove that entry")
-    for key in ("vocab_file", "merges_file", "tokenizer_file"):
-        place = settings.get(key)
-        if place is not None and (not isinstance(place, str) or Path(place).name != place):
-            expected = "expected a file name in the tokenizer's own folder"
-            raise UserError(f"{shown(path)}: {key} is {shown(place)!r}; {expected}")
 
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:

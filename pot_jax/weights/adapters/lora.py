@@ -179,12 +179,9 @@ def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
 def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:
     """Adds LoRAs to their weights; a strength of 0 changes no bit.
 
-    Both dicts are changed in place.
-
-    Args:
-      loras: from `read_loras` with the shapes of `params`.
-      params: the model's arrays, a nested dict, component first.
-      digests: the digest of each array, by its path ("unet/conv_in/kernel").
+    The LoRAs are from `read_loras` with the shapes of `params`, the model's arrays in a nested
+    dict, component first; `digests` are theirs, by path ("unet/conv_in/kernel"). Both dicts are
+    changed in place.
 
     Raises:
       UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.

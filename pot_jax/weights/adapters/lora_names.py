@@ -30,7 +30,7 @@ class Target(NamedTuple):
 
 # The suffix after a layer's name; "_lora.down" is that of old diffusers' attention processors.
 _SUFFIX = re.compile(
-    r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|mid|A|B)(?:\.default)?\.weight|(.+)\.(alpha)"
+    r"(.+?)(?:[._]lora(?:_linear_layer)?[._](down|up|mid|A|B)(?:\.default)?\.weight|\.(alpha))"
 )
 _PARTS = {"A": "down", "B": "up"}
 _PREFIX = re.compile(
@@ -45,8 +45,8 @@ def layer_and_part(key: str) -> tuple[str, str] | None:
     match = _SUFFIX.fullmatch(key)
     if match is None:
         return None
-    name, part, scaled, alpha = match.groups()
-    return (scaled, alpha) if alpha else (name, _PARTS.get(part, part))
+    name, part, alpha = match.groups()
+    return name, alpha or _PARTS.get(part, part)
 
 
 def plain(name: str) -> str:

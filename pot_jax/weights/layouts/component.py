@@ -15,11 +15,9 @@ from pot_jax.weights.problems import few, listed
 def component_tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Tensor]:
     """Reads where the tensors of one component of a diffusers folder lie, by name.
 
-    Args:
-      folder: the component's folder, such as `model/unet`.
-      stem: "diffusion_pytorch_model" (diffusers) or "model" (transformers).
-      variant: which of several copies to read, such as "fp16". None means the copy without a
-        variant or, if there is none, the only variant.
+    `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` says which
+    of several copies to read, such as "fp16". None means the copy without a variant or, if there is
+    none, the only variant.
 
     Raises:
       UserError: there are no such weights (the message names what there is), or a file is damaged.

@@ -74,9 +74,13 @@ def file_source(
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
     pad = "!" if shapes.generation == 2 else "<|endoftext|>"
     clip_tokenizer = read_tokenizer(folder, text.max_position_embeddings, text.vocab_size, pad)
-    pipeline, low_res = _pipeline(shapes, facts), None
+    pipeline, low_res = "StableDiffusionInpaintPipeline", None
+    latents = facts.autoencoder.latent_channels
     if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
+        pipeline = "StableDiffusionUpscalePipeline"
         low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
+    elif facts.unet.in_channels - latents != FAMILIES[pipeline].extra_channels(latents):
+        pipeline = "StableDiffusionPipeline"
     silent = "prediction_type" not in stated and original.PREDICTS_V not in shapes
     if prediction_type is None and silent and not shapes.is_upscaler:  # of which there is one kind
         said += (assumed(path, facts.schedule.prediction_type),)
@@ -99,16 +103,6 @@ def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, 
             "read without running anything"
         )
     return read_pickled(path), {}
-
-
-def _pipeline(shapes: Shapes, facts: original.Description) -> str:
-    """Returns the kind of model, a key of `FAMILIES`."""
-    if shapes.is_upscaler:
-        return "StableDiffusionUpscalePipeline"
-    inpainting = "StableDiffusionInpaintPipeline"
-    latents = facts.autoencoder.latent_channels
-    masked = facts.unet.in_channels - latents == FAMILIES[inpainting].extra_channels(latents)
-    return inpainting if masked else "StableDiffusionPipeline"
 
 
 def _check_whole(names: Iterable[str], where: str) -> None:
