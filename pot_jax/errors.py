@@ -88,7 +88,11 @@ EDGES = {
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
-    "finding devices": Edge("--devices: there is no {place} here: {why}", within="jax jaxlib"),
+    "finding devices": Edge(
+        "--devices: there is no {place} here: {why}",
+        within="jax jaxlib",
+        lines={"AssertionError": "--devices: there is no {place} here, or JAX without its plugin"},
+    ),
     "joining a cluster": Edge(
         "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
         "Kubernetes): {why}; leave it out on a single host",

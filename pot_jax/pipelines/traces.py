@@ -38,7 +38,8 @@ def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
         return function.lower(*arguments)
     settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
     types = jax.tree.map(jax.typeof, arguments)
-    known = _source(), jax.__version__, jaxlib.__version__, jax.devices(), settings, key, types
+    devices = [(device, device.device_kind) for device in jax.devices()]
+    known = _source(), jax.__version__, jaxlib.__version__, devices, settings, key, types
     name = hashlib.sha256(repr(known).encode()).hexdigest()
     path = pathlib.Path(folder) / "traced" / name
     trace = _read(path)

@@ -24,6 +24,9 @@ _LISTS: dict[type, tuple[str, str, tuple[str, ...], str]] = {
         'a list of paths or pairs ("<token>", path)',
     ),
 }
+# What PEFT and diffusers call the file in a folder that they save.
+_IN_FOLDERS = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
+_IN_FOLDERS += ("learned_embeds.safetensors",)
 
 
 def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]]]:
@@ -32,9 +35,9 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
     The settings have the SHA-256 of all bytes of their file.
 
     Args:
-      given: a list, each item a path, the settings, or their values: (path, strength) or
-        (path, strength, sha256) of a LoRA, (token, path) or (token, path, sha256) of an embedding.
-        LoRAs may also be {path: strength}.
+      given: a list, each item a path (of a file, or of a folder as PEFT saves it), the settings, or
+        their values: (path, strength) or (path, strength, sha256) of a LoRA, (token, path) or
+        (token, path, sha256) of an embedding. LoRAs may also be {path: strength}.
       cls: LoraSettings or EmbeddingSettings.
 
     Raises:
@@ -57,6 +60,8 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
         found.append(item)
     for item in found:
         file = Path(item.path)
+        if inside := [file / name for name in _IN_FOLDERS if (file / name).is_file()]:
+            file, item = inside[0], replace(item, path=str(inside[0]))
         if not file.is_file():
             raise UserError(f"there is no {what} file {shown(item.path)}")
         tensors = read_header(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -168,6 +169,16 @@ def test_minus_1_undoes_1(exported, model, two, tmp_path):
 def test_other_files_other_digests(exported, two):
     digests = {load(exported, loras=loras).digest for loras in ([], two[:1], two[1:], two)}
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize("name", ["adapter_model", "pytorch_lora_weights"])
+def test_a_folder_stands_for_the_file_that_its_trainer_wrote(exported, two, tmp_path, name):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    file = shutil.copy(two[0], folder / f"{name}.safetensors")
+    merged = load(exported, loras=[folder])
+    assert merged.digest == load(exported, loras=two[:1]).digest
+    assert [lora.path for lora in merged.loras] == [str(file)]
 
 
 def test_alphas_of_peft_settings(exported, model, tmp_path):
