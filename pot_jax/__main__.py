@@ -1,6 +1,7 @@
 """`pot-jax`, and `python -m pot_jax`."""
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -22,6 +23,11 @@ def run() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename:  # of a file
+            raise
+        print(f"pot-jax: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        code = 2
     if sys.stderr:  # it may be closed
         sys.stderr.flush()
     atexit._run_exitfuncs()

@@ -426,6 +426,9 @@ def _lora(text: str) -> dict:
 
 
 def _file_and_rest(text: str) -> tuple[str, str]:
-    """Splits "file.safetensors:rest"; the path may contain colons, too."""
+    """Splits "file.safetensors:rest" or "folder:rest"; the path may contain colons, too."""
     path, mark, rest = text.rpartition(".safetensors:")
-    return (path + mark[:-1], rest) if mark else (text, "")
+    if mark:
+        return path + mark[:-1], rest
+    path, _, rest = text.rpartition(":")
+    return (path, rest) if os.path.isdir(os.path.expanduser(path)) else (text, "")

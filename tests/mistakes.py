@@ -894,13 +894,13 @@ SCHEDULERS = [
             [],
             "timestep_spacing: expected one of leading, linspace,",
         ),
-        ({"clip_sample_range": 0}, [], "clip_sample_range: expected above 0, got 0.0"),
+        ({"clip_sample_range": 0}, [], "clip_sample_range: expected above 0, got 0"),
         (
             {"thresholding": True, "dynamic_thresholding_ratio": 2},
             [],
-            "dynamic_thresholding_ratio: expected 0 to 1, got 2.0",
+            "dynamic_thresholding_ratio: expected 0 to 1, got 2",
         ),
-        ({"sample_max_value": 0}, [], "sample_max_value: expected at least 1, got 0.0"),
+        ({"sample_max_value": 0}, [], "sample_max_value: expected at least 1, got 0"),
         (
             {"final_sigmas_type": "one"},
             [],

@@ -5,6 +5,8 @@ import json
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -304,3 +306,30 @@ def test_a_zoom_from_python_is_saved_whole(tmp_path):
     assert read_record(tmp_path / "saved").settings.prompts == ("star",)
     with pytest.raises(ValueError, match="not an empty folder"):
         zoom.save(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["sample", "--help"], ["nope"]])
+def test_a_full_disk_as_the_output_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pot_jax", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("pot-jax: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a.safetensors", ("a.safetensors", "")),
+        ("a:b.safetensors:0.5", ("a:b.safetensors", "0.5")),
+        ("a.safetensors:<x:y>", ("a.safetensors", "<x:y>")),
+        ("trained", ("trained", "")),
+        ("trained:0.5", ("trained", "0.5")),
+        ("absent:0.5", ("absent:0.5", "")),
+    ],
+)
+def test_a_path_and_the_rest(text, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained").mkdir()
+    assert main._file_and_rest(text) == parts

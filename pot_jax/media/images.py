@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pot_jax.checks import Path, checked, require
 from pot_jax.errors import UserError, edge
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import from_bytes, numbers_in, on_byte_scale, to_bytes
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_levels
 
 _PICTURES = str | os.PathLike | Image.Image  # what is one picture, and not an array
 _ONE = _PICTURES | np.ndarray  # what a list of pictures may hold; other lists are arrays
@@ -56,11 +57,7 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
     from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
 
     exact = on_byte_scale(images)
-    if exact.shape[:3] != (geometry.levels, geometry.height, geometry.width):
-        raise UserError(
-            f"images have shape {exact.shape}, but the geometry says {geometry.levels} levels of "
-            f"{geometry.height} x {geometry.width}"
-        )
+    require_levels(exact, geometry)
     rounded = np.empty(exact.shape, np.uint8)
     rounded[-1] = _round(exact[-1])
     height, width = geometry.window_shape
@@ -110,11 +107,8 @@ def read_images(given: Any, what: str) -> np.ndarray:
     Raises:
       UserError: it is no picture, or its values are out of range or NaN.
     """
-    if isinstance(given, list | tuple) and any(isinstance(one, _ONE) for one in given):
-        pictures = [read_images(one, f"{what}[{i}]") for i, one in enumerate(given)]
-        shapes = sorted({picture.shape for picture in pictures})
-        require(len(shapes) == 1, what, "pictures of one size", shapes)
-        return np.stack(pictures)
+    if _is_list(given):
+        return _stacked(given, what, read_images)
     values = _values(given, what)
     if values.dtype == np.uint8 and (values.ndim == 2 or values.shape[2:] in ((1,), (4,))):
         one = values[..., 0] if values.shape[2:] == (1,) else values
@@ -126,10 +120,11 @@ def read_images(given: Any, what: str) -> np.ndarray:
     return _floats(values, what, -1, "bytes (uint8) or floats in [-1, 1]")
 
 
-def read_mask(given: Any) -> np.ndarray:
-    """Reads masks: a path, a Pillow image, or an array, [H, W] or a batch [B, H, W].
+def read_mask(given: Any, what: str = "mask") -> np.ndarray:
+    """Reads masks: a path, a Pillow image, an array [H, W] or [B, H, W], or a list of these.
 
-    Values are booleans, 0 and 1, bytes (0 to 255) or floats in [0, 1]; one half or more is true.
+    Values are booleans, 0 and 1, bytes (0 to 255) or floats in [0, 1]; one half or more is true. An
+    array of one mask may have a last axis, of one channel or of colours in bytes.
 
     Returns:
       [H, W] or [B, H, W] bool.
@@ -137,14 +132,31 @@ def read_mask(given: Any) -> np.ndarray:
     Raises:
       UserError: it is no picture, or its values are out of range or NaN.
     """
-    values = _values(given, "mask")
-    if isinstance(given, _PICTURES):
-        values = np.asarray(Image.fromarray(values).convert("L"))
+    if _is_list(given):
+        return _stacked(given, what, read_mask)
+    values = _values(given, what)
+    if values.dtype == np.uint8 and values.shape[2:] in ((3,), (4,)):
+        values = np.asarray(_to_rgb(Image.fromarray(values)).convert("L"))
+    values = values[..., 0] if values.shape[2:] == (1,) else values
     if values.ndim not in (2, 3) or not values.size:
-        raise UserError(f"mask: expected [H, W] or [B, H, W], got {values.shape}")
-    if values.dtype.kind in "bui" and values.min() >= 0 and values.max() <= 255:
-        return values >= (128 if values.max() > 1 else 1)
-    return _floats(values, "mask", 0, "booleans, bytes (0 to 255) or floats in [0, 1]") >= 0.5
+        raise UserError(f"{what}: expected [H, W] or [B, H, W], got {values.shape}")
+    highest = values.max()
+    if values.dtype.kind in "bui" and values.min() >= 0 and highest <= 255:
+        expected = "0 and 1, or bytes of which 128 and more are painted"
+        require(highest <= 1 or highest >= 128, what, expected, f"{highest} at the most")
+        return values >= (128 if highest > 1 else 1)
+    return _floats(values, what, 0, "booleans, bytes (0 to 255) or floats in [0, 1]") >= 0.5
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, list | tuple) and any(isinstance(one, _ONE) for one in given)
+
+
+def _stacked(given: Any, what: str, read: Callable) -> np.ndarray:
+    pictures = [read(one, f"{what}[{i}]") for i, one in enumerate(given)]
+    shapes = sorted({picture.shape for picture in pictures})
+    require(len(shapes) == 1, what, "pictures of one size", shapes)
+    return np.stack(pictures)
 
 
 def _values(given: Any, what: str) -> np.ndarray:
@@ -195,23 +207,9 @@ def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
     return from_bytes(np.asarray(image))
 
 
-def contact_sheet(pictures: np.ndarray, *, side: int | None = None) -> np.ndarray:
-    """Lays all levels on one dark page, in reading order.
-
-    Args:
-      pictures: [N, H, W, 3], uint8.
-      side: longer side of each picture on the page, in pixels; by default their own.
-
-    Returns:
-      [page height, page width, 3] uint8.
-    """
+def contact_sheet(pictures: np.ndarray) -> np.ndarray:
+    """Lays pictures, uint8 [N, H, W, 3], on one dark page in reading order, uint8 [h, w, 3]."""
     count, height, width = pictures.shape[:3]
-    if side is not None:
-        scale = side / max(height, width)
-        height, width = round(height * scale), round(width * scale)
-        lanczos = Image.Resampling.LANCZOS
-        resized = (Image.fromarray(p).resize((width, height), lanczos) for p in pictures)
-        pictures = np.stack([np.asarray(picture) for picture in resized])
 
     def ugliness(columns):
         # A page about 1.6 times as wide as high suits a screen; avoid empty cells at its end.

@@ -24,7 +24,7 @@ from pot_jax.config import MovieSettings
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_levels
 
 # Width of the soft edge between a level and the wider one below it, as a fraction of its side. The
 # levels agree, so only sharpness changes across it; a hard edge would show as a square.
@@ -121,11 +121,7 @@ def zoom_frames(
       UserError: the images do not fit the geometry, some t is outside [0, N-1], or size < 1.
       ValueError: a value is NaN.
     """
-    if np.shape(images) != (geometry.levels, geometry.height, geometry.width, 3):
-        raise UserError(
-            f"images have shape {np.shape(images)}, but the geometry says {geometry.levels} "
-            f"pictures of {geometry.height} x {geometry.width}"
-        )
+    require_levels(images, geometry)
     shape = frame_shape(geometry.height, geometry.width, size)
     centres = _fixed_point(geometry)
 

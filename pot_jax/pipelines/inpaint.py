@@ -157,4 +157,8 @@ def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.nda
     expected = f"{tuple(sides)}, or one for each of {len(images)} pictures"
     require(masks.shape in (images.shape[:3], (1, *sides)), "mask", expected, masks.shape)
     masks = np.broadcast_to(masks, images.shape[:3])
+    empty = [i for i, cells in enumerate(masks[:, ::factor, ::factor]) if not cells.any()]
+    if empty:
+        cell = f"a cell of {factor} x {factor} pixels is painted if its first pixel is marked"
+        log((f"mask: nothing is painted in the pictures {empty}: {cell}",))
     return batched, images, masks[..., None].astype(np.float32)

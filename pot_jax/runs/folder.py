@@ -150,7 +150,8 @@ def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
         zoom = read_zoom(folder)
     except UserError:
         return None
-    known = read_json(folder / "config.json").get("files") or {}  # not in earlier records
+    known = read_json(folder / "config.json").get("files")
+    known = known if isinstance(known, dict) else {}  # not in earlier records
     for name in file_names(zoom.geometry):
         digest = file_digest(folder / name)
         if not digest or digest != known.get(name, digest):

@@ -130,7 +130,7 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
-        sheet = contact_sheet(np.stack(few), side=2 * size)
+        sheet = contact_sheet(np.stack(few))
         save_png(run.folder / f"reconstructions_{step:06d}.png", sheet)
 
     def start():
@@ -210,7 +210,7 @@ def prepare_denoiser(
         params = jax.device_get(params)
         latents = sample(params, preview_ids, empty, noise)
         pictures = codec.decode(finished["autoencoder"], latents)
-        sheet = contact_sheet(to_bytes(pictures), side=2 * data.size)
+        sheet = contact_sheet(to_bytes(pictures))
         save_png(run.folder / f"samples_{step:06d}.png", sheet)
         finished["publish"](params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import crop, downsample, observe, require_levels, upsample
+from pot_jax.zoom.geometry import Geometry, require_levels
+from pot_jax.zoom.operators import crop, downsample, observe, upsample
 
 
 def laplacian(

@@ -155,3 +155,13 @@ class Geometry:
 def _require_whole(name, number, least):
     whole = hasattr(number, "__index__") and not isinstance(number, bool)
     require(whole and number >= least, name, f"a whole number >= {least}", number)
+
+
+def require_levels(images: Any, geometry: Geometry) -> None:
+    """Raises UserError unless `images` are [N, H, W, C] with the geometry's N, H and W."""
+    expected = (geometry.levels, geometry.height, geometry.width)
+    if len(images.shape) != 4 or images.shape[:3] != expected:
+        raise UserError(
+            f"expected all levels, [N, H, W, C] with N, H, W = {expected}, got "
+            f"{tuple(images.shape)}; build the Geometry from the images' height and width"
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from pot_jax.errors import UserError
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_levels
 
 
 def _gaussian_taps(p: int) -> np.ndarray:
@@ -192,13 +192,3 @@ def shared_noise(
     draws = independent_noise(key, geometry, channels)
     gain = noise_gain(geometry.zoom_factor, kernel)
     return render(draws, geometry, kernel=kernel, gain=gain)
-
-
-def require_levels(images: jax.Array, geometry: Geometry) -> None:
-    """Raises UserError unless `images` are [N, H, W, C] with the geometry's N, H and W."""
-    expected = (geometry.levels, geometry.height, geometry.width)
-    if len(images.shape) != 4 or images.shape[:3] != expected:
-        raise UserError(
-            f"expected all levels, [N, H, W, C] with N, H, W = {expected}, got "
-            f"{tuple(images.shape)}; build the Geometry from the images' height and width"
-        )

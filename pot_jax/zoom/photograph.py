@@ -17,8 +17,8 @@ import optax
 
 from pot_jax.checks import require
 from pot_jax.errors import UserError
-from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, require_levels, upsample_nearest
+from pot_jax.zoom.geometry import Geometry, require_levels
+from pot_jax.zoom.operators import downsample, upsample_nearest
 
 
 def minimise(

@@ -94,7 +94,7 @@ class TestZoomToBytes:
         )
 
     def test_shape_must_be_the_geometrys(self):
-        with pytest.raises(UserError, match="2 levels of 8 x 8"):
+        with pytest.raises(UserError, match="expected all levels"):
             media.zoom_to_bytes(np.zeros((3, 8, 8, 3)), Geometry(2, 2, 8, 8))
 
     def test_nan_is_refused(self):
@@ -289,8 +289,14 @@ class TestPicturesAsPeopleHaveThem:
             (grey >= 128).tolist(),
             Image.fromarray(grey),
             Image.fromarray(np.repeat(grey[..., None], 3, axis=-1)),
+            np.repeat(grey[..., None], 3, axis=-1),
+            grey[..., None],
+            (grey >= 128)[..., None],
         ],
-        ids=["uint8", "bool", "ones", "int64", "int32", "float", "lists", "Pillow", "colour"],
+        ids=[
+            *("uint8", "bool", "ones", "int64", "int32", "float", "lists", "Pillow", "colour"),
+            *("colours", "channel", "bool channel"),
+        ],
     )
     def test_a_mask(self, given):
         np.testing.assert_array_equal(media.read_mask(given), self.grey >= 128)
@@ -301,6 +307,10 @@ class TestPicturesAsPeopleHaveThem:
             (np.full((2, 2), np.nan), "from nan to nan"),
             (np.full((2, 2), 60.0), "from 60 to 60"),
             (np.full((2, 2), -1), "expected booleans"),
+            (np.uint8([[0, 2]]), "bytes of which 128 and more are painted, got '2 at the most'"),
+            (np.array([[0, 100]]), "128 and more are painted, got '100 at the most'"),
+            ([np.zeros((2, 2)), np.zeros((2, 3))], "mask: expected pictures of one size"),
+            (["absent.png", "none.png"], "no picture at absent.png"),
             (np.zeros((2, 2, 2, 2)), "expected"),
             ("absent.png", "no picture at"),
             (None, "a path, a Pillow image or an array"),
@@ -309,6 +319,12 @@ class TestPicturesAsPeopleHaveThem:
     def test_no_mask(self, given, message):
         with pytest.raises(UserError, match=message):
             media.read_mask(given)
+
+    def test_a_list_of_masks(self, tmp_path):
+        path = tmp_path / "mask.png"
+        Image.fromarray(self.grey).save(path)
+        found = media.read_mask([path, self.grey >= 128, Image.fromarray(self.grey)])
+        np.testing.assert_array_equal(found, np.stack([self.grey >= 128] * 3))
 
     def test_a_photograph_of_bytes_is_fitted_and_floats_are_not(self):
         assert media.read_photograph(self.rgb, 4, 4).shape == (4, 4, 3)
@@ -335,9 +351,9 @@ class TestContactSheet:
         assert rows * columns >= count > (rows - 1) * columns
         assert rows * columns - count <= max(2, count // 8)
 
-    def test_order_and_resizing(self):
-        pictures = np.stack([np.full((10, 20, 3), i, np.uint8) for i in (50, 100, 150, 200)])
-        page = media.contact_sheet(pictures, side=40)
+    def test_order(self):
+        pictures = np.stack([np.full((20, 40, 3), i, np.uint8) for i in (50, 100, 150, 200)])
+        page = media.contact_sheet(pictures)
         centres = [page[2 + 10, 2 + 20, 0], page[2 + 10, -2 - 20, 0], page[-2 - 10, 2 + 20, 0]]
         assert centres[0] == 50
         assert centres[-1] in (100, 150)

@@ -191,7 +191,7 @@ class TestFrames:
         assert frame.dtype == np.uint8
 
     def test_errors(self):
-        with pytest.raises(UserError, match="the geometry says 5 pictures of 48 x 48"):
+        with pytest.raises(UserError, match="N, H, W = .5, 48, 48., got .4, 48, 48, 3."):
             next(video.zoom_frames(np.zeros((4, 48, 48, 3)), CENTRED, [0]))
         for t in (-0.1, 4.1, float("nan")):
             with pytest.raises(UserError, match="outside 0 to 4"):

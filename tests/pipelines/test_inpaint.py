@@ -42,6 +42,18 @@ def test_what_the_mask_covers_is_never_seen(model, pictures):
     assert np.abs(paint(model, ["star", "a"], images, 1 - masks) - painted).max() > 1e-2
 
 
+def test_a_mask_that_reaches_no_cell_is_said_to_paint_nothing(model, pictures, caplog):
+    images, masks = pictures
+    thin = np.zeros(masks.shape, bool)
+    thin[0] = masks[0] > 0
+    thin[1, 1::2, 1::2] = True  # no cell's first pixel
+    paint(model, "star", images, thin)
+    assert "nothing is painted in the pictures [1]" in caplog.text
+    caplog.clear()
+    paint(model, "star", images, masks)
+    assert "nothing is painted" not in caplog.text
+
+
 def test_a_batch_is_its_pictures(model, pictures):
     images, masks = pictures
     both = paint(model, ["star", "a"], images, masks[0])

@@ -196,5 +196,5 @@ def test_a_noise_level_beyond_the_schedule_is_refused(upscaler, tmp_path, highes
     export(upscaler, tmp_path / "x4")
     file = tmp_path / "x4" / "model_index.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_noise_level": highest}))
-    with pytest.raises(UserError, match=f"max_noise_level is {highest}, expected 0 to 999"):
+    with pytest.raises(UserError, match="max_noise_level: expected 0 to 999.* got "):
         load(tmp_path / "x4")

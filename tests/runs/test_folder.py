@@ -166,10 +166,14 @@ def test_a_kill_while_files_are_made_again_leaves_nothing_that_is_believed(
     assert contents(run)["zoom.mp4"] != contents(finished[1])["zoom.mp4"]
 
 
-def test_a_run_from_before_digests_is_believed_what_it_has(prepare, finished, tmp_path, steps):
+@pytest.mark.parametrize("files", [None, [1, 2]], ids=["none", "list"])
+def test_a_run_from_before_digests_is_believed_what_it_has(
+    prepare, finished, tmp_path, steps, files
+):
     run = shutil.copytree(finished[1], tmp_path / "run")
     record = json.loads((run / "config.json").read_text())
     del record["files"]
+    record |= {"files": files} if files else {}
     (run / "config.json").write_text(json.dumps(record))
     assert pipeline.sample_run(prepare(SETTINGS), run) is None
     (run / "contact_sheet.png").unlink()

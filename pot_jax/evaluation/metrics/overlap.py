@@ -8,7 +8,7 @@ removes what the levels disagree about raises it. So structural similarity is me
 import numpy as np
 
 from pot_jax.zoom import operators
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_levels
 
 DATA_RANGE = 2.0  # of pictures in [-1, 1]
 
@@ -53,7 +53,7 @@ def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
 
 
 def _pairs(images, geometry, kernel):
-    operators.require_levels(images, geometry)
+    require_levels(images, geometry)
     height, width = geometry.window_shape
     for level, (top, left) in enumerate(geometry.corners):
         child = np.asarray(images[level + 1], np.float64)

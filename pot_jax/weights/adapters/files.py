@@ -25,8 +25,7 @@ _LISTS: dict[type, tuple[str, str, tuple[str, ...], str]] = {
     ),
 }
 # What PEFT and diffusers call the file in a folder that they save.
-_IN_FOLDERS = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
-_IN_FOLDERS += ("learned_embeds.safetensors",)
+_IN_FOLDERS = "adapter_model", "pytorch_lora_weights", "learned_embeds"
 
 
 def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]]]:
@@ -60,10 +59,12 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
         found.append(item)
     for item in found:
         file = Path(item.path)
-        if inside := [file / name for name in _IN_FOLDERS if (file / name).is_file()]:
+        inside = [file / f"{name}.safetensors" for name in _IN_FOLDERS]
+        if inside := [path for path in inside if path.is_file()]:
             file, item = inside[0], replace(item, path=str(inside[0]))
         if not file.is_file():
-            raise UserError(f"there is no {what} file {shown(item.path)}")
+            names = f"; it would be named {' or '.join(_IN_FOLDERS)}, .safetensors" * file.is_dir()
+            raise UserError(f"there is no {what} file {shown(item.path)}{names}")
         tensors = read_header(file)
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from pot_jax.checks import require
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
@@ -117,12 +118,10 @@ def read_parts(
 
 def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> LowRes:
     usual = FAMILIES[index["_class_name"]].others["max_noise_level"]
-    highest = index.get("max_noise_level", usual)
-    if type(highest) is not int or not 0 <= highest < schedule.num_train_timesteps:
-        raise UserError(
-            f"{shown(folder / 'model_index.json')}: max_noise_level is {shown(highest)}, expected "
-            f"0 to {schedule.num_train_timesteps - 1}, the last timestep of low_res_scheduler"
-        )
+    highest, last = index.get("max_noise_level", usual), schedule.num_train_timesteps - 1
+    place = f"{shown(folder / 'model_index.json')}: max_noise_level"
+    fits = type(highest) is int and 0 <= highest <= last
+    require(fits, place, f"0 to {last}, the last timestep of low_res_scheduler", highest)
     return LowRes(schedule, highest)
 
 
