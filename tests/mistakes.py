@@ -972,7 +972,7 @@ ADAPTERS = [
             "word.safetensors": "does not fit the model: 1 keys of no known spelling",
             "photo.png": "is not a safetensors file; get it again",
             "tiny": "there is no LoRA file tiny",
-            "peft": "peft/adapter_model.safetensors does not fit the model: 1 layers of another rank",
+            "peft": "adapter_model.safetensors does not fit the model: 1 layers of another rank",
             "tiny/unet/diffusion_pytorch_model.safetensors": "does not fit the model: 208 keys of",
             "peft/adapter_model.safetensors": "does not fit the model: 1 layers of another rank",
             "peft_type/adapter_model.safetensors": "adapter_config.json says peft_type = LOHA,",
