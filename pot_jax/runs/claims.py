@@ -7,6 +7,7 @@ age: after STALE seconds without a touch its process counts as ended.
 """
 
 import contextlib
+import fcntl
 import fnmatch
 import json
 import os
@@ -133,8 +134,7 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     with edge("writing a file", path):
         folder.mkdir(parents=True, exist_ok=True)
         while not _made(path, mine):
-            check_held(folder, flag)
-            _set_aside(path)
+            _remove_stale(path, flag)
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
     try:
@@ -152,23 +152,28 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
                 path.unlink()
 
 
-def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> None:
-    """Raises UserError if another process holds `folder`; one line says which."""
+def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
+    """Returns whether a stale claim lies in `folder`.
+
+    Raises:
+      UserError: another process holds the folder; one line says which.
+    """
     path = Path(folder) / _CLAIM
     with contextlib.suppress(OSError):  # absent, or just removed
         age = _age(path)
         holder = _read(path)
         here = _process(holder.get("pid"))
         same_host = here["host"] == holder.get("host") and bool(here["host"][1])
-        if same_host and here["start"] != holder.get("start"):
-            return  # that process has ended
-        if age < STALE or same_host:
+        ended = same_host and here["start"] != holder.get("start")
+        if not ended and (age < STALE or same_host):
             who = f"process {shown(holder.get('pid', '?'))} on {shown(holder.get('name', '?'))}"
             rest = "" if same_host else f", or until it has been silent for {STALE:.0f} s"
             raise UserError(
                 f"{flag}: {folder} is in use by {who}, last seen {max(age, 0):.0f} s ago; wait for "
                 f"its end{rest}, or give another folder"
             )
+        return True
+    return False
 
 
 def _process(pid: object) -> dict[str, Any]:
@@ -219,15 +224,16 @@ def _age(path: Path) -> float:
     return time.time() - touched
 
 
-def _set_aside(path: Path) -> None:
-    """Removes a stale claim, unless another process has put its own there meanwhile."""
-    stale, aside = _read(path), path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(path, aside)
-        if _read(aside) == stale:
-            aside.unlink()
-        else:
-            os.rename(aside, path)
+def _remove_stale(path: Path, flag: str) -> None:
+    """Removes a stale claim, one process after another: none removes what another made since."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if check_held(path.parent, flag):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(folder)
 
 
 def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
