@@ -91,7 +91,7 @@ EDGES = {
     "finding devices": Edge(
         "--devices: there is no {place} here: {why}",
         within="jax jaxlib",
-        lines={"AssertionError": "--devices: there is no {place} here, or JAX without its plugin"},
+        lines={"AssertionError": "--devices: there is no {place} here: JAX has no plugin for it"},
     ),
     "joining a cluster": Edge(
         "--distributed: no cluster's environment was found (Cloud TPU, Slurm, Open MPI or "
