@@ -20,6 +20,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from PIL import Image
 
+from pot_jax.checks import require
 from pot_jax.config import MovieSettings
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import write_atomically
@@ -122,6 +123,7 @@ def zoom_frames(
       ValueError: a value is NaN.
     """
     require_levels(images, geometry)
+    require(np.shape(images)[3] == 3, "images", "3 colours, [N, H, W, 3]", np.shape(images))
     shape = frame_shape(geometry.height, geometry.width, size)
     centres = _fixed_point(geometry)
 
@@ -173,16 +175,14 @@ def frame_shape(height: int, width: int, size: int | None = None) -> tuple[int, 
 
 def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
     """Raises UserError unless a zoom's movie can be encoded; quick, and without files."""
-    height, width = geometry.height, geometry.width
+    height, width, falls = geometry.height, geometry.width, geometry.levels - 1
     frame = frame_shape(height, width, movie.size)
     if max(frame) > _LARGEST:
         raise UserError(
             f"movie.size: a movie of pictures of {height} x {width} pixels would be {frame[0]} x "
             f"{frame[1]}, and its encoder takes up to {_LARGEST}; give a smaller size"
         )
-    seconds = (
-        (geometry.levels - 1) * movie.seconds_per_level * (2 if movie.direction == "both" else 1)
-    )
+    seconds = falls * movie.seconds_per_level * (2 if movie.direction == "both" else 1)
     if seconds * movie.fps > _LONGEST:
         raise UserError(
             f"movie.seconds_per_level: expected a movie of up to {_LONGEST} frames, got "

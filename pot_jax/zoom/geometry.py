@@ -160,8 +160,8 @@ def _require_whole(name, number, least):
 def require_levels(images: Any, geometry: Geometry) -> None:
     """Raises UserError unless `images` are [N, H, W, C] with the geometry's N, H and W."""
     expected = (geometry.levels, geometry.height, geometry.width)
-    if len(images.shape) != 4 or images.shape[:3] != expected:
+    if len(np.shape(images)) != 4 or np.shape(images)[:3] != expected:
         raise UserError(
             f"expected all levels, [N, H, W, C] with N, H, W = {expected}, got "
-            f"{tuple(images.shape)}; build the Geometry from the images' height and width"
+            f"{np.shape(images)}; build the Geometry from the images' height and width"
         )

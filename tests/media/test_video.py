@@ -193,6 +193,8 @@ class TestFrames:
     def test_errors(self):
         with pytest.raises(UserError, match="N, H, W = .5, 48, 48., got .4, 48, 48, 3."):
             next(video.zoom_frames(np.zeros((4, 48, 48, 3)), CENTRED, [0]))
+        with pytest.raises(UserError, match="images: expected 3 colours"):
+            next(video.zoom_frames(np.zeros((5, 48, 48, 4)), CENTRED, [0]))
         for t in (-0.1, 4.1, float("nan")):
             with pytest.raises(UserError, match="outside 0 to 4"):
                 next(video.zoom_frames(np.zeros((5, 48, 48, 3)), CENTRED, [t]))
