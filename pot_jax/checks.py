@@ -240,13 +240,20 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
                 f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
             )
         given[name] = key
-        kind = kinds[name]
-        if dataclasses.is_dataclass(kind):
-            value = overlay(kind, base.get(name, {}), value, f"{path}{name}.")
+        group = _group(kinds[name])
+        if group and not (value is None and group is not kinds[name]):
+            value = overlay(group, base.get(name) or {}, value, f"{path}{name}.")
         elif isinstance(value, list):
             value = tuple(value)
         out[name] = value
     return out
+
+
+def _group(kind: Any) -> type | None:
+    """Returns the settings' class that a field of type `kind`, "class" or "class | None", takes."""
+    optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(kind) if optional else (kind,)
+    return next((one for one in kinds if dataclasses.is_dataclass(one)), None)
 
 
 def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
@@ -260,10 +267,10 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     for name in (field.name for field in dataclasses.fields(cls)):
         if name not in data:
             raise UserError(f"setting {path}{name} is missing; give it")
-        kind = kinds[name]
-        item, value = next(iter(typing.get_args(kind)), None), data[name]
-        if dataclasses.is_dataclass(kind):
-            data[name] = build(kind, value, f"{path}{name}.")
+        group, value = _group(kinds[name]), data[name]
+        item = next(iter(typing.get_args(kinds[name])), None)
+        if group and value is not None:
+            data[name] = build(group, value, f"{path}{name}.")
         elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
             data[name] = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
     token = _path.set(path)

@@ -26,6 +26,23 @@ def get_config() -> ml_collections.ConfigDict:
     config.autoencoder.pictures = 32_768
     config.autoencoder.model.update(block_out_channels=[64, 64, 96], norm_num_groups=8)
     config.autoencoder.optimization.update(batch_size=64, minutes=1.8)
+    config.tiny_vae = {
+        # No residual blocks at full size, where each would cost a third of the whole.
+        "model": {
+            "encoder_block_out_channels": [32, 32, 32],
+            "decoder_block_out_channels": [32, 32, 32],
+            "num_encoder_blocks": [0, 2, 3],
+            "num_decoder_blocks": [3, 2, 0],
+        },
+        "optimization": {
+            "optimizer": "muon",
+            "batch_size": 64,
+            "learning_rate": 3e-3,
+            "steps": 20_000,
+            "minutes": 0.8,
+            "ema_decay": 0.995,
+        },
+    }
     config.text_encoder.model.update(hidden_size=192, intermediate_size=768)
     config.text_encoder.optimization.steps = 800
     config.diffusion.unet.block_out_channels = [96, 160, 224]

@@ -20,6 +20,7 @@ from pot_jax.errors import UserError
 # by the allocator: of widths and vocabularies, and of numbers of layers.
 Size = Annotated[int, Within(f"a whole number from 1 to {2**20 - 1}", 1, 2**20 - 1)]
 Depth = Annotated[int, Within("a whole number from 1 to 999", 1, 999)]
+Natural = Annotated[int, Within("a whole number from 0 to 999", 0, 999)]
 Positive = Annotated[float, Within("a number above 0", math.ulp(0))]
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from pot_jax.models.config import Depth, ModelConfig, Positive, Size
+from pot_jax.models.config import ModelConfig, Natural, Positive, Size
 from pot_jax.models.layers import Configured, conv
 from pot_jax.models.vae import Autoencoder
 from pot_jax.zoom.operators import upsample_nearest
@@ -38,8 +38,8 @@ class AutoencoderTinyConfig(ModelConfig):
     out_channels: Size = 3
     encoder_block_out_channels: tuple[Size, ...] = (64, 64, 64, 64)
     decoder_block_out_channels: tuple[Size, ...] = (64, 64, 64, 64)
-    num_encoder_blocks: tuple[Depth, ...] = (1, 3, 3, 3)
-    num_decoder_blocks: tuple[Depth, ...] = (3, 3, 3, 1)
+    num_encoder_blocks: tuple[Natural, ...] = (1, 3, 3, 3)
+    num_decoder_blocks: tuple[Natural, ...] = (3, 3, 3, 1)
     latent_channels: Size = 4
     scaling_factor: Positive = 1.0
     shift_factor: float = 0.0

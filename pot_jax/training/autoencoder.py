@@ -16,12 +16,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pot_jax.media.pixels import from_bytes
+from pot_jax.models.tiny_vae import AutoencoderTiny
 from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
 from pot_jax.parallel.mesh import AXIS, replicate, replicated
 from pot_jax.training.loop import Ahead, Loss
 from pot_jax.training.settings import AutoencoderLoss
 from pot_jax.weights.keys import abstract_params
-from pot_jax.zoom.operators import downsample
+from pot_jax.zoom.operators import downsample, upsample
 
 AT_ONCE = 64  # pictures: at 128 pixels and float32, activations of a quarter of a gigabyte
 
@@ -66,6 +67,33 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
     return loss
 
 
+def make_distillation(tiny: AutoencoderTiny, teacher: AutoencoderKL) -> Loss:
+    """Returns the loss of a tiny autoencoder that learns to do as `teacher` does.
+
+    Its batches are {"pictures": uint8 [B, S, S, 3], "teacher": its parameters}. The latents are like
+    a sampler's clean estimates: blurred at first, and under guidance stronger than a picture's own.
+    """
+
+    def loss(params, batch, key):
+        images, theirs = from_bytes(batch["pictures"]), batch["teacher"]
+        part_key, noise_key = jax.random.split(key)
+        blur, noise, gain = jax.random.uniform(part_key, (3, len(images), 1, 1, 1))
+        known = encode_latents(teacher, theirs, images)
+        latents = known + blur * (upsample(downsample(known, 4), 4) - known)
+        latents = (0.8 + 0.5 * gain) * latents
+        latents = latents + 0.15 * noise * jax.random.normal(noise_key, latents.shape)
+        decoded = decode_latents(teacher, theirs, latents)
+        wanted = jnp.concatenate([known, encode_latents(teacher, theirs, decoded)])
+        encoded = encode_latents(tiny, params, jnp.concatenate([images, decoded]))
+        ours = decode_latents(tiny, params, latents)
+        total = picture_error(ours, decoded, AutoencoderLoss())
+        parts = {"psnr": psnr(jnp.mean((ours - decoded) ** 2))}
+        parts["latents"] = jnp.sqrt(jnp.mean((encoded - wanted) ** 2))
+        return total + jnp.mean(jnp.abs(encoded - wanted)), parts
+
+    return loss
+
+
 def psnr(mean_square: jax.Array) -> jax.Array:
     """Returns the decibels of pictures in [-1, 1], whose range is 2."""
     return 10.0 * jnp.log10(4.0 / mean_square)
@@ -76,7 +104,7 @@ def zero_residuals(params: dict[str, Any]) -> dict[str, Any]:
 
     Training then starts from a short network, and a much higher learning rate is stable.
     """
-    lasts = ("conv2", "to_out_0", "net_2", "proj_out")
+    lasts = ("conv2", "to_out_0", "net_2", "proj_out", "conv_4")
     return traverse_util.path_aware_map(lambda path, x: x * 0 if path[-2] in lasts else x, params)
 
 

@@ -1,4 +1,4 @@
-"""The phases of a training in order: autoencoder, text encoder, text encoder and UNet.
+"""The phases of a training: autoencoder, tiny autoencoder, text encoder, text encoder and UNet.
 
 Each is a loss, its batches, its previews and its result; `loop.PhaseRun` does the rest. All are
 prepared at first, from shapes, so that their steps compile while pictures are still being rendered
@@ -26,6 +26,7 @@ from pot_jax.media.files import write_json
 from pot_jax.media.images import contact_sheet, save_png
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.models.clip import CLIPTextModel
+from pot_jax.models.tiny_vae import AutoencoderTiny
 from pot_jax.models.vae import AutoencoderKL
 from pot_jax.parallel.mesh import replicate
 from pot_jax.runs.checkpoints import Checkpoints
@@ -112,14 +113,17 @@ def _initial(module: nn.Module, seed: int) -> Callable[[], dict[str, Any]]:
     return partial(Ahead(jax.jit(draw), jax.random.key(seed)), jax.random.key(seed))
 
 
+def _chosen(settings: TrainSettings, phase: str, step: int) -> np.ndarray:
+    """Returns the pictures of an autoencoder's step: int32 [B]."""
+    batch_size, count = settings.phases()[phase].batch_size, settings.autoencoder_pictures
+    return batch_indices(settings.seed, step, batch_size, count).astype(np.int32)
+
+
 def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):
     """Prepares the first phase; returns train() -> parameters with standardised latents."""
     settings, renders = run.settings, run.renders
-    batch_size, size = settings.autoencoder.optimization.batch_size, settings.data.size
     count, held_out = settings.autoencoder_pictures, settings.data.trained_on
-
-    def choose(step):
-        return batch_indices(settings.seed, step, batch_size, count).astype(np.int32)
+    size = settings.data.size
 
     def preview(step, params):
         params = jax.device_get(params)
@@ -141,7 +145,7 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         abstract_params(module),
         jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
         loss=autoencoder.make_loss(run.in_precision(module), settings.autoencoder.loss),
-        choose=choose,
+        choose=partial(_chosen, settings, "autoencoder"),
         gather=lambda pictures, chosen: {"pictures": pictures[chosen]},
         preview=preview,
     )
@@ -154,6 +158,31 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         return jax.device_get(autoencoder.standardise(params, latents))
 
     return train_and_standardise
+
+
+def prepare_tiny_vae(run: Run, tiny: AutoencoderTiny, module: AutoencoderKL):
+    """Prepares the distillation; returns train(autoencoder) -> the tiny one's parameters."""
+    settings, size = run.settings, run.settings.data.size
+    count = settings.autoencoder_pictures
+    train = run.prepare(
+        "tiny_vae",
+        abstract_params(tiny),
+        {
+            "pictures": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
+            "teacher": abstract_params(module),
+        },
+        "psnr",
+        loss=autoencoder.make_distillation(*map(run.in_precision, (tiny, module))),
+        choose=partial(_chosen, settings, "tiny_vae"),
+        gather=lambda data, chosen: {**data, "pictures": data["pictures"][chosen]},
+    )
+    initial = _initial(tiny, settings.seed + 4)
+
+    def distil(teacher: Any) -> Any:
+        data = lambda: {"pictures": run.renders.read(0, count), "teacher": teacher}  # noqa: E731
+        return jax.device_get(train(initial, data))
+
+    return distil
 
 
 def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Descriptions):

@@ -12,6 +12,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.world import DEEPEST
 
 FORMAT = 2  # of a run's config.json; before it had a number, and the old names: 1
+PHASES = ("autoencoder", "tiny_vae", "text_encoder", "diffusion")
 BASE_TOKENS = 2 * 256  # every byte, and every byte at a word's end, so that no text is unknown
 
 Positive = Annotated[float, Within("above 0", math.ulp(0))]
@@ -111,6 +112,16 @@ class AutoencoderSettings(_PhaseSettings, group="autoencoder"):
 
 
 @dataclasses.dataclass(frozen=True)
+class TinySettings(_PhaseSettings, group="tiny_vae"):
+    """A phase after the first: a tiny autoencoder that learns from the first one's."""
+
+    NEEDED = "encoder_block_out_channels"
+
+    model: dict[str, Any]
+    optimization: OptimizationSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class TextEncoderSettings(_PhaseSettings, group="text_encoder"):
     """The second phase: the text encoder alone, before it is trained further with the UNet."""
 
@@ -158,12 +169,13 @@ class TrainSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
     intervals: IntervalSettings = IntervalSettings()
+    tiny_vae: TinySettings | None = None  # None: the model has none
 
     def _check_ranges(self):
         most, first = self.data.trained_on, self.autoencoder.pictures
         require(first <= most, "autoencoder.pictures", f"at most {most}", first)
         for phase, optimization in self.phases().items():
-            count = self.autoencoder_pictures if phase == "autoencoder" else most
+            count = self.autoencoder_pictures if phase in ("autoencoder", "tiny_vae") else most
             if optimization.batch_size > count:
                 raise UserError(
                     f"{phase}.optimization.batch_size: a batch of {optimization.batch_size} is "
@@ -177,14 +189,14 @@ class TrainSettings(Settings):
 
     def phases(self) -> dict[str, OptimizationSettings]:
         """Returns the optimization settings of the phases, in order."""
-        names = ("autoencoder", "text_encoder", "diffusion")
-        return {name: getattr(self, name).optimization for name in names}
+        parts = {name: getattr(self, name) for name in PHASES}
+        return {name: part.optimization for name, part in parts.items() if part is not None}
 
 
 # What a run may be given anew when it resumes, by how the names begin: where and how long it works,
 # not what it is.
-CIRCUMSTANCES = ("data.workers", "renders", "intervals", "autoencoder.optimization.minutes",
-    "text_encoder.optimization.minutes", "diffusion.optimization.minutes")  # fmt: skip
+CIRCUMSTANCES = ("data.workers", "renders", "intervals")
+CIRCUMSTANCES += tuple(f"{phase}.optimization.minutes" for phase in PHASES)
 
 
 def read(path: str) -> dict[str, Any]:

@@ -28,10 +28,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pot_jax import world
-from pot_jax.checks import to_dict, version
+from pot_jax.checks import require, to_dict, version
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
@@ -68,6 +69,7 @@ def train(settings: TrainSettings, workdir: str) -> None:
     side = settings.data.size // module.config.downsample_factor
     # Before any work: the same networks, except for the vocabulary's size, which is not known yet.
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
+    _tiny_vae(settings, module)
     diffusion.check_sizes(planned, side, module.config.latent_channels, settings.tokenizer.length)
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
@@ -103,20 +105,24 @@ def _train(
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     codec = Codec(module, mesh)
     train_autoencoder = phases.prepare_autoencoder(run, module, codec)
+    tiny = _tiny_vae(settings, module)
+    distil = phases.prepare_tiny_vae(run, tiny, module) if tiny else None
     described = table.read(tokenizer)
     train_text_encoder = phases.prepare_text_encoder(run, networks.text_encoder, described)
     train_denoiser = phases.prepare_denoiser(run, networks, described, tokenizer, codec)
     autoencoder = train_autoencoder()
+    tiny_params = {"tiny_vae": distil(autoencoder)} if distil else {}
     text_encoder = train_text_encoder()
 
     def publish(params) -> None:
         """Replaces the model by a newer one, so that the folder is whole at any time."""
-        params = jax.device_get({**params, "autoencoder": autoencoder})
+        params = jax.device_get({**params, "autoencoder": autoencoder, **tiny_params})
         model = Model(
             name=settings.name,
             text_encoder=networks.text_encoder,
             unet=networks.unet,
             autoencoder=module,
+            tiny_vae=tiny,
             tokenizer=tokenizer,
             schedule=diffusion.SCHEDULE,
             params=params,
@@ -192,6 +198,16 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
             f"{settings.data.size}"
         )
     return module
+
+
+def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny | None:
+    if settings.tiny_vae is None:
+        return None
+    usual = {"latent_channels": module.config.latent_channels, "scaling_factor": 1.0}
+    tiny = AutoencoderTiny(AutoencoderTinyConfig.from_json(usual | settings.tiny_vae.model))
+    came, wanted = tiny.config.downsample_factor, module.config.downsample_factor
+    require(came == wanted, "tiny_vae.model", f"stages that shrink pictures by {wanted}", came)
+    return tiny
 
 
 def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:

@@ -3,9 +3,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pot_jax.errors import UserError
+from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.vae import (
     AutoencoderKL,
     AutoencoderKLConfig,
@@ -18,6 +20,7 @@ from pot_jax.training.autoencoder import (
     Codec,
     initialise_carriers,
     initialise_logvar,
+    make_distillation,
     make_loss,
     picture_error,
     psnr,
@@ -75,6 +78,31 @@ def test_edges_and_colours_see_what_pixels_do_not(pictures):
     assert error(noise, edges=1.0) > 0.2
     assert error(0.1, colour=1.0) == pytest.approx(0.2, rel=1e-3)
     assert error(noise, colour=1.0) < 0.13
+
+
+def test_a_tiny_autoencoder_learns_to_do_as_its_teacher(params, pictures):
+    stages = {"encoder_block_out_channels": (16, 16), "decoder_block_out_channels": (16, 16)}
+    blocks = {"num_encoder_blocks": (0, 1), "num_decoder_blocks": (1, 0)}
+    tiny = AutoencoderTiny(AutoencoderTinyConfig(**stages, **blocks, latent_channels=3))
+    theirs = initialise_carriers(MODULE, params)
+    ours = zero_residuals(jax.jit(tiny.init)(jax.random.key(2), jnp.zeros((1, 8, 8, 3)))["params"])
+    optimizer, loss = optax.adam(3e-3), make_distillation(tiny, MODULE)
+    batch = {"pictures": pictures[:8], "teacher": theirs}
+
+    @jax.jit
+    def step(ours, state, key):
+        gradients, parts = jax.grad(loss, has_aux=True)(ours, batch, key)
+        updates, state = optimizer.update(gradients, state)
+        return optax.apply_updates(ours, updates), state, parts
+
+    state, seen = optimizer.init(ours), []
+    # optax's Adam raises a float to its integer step count.
+    with jax.numpy_dtype_promotion("standard"):
+        for number in range(60):
+            ours, state, parts = step(ours, state, jax.random.key(number))
+            seen.append({name: float(value) for name, value in parts.items()})
+    assert seen[-1]["psnr"] > seen[0]["psnr"] + 6
+    assert seen[-1]["latents"] < 0.6 * seen[0]["latents"]
 
 
 def test_psnr_of_a_known_error():

@@ -42,6 +42,10 @@ def tiny() -> dict:
     config["tokenizer"] |= {"vocabulary": 640, "captions": 8, "length": 160}
     config["autoencoder"]["model"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
     config["autoencoder"]["optimization"] |= {"batch_size": 8, "steps": 2, "minutes": 0.0}
+    channels = {f"{half}_block_out_channels": [8, 8] for half in ("encoder", "decoder")}
+    blocks = {"num_encoder_blocks": [0, 1], "num_decoder_blocks": [1, 0]}
+    config["tiny_vae"]["model"] |= channels | blocks
+    config["tiny_vae"]["optimization"] |= {"batch_size": 8, "steps": 2, "minutes": 0.0}
     config["text_encoder"]["optimization"] |= {"batch_size": 8, "steps": 2}
     # A rate near zero, to see what the phase started from.
     config["diffusion"]["optimization"] |= {
