@@ -2,7 +2,8 @@
 
 They run in one empty folder, where small stand-ins lie at the paths that the README names: models,
 a LoRA, an embedding, and the configs cut down to three prompts and a small movie. The shipped model
-is a real one: at `cosmos128` lies the faster cosmos64. A fenced block without a language, or an indented one, is for the shell.
+is a real one: at `cosmos128` lies the faster cosmos64. A fenced block without a language, or an
+indented one, is for the shell.
 """
 
 import dataclasses

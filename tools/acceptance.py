@@ -66,7 +66,10 @@ def package_at(commit: str, folder: Path) -> Path:
     place = folder / "base"
     place.mkdir()
     archive = subprocess.run(
-        ["git", "archive", commit, "pot_jax", "configs"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+        ["git", "archive", commit, "pot_jax", "configs"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     subprocess.run(["tar", "-x", "-C", place], input=archive.stdout, check=True)
     return place

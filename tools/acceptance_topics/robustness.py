@@ -119,16 +119,17 @@ def kills(size: int, folder: Path) -> Outcome:
 
 def mistakes(size: int, folder: Path) -> Outcome:
     """Mistakes through `main(argv)` in one process: one line, exit code 2, nothing left behind."""
-    return _tests("tests/test_mistakes.py", size, folder, {})
+    return passing("tests/test_mistakes.py", size, folder, {})
 
 
 def processes(size: int, folder: Path) -> Outcome:
     """A drawn few of the mistakes as real processes, each within 5 s of processor time."""
     only = ("-k", "test_a_drawn_mistake_as_a_process")
-    return _tests("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
+    return passing("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
 
 
-def _tests(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+def passing(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+    """The outcome of tests, of which at least `size` have to pass and none may fail."""
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
     with (folder / "log").open("w") as log:
         environment = {**os.environ, **extra}
