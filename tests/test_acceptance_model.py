@@ -22,11 +22,15 @@ def topic():
         yield model
 
 
+@pytest.fixture(scope="module")
+def digests():
+    return {name: pot_jax.load(name).digest for name in ("cosmos64", "cosmos128")}
+
+
 @pytest.fixture
-def scores(tmp_path, monkeypatch):
+def scores(digests, tmp_path, monkeypatch):
     """Writes scores as tools/score_model leaves them, of the models as they ship."""
     monkeypatch.setenv("SCORES", str(tmp_path))
-    digests = {name: pot_jax.load(name).digest for name in ("cosmos64", "cosmos128")}
 
     def write(model, size, steps=30, digest=None, concept=0.99, attribute=0.91, **zooms):
         folder = tmp_path / f"{model}_{steps}_4"
