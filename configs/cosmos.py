@@ -1,9 +1,9 @@
 """From a galaxy to a ladybug in twenty levels, each magnified twice as much as the one before,
-with the shipped model.
+with the shipped model cosmos128.
 
     pot-jax sample --config=configs/cosmos.py --workdir=runs/cosmos      (or tools/demo)
 
-2 CPU cores, 2 GiB of memory: half a minute to compile, half a minute to sample. Expected: twenty
+2 CPU cores: half a minute to compile, about a minute to sample. Expected: twenty
 pictures of ten concepts, two levels each, whose overlaps agree to 55 dB or more after rounding to
 8 bits, and a movie of 24 s.
 """

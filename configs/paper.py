@@ -1,13 +1,14 @@
-"""The paper's own settings (arXiv 2312.02149, sections 4.1 to 4.4 and 5), with the shipped model.
+"""The paper's own settings (arXiv 2312.02149, sections 4.1 to 4.4 and 5), with a shipped model.
 
-    pot-jax sample --config=paper --workdir=runs/paper
+    pot-jax sample --config=paper --model=cosmos64 --workdir=runs/paper
 
 DDPM, 256 steps, zoom factor 2, the plain average of all observations (weight 1), z_T drawn for each
 level alone, the truncated Gaussian kernel, and, with --photograph=picture.png, five Adam steps of
 rate 0.1 towards it at each step; there is no photograph by default. The paper used a cascaded pixel
 model, so levels agree in pixels. Its guidance scale is not stated; 4 is pot_jax's default.
 
-Measured with cosmos64 on 2 shared CPU cores: 0.37 s a step, two and a half minutes in all, 0.9 GiB.
+Measured on 2 shared CPU cores: 0.37 s a step, two and a half minutes in all, 0.9 GiB. cosmos128,
+the default, takes several times as long.
 Expected: six levels from a star to a continent; adjacent ones agree to 33 to 35 dB before the last
 render and to 58 dB or more as delivered. The plain average makes them soft.
 """

@@ -1,6 +1,6 @@
 """Generative Powers of Ten in JAX: pictures, sampled jointly, that can be zoomed through.
 
->>> model = pot_jax.load("cosmos64")
+>>> model = pot_jax.load("cosmos128")
 >>> zoom = pot_jax.sample(model, ["a spiral galaxy", "a star and its planets", "a blue planet"])
 >>> zoom.save("runs/mine")
 """

@@ -147,7 +147,7 @@ class RunSettings(Settings):
     OLD_NAMES: ClassVar[Mapping[str, str]] = {"stacks": "num_samples"}
 
     # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
-    model: Path = "cosmos64"
+    model: Path = "cosmos128"
     variant: str = ""  # which copy of its weights ("fp16"); empty: the plain copy, or the only one
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the networks
     tokenizer: Path = ""  # folder of a tokenizer to use instead of the model's own

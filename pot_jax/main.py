@@ -219,7 +219,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Trains the shipped model."""
+    """Trains a shipped model."""
     with importing():
         from pot_jax.training.settings import TrainSettings, read
 
@@ -246,7 +246,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
     "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),
     "export": (export, "Write a model as diffusers does: pot-jax export path/to/model target"),
-    "train": (train, "Train the shipped model: pot-jax train --config=cosmos64 --workdir=runs/me"),
+    "train": (train, "Train a shipped model: pot-jax train --config=cosmos64 --workdir=runs/me"),
 }
 
 

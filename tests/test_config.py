@@ -158,6 +158,7 @@ def test_a_record_is_a_configuration(tmp_path):
     settings = checks.build(config.RunSettings, data)
     assert (settings.num_samples, settings.sampler.steps) == (2, 3)
     assert settings.sampler.blend_weight == 0.3, "a default of that time, stated"
+    assert settings.model == "cosmos64", "then the default"
 
 
 def test_only_samplings_records_are_upgraded(tmp_path):

@@ -1,5 +1,6 @@
 """The commands, called as a user calls them; and what they leave in the workdir."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -115,6 +116,32 @@ def test_another_run_is_not_overwritten(finished, folder, capsys):
     assert run("sample", "a", "b", f"--model={folder}", *FLAGS, f"--workdir={finished}") == 2
     assert "holds another run (prompts is" in capsys.readouterr().err
     assert tree(finished) == before
+
+
+def test_a_run_of_another_model_says_which(finished):
+    there = read_record(finished)
+    here = dataclasses.replace(there, settings=dataclasses.replace(there.settings, model="new"))
+    assert there.differing(here) == [], "the same model at another path"
+    other = dataclasses.replace(here, identity={**here.identity, "networks": "other"})
+    (row,) = there.differing(other)
+    assert row == f"model is {there.settings.model!r} there, 'new' here"
+    unknown = dataclasses.replace(there, identity=None)
+    assert unknown.differing(here) == []
+
+
+def test_the_default_model_is_cosmos128(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = ["sample", "a blue planet", "a green island", "--steps=2", SIZE, "--workdir=run"]
+    assert run(*command, "--config.movie.fps=4") == 0
+    record = read_record("run")
+    assert record.settings.model == "cosmos128"
+    assert (record.geometry.height, record.geometry.width) == (128, 128)
+    sea, land = (np.asarray(Image.open(f"run/levels/level_00{i}.png"), float) for i in (0, 1))
+    # A blue planet, and something else than it; a network of other weights shows neither.
+    assert (sea[..., 2] - sea[..., 0]).mean() > 20
+    assert np.abs(sea - land).mean() > 5
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["overlap_psnr_db"]["delivered"]["minimum"] >= 55
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(finished, folder, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The measures of tools/score_model; the tools themselves are run by hand."""
 
+import dataclasses
 import importlib.machinery
 import importlib.util
 import pathlib
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from absl.testing.flagsaver import flagsaver
 
+from pot_jax.config import SamplerSettings
 from pot_jax.errors import UserError
 from pot_jax.world import Views, captions
 from pot_jax.world.labels import Labels
@@ -93,6 +95,13 @@ def test_larger_pictures_are_shrunk_by_the_mean_of_cells(score_model):
     cells = pictures.reshape(3, 8, 2, 8, 2, 3).mean((2, 4))
     np.testing.assert_allclose(score_model.shrunk(pictures, 8), cells, atol=0.5001)
     assert score_model.shrunk(pictures, 16) is pictures
+
+
+def test_what_is_compared_with_a_models_own_settings_states_every_setting(score_model):
+    score_model.FLAGS(["score_model"])
+    found = score_model.stated(space="latent")
+    assert found.keys() == {field.name for field in dataclasses.fields(SamplerSettings)}
+    assert (found["solver"], found["steps"], found["space"]) == ("ddim", 30, "latent")
 
 
 def test_what_was_sampled_is_not_sampled_again(score_model, tmp_path):

@@ -62,11 +62,14 @@ def tenth(items: Sequence, size: int) -> list:
 
 
 def package_at(commit: str, folder: Path) -> Path:
-    """The package as it was at a commit, in a new folder in `folder`."""
+    """The package and its configs as they were at a commit, in a new folder in `folder`."""
     place = folder / "base"
     place.mkdir()
     archive = subprocess.run(
-        ["git", "archive", commit, "pot_jax"], cwd=ROOT, stdout=subprocess.PIPE, check=True
+        ["git", "archive", commit, "pot_jax", "configs"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     subprocess.run(["tar", "-x", "-C", place], input=archive.stdout, check=True)
     return place

@@ -1,4 +1,4 @@
-"""cosmos128, the shipped model of 128 px, latents 32 x 32 x 4, for one large GPU.
+"""cosmos128, the default model: 128 px, latents 32 x 32 x 4, for one large GPU.
 
   pot-jax train --config=configs/train/cosmos128.py --workdir=runs/cosmos128
 

@@ -1,4 +1,4 @@
-"""cosmos64, the shipped model: 64 px, latents 16 x 16 x 4.
+"""cosmos64, the small shipped model: 64 px, latents 16 x 16 x 4.
 
   pot-jax train --config=configs/train/cosmos64.py --workdir=runs/cosmos64
 

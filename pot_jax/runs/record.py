@@ -38,7 +38,7 @@ _DECIDED = {
     "sampler": "sampler",
     "geometry": "zoom",
     "seeds": "seed num_samples",
-    "networks": "dtype",
+    "networks": "dtype model",  # another place of the same networks is the same run
     "schedule": "prediction_type",
     "weights": "loras embeddings",
     "photograph": "photograph.level photograph.method",
@@ -114,7 +114,7 @@ class Record:
             decides = _DECIDES.get(name) or _DECIDES.get(name.partition(".")[0])
             if not known and name.endswith(".path"):  # all that format 1 says of them
                 decides = name
-            if decides and (decides in changed or not known):
+            if decides and (decides in changed if known else name != "model"):
                 rows.append(f"{name} is {shown(repr(there))} there, {shown(repr(here))} here")
                 changed.discard(decides)
         if not known:

@@ -1,1 +1,1 @@
-"""The shipped model, trained from scratch."""
+"""The shipped models, trained from scratch."""

@@ -1,4 +1,4 @@
-"""Trains the shipped model from scratch: `pot-jax train --config=... --workdir=...`.
+"""Trains a shipped model from scratch: `pot-jax train --config=... --workdir=...`.
 
 In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
 [n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a

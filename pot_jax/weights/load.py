@@ -59,7 +59,7 @@ def load(
     Args:
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
         `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
-        (`cosmos64`), or a repository of the Hugging Face hub as `owner/name` or
+        (`cosmos128`), or a repository of the Hugging Face hub as `owner/name` or
         `owner/name@revision`. A path that exists takes precedence; "./" at its beginning rules out
         the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.

@@ -1,4 +1,4 @@
-"""The procedural world that the shipped model learns from: nested scenes at every scale.
+"""The procedural world that the shipped models learn from: nested scenes at every scale.
 
 NumPy only, so that the processes that render training data start without JAX.
 """

@@ -20,10 +20,11 @@ from pot_jax.media.images import read_picture
 FORMAT_1 = pathlib.Path(__file__).parent / "format_1"
 MOVIE = ["--config.movie.fps=2", "--config.movie.size=16", "--config.save_every=5", "--steps=10"]
 COMMANDS = {
-    "ddim": ["a blue spiral galaxy", "a nebula", "--seed=3"],
+    "ddim": ["a blue spiral galaxy", "a nebula", "--seed=3", "--model=cosmos64"],
     "dpmpp_2m": [
         "a red spiral galaxy",
         "a nebula",
+        "--model=cosmos64",
         "--seed=4",
         "--stacks=2",
         "--solver=dpmpp_2m",

@@ -13,7 +13,7 @@ import pytest
 
 from pot_jax.errors import UserError
 from pot_jax.media.pixels import from_bytes, to_bytes
-from pot_jax.runs import interrupts
+from pot_jax.runs import claims, interrupts
 from pot_jax.runs.claims import held
 from pot_jax.training import data
 from pot_jax.training.data import (
@@ -50,7 +50,10 @@ def processes():
 def rendered(processes):
     def render(folder, settings, seed, picture, progress=lambda done, total: None):
         renders = render_views(folder, settings, seed, picture, processes, progress)
-        return renders.read(0, settings.pictures)
+        pictures = renders.read(0, settings.pictures)
+        while (folder / claims._CLAIM).exists():  # it is let go a moment after the last picture
+            time.sleep(0.001)
+        return pictures
 
     return render
 
@@ -90,10 +93,23 @@ def test_an_interrupted_rendering_goes_on_where_it_stopped(tmp_path, monkeypatch
     assert (tmp_path / "shard_00000.npy").stat().st_mtime_ns == kept
 
 
-def test_a_folder_of_other_renders_is_refused(tmp_path, rendered):
+@pytest.mark.parametrize(
+    ("changes", "seed", "words"),
+    [
+        ({}, 1, "seed is 0 there, 1 here"),
+        ({"size": 16}, 0, "size is 8 there, 16 here"),
+        ({"pictures": 21}, 0, "pictures is 20 there, 21 here"),
+        ({"pictures": 19}, 0, "pictures is 20 there, 19 here"),
+        ({"deepest": 3.0}, 0, "deepest is 3.5 there, 3.0 here"),
+    ],
+)
+def test_a_folder_of_other_renders_is_refused(changes, seed, words, tmp_path, rendered):
     rendered(tmp_path, CONFIG, 0, flat)
-    with pytest.raises(UserError, match="another set of renders .*seed is 0 there, 1 here"):
-        rendered(tmp_path, CONFIG, 1, flat)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=f"renders: .*another set of renders .*{words}") as caught:
+        rendered(tmp_path, dataclasses.replace(CONFIG, **changes), seed, flat)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
 def test_renders_whose_record_names_a_moved_painter_are_still_these(tmp_path, rendered):

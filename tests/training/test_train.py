@@ -208,10 +208,17 @@ def module_inputs(module):
 def test_a_workdir_of_another_run_is_refused(finished):
     other = tiny()
     other["autoencoder"]["optimization"]["learning_rate"] = 0.5
+    kept = contents(finished)
     with pytest.raises(
         UserError, match="autoencoder.optimization.learning_rate is 0.003 there, 0.5"
-    ):
+    ) as caught:
         train(build(TrainSettings, other), str(finished))
+    assert "\n" not in str(caught.value)
+    assert contents(finished) == kept
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_a_run_resumes_with_other_time_and_workers(finished):
@@ -231,14 +238,13 @@ def test_a_state_of_another_recipe_is_refused(finished, tmp_path):
     record = json.loads((finished / "config.json").read_text())
     record["config"] = to_dict(build(TrainSettings, other))
     (tmp_path / "run" / "config.json").write_text(json.dumps(record))
-    model = tmp_path / "run" / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    kept = model.read_bytes()
+    kept = contents(tmp_path / "run")
     with pytest.raises(
         UserError, match="none of the steps .2. in .*diffusion can be read"
     ) as caught:
         train(build(TrainSettings, other), str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
-    assert model.read_bytes() == kept
+    assert contents(tmp_path / "run") == kept
 
 
 def test_a_run_of_the_first_format_resumes_and_its_record_is_upgraded(finished, tmp_path):

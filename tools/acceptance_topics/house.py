@@ -92,6 +92,7 @@ def pictures(size: int, folder: Path) -> Outcome:
         for place, label in ((before, "old"), (ROOT, "new")):
             workdir = folder / f"{number}_{label}"
             command = ["-m", "pot_jax", "sample", *PROMPTS, *RUNS[name], f"--seed={number}"]
+            command += ["--model=cosmos64"]
             command += ["--config.movie.size=16", "--config.movie.fps=2", f"--workdir={workdir}"]
             python(place, folder, *command)
             found.append({

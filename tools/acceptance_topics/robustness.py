@@ -19,7 +19,7 @@ BASE = "078b138"  # the commit whose demo was measured: its movie was still resa
 LINES = 13_996 + 1_200 + 400
 
 PROMPTS = ("a blue spiral galaxy", "a star and its planets")
-RUN = ("--steps=12", "--space=latent", "--config.save_every=5")
+RUN = ("--model=cosmos64", "--steps=12", "--space=latent", "--config.save_every=5")
 RUN += ("--config.movie.fps=4", "--config.movie.size=32")
 PYTHON = Path(sys.prefix) / "bin" / "python"
 
@@ -119,16 +119,17 @@ def kills(size: int, folder: Path) -> Outcome:
 
 def mistakes(size: int, folder: Path) -> Outcome:
     """Mistakes through `main(argv)` in one process: one line, exit code 2, nothing left behind."""
-    return _tests("tests/test_mistakes.py", size, folder, {})
+    return passing("tests/test_mistakes.py", size, folder, {})
 
 
 def processes(size: int, folder: Path) -> Outcome:
     """A drawn few of the mistakes as real processes, each within 5 s of processor time."""
     only = ("-k", "test_a_drawn_mistake_as_a_process")
-    return _tests("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
+    return passing("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
 
 
-def _tests(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+def passing(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+    """The outcome of tests, of which at least `size` have to pass and none may fail."""
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
     with (folder / "log").open("w") as log:
         environment = {**os.environ, **extra}
@@ -159,8 +160,9 @@ def demo(size: int, folder: Path) -> Outcome:
     for index in range(size):
         for name, package in packages.items():
             run = folder / f"{name}_{index}"
-            command = [PYTHON, "-m", "pot_jax", "sample", f"--config={ROOT}/configs/cosmos.py"]
-            command += [f"--workdir={run}"]
+            command = [PYTHON, "-m", "pot_jax", "sample", "--model=cosmos64"]
+            # BASE's settings, whatever the demo's own are by now.
+            command += [f"--config={packages['base']}/configs/cosmos.py", f"--workdir={run}"]
             command += ["--compilation_cache=none"] if name == "now" else []
             whole[name].append(seconds(command, folder, package)[0])
             files = [(run / file).stat().st_mtime for file in ("stack.npz", "metrics.json")]
@@ -178,6 +180,7 @@ def second_start(size: int, folder: Path) -> Outcome:
         times = []
         for again in (1, 2):
             command = [PYTHON, "-m", "pot_jax", "sample", *PROMPTS, "--steps=2"]
+            command += ["--model=cosmos64"]
             command += [f"--workdir={folder}/{index}_{again}"]
             command += [f"--compilation_cache={folder}/compiled_{index}"]
             times.append(seconds(command, folder)[1])
