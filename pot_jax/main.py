@@ -121,10 +121,10 @@ def sample(arguments: Sequence[str]) -> None:
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, {name.removeprefix("sampler.") for name in stated}, folder)
+    _sample(settings, folder, {name.removeprefix("sampler.") for name in stated})
 
 
-def _sample(settings: config.RunSettings, stated: set[str], folder: str) -> None:
+def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None:
     with importing():
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run

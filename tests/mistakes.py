@@ -947,13 +947,18 @@ DEFAULTS = [
         "sampler.agreement_vae: expected vae, since tiny has no tiny_vae folder, got 'tiny_vae'",
     ),
     Row(
+        ["sample", "a", "--workdir=w", "--model=bad"],
+        "sampler.agreement_vae: expected vae, since bad has no tiny_vae folder, got 'tiny_vae'",
+        holds("sampler.json", '{"agreement_vae": "tiny_vae"}'),
+    ),
+    Row(
         ["sample", "a", "--workdir=w", "--model=bad", "--config.sampler.eta=0.5"],
         "sampler.eta: expected 0: only ddim takes one, not dpmpp_2m; choose solver ddim, got 0.5",
         holds("sampler.json", '{"solver": "dpmpp_2m"}'),
     ),
     Row(
         ["sample", "a", "--workdir=w", "--model=bad", "--config.sampler.eta=0.5"],
-        "solver euler takes no eta (only ddim does), got 0.5; choose solver ddim",
+        "sampler.eta: expected 0: only ddim takes one, not euler; choose solver ddim, got 0.5",
         holds(SCHEDULER, '{"_class_name": "EulerDiscreteScheduler"}'),
     ),
 ]

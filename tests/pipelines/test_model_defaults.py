@@ -1,21 +1,24 @@
 """A model's own defaults of sampler settings lie under what the user states, and are recorded."""
 
 import dataclasses
+import functools
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from tiny_models import TINY_VAE, tiny_inpainting_model, tiny_model
+from tiny_models import TINY_VAE, tiny_model
 
 import pot_jax
-from pot_jax import config, main
+from pot_jax import main
 from pot_jax.config import RunSettings, SamplerSettings
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.models.vae import decode_latents
+from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines import zoom as pipeline
+from pot_jax.pipelines.program import autoencoder
 from pot_jax.runs.record import digest, zoom_identity
 from pot_jax.runs.zoom import read_record
 from pot_jax.weights.export import export
@@ -190,6 +193,7 @@ def test_a_run_keeps_the_defaults_it_was_made_with(place, capsys):
     assert main.main(command) == 0
     record = json.loads((place / "run" / "config.json").read_text())
     assert record["config"]["sampler"] == GLOBAL | OWN | {"steps": 2}
+    assert read_record(place / "run").settings.sampler == SamplerSettings(**(OWN | {"steps": 2}))
     (place / "own" / "sampler.json").write_text('{"guidance_scale": 7.0, "blend": "none"}')
     again = ["pot-jax", "sample", "--config=run/config.json", "--workdir=run"]
     assert main.main(again) == 0
@@ -223,15 +227,6 @@ def _geometry():
     return pipeline.Geometry(1, 2, 8, 8)
 
 
-def test_inpainting_takes_no_notice(tmp_path):
-    model = tiny_inpainting_model(tmp_path)
-    grey, mask = np.zeros((16, 16, 3), np.float32), np.ones((16, 16), bool)
-    given = {"steps": 2, "devices": CPU}
-    plain = pot_jax.inpaint(model, "a", grey, mask, **given)
-    own = dataclasses.replace(model, sampler={"solver": "euler", "guidance_scale": 1.0})
-    np.testing.assert_array_equal(pot_jax.inpaint(own, "a", grey, mask, **given), plain)
-
-
 # The tiny autoencoder -----------------------------------------------------------------------------
 
 
@@ -252,31 +247,24 @@ def both(model, **settings):
     return zooms, np.abs(zooms[0].latents - zooms[1].latents).max()
 
 
-GRADIENT = pytest.param(
-    {"blend": "gradient", "gradient_steps": 2},
-    marks=pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count"),
-)
+def test_levels_agree_through_the_tiny_one_and_are_delivered_by_the_true_one(model):
+    (zoom, tiny), difference = both(model)
+    assert difference > 1e-3
+    decoded = decode_latents(model.autoencoder, model.params["autoencoder"], tiny.latents)
+    np.testing.assert_allclose(tiny.before_render, decoded, atol=1e-5)
+    _, others = both(model, pixel_every=3)  # the first of three steps
+    assert others > 1e-5
 
 
-@pytest.mark.parametrize("settings", [{}, GRADIENT, {"pixel_every": 2}])
-def test_levels_agree_through_the_tiny_one_inside_steps(model, settings):
-    assert both(model, **settings)[1] > 1e-3
+@pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
+def test_levels_descend_through_the_tiny_one(model):
+    assert both(model, blend="gradient", gradient_steps=2)[1] > 1e-3
 
 
-@pytest.mark.parametrize(
-    "settings", [{"blend": "none"}, {"space": "latent"}, {"space": "delivery"}]
-)
-def test_where_levels_do_not_agree_in_pixels_nothing_changes(model, settings):
-    zooms, difference = both(model, **settings)
+def test_levels_that_need_not_agree_are_the_same_with_either(model):
+    zooms, difference = both(model, blend="none")
     assert difference < 1e-5
     np.testing.assert_allclose(zooms[0].images, zooms[1].images, atol=1e-5)
-
-
-def test_delivery_is_by_the_true_decoder(model):
-    photograph = np.linspace(-0.8, 0.8, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
-    zoom = pot_jax.sample(model, ["a"], agreement_vae="tiny_vae", photograph=photograph, **FAST)
-    decoded = decode_latents(model.autoencoder, model.params["autoencoder"], zoom.latents)
-    np.testing.assert_allclose(zoom.before_render, decoded, atol=1e-5)
 
 
 def test_it_is_needed_only_where_it_is_asked_for(tmp_path):
@@ -289,19 +277,14 @@ def test_it_is_needed_only_where_it_is_asked_for(tmp_path):
 
 def test_its_scaling_is_its_own(model):
     """AutoencoderTiny works on latents as the UNet sees them: no scaling factor of the vae's."""
-    seen = []
-
-    def agreement(blend, latents, pixels):
-        seen.append(pixels)
-        return lambda weights, clean, step: pipeline.agreement.Agreed(clean, clean[0, 0, 0, 0])
-
-    given = {"agreement_vae": "tiny_vae", "agreement": agreement}
-    zoom = pot_jax.sample(model, ["a", "star"], **given, **FAST)
-    decoded = seen[0].decode(model.params, zoom.latents)
-    expected = model.tiny_vae.apply(
-        {"params": model.params["tiny_vae"]}, zoom.latents, method="decode"
-    )
-    np.testing.assert_allclose(decoded, expected, atol=1e-5)
+    mesh = meshes.device_mesh(CPU)
+    decode, encode = autoencoder(model.tiny_vae, mesh, None, "tiny_vae")
+    latents = np.linspace(-1, 1, 8 * 8 * 4, dtype=np.float32).reshape(1, 8, 8, 4)
+    images = decode(model.params, latents)
+    apply = functools.partial(model.tiny_vae.apply, {"params": model.params["tiny_vae"]})
+    np.testing.assert_allclose(images, apply(latents, method="decode"), atol=1e-5)
+    expected = apply(images, method="encode")
+    np.testing.assert_allclose(encode(model.params, images), expected, atol=1e-5)
 
 
 def test_a_dry_run_counts_it(place, capsys):
@@ -309,10 +292,3 @@ def test_a_dry_run_counts_it(place, capsys):
     said = capsys.readouterr().out
     assert "tiny_vae 0.0" in said
     assert "steps: 16 of dpmpp_2m" in said
-
-
-def test_the_records_settings_are_the_files(place):
-    zoom = pot_jax.sample(load("own"), ["a", "star"], workdir="run", **FAST)
-    assert read_record(place / "run").settings.sampler == zoom.settings.sampler
-    assert zoom.settings.sampler == SamplerSettings(**(OWN | {"steps": 3}))
-    assert config.read("run/config.json")["sampler"] == GLOBAL | OWN | {"steps": 3}

@@ -93,13 +93,12 @@ def read_parts(
     family = FAMILIES[index["_class_name"]]
     modules = {}
     for name, component in COMPONENTS.items():
-        place, correct = folder / component.folder, family.corrections.get(name)
-        if component.optional and not os.path.lexists(place):
+        path, correct = folder / component.folder / "config.json", family.corrections.get(name)
+        if component.optional and not os.path.lexists(path.parent):
             continue
         named = tuple(component.classes) if component.optional else index[component.folder]
         kind, network = component.classes[named[-1]]
-        config = _read_config(place / "config.json", kind, correct, named[-1])
-        modules[name] = network(config, dtype)
+        modules[name] = network(_read_config(path, kind, correct, named[-1]), dtype)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
@@ -119,20 +118,17 @@ def read_parts(
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
         notices=notices,
-        sampler=_read_sampler(folder / SAMPLER, "tiny_vae" in modules),
+        sampler=_read_sampler(folder / SAMPLER),
     )
 
 
-def _read_sampler(path: Path, has_tiny_vae: bool) -> dict[str, Any]:
+def _read_sampler(path: Path) -> dict[str, Any]:
     """Reads the model's own defaults of sampler settings; none without the file."""
     if not os.path.lexists(path):
         return {}
     found = json_object(path)
     try:
         settings = build(SamplerSettings, found)
-        fits = has_tiny_vae or settings.agreement_vae == "vae"
-        expected = "vae, since there is no folder tiny_vae"
-        require(fits, "agreement_vae", expected, settings.agreement_vae)
     except UserError as error:
         raise UserError(f"{shown(path)}: {error}; correct it, or remove the file") from None
     return {name: getattr(settings, name) for name in found}
@@ -175,7 +171,6 @@ def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
     """
     tensors = {}
     for name in parts.modules:
-        component = COMPONENTS[name]
-        found = component_tensors(folder / component.folder, component.stem, variant)
+        found = component_tensors(folder / COMPONENTS[name].folder, COMPONENTS[name].stem, variant)
         tensors[name] = {key: tensor for key, tensor in found.items() if not ignorable(key)}
     return Source(folder, parts, tensors)
