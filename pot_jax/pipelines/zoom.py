@@ -216,7 +216,7 @@ def prepare(
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
-        sampler=with_defaults(settings.sampler, model, stated),
+        sampler=resolved(settings.sampler, model, stated),
         model=model.source,
         dtype=str(np.dtype(model.unet.dtype)),
         loras=tuple(model.loras),
@@ -386,9 +386,7 @@ def _check_own_parts(own: Mapping[str, Any]) -> None:
             raise UserError(f"{part}: expected something hashable, got {shown(value)}") from None
 
 
-def with_defaults(
-    s: SamplerSettings, model: Model, stated: Collection[str] | None
-) -> SamplerSettings:
+def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -> SamplerSettings:
     """Returns the settings with the model's own defaults for those that are not stated.
 
     Raises:
