@@ -18,7 +18,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Returns the settings that differ from the defaults."""
+    """Returns the settings that are the paper's, whatever a model's own defaults are."""
     return ml_collections.ConfigDict(
         {
             "prompts": tuple(cosmos.PROMPTS[4:10]),
@@ -28,6 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "steps": 256,
                 "guidance_scale": 4.0,
                 "space": "pixel",
+                "pixel_every": 1,
+                "agreement_vae": "vae",
                 "blend": "laplacian",
                 "blend_weight": 1.0,
                 "kernel": "gaussian",

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Path, Settings, Within, checked, parsed_json, require
+from pot_jax.checks import Path, Settings, Within, checked, defaults, overlay, parsed_json, require
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
@@ -57,10 +57,12 @@ class SamplerSettings(Settings, group="sampler"):
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
     gradient_steps: Annotated[int, Within(">= 1", 1)] = 5  # for blend = gradient
     gradient_rate: Positive = 0.05
+    agreement_vae: Literal["vae", "tiny_vae"] = "vae"  # levels agree through it in pixel space
 
     def _check_ranges(self):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
-        self.require("eta", self.eta == 0 or self.solver in ("", "ddim"), "0: only ddim takes one")
+        fits = self.eta == 0 or self.solver in ("", "ddim")
+        self.require("eta", fits, f"0: only ddim takes one, not {self.solver}; choose solver ddim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +271,8 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
                     f"--config: {path}: the run used {what} given as an array; run it again with "
                     "pot_jax.sample(..., workdir=...)"
                 )
+            # Settings newer than the record had their defaults, which a model's must not replace.
+            data = overlay(RunSettings, defaults(RunSettings), data)
     elif file.suffix == ".py":
         data = _run(file)
     else:

@@ -1,8 +1,8 @@
 """The command line: `pot-jax COMMAND ...`, or `python -m pot_jax COMMAND ...`.
 
 Every command is one function below: it defines its flags, reads them, and calls the library. A
-configuration is the defaults, overlaid by the file of --config, by --config.some.key=value, and by
-the short flags (--steps), in that order.
+configuration is the defaults, overlaid by the model's (`sampler.json`), by the file of --config, by
+--config.some.key=value, and by the short flags (--steps), in that order.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ _EXPECTED = {
 def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, config.RunSettings)
+    arguments, file = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     text = "platform (default: the best)"
@@ -91,10 +91,12 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
+    stated = {*file.get("sampler", ()), *config_flags.get_override_values(values["config"])}
     named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *_LOADING)}
     for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
         if values[flag].present:
             _override(values.config, setting, values[flag].value)
+            stated.add(setting)
     if prompts:
         values.config.prompts = tuple(prompts)
     if values["lora"].present:
@@ -119,10 +121,10 @@ def sample(arguments: Sequence[str]) -> None:
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder)
+    _sample(settings, folder, {name.removeprefix("sampler.") for name in stated})
 
 
-def _sample(settings: config.RunSettings, folder: str) -> None:
+def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None:
     with importing():
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
@@ -135,7 +137,7 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
     path = settings.upscaler.path
     upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
-    early = prepare(opened.model, settings, upscaler=upscaler and upscaler.model)
+    early = prepare(opened.model, settings, stated=stated, upscaler=upscaler and upscaler.model)
     for notice in early.notices:
         print(f"note: {notice}", file=sys.stderr)
     if not folder:
@@ -143,7 +145,8 @@ def _sample(settings: config.RunSettings, folder: str) -> None:
         return
     check_record(folder, early.record)
     print(early, file=sys.stderr)
-    prepared = prepare(opened.read(), settings, upscaler=upscaler and upscaler.read())
+    upscaler = upscaler and upscaler.read()
+    prepared = prepare(opened.read(), settings, stated=stated, upscaler=upscaler)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
@@ -224,7 +227,7 @@ def train(arguments: Sequence[str]) -> None:
         from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
+    arguments, _ = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
     _define_text(values, "workdir", "folder of the training run")
     _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
@@ -372,11 +375,11 @@ def _define_config(
     cls: type,
     read: Callable[[str], dict] = config.read,
     required: str = "",
-) -> list[str]:
+) -> tuple[list[str], dict]:
     """Defines --config.KEY flags for the settings `cls`, with --config's file over their defaults.
 
     `read` reads the file that --config names; `required` is an example for --config, if it has to
-    be given. Returns the other arguments.
+    be given. Returns the other arguments, and what the file says.
     """
     rest, path, given = [], None, iter(arguments)
     for argument in given:
@@ -392,7 +395,8 @@ def _define_config(
             rest.append(argument)
     if required and path is None and not _HELP & set(rest):
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
-    data = defaults(cls) if path is None else dataclasses.asdict(build(cls, read(path)))
+    file = {} if path is None else read(path)
+    data = defaults(cls) if path is None else dataclasses.asdict(build(cls, file))
     shipped = ", ".join(config.shipped_names("train" if required else ""))
     example = "diffusion.optimization.steps" if required else "sampler.steps"
     text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "
@@ -406,7 +410,7 @@ def _define_config(
             sys_argv=["pot-jax", *rest],
         )
     values["config"].default_as_str = None  # --help would print all settings
-    return rest
+    return rest, file
 
 
 def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:

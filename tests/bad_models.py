@@ -6,6 +6,7 @@ A row is a kind: what is done to a copy of a whole model, and words that the one
 import json
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 
@@ -197,10 +198,25 @@ def without(name):
     return change
 
 
+def tiny_vae(stages=2, **changes):
+    """There is a tiny autoencoder, without weights."""
+
+    def damage(folder):
+        (folder / "tiny_vae").mkdir()
+        names = ("encoder_block_out_channels", "decoder_block_out_channels")
+        config = dict.fromkeys(names, [8] * stages)
+        config |= dict.fromkeys(("num_encoder_blocks", "num_decoder_blocks"), [1] * stages)
+        config |= {"_class_name": "AutoencoderTiny", **changes}
+        (folder / "tiny_vae" / "config.json").write_text(json.dumps(config))
+
+    return damage
+
+
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 3438167540\n"
 HTML = "<!DOCTYPE html>\n<html><head><title>503 Service Unavailable</title></head></html>\n"
 UNET_CONFIG, VAE_CONFIG, TEXT_CONFIG = (f"{f}/config.json" for f in ("unet", "vae", "text_encoder"))
 SCHEDULER = "scheduler/scheduler_config.json"
+SAMPLER = "sampler.json"
 TOKENS = "tokenizer/tokenizer_config.json"
 
 KINDS = {
@@ -404,6 +420,46 @@ KINDS = {
     "components of different models": (
         settings(UNET_CONFIG, cross_attention_dim=32),
         ["cross_attention_dim is 32", "gives 16"],
+    ),
+    # The model's own defaults, and its tiny autoencoder.
+    "defaults that are a list": (holds(SAMPLER, "[16]"), [SAMPLER, "not usable JSON"]),
+    "defaults that are not JSON": (holds(SAMPLER, "steps: 16"), [SAMPLER, "not usable JSON"]),
+    "an unknown default": (
+        holds(SAMPLER, '{"stepz": 16}'),
+        [SAMPLER, "unknown setting 'stepz'", "or remove the file"],
+    ),
+    "the default of another group": (holds(SAMPLER, '{"zoom_factor": 4}'), [SAMPLER, "unknown"]),
+    "a default in a string": (
+        holds(SAMPLER, '{"steps": "16"}'),
+        [f"{SAMPLER}: steps: expected a whole number, got '16'"],
+    ),
+    "a default out of range": (holds(SAMPLER, '{"steps": 0}'), [f"{SAMPLER}: steps: expected"]),
+    "a default that is null": (holds(SAMPLER, '{"solver": null}'), [f"{SAMPLER}: solver"]),
+    "a solver of its own": (holds(SAMPLER, '{"solver": "heun"}'), [f"{SAMPLER}: solver: expected"]),
+    "defaults that do not fit each other": (
+        holds(SAMPLER, '{"solver": "euler", "eta": 0.5}'),
+        [f"{SAMPLER}: eta: expected 0"],
+    ),
+    "defaults that are a folder": (
+        lambda folder: (folder / SAMPLER).mkdir(),
+        [SAMPLER, "is not a regular file"],
+    ),
+    "an empty tiny autoencoder": (
+        lambda folder: (folder / "tiny_vae").mkdir(),
+        ["tiny_vae/config.json", "does not exist"],
+    ),
+    "a tiny autoencoder without weights": (tiny_vae(), ["tiny_vae", "no weights"]),
+    "a tiny autoencoder of other latents": (
+        tiny_vae(latent_channels=16),
+        ["tiny_vae's latent_channels is 16, but its vae gives 4"],
+    ),
+    "a tiny autoencoder of another factor": (
+        tiny_vae(stages=4),
+        ["tiny_vae's downsample_factor is 8, but its vae gives 2"],
+    ),
+    "a large autoencoder in its place": (
+        lambda folder: shutil.copytree(folder / "vae", folder / "tiny_vae"),
+        ["tiny_vae/config.json", "AutoencoderKL", "AutoencoderTiny"],
     ),
     # Tokenizer and scheduler.
     "tokenizer missing": (gone("tokenizer"), ["tokenizer/vocab.json", "does not exist"]),

@@ -187,6 +187,9 @@ NUMBERS = [
     Row(s("--config.sampler.eta=100.0"), "sampler.eta: expected 0 to 1, got 100"),
     Row(s("--config.sampler.eta=-0.5"), "sampler.eta: expected 0 to 1"),
     Row(s("--config.sampler.eta=0.5", "--solver=euler"), "sampler.eta: expected 0: only ddim"),
+    Row(
+        s("--config.sampler.agreement_vae=taesd"), "sampler.agreement_vae: expected one of vae, ti"
+    ),
     Row(s("--config.sampler.pixel_every=0"), "sampler.pixel_every: expected at least 1"),
     Row(s("--config.sampler.blend_weight=1.5"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.blend_weight=-1.0"), "sampler.blend_weight: expected 0 to 1"),
@@ -935,6 +938,29 @@ SCHEDULERS = [
 FOLDERS = [
     Row(["sample", "a", "--workdir=w", "--model=bad"], words, damage, "not finite" in words)
     for damage, words in BAD_MODELS.values()
+]
+
+# The model's own defaults, and what the user adds to them.
+DEFAULTS = [
+    Row(
+        s("--config.sampler.agreement_vae=tiny_vae"),
+        "sampler.agreement_vae: expected vae, since tiny has no tiny_vae folder, got 'tiny_vae'",
+    ),
+    Row(
+        ["sample", "a", "--workdir=w", "--model=bad"],
+        "sampler.agreement_vae: expected vae, since bad has no tiny_vae folder, got 'tiny_vae'",
+        holds("sampler.json", '{"agreement_vae": "tiny_vae"}'),
+    ),
+    Row(
+        ["sample", "a", "--workdir=w", "--model=bad", "--config.sampler.eta=0.5"],
+        "sampler.eta: expected 0: only ddim takes one, not dpmpp_2m; choose solver ddim, got 0.5",
+        holds("sampler.json", '{"solver": "dpmpp_2m"}'),
+    ),
+    Row(
+        ["sample", "a", "--workdir=w", "--model=bad", "--config.sampler.eta=0.5"],
+        "sampler.eta: expected 0: only ddim takes one, not euler; choose solver ddim, got 0.5",
+        holds(SCHEDULER, '{"_class_name": "EulerDiscreteScheduler"}'),
+    ),
 ]
 
 ADAPTERS = [

@@ -194,13 +194,14 @@ def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
         json.dumps({"prompts": ["a", "b"], "model": str(folder), "sampler": {"steps": 3, "eta": 1}})
     )
     seen = []
-    monkeypatch.setattr(main, "_sample", lambda settings, path: seen.append((settings, path)))
+    monkeypatch.setattr(main, "_sample", lambda *given: seen.append(given))
     assert (
         run("sample", f"--config={file}", "--config.sampler.eta=0.5", "--seed=4", "--workdir=w")
         == 0
     )
-    ((settings, path),) = seen
+    ((settings, path, stated),) = seen
     assert (settings.prompts, settings.seed, path) == (("a", "b"), 4, "w")
+    assert stated >= {"eta"}
     assert (settings.sampler.steps, settings.sampler.eta) == (3, 0.5)
 
 

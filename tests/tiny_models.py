@@ -13,6 +13,7 @@ import numpy as np
 
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.digests import array_digests, combined_digest
@@ -51,6 +52,13 @@ AUTOENCODER = AutoencoderKLConfig(
     up_block_types=("UpDecoderBlock2D",) * 2,
     layers_per_block=1,
     norm_num_groups=4,
+)
+# Of the same latents and factor as AUTOENCODER.
+TINY_VAE = AutoencoderTinyConfig(
+    encoder_block_out_channels=(8, 8),
+    decoder_block_out_channels=(8, 8),
+    num_encoder_blocks=(1, 1),
+    num_decoder_blocks=(1, 1),
 )
 # Stable Diffusion 1.x's own.
 SCHEDULE = ScheduleConfig.from_json(
@@ -101,7 +109,9 @@ def random_params(module, rng: np.random.Generator):
     return jax.tree_util.tree_map_with_path(value, abstract_params(module))
 
 
-def tiny_model(folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, **others) -> Model:
+def tiny_model(
+    folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, tiny_vae=None, **others
+) -> Model:
     """The model; `folder` takes its tokenizer's files, `others` are fields of `Model`."""
     write_tiny_tokenizer(folder)
     modules = {
@@ -109,6 +119,8 @@ def tiny_model(folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, 
         "unet": UNet2DConditionModel(unet),
         "autoencoder": AutoencoderKL(autoencoder),
     }
+    if tiny_vae is not None:
+        modules["tiny_vae"] = AutoencoderTiny(tiny_vae)
     rng = np.random.default_rng(seed)
     params = {name: random_params(module, rng) for name, module in modules.items()}
     facts = {"name": "tiny", "schedule": SCHEDULE, "source": "tiny"} | others

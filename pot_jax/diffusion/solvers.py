@@ -104,7 +104,9 @@ class Solver:
 
 def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
-        raise UserError(f"solver {name} takes no eta (only ddim does), got {eta}")
+        raise UserError(
+            f"solver {name} takes no eta (only ddim does), got {eta}; choose solver ddim"
+        )
 
 
 def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0) -> Plan:

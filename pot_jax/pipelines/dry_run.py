@@ -46,6 +46,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     parameters = ", ".join(
         f"{name} {sum(leaf.size for leaf in jax.tree.leaves(model.params[name])) / 1e6:,.4g} M"
         for name in COMPONENTS
+        if name in model.params
     )
     n, h, w, _ = job.latent_shape
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])

@@ -54,7 +54,8 @@ def inpaint(
     """Repaints what a mask covers, in one picture or several.
 
     Args:
-      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline.
+      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline; its `sampler.json`, if
+        it has one, is not used.
       prompt: what to paint; one for all pictures, or one for each.
       image: one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
         image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]. H and W are

@@ -15,7 +15,12 @@ def log(notices: Iterable[str]) -> None:
 
 
 def ineffective(
-    settings: RunSettings, *, guided: bool, grounded: bool, own: Mapping[str, Any]
+    settings: RunSettings,
+    *,
+    guided: bool,
+    grounded: bool,
+    own: Mapping[str, Any],
+    usual: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Returns one line for each setting that is not the default and has no effect.
 
@@ -24,6 +29,7 @@ def ineffective(
       guided: whether there is guidance.
       grounded: whether there is a photograph.
       own: Python functions by the part they replace; they may use any setting.
+      usual: the model's own defaults of sampler settings.
     """
     s = settings.sampler
     blends = s.blend != "none" or own.get("blend")
@@ -32,7 +38,7 @@ def ineffective(
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale",)),
-        (decodes, f"in space {s.space}", ("sampler.pixel_every",)),
+        (decodes, f"in space {s.space}", ("sampler.pixel_every", "sampler.agreement_vae")),
         (blends, "with blend none", ("sampler.blend_weight",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor",)),
@@ -40,6 +46,7 @@ def ineffective(
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
     )
     changed = {name for name, *_ in differences(defaults(RunSettings), to_dict(settings))}
+    changed -= {f"sampler.{name}" for name in usual or () if usual[name] == getattr(s, name)}
     return tuple(
         f"{name} has no effect {where}"
         for effective, where, prefixes in rows

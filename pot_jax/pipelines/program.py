@@ -3,7 +3,8 @@
 Symbols: B samples, N levels; h w the latent grid, H = f h, W = f w the pictures' (f the
 autoencoder's downsampling). `weights` is the dict of every array the program takes: `unet` and
 `autoencoder` parameters, `conditions` (conditions.py), the numeric settings `guidance` and
-`agreement`, and for a photograph `photograph` [H, W, 3] and `photograph_latents` [h, w, c].
+`agreement`, `tiny_vae` if levels agree through it, and for a photograph `photograph` [H, W, 3] and
+`photograph_latents` [h, w, c].
 """
 
 import concurrent.futures
@@ -47,6 +48,7 @@ class Recipe:
     kernel: str = "mean"
     initial_noise: str = "shared"  # a key of _FIRST_NOISE
     photograph: tuple[int, str] | None = None  # level, method
+    agreement_vae: nn.Module | None = None  # for pixels inside steps; None: the autoencoder
     decode_rows: int | None = None  # pictures decoded at a time on each device; None: all
     network_rows: int | None = None  # batch rows of the UNet at a time on each device; None: all
 
@@ -105,9 +107,12 @@ def assemble(recipe: Recipe) -> Program:
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows)
     drawn = {"geometry": r.geometry, "channels": r.unet.config.out_channels, "kernel": r.kernel}
     latents, pixels = views(r, decode, encode)
+    inside = pixels  # of steps; what is delivered is always decoded by the autoencoder itself
+    if r.agreement_vae is not None:
+        _, inside = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
-        agree=r.agreement(r.blend, latents, pixels),
+        agree=r.agreement(r.blend, latents, inside),
         first_noise=partial(_FIRST_NOISE[r.initial_noise](r.blend), **drawn),
         step_noise=partial(r.blend.noise, **drawn),
         solver=r.solver,
@@ -143,18 +148,18 @@ def compile_parts(
 
 
 def autoencoder(
-    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int | None
+    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int | None, name: str = "autoencoder"
 ) -> tuple[Callable, Callable]:
     """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 
-    `weights` holds "autoencoder"; latents [M, h, w, c] and images [M, H, W, 3] are float32.
+    `weights` holds `name`; latents [M, h, w, c] and images [M, H, W, 3] are float32.
     """
 
     def decode(weights, latents):
-        return decode_latents(module, weights["autoencoder"], latents).astype(jnp.float32)
+        return decode_latents(module, weights[name], latents).astype(jnp.float32)
 
     def encode(weights, images):
-        return encode_latents(module, weights["autoencoder"], images).astype(jnp.float32)
+        return encode_latents(module, weights[name], images).astype(jnp.float32)
 
     return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
 

@@ -78,7 +78,8 @@ def upscale(
 
     Args:
       zoom: from `pot_jax.sample`.
-      upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline.
+      upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline; its
+        `sampler.json`, if it has one, is not used.
       blend: as in `pot_jax.sample`; default: the zoom's own, if it has a name.
       devices: those that the levels are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.

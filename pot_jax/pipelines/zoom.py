@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -94,7 +94,7 @@ def sample(
     seed: int = 0,
     latents: Any = None,
     solver: str | Solver = "",
-    blend: str | Blend | Callable = "laplacian",
+    blend: str | Blend | Callable = "",
     agreement: Callable | None = None,
     guidance: Guidance | None = None,
     workdir: str | os.PathLike | None = None,
@@ -123,9 +123,10 @@ def sample(
       latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
         default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
       solver: a name in `SOLVERS`, or a `diffusion.solvers.Solver` of your own; by default the one
-        that the model's scheduler config names.
+        that the model's `sampler.json` or else its scheduler config names.
       blend: a name in `BLENDS`, or your own function (images, geometry, *, weight, kernel) ->
-        zoom stack, as in `zoom.blending`.
+        zoom stack, as in `zoom.blending`; by default the one that the model's `sampler.json`
+        names, or else "laplacian".
       agreement: your own function (blend, latent view, pixel view) -> agree, as in
         `zoom.agreement.SPACES`, used in place of the agreement that `space` names.
       guidance: your own `diffusion.guidance.Guidance`.
@@ -137,7 +138,7 @@ def sample(
         (`pipelines.job.Watched`).
       **sampler: other fields of `config.SamplerSettings`: steps, guidance_scale,
         guidance_rescale, eta, space ("pixel", "latent" or "delivery"), pixel_every, blend_weight,
-        kernel, initial_noise, ...
+        kernel, initial_noise, ... What is not given is as the model's `sampler.json` says.
 
     Returns:
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].
@@ -149,7 +150,7 @@ def sample(
     checked(callback, Callable | None, "callback")
     workdir = None if workdir is None else checked(workdir, Path, "workdir")
     own = {"solver": solver, "blend": blend, "agreement": agreement, "guidance": guidance}
-    own = {part: value for part, value in own.items() if value is not None}
+    own = {part: value for part, value in own.items() if not isinstance(value, str | None) or value}
     named = [part for part in ("solver", "blend") if isinstance(own.get(part), str)]
     sampler |= {part: own.pop(part) for part in named}
     path = photograph if isinstance(photograph, str | os.PathLike) else ""
@@ -168,6 +169,7 @@ def sample(
     prepared = prepare(
         model,
         settings,
+        stated={*sampler, *own},
         photograph=None if path else photograph,
         latents=None if latents is None else [latents],
         own=own,
@@ -183,6 +185,7 @@ def prepare(
     model: Model,
     settings: RunSettings,
     *,
+    stated: Collection[str] | None = None,
     upscaler: Model | None = None,
     photograph: np.ndarray | None = None,
     latents: np.ndarray | None = None,
@@ -196,6 +199,8 @@ def prepare(
         checked, and the job's arrays are shapes.
       settings: what to sample; their LoRAs and embeddings are replaced by the ones the model was
         loaded with, including digests.
+      stated: the sampler settings that a user gave; the model's own defaults take the place of
+        the others. None: all.
       upscaler: the model of `settings.upscaler.path`, if that is set.
       photograph: as for `sample`, if it does not come from the settings' path.
       latents: unit noise [B, N, h, w, c] to start from.
@@ -211,6 +216,7 @@ def prepare(
     require_task(model, "text-to-image", "sampling a zoom")
     settings = dataclasses.replace(
         settings,
+        sampler=resolved(settings.sampler, model, stated),
         model=model.source,
         dtype=str(np.dtype(model.unet.dtype)),
         loras=tuple(model.loras),
@@ -236,7 +242,8 @@ def prepare(
     negative, guided = settings.negative_prompt, "guidance" in own
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
-    notices += ineffective(settings, guided=conditions.guided, grounded=grounded, own=own)
+    told = {"guided": conditions.guided, "grounded": grounded, "own": own}
+    notices += ineffective(settings, **told, usual=model.sampler)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -251,6 +258,7 @@ def prepare(
         kernel=s.kernel,
         initial_noise=s.initial_noise,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
+        agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
         decode_rows=settings.decode_rows,
     )
     _check_room(recipe, settings)
@@ -265,7 +273,8 @@ def prepare(
     if upscaling:
         settings, notices = upscaling.settings, notices + upscaling.notices
     program = assemble(recipe)
-    weights = {name: model.params[name] for name in ("unet", "autoencoder")}
+    networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
+    weights = {name: model.params[name] for name in networks}
     weights |= {"conditions": conditions.arrays, **sampler_numbers(s)}
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
@@ -375,6 +384,23 @@ def _check_own_parts(own: Mapping[str, Any]) -> None:
             hash(value)  # compiled programs are cached by it
         except TypeError:
             raise UserError(f"{part}: expected something hashable, got {shown(value)}") from None
+
+
+def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -> SamplerSettings:
+    """Returns the settings with the model's own defaults for those that are not stated.
+
+    Raises:
+      UserError: together they do not fit, or not the model; the arguments are as for `prepare`.
+    """
+    stated = model.sampler if stated is None else {*stated}
+    if "solver" in stated and s.solver != "ddim":
+        stated = {*stated, "eta"}  # the model's goes with its own solver
+    usual = {name: value for name, value in model.sampler.items() if name not in stated}
+    s = dataclasses.replace(s, **usual)
+    fits = s.agreement_vae == "vae" or model.tiny_vae is not None
+    expected = f"vae, since {model.name} has no tiny_vae folder"
+    require(fits, "sampler.agreement_vae", expected, s.agreement_vae)
+    return s
 
 
 def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:

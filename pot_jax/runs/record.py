@@ -27,7 +27,7 @@ from pot_jax.diffusion.sampler import GENERATOR
 from pot_jax.errors import UserError, shown
 from pot_jax.runs.claims import claim
 from pot_jax.weights.digests import array_digest
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import COMPONENTS, Model
 from pot_jax.zoom.geometry import Geometry
 
 _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
@@ -152,11 +152,11 @@ def digest(value: Any) -> str:
 
 def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
-    modules = (model.text_encoder, model.unet, model.autoencoder)
+    modules = (getattr(model, name) for name in COMPONENTS)
     schedule = model.schedule
     if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
         schedule = dataclasses.replace(schedule, steps_offset=0)
-    networks = [[module.config.to_json(), str(np.dtype(module.dtype))] for module in modules]
+    networks = [[m.config.to_json(), str(np.dtype(m.dtype))] for m in modules if m is not None]
     weights = {"weights": model.digest} if model.digest else {}  # not read yet
     return weights | {"networks": digest(networks), "schedule": digest(schedule.to_json())}
 
@@ -168,9 +168,12 @@ def zoom_identity(
 
     Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
     """
+    sampler = dataclasses.asdict(settings.sampler)
+    if sampler["agreement_vae"] == "vae":  # as in all runs from before that setting
+        del sampler["agreement_vae"]
     decides = {
         "geometry": to_dict(geometry),
-        "sampler": dataclasses.asdict(settings.sampler),
+        "sampler": sampler,
         "own parts": [dataclasses.asdict(own) for own in settings.own_parts],
         "generator": [GENERATOR, bool(jax.config.jax_threefry_partitionable)],
         **inputs,

@@ -69,7 +69,7 @@ def write_card(folder: Path, model: Model, settings: TrainSettings, scores: dict
     "<phase>_steps", "hardware", and any other number by name.
     """
     parts = []
-    for name in COMPONENTS:
+    for name in (name for name in COMPONENTS if name in model.params):
         count = sum(x.size for x in jax.tree.leaves(model.params[name]))
         parts.append(f"{name.replace('_', ' ')} {count / 1e6:.2f} M parameters")
     steps = []

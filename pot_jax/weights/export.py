@@ -26,6 +26,7 @@ from pot_jax.weights.formats.kept import keep_arrays
 from pot_jax.weights.formats.tensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES, require_model
+from pot_jax.weights.layouts.folder import SAMPLER
 from pot_jax.weights.load import load
 from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
 from pot_jax.weights.tokenization import write_tokenizer
@@ -46,9 +47,9 @@ def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) 
     dtype = None if dtype is None else checked_dtype(dtype)
     with new_folder(folder) as place:
         write_settings(model, place)
-        for name, component in COMPONENTS.items():
-            path = place / component.folder / f"{component.stem}.safetensors"
-            write_weights(model.params[name], path, dtype)
+        for name, params in model.params.items():
+            path = place / COMPONENTS[name].folder / f"{COMPONENTS[name].stem}.safetensors"
+            write_weights(params, path, dtype)
 
 
 def convert(
@@ -114,12 +115,15 @@ def write_settings(model: Model, folder: Path) -> None:
     for name, schedule in zip(family.schedules, schedules, strict=True):
         index[name] = ["diffusers", schedule.class_name]
         _write_json(folder / name / "scheduler_config.json", schedule.to_json())
-    for name, component in COMPONENTS.items():
-        module = getattr(model, name)
+    for name in model.params:
+        module, component = getattr(model, name), COMPONENTS[name]
         class_name = type(module).__name__
-        index[component.folder] = [component.library, class_name]
+        if not component.optional:  # else diffusers would look for it in its pipeline
+            index[component.folder] = [component.library, class_name]
         config = {"_class_name": class_name, **module.config.to_json()}
         _write_json(folder / component.folder / "config.json", config)
+    if model.sampler:
+        _write_json(folder / SAMPLER, model.sampler)
     (folder / "tokenizer").mkdir()
     write_tokenizer(model.tokenizer, folder / "tokenizer")
     _write_json(folder / "model_index.json", dict(sorted(index.items())))

@@ -1,5 +1,6 @@
 """A model, and the components that it is made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,19 +30,19 @@ class Component(NamedTuple):
     stem: str  # of its weight files
     library: str
     classes: dict[str, tuple[type, type[nn.Module]]]  # diffusers' name -> (config, module)
+    optional: bool = False  # not in model_index.json: the folder tells whether a model has it
 
 
 _TEXT_ENCODERS = {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)}
 _UNETS = {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)}
-_AUTOENCODERS = {
-    "AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL),
-    "AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny),
-}
+_TINY = {"AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny)}
+_AUTOENCODERS = {"AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL), **_TINY}
 # Our name -> the component. A new kind of network is one more class above.
 COMPONENTS = {
     "text_encoder": Component("text_encoder", "model", "transformers", _TEXT_ENCODERS),
     "unet": Component("unet", "diffusion_pytorch_model", "diffusers", _UNETS),
     "autoencoder": Component("vae", "diffusion_pytorch_model", "diffusers", _AUTOENCODERS),
+    "tiny_vae": Component("tiny_vae", "diffusion_pytorch_model", "diffusers", _TINY, optional=True),
 }
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -56,7 +57,7 @@ class Model:
     autoencoder: AutoencoderKL | AutoencoderTiny
     tokenizer: Any  # transformers' CLIPTokenizer
     schedule: ScheduleConfig
-    params: dict[str, Any]  # {"text_encoder", "unet", "autoencoder"}: nested dicts of arrays
+    params: dict[str, Any]  # the components that it has: nested dicts of arrays
     digest: str  # SHA-256 of all parameters as they are here
     source: str  # where it was loaded from
     loras: tuple[LoraSettings, ...] = ()  # merged into the params
@@ -64,6 +65,9 @@ class Model:
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
+    tiny_vae: AutoencoderTiny | None = None  # cheap, for agreement inside steps
+    # Its own defaults of sampler settings (`sampler.json`); only zooms are sampled with them.
+    sampler: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self.params)
@@ -85,6 +89,7 @@ class Parts:
     pipeline: str
     low_res: LowRes | None = None
     notices: tuple[str, ...] = ()  # as in `Model`
+    sampler: Mapping[str, Any] = field(default_factory=dict)  # as in `Model`
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +129,20 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
     Raises:
       UserError: they do not fit; the message names `path`, the folder or file they come from.
     """
-    text, unet, vae = (modules[name].config for name in COMPONENTS)
+    text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
     latents = vae.latent_channels
     extra = family.extra_channels(latents)
     besides = f" with {extra} channels besides the latents" if extra else ""
-    for what, needed, giver, given in (
-        ("cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
-        ("in_channels", unet.in_channels, "vae" + besides, latents + extra),
-        ("out_channels", unet.out_channels, "vae", latents),
-    ):
+    rows = [
+        ("unet's cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
+        ("unet's in_channels", unet.in_channels, "vae" + besides, latents + extra),
+        ("unet's out_channels", unet.out_channels, "vae", latents),
+    ]
+    for key in ("latent_channels", "downsample_factor", "in_channels", "out_channels"):
+        rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(vae, key)) for t in tiny]
+    for what, needed, giver, given in rows:
         if needed != given:
             raise UserError(
-                f"{shown(path)}: the unet's {what} is {needed}, but its {giver} gives {given}; the "
+                f"{shown(path)}: the {what} is {needed}, but its {giver} gives {given}; the "
                 "components do not belong together"
             )

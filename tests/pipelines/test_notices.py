@@ -9,9 +9,10 @@ from pot_jax.pipelines.notices import ineffective
 NO_PARTS = {"solver": None, "blend": None, "agreement": None, "guidance": None}
 
 
-def said(own=None, guided=True, grounded=False, **settings):
+def said(own=None, guided=True, grounded=False, usual=None, **settings):
     settings = build(RunSettings, {"prompts": ["a", "b"], **settings})
-    return ineffective(settings, guided=guided, grounded=grounded, own=NO_PARTS | (own or {}))
+    own = NO_PARTS | (own or {})
+    return ineffective(settings, guided=guided, grounded=grounded, own=own, usual=usual)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ def said(own=None, guided=True, grounded=False, **settings):
         ),
         (
             {"sampler": {"space": "latent", "pixel_every": 2}},
+            "sampler.pixel_every has no effect in space latent",
+        ),
+        (
+            {"sampler": {"space": "delivery", "agreement_vae": "tiny_vae"}},
+            "sampler.agreement_vae has no effect in space delivery",
+        ),
+        (
+            {"sampler": {"space": "latent", "pixel_every": 2}, "usual": {"pixel_every": 3}},
             "sampler.pixel_every has no effect in space latent",
         ),
         (
@@ -53,6 +62,7 @@ def test_a_setting_without_effect_is_named(given, notice):
         {"sampler": {"blend": "gradient", "gradient_steps": 9, "gradient_rate": 0.1}},
         {"zoom": {"zoom_factor": 4}, "grounded": True, "photograph": {"level": 1}},
         {"upscaler": {"path": "x4", "steps": 3, "solver": "euler"}},
+        {"sampler": {"space": "latent", "pixel_every": 2}, "usual": {"pixel_every": 2}},
         {"own": {"blend": min}, "sampler": {"gradient_steps": 9}},
         {"own": {"agreement": min}, "sampler": {"space": "latent", "pixel_every": 2}},
     ],

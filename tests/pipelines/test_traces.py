@@ -5,7 +5,7 @@ import hashlib
 
 import jax
 import pytest
-from tiny_models import tiny_model
+from tiny_models import TINY_VAE, tiny_model
 
 from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings
 from pot_jax.diffusion.solvers import SOLVERS
@@ -72,6 +72,17 @@ def test_numbers_share_a_trace_and_other_programs_do_not(model, folder, traced):
         dataclasses.replace(SETTINGS, prompts=("a", "star", "st")),
     ):
         assert traced(model, settings=settings)[0] > 0
+
+
+def test_programs_of_other_autoencoders_share_no_trace(folder, traced, tmp_path):
+    model = tiny_model(tmp_path, tiny_vae=TINY_VAE)
+    pixels = dataclasses.replace(SETTINGS.sampler, space="pixel")
+    made = {}
+    for name in ("vae", "tiny_vae"):
+        sampler = dataclasses.replace(pixels, agreement_vae=name)
+        count, made[name] = traced(model, settings=dataclasses.replace(SETTINGS, sampler=sampler))
+        assert count > 0
+    assert made["vae"] != made["tiny_vae"]
 
 
 @pytest.mark.parametrize("place", [0, 5000])

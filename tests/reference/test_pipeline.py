@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_model
+from tiny_models import TINY_VAE, tiny_model
 
 import pot_jax
+from pot_jax.models.vae import decode_latents
 from pot_jax.weights.export import export
 from pot_jax.weights.load import SHIPPED
 
@@ -26,6 +27,21 @@ def their_picture(folder, prompt, noise, **arguments):
 
 def psnr(a, b):
     return -10 * np.log10(np.mean((a - b) ** 2))
+
+
+@pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own
+def test_a_folder_with_a_tiny_autoencoder(tmp_path):
+    own = {"agreement_vae": "tiny_vae"}
+    model = tiny_model(tmp_path / "tokenizer", tiny_vae=TINY_VAE, sampler=own)
+    export(model, tmp_path / "model")
+    noise = np.asarray(jax.random.normal(jax.random.key(0), (8, 8, 4)))
+    their_picture(tmp_path / "model", PROMPT, noise, num_inference_steps=1)
+    tiny = diffusers.AutoencoderTiny.from_pretrained(tmp_path / "model" / "tiny_vae")
+    latents = torch.from_numpy(noise.transpose(2, 0, 1)[None].copy())
+    with torch.no_grad():
+        theirs = tiny.decode(latents).sample[0].numpy().transpose(1, 2, 0)
+    ours = decode_latents(model.tiny_vae, model.params["tiny_vae"], noise[None])[0]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)  # float32: sums in another order
 
 
 @pytest.mark.filterwarnings("ignore")  # diffusers' and torch's own

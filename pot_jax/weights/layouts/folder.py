@@ -1,12 +1,14 @@
 """A folder in diffusers' layout: its settings, and where its tensors lie."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jax.typing import DTypeLike
 
-from pot_jax.checks import require
+from pot_jax.checks import build, require
+from pot_jax.config import SamplerSettings
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
@@ -17,6 +19,7 @@ from pot_jax.weights.layouts.stated import assumed
 from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
+SAMPLER = "sampler.json"  # any of `config.SamplerSettings`; not of diffusers' layout
 _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 1000 timesteps
 _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
@@ -32,7 +35,7 @@ def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
 
     None stands for a schedule's: it knows its own classes.
     """
-    classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values()}
+    classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values() if not c.optional}
     return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
 
 
@@ -90,10 +93,12 @@ def read_parts(
     family = FAMILIES[index["_class_name"]]
     modules = {}
     for name, component in COMPONENTS.items():
-        class_name = index[component.folder][1]
-        kind, network = component.classes[class_name]
         path, correct = folder / component.folder / "config.json", family.corrections.get(name)
-        modules[name] = network(_read_config(path, kind, correct, class_name), dtype)
+        if component.optional and not os.path.lexists(path.parent):
+            continue
+        named = tuple(component.classes) if component.optional else index[component.folder]
+        kind, network = component.classes[named[-1]]
+        modules[name] = network(_read_config(path, kind, correct, named[-1]), dtype)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
@@ -113,7 +118,20 @@ def read_parts(
         pipeline=index["_class_name"],
         low_res=_low_res(folder, index, *low_res) if low_res else None,
         notices=notices,
+        sampler=_read_sampler(folder / SAMPLER),
     )
+
+
+def _read_sampler(path: Path) -> dict[str, Any]:
+    """Reads the model's own defaults of sampler settings; none without the file."""
+    if not os.path.lexists(path):
+        return {}
+    found = json_object(path)
+    try:
+        settings = build(SamplerSettings, found)
+    except UserError as error:
+        raise UserError(f"{shown(path)}: {error}; correct it, or remove the file") from None
+    return {name: getattr(settings, name) for name in found}
 
 
 def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> LowRes:
@@ -130,8 +148,8 @@ def _read_config(path: Path, kind: Any, correct: Correction | None, class_name: 
     settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", class_name)
     if class_name and stated != class_name:
-        what = f"of a {shown(stated)}, model_index.json says {class_name}"
-        raise UserError(f"{where} is {what}; get both from the same place again")
+        what = f"of a {shown(stated)}, the model needs one of {class_name}"
+        raise UserError(f"{where} is {what}; get the model from one place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:
             count = f"{len(value)} entries, too many"
@@ -152,7 +170,7 @@ def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
       UserError: weights are missing, or a file is damaged.
     """
     tensors = {}
-    for name, component in COMPONENTS.items():
-        found = component_tensors(folder / component.folder, component.stem, variant)
+    for name in parts.modules:
+        found = component_tensors(folder / COMPONENTS[name].folder, COMPONENTS[name].stem, variant)
         tensors[name] = {key: tensor for key, tensor in found.items() if not ignorable(key)}
     return Source(folder, parts, tensors)

@@ -22,7 +22,7 @@ from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts.component import choose_weights, read_weight_map
-from pot_jax.weights.layouts.folder import known_classes, read_index
+from pot_jax.weights.layouts.folder import SAMPLER, known_classes, read_index
 from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -35,6 +35,7 @@ _SETTINGS = (
     *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json"),
 )
+_OPTIONAL = [component.folder for component in COMPONENTS.values() if component.optional]
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -71,9 +72,9 @@ def fetch_settings(name: str) -> Snapshot:
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
-    folders = known_classes(read_index(index.parent)["_class_name"])
+    folders = [*known_classes(read_index(index.parent)["_class_name"]), *_OPTIONAL]
     files = _files(repository, commit, index.parent)
-    for file in (f"{folder}/{file}" for folder in folders for file in _SETTINGS):
+    for file in (SAMPLER, *(f"{folder}/{file}" for folder in folders for file in _SETTINGS)):
         if file in files:
             _fetch(repository, commit, file)
     return Snapshot(repository, commit, index.parent, files)
@@ -88,6 +89,8 @@ def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
     for folder, stem, *_ in COMPONENTS.values():
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
+        if folder in _OPTIONAL and not names:
+            continue
         chosen = choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):
@@ -110,7 +113,7 @@ def _files(repository: str, commit: str, folder: Path) -> tuple[str, ...]:
             names = tuple(sibling.rfilename for sibling in info.siblings or ())
     except _Unreachable:
         # Another program fetched the model; only its files are there to choose from.
-        return tuple(path.relative_to(folder).as_posix() for path in folder.glob("*/*"))
+        return tuple(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     with contextlib.suppress(UserError, OSError):  # a cache that this user cannot write to
         write_json(kept, {"files": names})
     return names

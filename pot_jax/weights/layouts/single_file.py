@@ -68,7 +68,7 @@ def file_source(
     for fact, statements in yaml_statements(path).items():
         stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
-    configs = {name: getattr(facts, name) for name in COMPONENTS}
+    configs = {name: getattr(facts, name) for name in _PREFIXES}
     modules = {n: COMPONENTS[n].classes[c.CLASS_NAME][1](c, dtype) for n, c in configs.items()}
     (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.

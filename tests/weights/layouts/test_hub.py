@@ -12,9 +12,11 @@ import pytest
 from fake_hub import FakeHub
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
+from tiny_models import TINY_VAE, tiny_model
 
 from pot_jax import main
 from pot_jax.pipelines import zoom as pipeline
+from pot_jax.weights.export import export
 from pot_jax.weights.layouts import hub
 from pot_jax.weights.load import load
 
@@ -92,6 +94,23 @@ def test_only_what_is_needed_is_fetched(repository, server):
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     }
+
+
+def test_what_only_some_models_have_is_fetched_too(server, cache, tmp_path):
+    own = {"steps": 16, "agreement_vae": "tiny_vae"}
+    model = tiny_model(tmp_path / "tokenizer", tiny_vae=TINY_VAE, sampler=own)
+    export(model, tmp_path / "model")
+    commit = server.push("owner/tiny", tmp_path / "model", "main")
+    loaded = load("owner/tiny")
+    assert loaded.digest == model.digest
+    assert loaded.sampler == own
+    names = {"sampler.json", "tiny_vae/config.json", "tiny_vae/diffusion_pytorch_model.safetensors"}
+    assert names < set(server.fetched())
+    # Also where only the cache can tell what there is.
+    shutil.rmtree(next(cache.glob("*/pot_jax")))
+    server.close()
+    again = load(f"owner/tiny@{commit}")
+    assert (again.digest, again.sampler) == (model.digest, own)
 
 
 def test_a_commit_in_the_cache_needs_no_network(repository, server):
