@@ -107,12 +107,13 @@ def assemble(recipe: Recipe) -> Program:
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows)
     drawn = {"geometry": r.geometry, "channels": r.unet.config.out_channels, "kernel": r.kernel}
     latents, pixels = views(r, decode, encode)
-    inside = pixels  # of steps; what is delivered is always decoded by the autoencoder itself
+    agree = r.agreement(r.blend, latents, pixels)
     if r.agreement_vae is not None:
-        _, inside = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
+        _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
+        agree = agreement.through_two(agree, r.agreement(r.blend, latents, rough))
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
-        agree=r.agreement(r.blend, latents, inside),
+        agree=agree,
         first_noise=partial(_FIRST_NOISE[r.initial_noise](r.blend), **drawn),
         step_noise=partial(r.blend.noise, **drawn),
         solver=r.solver,

@@ -412,6 +412,7 @@ def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
             pixel_every=np.int32(s.pixel_every),
             gradient_steps=np.int32(s.gradient_steps),
             gradient_rate=np.float32(s.gradient_rate),
+            exact_from=np.int32(s.steps - 1),
         ),
     }
 

@@ -29,6 +29,7 @@ class Numbers(NamedTuple):
     pixel_every: Any  # decode at steps 0, k, 2 k, ..., and agree in latents at the others
     gradient_steps: Any  # of Adam, for blend "gradient"
     gradient_rate: Any  # its learning rate
+    exact_from: Any  # the first step that agrees through the autoencoder and not a tiny one
 
 
 class Agreed(NamedTuple):
@@ -255,6 +256,16 @@ def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     def agree(weights, clean, step):
         agreed = consistent(clean, weight=weights["agreement"].blend_weight, **grid)
         return Agreed(clean, _rms(clean - agreed))
+
+    return agree
+
+
+def through_two(exact: Agree, rough: Agree) -> Agree:
+    """Returns the agreement `rough` for all steps but the last, which agree as in `exact`."""
+
+    def agree(weights, clean, step):
+        last = step >= weights["agreement"].exact_from
+        return jax.lax.cond(last, exact, rough, weights, clean, step)
 
     return agree
 
