@@ -8,6 +8,9 @@ from pot_jax.checks import defaults, differences, to_dict
 from pot_jax.config import RunSettings
 
 
+_PIXELS = ("pixel_every", "agreement_vae", "residual_limit")  # settings of pixel space
+
+
 def log(notices: Iterable[str]) -> None:
     """Tells the users of a function that has no other way to tell them."""
     for notice in notices:
@@ -38,7 +41,7 @@ def ineffective(
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale",)),
-        (decodes, f"in space {s.space}", ("sampler.pixel_every", "sampler.agreement_vae")),
+        (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (blends, "with blend none", ("sampler.blend_weight",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor",)),

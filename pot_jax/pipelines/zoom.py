@@ -412,6 +412,7 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             pixel_every=np.int32(s.pixel_every),
             gradient_steps=np.int32(s.gradient_steps),
             gradient_rate=np.float32(s.gradient_rate),
+            residual_limit=np.float32(s.residual_limit or np.inf),
             exact_from=np.int32(steps - 1),
         ),
     }

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pot_jax.errors import UserError
@@ -29,6 +30,7 @@ class Numbers(NamedTuple):
     pixel_every: Any  # decode at steps 0, k, 2 k, ..., and agree in latents at the others
     gradient_steps: Any  # of Adam, for blend "gradient"
     gradient_rate: Any  # its learning rate
+    residual_limit: Any = np.inf  # of `pixel_view`, above 0
     exact_from: Any = None  # the first step that agrees through the autoencoder and not a tiny one
 
 
@@ -220,7 +222,10 @@ def pixel_view(
 
     z' = z + E(x') - E(x), with x = dec(z) and x' the agreed pictures. The residual form cancels the
     autoencoder's own losses: with the plain E(x'), every step would wash the pictures out a little
-    more (LookingGlass, CVPR 2025, does the same for warps).
+    more (LookingGlass, CVPR 2025, does the same for warps). That is E(x') + r, with the residual
+    r = z - E(x). Where levels contradict each other, r grows step by step into what the decoder draws
+    as dots, one a latent: far beyond the loss of a picture, whose r is 0.07 for cosmos128. So r is
+    clipped to the `residual_limit`.
 
     Args are `View`'s, with images [N, H, W, 3] in [-1, 1], and encode: (weights, images) ->
     latents.
@@ -228,7 +233,10 @@ def pixel_view(
 
     def bring_back(weights, clean, images, agreed):
         both = encode(weights, jnp.concatenate([agreed, images]))
-        return clean + (both[: len(clean)] - both[len(clean) :])
+        after, before = both[: len(clean)], both[len(clean) :]
+        limit, residual = weights["agreement"].residual_limit, clean - before
+        excess = residual - jnp.clip(residual, -limit, limit)
+        return clean + (after - before) - excess
 
     return View(geometry, decode, bring_back, ground, ground_clean, kernel)
 
