@@ -63,13 +63,9 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
-def ignorable(key: str) -> bool:
-    """Returns whether the models have no use for a tensor of a checkpoint."""
-    return _IGNORED.fullmatch(key) is not None
-
-
-# The text encoder's constants, and parts of a whole CLIP that have no effect on the pictures.
-_IGNORED = re.compile(
+# What a checkpoint holds besides: the text encoder's constants, and parts of a whole CLIP that have
+# no effect on the pictures.
+IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"
 )

@@ -14,8 +14,6 @@ from pot_jax.world.attributes import World, imagine
 from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
 from pot_jax.world.palettes import FORESTS
 
-MOST_WORDS = 28
-
 # How an object with an outline is seen in the first, second and last third of its two scales.
 _NEARNESS = (
     ("far away", "small in the middle", "seen from far away", "in the distance"),
@@ -42,7 +40,7 @@ def concept(scale: float) -> str:
 
 
 def attributes(seed: int, scale: float) -> dict[str, str]:
-    """Returns what `caption(seed, scale)` names, by attribute, "concept" first.
+    """Returns what `caption(seed, scale)` names: "concept", then its attributes as "leaf.colour".
 
     A season is not among them: it is another word for the forest's colour.
     """
@@ -61,7 +59,7 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
         "leaf": {"colour": w.leaf, "tree": w.tree, "ladybug": w.beetle},
         "ladybug": {"colour": w.beetle, "spots": w.spots, "leaf": w.leaf},
     }[name]
-    return {"concept": name, **found}
+    return {"concept": name, **{f"{name}.{attribute}": value for attribute, value in found.items()}}
 
 
 # The phrasings of each concept, the plain one first. `_filled` puts in the attributes of a `World`

@@ -13,13 +13,7 @@ from pot_jax.world.frames import Views
 
 def answers(views: Views) -> list[dict[str, str]]:
     """Returns what each of n views shows, as {head: answer}."""
-    found = []
-    for view in views.pairs():
-        attributes = captions.attributes(*view)
-        name = attributes.pop("concept")
-        rest = {f"{name}.{attribute}": value for attribute, value in attributes.items()}
-        found.append({"concept": name, **rest})
-    return found
+    return [captions.attributes(*view) for view in views.pairs()]
 
 
 class Labels:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pot_jax.config import LoraSettings
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, listed, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
@@ -31,7 +31,6 @@ from pot_jax.weights.adapters.lora_scale import Wrong, read_said
 from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
-from pot_jax.weights.problems import listed
 
 # kohya's trainer saves alpha as the integer it was given.
 _NUMBERS = FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}

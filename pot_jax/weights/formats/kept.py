@@ -17,10 +17,9 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax.traverse_util import flatten_dict
 
-from pot_jax.errors import UserError, edge, shown
+from pot_jax.errors import UserError, edge, few, shown
 from pot_jax.weights.digests import array_digest, array_digests
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.problems import few
 
 MARKER = "pot_jax.json"
 _ARRAYS = "arrays"

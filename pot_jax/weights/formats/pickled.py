@@ -23,10 +23,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, few, one_line, shown
 from pot_jax.weights.formats.kinds import ZIP, not_torch, regular_file
 from pot_jax.weights.formats.tensors import ITEM_BYTES, Tensor
-from pot_jax.weights.problems import few
 
 _MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optimizer has under 3 MB
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header
