@@ -18,7 +18,7 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
-from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.formats.safetensors import Tensor
 from pot_jax.weights.layouts.families import Family, LowRes
 
 

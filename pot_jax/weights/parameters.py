@@ -1,8 +1,4 @@
-"""Tensors and kept arrays -> parameters, one by one.
-
-Each is read, cast, laid out as its parameter needs it and given to JAX, and its buffers are freed:
-a host holds one model and two tensors.
-"""
+"""Tensors and kept arrays -> parameters, one by one: a host holds one model and two tensors."""
 
 import functools
 from collections import defaultdict
@@ -19,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from pot_jax.errors import UserError, listed, shown
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
-from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
 from pot_jax.weights.layouts.original_names import respelled
 from pot_jax.weights.model import COMPONENTS, Source

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,8 +25,6 @@ MARKER = "pot_jax.json"
 _ARRAYS = "arrays"
 _VERSION = 1  # of this layout
 _THREADS = 2  # arrays in flight: two keep two cores busy
-
-T = TypeVar("T")
 
 
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
@@ -51,8 +49,8 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 
 
 def restore_arrays(
-    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], T]
-) -> dict[str, T]:
+    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], Any]
+) -> dict[str, Any]:
     """Returns what `take` returns for each array of a kept copy, by path, checked by its digest.
 
     Args:
@@ -80,7 +78,7 @@ def restore_arrays(
     damaged: list[str] = []
     read = _reader(folder)
 
-    def check(path: str) -> T | None:
+    def check(path: str) -> Any:
         values = read(path)
         digest = array_digest(values)
         if digest != kept[path]:

@@ -15,8 +15,7 @@ from pot_jax.config import SamplerSettings
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, few, listed, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.formats.safetensors import read_header
-from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.formats.safetensors import Tensor, read_header
 from pot_jax.weights.keys import IGNORED
 from pot_jax.weights.layouts.families import FAMILIES, Correction, LowRes
 from pot_jax.weights.layouts.stated import assumed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pot_jax.weights.formats.tensors import read_tensor
+from pot_jax.weights.formats.safetensors import read_tensor
 from pot_jax.weights.layouts.folder import component_tensors
 
 
