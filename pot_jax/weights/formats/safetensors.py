@@ -1,7 +1,7 @@
 """Where a tensor lies in a file, and safetensors files: headers checked before any data is read.
 
 A safetensors file is `u64 header length | JSON header | data`; the header gives each tensor's
-dtype, shape and byte range in the data.
+dtype, shape and byte range in the data. None of it is trusted, and nothing in a file is ever run.
 
 The `safetensors` library decides whether a header is well formed, but does not read the data: its
 NumPy side does not know bfloat16, and while a model of several gigabytes is read, the pages of its
