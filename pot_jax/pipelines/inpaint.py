@@ -100,7 +100,7 @@ def inpaint(
     networks = model.unet, model.autoencoder, model.schedule
     program = _assemble(networks, solver, conditions.guided, mesh, images.shape[:3])
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
-    weights = meshes.replicate(weights | sampler_numbers(settings), mesh)
+    weights = meshes.replicate(weights | sampler_numbers(settings, settings.steps), mesh)
     kept = np.asarray(program.encode(weights, images * (1 - masks)))
     # A cell of the latents is painted if its first pixel is, as in training.
     factor = model.autoencoder.config.downsample_factor
