@@ -11,7 +11,7 @@ import stat
 import traceback
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -204,3 +204,14 @@ def one_line(error: BaseException) -> str:
     with contextlib.suppress(Exception):  # an exception of a user's own may have no text
         text = shown(next((line for line in str(error).splitlines() if line.strip()), ""))
     return text or type(error).__name__
+
+
+def few(names: Iterable[str], separator: str = ", ") -> str:
+    """Lists the first three names, and says whether there are more."""
+    names = list(names)
+    return separator.join(names[:3]) + f"{separator}..." * (len(names) > 3)
+
+
+def listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """Lists how many problems there are of each kind, and the first few by name."""
+    return ", ".join(f"{len(n)} {kind} ({few(n, '; ')})" for kind, n in problems.items())

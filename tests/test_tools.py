@@ -13,7 +13,7 @@ from absl.testing.flagsaver import flagsaver
 from pot_jax.config import SamplerSettings
 from pot_jax.errors import UserError
 from pot_jax.world import Views, captions
-from pot_jax.world.labels import Labels
+from pot_jax.world.captions import Labels
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Configured, Dense, LayerNorm, attend
+from pot_jax.models.layers import Attention, Configured, Dense, LayerNorm
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # with which OpenAI trained CLIP
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
+_CAUSAL = {"bias": True, "causal": True, "names": ("q_proj", "k_proj", "v_proj", "out_proj")}
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,6 @@ class CLIPTextConfig(ModelConfig):
         return kind | fields
 
 
-class CLIPAttention(Configured):
-    """Causal multi-head attention, [B, T, D] -> [B, T, D]."""
-
-    @nn.compact
-    def __call__(self, states: jax.Array) -> jax.Array:
-        heads = self.config.num_attention_heads
-        by_head = (*states.shape[:2], heads, self.config.hidden_size // heads)
-
-        def dense(name):
-            return Dense(self.config.hidden_size, dtype=self.dtype, name=name)
-
-        q, k, v = (dense(name)(states).reshape(by_head) for name in ("q_proj", "k_proj", "v_proj"))
-        return dense("out_proj")(attend(q, k, v, causal=True).reshape(states.shape))
-
-
 class CLIPMLP(Configured):
     """The dense block, [B, T, D] -> [B, T, D]."""
 
@@ -82,13 +68,15 @@ class CLIPMLP(Configured):
 
 
 class CLIPEncoderLayer(Configured):
-    """Attention and dense block, each normalised first and added, [B, T, D] -> [B, T, D]."""
+    """Adds causal attention and a dense block, each of normalised states [B, T, D]."""
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
         eps = self.config.layer_norm_eps
         normed = LayerNorm(eps, self.dtype, name="layer_norm1")(states)
-        states = states + CLIPAttention(self.config, self.dtype, name="self_attn")(normed)
+        heads = self.config.num_attention_heads
+        attention = Attention(heads, self.dtype, **_CAUSAL, name="self_attn")
+        states = states + attention(normed, normed)
         normed = LayerNorm(eps, self.dtype, name="layer_norm2")(states)
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
 

@@ -89,6 +89,8 @@ class Attention(nn.Module):
     heads: int
     dtype: DTypeLike
     bias: bool = False  # of the queries, keys and values
+    causal: bool = False
+    names: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out_0")
 
     @nn.compact
     def __call__(self, states: jax.Array, context: jax.Array) -> jax.Array:
@@ -98,19 +100,19 @@ class Attention(nn.Module):
             dense = Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)
             return dense(inputs).reshape(*inputs.shape[:2], self.heads, width // self.heads)
 
-        out = attend(project(states, "to_q"), project(context, "to_k"), project(context, "to_v"))
-        return Dense(width, dtype=self.dtype, name="to_out_0")(out.reshape(states.shape))
+        q, k, v = map(project, (states, context, context), self.names[:3])
+        out = attend(q, k, v, self.causal).reshape(states.shape)
+        return Dense(width, dtype=self.dtype, name=self.names[3])(out)
 
 
 class GEGLU(nn.Module):
-    """x W times GELU(x V), with one dense layer for both (arXiv 2002.05202)."""
+    """x W times GELU(x V), with one dense layer for both (arXiv 2002.05202), four times as wide."""
 
-    width: int
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        states = Dense(2 * self.width, dtype=self.dtype, name="proj")(states)
+        states = Dense(8 * states.shape[-1], dtype=self.dtype, name="proj")(states)
         value, gate = jnp.split(states, 2, axis=-1)
         return value * jax.nn.gelu(gate, approximate=False)
 
@@ -122,9 +124,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        width = states.shape[-1]
-        states = GEGLU(4 * width, self.dtype, name="net_0")(states)
-        return Dense(width, dtype=self.dtype, name="net_2")(states)
+        inner = GEGLU(self.dtype, name="net_0")(states)
+        return Dense(states.shape[-1], dtype=self.dtype, name="net_2")(inner)
 
 
 class BasicTransformerBlock(nn.Module):
@@ -209,8 +210,7 @@ class Downsample2D(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels, padding = x.shape[-1], self.padding
-        return Conv(channels, (3, 3), 2, padding=padding, dtype=self.dtype, name="conv")(x)
+        return Conv(x.shape[-1], (3, 3), 2, padding=self.padding, dtype=self.dtype, name="conv")(x)
 
 
 class Upsample2D(nn.Module):
@@ -258,8 +258,7 @@ class TimestepEmbedding(nn.Module):
     def __call__(self, features: jax.Array, condition: jax.Array | None = None) -> jax.Array:
         features = features.astype(self.dtype)
         if condition is not None:
-            width = features.shape[-1]
-            project = Dense(width, use_bias=False, dtype=self.dtype, name="cond_proj")
+            project = Dense(features.shape[-1], use_bias=False, dtype=self.dtype, name="cond_proj")
             features = features + project(condition)
         states = nn.silu(Dense(self.width, dtype=self.dtype, name="linear_1")(features))
         return Dense(self.width, dtype=self.dtype, name="linear_2")(states)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
 from pot_jax.models.layers import (
@@ -75,52 +74,45 @@ class Moments(NamedTuple):
     logvar: jax.Array  # [B, h, w, c] float32, within -30 and 20
 
 
-class PixelAttention(nn.Module):
+class PixelAttention(Configured):
     """One head of attention over all places of [B, H, W, C], added to them.
 
     In a checkpoint, the dense layers and the normalisation are siblings.
     """
 
-    groups: int
-    dtype: DTypeLike
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
-        states = group_norm(self.groups, EPS, self.dtype, "group_norm")(x)
+        states = group_norm(self.config.norm_num_groups, EPS, self.dtype, "group_norm")(x)
         states = states.reshape(batch, height * width, channels)
         attention = Attention(1, self.dtype, bias=True)
         nn.share_scope(self, attention)
         return x + attention(states, states).reshape(x.shape)
 
 
-class UNetMidBlock2D(nn.Module):
+class UNetMidBlock2D(Configured):
     """ResNet block, attention, ResNet block at the smallest size."""
 
-    groups: int
-    dtype: DTypeLike
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        x = ResnetBlock2D(channels, self.groups, EPS, self.dtype, name="resnets_0")(x)
-        x = PixelAttention(self.groups, self.dtype, name="attentions_0")(x)
-        return ResnetBlock2D(channels, self.groups, EPS, self.dtype, name="resnets_1")(x)
+        built = (x.shape[-1], self.config.norm_num_groups, EPS, self.dtype)
+        x = ResnetBlock2D(*built, name="resnets_0")(x)
+        x = PixelAttention(self.config, self.dtype, name="attentions_0")(x)
+        return ResnetBlock2D(*built, name="resnets_1")(x)
 
 
-class ResnetBlocks2D(nn.Module):
+class ResnetBlocks2D(Configured):
     """diffusers' `DownEncoderBlock2D` and `UpDecoderBlock2D`: ResNet blocks, then another size."""
 
-    channels: int
-    layers: int
-    groups: int
-    dtype: DTypeLike
-    resample: Literal["half", "double"] | None  # None in the last block
+    channels: int = 0
+    layers: int = 1
+    resample: Literal["half", "double"] | None = None  # None in the last block
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        built = (self.channels, self.config.norm_num_groups, EPS, self.dtype)
         for i in range(self.layers):
-            x = ResnetBlock2D(self.channels, self.groups, EPS, self.dtype, name=f"resnets_{i}")(x)
+            x = ResnetBlock2D(*built, name=f"resnets_{i}")(x)
         if self.resample == "half":
             x = Downsample2D(self.dtype, ((0, 1), (0, 1)), name="downsamplers_0")(x)
         elif self.resample == "double":
@@ -133,14 +125,14 @@ class Encoder(Configured):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        c = self.config
-        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
+        c, last = self.config, len(self.config.block_out_channels) - 1
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(images.astype(self.dtype))
         for i, channels in enumerate(c.block_out_channels):
-            name, resample = f"down_blocks_{i}", "half" if i < last else None
-            x = ResnetBlocks2D(channels, layers, groups, self.dtype, resample, name=name)(x)
-        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
-        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
+            resample = "half" if i < last else None
+            built = (c, self.dtype, channels, c.layers_per_block, resample)
+            x = ResnetBlocks2D(*built, name=f"down_blocks_{i}")(x)
+        x = UNetMidBlock2D(c, self.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(2 * c.latent_channels, 3, self.dtype, "conv_out")(x)
 
 
@@ -149,14 +141,14 @@ class Decoder(Configured):
 
     @nn.compact
     def __call__(self, latents: jax.Array) -> jax.Array:
-        c = self.config
-        layers, groups, last = c.layers_per_block, c.norm_num_groups, len(c.block_out_channels) - 1
+        c, last = self.config, len(self.config.block_out_channels) - 1
         x = conv(c.block_out_channels[-1], 3, self.dtype, "conv_in")(latents)
-        x = UNetMidBlock2D(groups, self.dtype, name="mid_block")(x)
+        x = UNetMidBlock2D(c, self.dtype, name="mid_block")(x)
         for i, channels in enumerate(reversed(c.block_out_channels)):
-            name, resample = f"up_blocks_{i}", "double" if i < last else None
-            x = ResnetBlocks2D(channels, layers + 1, groups, self.dtype, resample, name=name)(x)
-        x = nn.silu(group_norm(groups, EPS, self.dtype, "conv_norm_out")(x))
+            resample = "double" if i < last else None
+            built = (c, self.dtype, channels, c.layers_per_block + 1, resample)
+            x = ResnetBlocks2D(*built, name=f"up_blocks_{i}")(x)
+        x = nn.silu(group_norm(c.norm_num_groups, EPS, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x)
 
 

@@ -32,7 +32,7 @@ from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
 from pot_jax.runs.claims import claim, held, named_differences
 from pot_jax.training.settings import DataSettings
-from pot_jax.world import Views, captions, labels
+from pot_jax.world import Views, captions
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
@@ -81,7 +81,7 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
     """Starts describing the views to train on, a shard a job.
 
     Returns:
-      Futures of (texts, each once; which of them, [P, m]; `labels.answers`), of m views.
+      Futures of (texts, each once; which of them, [P, m]; `captions.answers`), of m views.
     """
     views, end = draw_views(settings, seed), settings.trained_on
     return [
@@ -212,7 +212,7 @@ def _render(picture: Picture, views: Views, size: int) -> np.ndarray:
 
 def _describe(views: Views, phrasings: int) -> tuple[list[str], np.ndarray, list[dict[str, str]]]:
     texts, chosen = np.unique(captions.every_caption(views, phrasings), return_inverse=True)
-    return texts.tolist(), chosen.reshape(phrasings, -1), labels.answers(views)
+    return texts.tolist(), chosen.reshape(phrasings, -1), captions.answers(views)
 
 
 def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:

@@ -19,7 +19,7 @@ from pot_jax.runs.claims import named_differences
 from pot_jax.training.data import describe_views, finished
 from pot_jax.training.settings import TrainSettings
 from pot_jax.weights.tokenization import tokenize
-from pot_jax.world.labels import Labels
+from pot_jax.world.captions import Labels
 
 
 class Descriptions(NamedTuple):

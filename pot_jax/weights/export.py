@@ -1,8 +1,4 @@
-"""Writes a model as a folder that diffusers loads, and that `load` reads back to the same bytes.
-
-Or as a kept copy, which loads faster. Everything is written under a temporary name next to the
-target and moved into place at the end: a folder is either complete or absent.
-"""
+"""Writes a model as a folder, either complete or absent: for diffusers, or as a kept copy."""
 
 import contextlib
 import json
@@ -23,7 +19,7 @@ from pot_jax import checks
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.kept import keep_arrays
-from pot_jax.weights.formats.tensors import FLOATS
+from pot_jax.weights.formats.safetensors import FLOATS
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.families import FAMILIES, require_model
 from pot_jax.weights.layouts.folder import SAMPLER
@@ -35,7 +31,7 @@ _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> 
 
 
 def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) -> None:
-    """Writes a model in diffusers' layout.
+    """Writes a model in diffusers' layout, which `load` reads back to the same bytes.
 
     `folder` is absent or empty; missing parents are made. `dtype` is that of the weights in the
     files, by default each parameter's own.
@@ -72,7 +68,7 @@ def convert(
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """Makes a folder under a temporary name; moves it to `target` if the block succeeds.
+    """Makes a folder under a temporary name beside `target`, its place if the block succeeds.
 
     Raises:
       UserError: `target` exists and is not an empty folder, or writing fails.

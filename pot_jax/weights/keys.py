@@ -13,7 +13,7 @@ torch's `weight`. Checkpoints store convolutions as [out, in, height, width], he
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -33,8 +33,7 @@ class Entry:
     stored_shape: tuple[int, ...]  # of the tensor, as it is written
     # Another shape it may have: that of a dense layer stored as a 1x1 convolution, or the reverse.
     old_shape: tuple[int, ...] | None
-    to_param: Callable[[np.ndarray], np.ndarray]  # tensor of `stored_shape` -> parameter, a view
-    write: Callable[[np.ndarray], np.ndarray]  # the reverse, a view too
+    axes: tuple[int, ...]  # the tensor's, in the parameter's order
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Returns whether a tensor of this shape can be read."""
@@ -42,7 +41,11 @@ class Entry:
 
     def read(self, tensor: np.ndarray) -> np.ndarray:
         """Returns the parameter in a tensor of an accepted shape: a view, nothing is copied."""
-        return self.to_param(tensor.reshape(self.stored_shape))
+        return tensor.reshape(self.stored_shape).transpose(self.axes)
+
+    def write(self, param: np.ndarray) -> np.ndarray:
+        """Returns the tensor of a parameter, of `stored_shape`: a view too."""
+        return param.transpose(np.argsort(self.axes))
 
 
 @functools.lru_cache(maxsize=16)  # tracing a UNet takes a second
@@ -63,13 +66,9 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
-def ignorable(key: str) -> bool:
-    """Returns whether the models have no use for a tensor of a checkpoint."""
-    return _IGNORED.fullmatch(key) is not None
-
-
-# The text encoder's constants, and parts of a whole CLIP that have no effect on the pictures.
-_IGNORED = re.compile(
+# What a checkpoint holds besides: the text encoder's constants, and parts of a whole CLIP that have
+# no effect on the pictures.
+IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"
 )
@@ -79,6 +78,7 @@ _LISTED = re.compile(r"(?<!^linear)_(\d+)$")
 
 # Attention in autoencoders saved before diffusers 0.15 (its pull request 1989).
 _OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out_0": "proj_attn"}
+_KERNELS = {2: (1, 0), 4: (2, 3, 1, 0)}  # by rank: dense layers, convolutions
 
 
 def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
@@ -93,18 +93,8 @@ def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
         aliases.append(spell(modules[1:]))
     if modules[-3:-1] == ["mid_block", "attentions_0"] and modules[-1] in _OLD_ATTENTION:
         aliases.append(spell([*modules[:-1], _OLD_ATTENTION[modules[-1]]]))
-    return Entry(spell(modules), tuple(aliases), *_layout(leaf, shape))
-
-
-def _layout(leaf: str, shape: tuple[int, ...]):
-    """Returns the tensor's shape, the other shape it may have, and both conversions."""
-    if leaf == "kernel" and len(shape) == 4:
-        height, width, inputs, outputs = shape
-        flat = (outputs, inputs) if height == width == 1 else None
-        to_param = functools.partial(np.transpose, axes=(2, 3, 1, 0))
-        write = functools.partial(np.transpose, axes=(3, 2, 0, 1))
-        return (outputs, inputs, height, width), flat, to_param, write
-    if leaf == "kernel":
-        inputs, outputs = shape
-        return (outputs, inputs), (outputs, inputs, 1, 1), np.transpose, np.transpose
-    return shape, None, lambda tensor: tensor, lambda param: param
+    axes = _KERNELS[len(shape)] if leaf == "kernel" else tuple(range(len(shape)))
+    stored, old = tuple(shape[axis] for axis in np.argsort(axes)), None
+    if leaf == "kernel" and stored[2:] in ((), (1, 1)):
+        old = stored[:2] if stored[2:] else (*stored, 1, 1)
+    return Entry(spell(modules), tuple(aliases), stored, old, axes)

@@ -1,8 +1,4 @@
-"""The way in: a model from a folder, a file, the hub, or the package.
-
-All settings and headers are read first, so that everything that does not fit, in all components, is
-known before gigabytes are read. `parameters` then reads the weights one by one.
-"""
+"""The way in: a model from a folder, a file, the hub, or the package."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +94,7 @@ def open_model(
     loras=(),
     embeddings=(),
 ) -> OpenedModel:
-    """Reads all of a model but its weights, so that what does not fit is known before gigabytes.
+    """Reads a model's settings and headers: what does not fit is known before gigabytes are read.
 
     Arguments and errors are those of `load`, without `sharding`.
     """

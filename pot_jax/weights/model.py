@@ -18,9 +18,8 @@ from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
-from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.formats.safetensors import Tensor
 from pot_jax.weights.layouts.families import Family, LowRes
-from pot_jax.weights.layouts.original_names import respelled
 
 
 class Component(NamedTuple):
@@ -102,10 +101,6 @@ class Source:
     others: dict[str, Tensor] = field(default_factory=dict)  # of no component
     # Component -> prefix of diffusers' names -> its replacement in the files.
     names: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def spelling(self, component: str, key: str) -> str:
-        """Returns the name in the files of the tensor that diffusers calls `key`."""
-        return respelled(key, self.names.get(component, {}))
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:

@@ -1,10 +1,7 @@
-"""Tensors and kept arrays -> parameters, one by one.
-
-Each is read, cast, laid out as its parameter needs it and given to JAX, and its buffers are freed:
-a host holds one model and two tensors.
-"""
+"""Tensors and kept arrays -> parameters, one by one: a host holds one model and two tensors."""
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, listed, shown
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
-from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.keys import Entry, abstract_params, key_table
+from pot_jax.weights.layouts.original_names import respelled
 from pot_jax.weights.model import COMPONENTS, Source
-from pot_jax.weights.problems import Problems
 
 # Tensors in flight: one thread transposes while the other reads or hashes, which keeps two cores
 # busy. Each holds up to two copies of its tensor, so more threads would cost memory.
@@ -62,6 +59,28 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
     return _params_and_digests(kept.restore_arrays(folder, shapes, take))
 
 
+class Problems(defaultdict[str, list[str]]):
+    """What does not fit in a model's weights, by kind; `path` is the model's folder or file."""
+
+    def __init__(self, path: Path):
+        super().__init__(list)
+        self._path = path
+
+    def add(self, kind: str, file: Path, name: str, detail: str = "") -> None:
+        """Adds a tensor that does not fit; `file` is where it is, or should be."""
+        place = "" if file == self._path else f" in {shown(file.relative_to(self._path))}"
+        self[kind].append(f"{shown(name)}{place}{detail}")
+
+    def raise_any(self) -> None:
+        """Raises UserError with the count and the first few of every kind, if there are any."""
+        what, remedy = "do not fit its config files", "get both from the same place again"
+        if self._path.is_file():
+            what, remedy = "are not those of a whole Stable Diffusion", "get the file again"
+        if self:
+            wrong = f"{what}: {listed(self)}; {remedy}"
+            raise UserError(f"the weights in {shown(self._path)} {wrong}")
+
+
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     """Returns the tensor of each parameter by its path, which the headers of a source tell.
 
@@ -71,9 +90,9 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     """
     problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
-        left = dict(source.tensors[name])
+        left, names = dict(source.tensors[name]), source.names.get(name, {})
         for path, entry in key_table(abstract_params(module)).items():
-            spellings = [source.spelling(name, key) for key in (entry.key, *entry.aliases)]
+            spellings = [respelled(key, names) for key in (entry.key, *entry.aliases)]
             key = next((key for key in spellings if key in left), None)
             if key is None:
                 place = "" if source.path.is_file() else COMPONENTS[name].folder

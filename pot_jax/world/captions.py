@@ -1,8 +1,12 @@
 """Captions of the world's pictures: the object, its attributes, how close it is, what surrounds it.
 
-A small grammar: each concept has several phrasings, filled in with a world's attributes and with
-words for how close its object is. Variant 0 is the full, plain phrasing that prompts use; other
-variants leave things out or use other words.
+And labels, what they show as class numbers: targets for the text encoder, and answers for a score.
+A head is a question with a fixed set of answers: "concept", or an attribute of one concept, such as
+"leaf.colour".
+
+Captions have a small grammar: each concept has several phrasings, filled in with a world's
+attributes and with words for how close its object is. Variant 0 is the full, plain phrasing that
+prompts use; other variants leave things out or use other words.
 """
 
 import re
@@ -13,8 +17,6 @@ from pot_jax.errors import UserError
 from pot_jax.world.attributes import World, imagine
 from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
 from pot_jax.world.palettes import FORESTS
-
-MOST_WORDS = 28
 
 # How an object with an outline is seen in the first, second and last third of its two scales.
 _NEARNESS = (
@@ -42,7 +44,7 @@ def concept(scale: float) -> str:
 
 
 def attributes(seed: int, scale: float) -> dict[str, str]:
-    """Returns what `caption(seed, scale)` names, by attribute, "concept" first.
+    """Returns what `caption(seed, scale)` names: "concept", then its attributes as "leaf.colour".
 
     A season is not among them: it is another word for the forest's colour.
     """
@@ -61,11 +63,10 @@ def attributes(seed: int, scale: float) -> dict[str, str]:
         "leaf": {"colour": w.leaf, "tree": w.tree, "ladybug": w.beetle},
         "ladybug": {"colour": w.beetle, "spots": w.spots, "leaf": w.leaf},
     }[name]
-    return {"concept": name, **found}
+    return {"concept": name, **{f"{name}.{attribute}": value for attribute, value in found.items()}}
 
 
-# The phrasings of each concept, the plain one first. `_filled` puts in the attributes of a `World`
-# and a few more words, and turns "a" into "an".
+# The phrasings of each concept, the plain one first.
 _PHRASES = {
     "galaxy": (
         "a {galaxy} {galaxy_kind} galaxy {near}",
@@ -220,3 +221,48 @@ def scene_prompts(
             f"the world has scales 0 to {DEEPEST:g}: start wider or ask for fewer levels"
         )
     return [caption(seed, start + i * np.log2(zoom_factor)) for i in range(levels)]
+
+
+def answers(views: Views) -> list[dict[str, str]]:
+    """Returns what each of n views shows, as {head: answer}."""
+    return [attributes(*view) for view in views.pairs()]
+
+
+class Labels:
+    """The concept and attributes of n views.
+
+    Attributes:
+      classes: {head: its answers, sorted}.
+      numbers: {head: int32 [n]}, which answer; -1 where the head does not apply.
+    """
+
+    def __init__(self, views: Views | None = None, named: list[dict[str, str]] | None = None):
+        """Makes labels of `views`, or of their `answers` where these are known."""
+        named = answers(views) if named is None else named
+        self.classes = {
+            head: sorted({a[head] for a in named if head in a})
+            for head in sorted({head for a in named for head in a})
+        }
+        self.numbers = {
+            head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)
+            for head, names in self.classes.items()
+        }
+
+    def like(self, views: Views) -> dict[str, np.ndarray]:
+        """Returns the numbers of other views, {head: int32 [m]}, in these classes.
+
+        Raises:
+          UserError: a view shows something that no view here does.
+        """
+        other = Labels(views)
+        translated = {}
+        for head, names in other.classes.items():
+            ours = self.classes.get(head, [])
+            if unknown := sorted(set(names) - set(ours)):
+                raise UserError(
+                    f"{head}: none of the views that the classes were made from shows "
+                    f"{', '.join(unknown)}; make them from more views"
+                )
+            table = np.array([*map(ours.index, names), -1], np.int32)
+            translated[head] = table[other.numbers[head]]
+        return translated

@@ -22,23 +22,20 @@ def surface(world: World, x, y, spacing: float, scale: float):
     """Returns the colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
     kind = palettes.PLANETS[world.planet]
     forest = palettes.FORESTS[world.forest]
-    (px, py), (qx, qy) = world.offsets[5:7]
+    px, py = world.offsets[5]
     lx, ly = world.towards_light
     near = np.float32(2 ** (ISLAND - CONTINENT))  # from here on, places in frame ISLAND
     near_x, near_y, near_spacing = x * near, y * near, spacing * float(near)
-    radius = np.sqrt(near_x * near_x + near_y * near_y)
 
     def coasts(x, y, spacing):
         return noise.fractal(x * 2.6 + px, y * 2.6 + py, spacing * 2.6)
 
-    coast = coasts(near_x, near_y, near_spacing)
     ridges = coasts(x, y, spacing)
-    bay = noise.fractal(near_x * 0.9 + py, near_y * 0.9 + px, near_spacing * 0.9)
-    detail = noise.fractal(near_x * 11 + qx, near_y * 11 + qy, near_spacing * 11)
+    island, radius, coast, bay, detail = _island(world, near_x, near_y, near_spacing)
     continent = _continent(world, x, y, spacing, ridges) + 0.03 * coast
     # The island is surrounded by sea, whatever the planet.
     continent = np.minimum(continent, 0.5 * (radius - 1.3 + 0.28 * bay) + 0.04 * coast)
-    height = np.maximum(continent, _island(world, radius, bay, coast)) + 0.012 * detail
+    height = np.maximum(continent, island) + 0.012 * detail
     slope = coast - coasts(near_x + 0.06 * lx, near_y + 0.06 * ly, near_spacing)
     slope += 0.8 * (ridges - coasts(x + 0.06 * lx, y + 0.06 * ly, spacing))
     slope = np.clip(0.5 * slope, -0.4, 0.4)
@@ -71,20 +68,16 @@ def _continent(world: World, x, y, spacing: float, ridges):
     return height + 0.34 * np.exp(-(((radius - 0.7) / 0.4) ** 2)) * (0.6 + side)
 
 
-def _island(world: World, radius, bay, coast):
-    """Height of the island above the sea."""
-    height = (1 - radius / np.float32(world.island_size) + 0.14 * bay) * 0.55 + 0.15 * coast
-    return height + 0.5 * np.exp(-((radius / 0.13) ** 2))  # there is always land in the middle
-
-
-def _wooded(world: World, x, y, spacing: float):
-    """Where the island's forest stands, 0..1, at (x, y) in frame ISLAND."""
+def _island(world: World, x, y, spacing: float):
+    """Height of the island above the sea at (x, y) in frame ISLAND, and what it is made of."""
     (px, py), (qx, qy) = world.offsets[5:7]
+    radius = np.sqrt(x * x + y * y)
     coast = noise.fractal(x * 2.6 + px, y * 2.6 + py, spacing * 2.6)
     bay = noise.fractal(x * 0.9 + py, y * 0.9 + px, spacing * 0.9)
     detail = noise.fractal(x * 11 + qx, y * 11 + qy, spacing * 11)
-    height = _island(world, np.sqrt(x * x + y * y), bay, coast) + 0.012 * detail
-    return ramp(0.045, 0.075, height)
+    height = (1 - radius / np.float32(world.island_size) + 0.14 * bay) * 0.55 + 0.15 * coast
+    height += 0.5 * np.exp(-((radius / 0.13) ** 2))  # there is always land in the middle
+    return height, radius, coast, bay, detail
 
 
 def _cloud_cover(world: World, x, y, spacing: float):
@@ -222,7 +215,8 @@ def paint_forest(canvas: Canvas, world: World) -> None:
     if canvas.scale < FOREST + 1.0:
         wide = np.float32(2.0 ** (ISLAND - TREE))
         spacing = patch.spacing * float(wide)
-        cover = cover * _wooded(world, patch.x * wide, patch.y * wide, spacing)
+        height, *_, detail = _island(world, patch.x * wide, patch.y * wide, spacing)
+        cover = cover * ramp(0.045, 0.075, height + 0.012 * detail)  # where its forest stands
     over(patch.rgb, np.minimum(colour, 1), cover)
     _paint_clearing(canvas, world, forest)
 

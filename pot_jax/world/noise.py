@@ -88,8 +88,21 @@ class Cells(NamedTuple):
 
 @cache
 def _jitter() -> tuple[np.ndarray, ...]:
+    """Each cell's middle (x, y), lift and tone, and its direction (cosine, sine)."""
     rng = np.random.default_rng(2312)
-    return tuple(rng.random(_CELLS * _CELLS).astype(np.float32) for _ in range(6))
+    *tables, turn = (rng.random(_CELLS * _CELLS).astype(np.float32) for _ in range(5))
+    angle = turn * np.float32(2 * np.pi)
+    return *tables, np.cos(angle), np.sin(angle)
+
+
+def _uppermost(layers):
+    """Merges layers, tuples of arrays, in place: where the first array is greater, it is on top."""
+    best = next(layers)
+    for layer in layers:
+        above = layer[0] > best[0]
+        for kept, new in zip(best, layer):
+            np.copyto(kept, new, where=above)
+    return best
 
 
 def _neighbours(x, y, salt):
@@ -112,20 +125,17 @@ def _neighbours(x, y, salt):
 def domes(x: np.ndarray, y: np.ndarray, radius: float = 0.64, salt: int = 0) -> Cells:
     """Returns round bumps (tree crowns from above), one a unit cell, the higher one on top."""
     lift, tones = _jitter()[2:4]
-    best = None
-    for index, dx, dy in _neighbours(x, y, salt):
-        height = dx * dx
-        height += dy * dy
-        height *= np.float32(-1 / radius**2)
-        height += np.float32(1)
-        height += np.float32(0.5) * lift.take(index)
-        if best is None:
-            best = [height, dx, dy, index]
-        else:
-            over = height > best[0]
-            for kept, new in zip(best, (height, dx, dy, index)):
-                np.copyto(kept, new, where=over)
-    height, dx, dy, index = best
+
+    def bumps():
+        for index, dx, dy in _neighbours(x, y, salt):
+            height = dx * dx
+            height += dy * dy
+            height *= np.float32(-1 / radius**2)
+            height += np.float32(1)
+            height += np.float32(0.5) * lift.take(index)
+            yield height, dx, dy, index
+
+    height, dx, dy, index = _uppermost(bumps())
     return Cells(height, dx, dy, tones.take(index))
 
 
@@ -138,27 +148,17 @@ class Leaves(NamedTuple):
     tone: np.ndarray
 
 
-@cache
-def _directions() -> tuple[np.ndarray, np.ndarray]:
-    angle = _jitter()[4] * np.float32(2 * np.pi)
-    return np.cos(angle), np.sin(angle)
-
-
 def leaves(x: np.ndarray, y: np.ndarray, salt: int = 0) -> Leaves:
     """Returns pointed leaves at random angles, one a unit cell, half of it 0.74 cells long."""
-    lift, tones = _jitter()[2:4]
-    cosines, sines = _directions()
-    best = None
-    for index, dx, dy in _neighbours(x, y, salt):
-        cosine, sine = cosines.take(index), sines.take(index)
-        along = (dx * cosine + dy * sine) * np.float32(1 / 0.74)
-        across = (dy * cosine - dx * sine) * np.float32(1 / 0.38)
-        inside = 1 - along * along - np.abs(across)
-        order = np.where(inside > 0, 1 + lift.take(index), inside)
-        if best is None:
-            best = [order, inside, along, across, index]
-        else:
-            over = order > best[0]
-            for kept, new in zip(best, (order, inside, along, across, index)):
-                np.copyto(kept, new, where=over)
-    return Leaves(best[1], best[2], best[3], tones.take(best[4]))
+    lift, tones, cosines, sines = _jitter()[2:]
+
+    def carpet():
+        for index, dx, dy in _neighbours(x, y, salt):
+            cosine, sine = cosines.take(index), sines.take(index)
+            along = (dx * cosine + dy * sine) * np.float32(1 / 0.74)
+            across = (dy * cosine - dx * sine) * np.float32(1 / 0.38)
+            inside = 1 - along * along - np.abs(across)
+            yield np.where(inside > 0, 1 + lift.take(index), inside), inside, along, across, index
+
+    _, inside, along, across, index = _uppermost(carpet())
+    return Leaves(inside, along, across, tones.take(index))

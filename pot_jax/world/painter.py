@@ -1,8 +1,7 @@
 """One picture of a world at any scale: the nested painter.
 
-Scale 0 shows the galaxy; each whole scale further halves the width of the view, about the same
-centre. Every object is a function of its place in the world and of the view's resolution, painted
-wide ones first, so that pictures at neighbouring scales show the same things.
+Every object is a function of its place in the world and of the view's resolution, so that pictures
+at neighbouring scales show the same things.
 """
 
 import numpy as np

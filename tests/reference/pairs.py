@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from flax.traverse_util import unflatten_dict
 
-from pot_jax.weights.keys import ignorable, key_table
+from pot_jax.weights.keys import IGNORED, key_table
 
 # Float32 against float32: what is left is the order of summation. Measured: 1e-6 for layers and
 # blocks, 1.5e-6 for the text encoder, up to 1.3e-5 for the UNet.
@@ -30,7 +30,7 @@ def randomised(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def params_of(theirs: torch.nn.Module, shapes) -> dict:
     """Their weights as our parameters; no tensor may be missing, left over or of another shape."""
     table = key_table(shapes)
-    tensors = {k: v.numpy() for k, v in theirs.state_dict().items() if not ignorable(k)}
+    tensors = {k: v.numpy() for k, v in theirs.state_dict().items() if not IGNORED.fullmatch(k)}
     params = {}
     for path, entry in table.items():
         (found,) = {entry.key, *entry.aliases} & tensors.keys()

@@ -188,18 +188,19 @@ def test_up_block(attends, shape):
 def test_autoencoder_blocks():
     x = noise(2, 6, 8, 16)
     resnet = {"resnet_eps": 1e-6, "resnet_groups": 4}
+    config = vae.AutoencoderKLConfig(norm_num_groups=4)
     pairs = [
         (
             their_blocks.UNetMidBlock2D(16, None, attention_head_dim=16, **resnet),
-            vae.UNetMidBlock2D(4, F32),
+            vae.UNetMidBlock2D(config),
         ),
         (
             their_blocks.DownEncoderBlock2D(16, 24, num_layers=2, downsample_padding=0, **resnet),
-            vae.ResnetBlocks2D(24, 2, 4, F32, "half"),
+            vae.ResnetBlocks2D(config, F32, 24, 2, "half"),
         ),
         (
             their_blocks.UpDecoderBlock2D(16, 24, num_layers=2, **resnet),
-            vae.ResnetBlocks2D(24, 2, 4, F32, "double"),
+            vae.ResnetBlocks2D(config, F32, 24, 2, "double"),
         ),
     ]
     for theirs, block in pairs:

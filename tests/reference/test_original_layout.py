@@ -18,7 +18,7 @@ from tiny_models import write_tiny_tokenizer
 
 from pot_jax.weights.export import export
 from pot_jax.weights.formats.pickled import read_pickled
-from pot_jax.weights.formats.tensors import read_tensor
+from pot_jax.weights.formats.safetensors import read_tensor
 from pot_jax.weights.keys import key_table
 from pot_jax.weights.layouts.original import Shapes, describe
 from pot_jax.weights.load import load

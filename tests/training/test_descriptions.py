@@ -13,7 +13,7 @@ from pot_jax.training.settings import TokenizerSettings, TrainSettings
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world import captions
-from pot_jax.world.labels import Labels
+from pot_jax.world.captions import Labels
 
 
 @pytest.fixture(scope="module")

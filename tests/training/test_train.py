@@ -31,7 +31,7 @@ from pot_jax.training.settings import TrainSettings
 from pot_jax.training.text_encoder import initialise_heads
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
-from pot_jax.world.labels import Labels
+from pot_jax.world.captions import Labels
 
 
 def tiny() -> dict:

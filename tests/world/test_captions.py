@@ -3,7 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pot_jax.world import CONCEPTS, DEEPEST, captions
+from pot_jax.errors import UserError
+from pot_jax.world import CONCEPTS, DEEPEST, Views, captions
 
 SCALES = np.linspace(0, DEEPEST, 41)
 
@@ -24,7 +25,7 @@ def test_captions_are_short_tidy_and_of_their_concept():
         for scale in SCALES:
             for variant in range(6):
                 words = captions.caption(seed, float(scale), variant)
-                assert len(words.split()) <= captions.MOST_WORDS
+                assert len(words.split()) <= 28
                 assert words == words.strip(" ,")
                 for slip in ("  ", " ,", ",,", "a a ", " a i", " a o", " a e"):
                     assert slip not in words
@@ -62,3 +63,35 @@ def test_impossible_requests_are_refused():
         captions.concept(21)
     with pytest.raises(ValueError, match="start wider or ask for fewer"):
         captions.scene_prompts(40)
+
+
+def views(seeds, scales) -> Views:
+    return Views(np.asarray(seeds), np.asarray(scales, np.float64))
+
+
+def test_numbers_stand_for_the_attributes():
+    some = views(np.arange(400), np.linspace(0.1, 19.9, 400))
+    labels = captions.Labels(some)
+    assert labels.classes["concept"] == sorted(labels.classes["concept"])
+    for i, (seed, scale) in enumerate(zip(*some)):
+        named = {
+            head: names[labels.numbers[head][i]]
+            for head, names in labels.classes.items()
+            if labels.numbers[head][i] >= 0
+        }
+        assert named == captions.attributes(int(seed), float(scale))
+
+
+def test_labels_of_other_views_use_the_same_classes():
+    seeds = np.arange(400)
+    labels = captions.Labels(views(seeds, np.linspace(0.1, 19.9, 400)))
+    few = views(seeds[395:], np.full(5, 19.0))
+    numbers = labels.like(few)
+    names = [labels.classes["ladybug.colour"][n] for n in numbers["ladybug.colour"]]
+    assert names == [captions.attributes(int(seed), 19.0)["ladybug.colour"] for seed in few.seeds]
+
+
+def test_what_no_view_shows_has_no_number():
+    labels = captions.Labels(views([1, 2], [0.5, 0.5]))
+    with pytest.raises(UserError, match="make them from more views"):
+        labels.like(views([3], [19.0]))

@@ -58,7 +58,7 @@ def test_a_seed_fixes_the_picture_in_every_process():
 def test_the_world_needs_no_jax():
     """Each process that renders training data would pay for it."""
     code = (
-        "import sys; from pot_jax import world; from pot_jax.world import captions, labels;"
+        "import sys; from pot_jax import world; from pot_jax.world import captions;"
         "world.picture(7, 5.3); captions.caption(7, 5.3); assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from pot_jax.checks import build
 from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.errors import UserError, shown
-from pot_jax.weights.formats.safetensors import read_header
-from pot_jax.weights.formats.tensors import Tensor
+from pot_jax.weights.formats.safetensors import Tensor, read_header
 
 T = TypeVar("T", LoraSettings, EmbeddingSettings)
 # Settings -> the argument, a file, the values that an item of the list gives, the list in words.

@@ -9,8 +9,7 @@ W is [out, in], or [out, in, h, w] for a convolution; down is [rank, in] or [ran
 [rank, rank, h, w], down is [rank, in, 1, 1] and the product is up @ mid @ down (LyCORIS calls this
 CP decomposition).
 
-The headers of all files are checked before the model is read, so that everything that does not fit
-is known at once. Each weight is merged in float32 and rounded once, however many LoRAs there are.
+Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
 import math
@@ -23,15 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pot_jax.config import LoraSettings
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError, listed, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
 from pot_jax.weights.adapters.lora_scale import Wrong, read_said
-from pot_jax.weights.formats.tensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import change_param
-from pot_jax.weights.problems import listed
 
 # kohya's trainer saves alpha as the integer it was given.
 _NUMBERS = FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
@@ -187,10 +185,8 @@ def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]
       UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.
     """
     by_path = defaultdict(list)
-    for lora in loras:
-        for layer in lora.layers:
-            if layer.scale:
-                by_path[layer.target.path].append(layer)
+    for layer in (layer for lora in loras for layer in lora.layers if layer.scale):
+        by_path[layer.target.path].append(layer)
     for path, layers in by_path.items():
         change_param(params, digests, path, partial(_merged, layers=layers))
 
@@ -222,5 +218,5 @@ def product(layer: Layer) -> np.ndarray:
     up, mid, down = (t and read_tensor(t).astype(np.float32) for t in tensors)
     if mid is not None:
         down = np.einsum("rshw,si->rihw", mid, down.reshape(rank, -1), optimize=True)
-    down = entry.to_param(down.reshape(rank, *entry.stored_shape[1:]))
+    down = down.reshape(rank, *entry.stored_shape[1:]).transpose(entry.axes)
     return np.ascontiguousarray(down) @ (layer.scale * up.reshape(-1, rank)).T

@@ -18,7 +18,7 @@ import numpy as np
 from pot_jax.config import EmbeddingSettings
 from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.files import given_files
-from pot_jax.weights.formats.tensors import Tensor, read_tensor
+from pot_jax.weights.formats.safetensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
 from pot_jax.weights.parameters import change_param
 

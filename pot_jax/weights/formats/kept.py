@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,17 +17,14 @@ import orbax.checkpoint as ocp
 import tensorstore
 from flax.traverse_util import flatten_dict
 
-from pot_jax.errors import UserError, edge, shown
+from pot_jax.errors import UserError, edge, few, shown
 from pot_jax.weights.digests import array_digest, array_digests
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.problems import few
 
 MARKER = "pot_jax.json"
 _ARRAYS = "arrays"
 _VERSION = 1  # of this layout
 _THREADS = 2  # arrays in flight: two keep two cores busy
-
-T = TypeVar("T")
 
 
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
@@ -52,8 +49,8 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 
 
 def restore_arrays(
-    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], T]
-) -> dict[str, T]:
+    folder: Path, expected: Mapping[str, Any], take: Callable[[str, np.ndarray, str], Any]
+) -> dict[str, Any]:
     """Returns what `take` returns for each array of a kept copy, by path, checked by its digest.
 
     Args:
@@ -81,7 +78,7 @@ def restore_arrays(
     damaged: list[str] = []
     read = _reader(folder)
 
-    def check(path: str) -> T | None:
+    def check(path: str) -> Any:
         values = read(path)
         digest = array_digest(values)
         if digest != kept[path]:

@@ -7,9 +7,7 @@ Since version 1.6, `torch.save` writes a zip without compression:
     archive/data/0, 1, ...  the storages: plain little-endian arrays
 
 A pickle is a program that may call whatever it names. This reader knows only the few names in the
-table below, which build plain records, and stops at any other. The result is that of `read_header`
-for a safetensors file: where each tensor lies, checked against its storage. Tensors are then read
-one by one, straight from the file.
+table below, which build plain records, and stops at any other.
 """
 
 import io
@@ -23,10 +21,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pot_jax.errors import UserError, one_line, shown
+from pot_jax.errors import UserError, few, one_line, shown
 from pot_jax.weights.formats.kinds import ZIP, not_torch, regular_file
-from pot_jax.weights.formats.tensors import ITEM_BYTES, Tensor
-from pot_jax.weights.problems import few
+from pot_jax.weights.formats.safetensors import ITEM_BYTES, Tensor
 
 _MAX_PICKLE = 64_000_000  # bytes of data.pkl; Stable Diffusion's with its optimizer has under 3 MB
 _LOCAL_HEADER = 30  # bytes before the name in a zip's local file header

@@ -21,8 +21,13 @@ from typing import NamedTuple
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.layouts.component import choose_weights, read_weight_map
-from pot_jax.weights.layouts.folder import SAMPLER, known_classes, read_index
+from pot_jax.weights.layouts.folder import (
+    SAMPLER,
+    choose_weights,
+    known_classes,
+    read_index,
+    read_weight_map,
+)
 from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -25,7 +25,7 @@ from torch_files import (
 
 from pot_jax.errors import UserError
 from pot_jax.weights.formats.pickled import read_pickled
-from pot_jax.weights.formats.tensors import read_tensor
+from pot_jax.weights.formats.safetensors import read_tensor
 
 SIX = np.arange(6, dtype=np.float32)
 CHECKPOINT = Global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")

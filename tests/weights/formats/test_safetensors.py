@@ -10,8 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pot_jax.errors import UserError
-from pot_jax.weights.formats.safetensors import read_header
-from pot_jax.weights.formats.tensors import read_tensor
+from pot_jax.weights.formats.safetensors import read_header, read_tensor
 
 
 def raw(path, header, data=b""):

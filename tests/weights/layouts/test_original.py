@@ -17,6 +17,7 @@ from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
 from pot_jax.weights.keys import abstract_params, key_table
 from pot_jax.weights.layouts.original import LEFT_OUT, Shapes, describe
+from pot_jax.weights.layouts.original_names import respelled
 from pot_jax.weights.layouts.single_file import file_source
 
 
@@ -239,7 +240,7 @@ def test_every_tensor_of_a_full_size_file_is_one_parameter(name, tmp_path, monke
     assert not source.others
     for (component, module), size in zip(source.parts.modules.items(), (sizes[2], *sizes[:2])):
         entries = key_table(abstract_params(module)).values()
-        expected = {source.spelling(component, entry.key): entry for entry in entries}
+        expected = {respelled(entry.key, source.names[component]): entry for entry in entries}
         tensors = source.tensors[component]
         assert expected.keys() == tensors.keys()
         assert all(expected[key].accepts(tensor.shape) for key, tensor in tensors.items())

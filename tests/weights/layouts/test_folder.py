@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pot_jax.weights.formats.tensors import read_tensor
-from pot_jax.weights.layouts.component import component_tensors
+from pot_jax.weights.formats.safetensors import read_tensor
+from pot_jax.weights.layouts.folder import component_tensors
 
 
 def component(folder, names, stem="model"):
@@ -64,7 +64,6 @@ def test_only_pickles(tmp_path, one_line):
 
 def test_no_weights_and_no_folder(tmp_path, one_line):
     one_line(lambda: component_tensors(tmp_path, "model"), "no weights", "model.safetensors")
-    one_line(lambda: component_tensors(tmp_path / "unet", "model"), "unet", "does not exist")
 
 
 @pytest.mark.parametrize(
