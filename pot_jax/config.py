@@ -57,7 +57,8 @@ class SamplerSettings(Settings, group="sampler"):
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
     gradient_steps: Annotated[int, Within(">= 1", 1)] = 5  # for blend = gradient
     gradient_rate: Positive = 0.05
-    agreement_vae: Literal["vae", "tiny_vae"] = "vae"  # levels agree through it in pixel space
+    # Levels agree through it in pixel space; in the last step always through the vae.
+    agreement_vae: Literal["vae", "tiny_vae"] = "vae"
 
     def _check_ranges(self):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.

@@ -275,7 +275,7 @@ def prepare(
     program = assemble(recipe)
     networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
     weights = {name: model.params[name] for name in networks}
-    weights |= {"conditions": conditions.arrays, **sampler_numbers(s)}
+    weights |= {"conditions": conditions.arrays, **sampler_numbers(s, len(plan.timestep))}
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
@@ -403,8 +403,8 @@ def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -
     return s
 
 
-def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
-    """Returns the numeric settings that the program takes, as float32 and int32 scalars."""
+def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
+    """Returns the numeric settings of a plan of `steps`, as float32 and int32 scalars."""
     return {
         "guidance": guidance.Numbers(*np.float32([s.guidance_scale, s.guidance_rescale])),
         "agreement": agreement.Numbers(
@@ -412,7 +412,7 @@ def sampler_numbers(s: SamplerSettings) -> dict[str, tuple]:
             pixel_every=np.int32(s.pixel_every),
             gradient_steps=np.int32(s.gradient_steps),
             gradient_rate=np.float32(s.gradient_rate),
-            exact_from=np.int32(s.steps - 1),
+            exact_from=np.int32(steps - 1),
         ),
     }
 

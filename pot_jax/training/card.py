@@ -57,6 +57,7 @@ of this card.
 
 _PHASES = {
     "autoencoder": "Autoencoder",
+    "tiny_vae": "Tiny autoencoder, of the other",
     "text_encoder": "Text encoder on labels",
     "diffusion": "Text encoder and UNet",
 }

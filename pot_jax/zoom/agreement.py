@@ -29,7 +29,7 @@ class Numbers(NamedTuple):
     pixel_every: Any  # decode at steps 0, k, 2 k, ..., and agree in latents at the others
     gradient_steps: Any  # of Adam, for blend "gradient"
     gradient_rate: Any  # its learning rate
-    exact_from: Any  # the first step that agrees through the autoencoder and not a tiny one
+    exact_from: Any = None  # the first step that agrees through the autoencoder and not a tiny one
 
 
 class Agreed(NamedTuple):
@@ -261,7 +261,11 @@ def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
 
 
 def through_two(exact: Agree, rough: Agree) -> Agree:
-    """Returns the agreement `rough` for all steps but the last, which agree as in `exact`."""
+    """Returns the agreement `rough` for all steps but the last, in which levels agree as `exact`.
+
+    What the rough autoencoder does not see would stay between the levels of the true one's pictures:
+    1.3 dB of cosmos128's overlap.
+    """
 
     def agree(weights, clean, step):
         last = step >= weights["agreement"].exact_from

@@ -256,6 +256,10 @@ def test_levels_agree_through_the_tiny_one_and_are_delivered_by_the_true_one(mod
     assert others > 1e-5
 
 
+def test_the_last_step_agrees_through_the_true_one(model):
+    assert both(model, steps=1)[1] < 1e-5
+
+
 @pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
 def test_levels_descend_through_the_tiny_one(model):
     assert both(model, blend="gradient", gradient_steps=2)[1] > 1e-3

@@ -57,6 +57,16 @@ def test_delivery_changes_nothing_before_it():
     np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
+def test_only_the_last_step_is_exact():
+    exact, rough = (agreement.in_latents, agreement.at_delivery)
+    exact, rough = (space(LAPLACIAN, LATENTS, DECODED) for space in (exact, rough))
+    agree = jax.jit(agreement.through_two(exact, rough))
+    numbers = weights(exact_from=jnp.int32(3))
+    for step in range(4):
+        wanted = (exact if step == 3 else rough)(numbers, CLEAN, step).clean
+        np.testing.assert_allclose(agree(numbers, CLEAN, jnp.int32(step)).clean, wanted, atol=1e-6)
+
+
 def test_latents_are_blended_and_rendered():
     found = agreement.in_latents(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
     np.testing.assert_array_equal(found.clean, consistent(CLEAN, GEOMETRY))
