@@ -67,10 +67,7 @@ def checked(value: Any, kind: Any, name: str) -> Any:
     Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
     callables, tuples, `Path`, and numbers in a range, as `Within` shows. Numbers may be of any
     class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are numbers,
-    and others are tuples.
-
-    Raises:
-      UserError: it is of another type; the message says where, by `name`.
+    and others are tuples. Raises UserError if it is of another type, which says where, by `name`.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
@@ -220,11 +217,9 @@ def _constant(text: str) -> float:
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
     """Lays `data` over `base`, both plain data of `cls`; old names become the current ones.
 
-    This is the only check of unknown names, for files, flags, records and Python.
-
-    Raises:
-      UserError: a name is unknown (the known ones are listed), given twice under two names, or a
-        group is given something else.
+    This is the only check of unknown names, for files, flags, records and Python. Raises UserError
+    if a name is unknown (the known ones are listed), given twice under two names, or a group is
+    given something else.
     """
     place = path.rstrip(".") or "the configuration"
     require(isinstance(data, Mapping), place, _WORDS[dict], data)
@@ -259,8 +254,7 @@ def _group(kind: Any) -> type | None:
 def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     """Builds settings from plain data; what is left out gets its default.
 
-    Raises:
-      UserError: a name is unknown, or a value is missing, of another type or out of range.
+    Raises UserError if a name is unknown, or a value is missing, of another type or out of range.
     """
     data = overlay(cls, defaults(cls), data, path)
     kinds = typing.get_type_hints(cls)

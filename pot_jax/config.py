@@ -226,21 +226,25 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "config": config, "identity": None}
 
 
+def check_format(number: Any, newest: int, place: str) -> None:
+    """Raises UserError unless the record in the file `place` has a format of 1 to `newest`."""
+    if type(number) is not int or not 1 <= number <= newest:
+        raise UserError(
+            f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
+            f"{newest}; use the version that wrote it, or a later one"
+        )
+
+
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Returns a run's record, which the file `place` holds, in the current format.
 
-    Raises:
-      UserError: it is not the record of a run, or a later version wrote it.
+    Raises UserError if it is not the record of a run, or a later version wrote it.
     """
     record, number = dict(record), record.get("format", 1)
     if not isinstance(record.get("config"), dict):
         problem = "is not the record of a `pot-jax sample` run: it contains no settings"
         raise UserError(f"{place} {problem}")
-    if type(number) is not int or not 1 <= number <= FORMAT:
-        raise UserError(
-            f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
-            f"{FORMAT}; use the version that wrote it, or a later one"
-        )
+    check_format(number, FORMAT, place)
     return {**(_from_1(record) if number == 1 else record), "format": FORMAT}
 
 

@@ -60,11 +60,6 @@ def _look_up(table: dict[str, Callable], prediction_type: str) -> Callable:
     return table[prediction_type]
 
 
-def clip(clean: jax.Array, bound: float) -> jax.Array:
-    """Clips clean estimates to [-bound, bound]."""
-    return jnp.clip(clean, -bound, bound)
-
-
 def threshold(clean: jax.Array, ratio: float, maximum: float) -> jax.Array:
     """Applies dynamic thresholding to each picture (Imagen, arXiv 2205.11487, section 2.3).
 
@@ -84,20 +79,7 @@ def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
     if config.thresholding:
         ratio, maximum = config.dynamic_thresholding_ratio, config.sample_max_value
         return lambda clean: threshold(clean, ratio, maximum)
+    bound = config.clip_sample_range
     if config.clip_sample:
-        return lambda clean: clip(clean, config.clip_sample_range)
+        return lambda clean: jnp.clip(clean, -bound, bound)
     return lambda clean: clean
-
-
-def estimator(config: ScheduleConfig) -> Callable[..., jax.Array]:
-    """Returns to_clean(prediction, z, row) -> clean estimate, within the schedule's limit.
-
-    `row` has the step's `alpha` and `sigma` (`solvers.Plan`).
-    """
-    limit = limiter(config)
-
-    def to_clean(prediction, z, row):
-        kind = config.prediction_type
-        return limit(clean_from_prediction(prediction, z, row.alpha, row.sigma, kind))
-
-    return to_clean

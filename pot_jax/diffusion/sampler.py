@@ -65,6 +65,19 @@ def keys_of(seeds: jax.Array) -> jax.Array:
     return jax.vmap(key_of)(seeds)
 
 
+def _with_keys(change: Callable, tree: Any) -> Any:
+    def changed(part):
+        return part._replace(key=change(part.key)) if isinstance(part, SamplerState) else part
+
+    return jax.tree.map(changed, tree, is_leaf=lambda part: isinstance(part, SamplerState))
+
+
+# A tree with the keys of its sampler states as plain data, and back: neither files nor exported
+# functions on a mesh take typed keys (jax 0.10.1: the exported module is not verified).
+key_data = partial(_with_keys, jax.random.key_data)
+typed_keys = partial(_with_keys, partial(jax.random.wrap_key_data, impl=GENERATOR))
+
+
 def start(
     parts: Parts, init_scale: jax.Array | float, key: jax.Array, latents: jax.Array | None = None
 ) -> SamplerState:
@@ -156,10 +169,8 @@ def start_samples(
 def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.ndarray, int]]:
     """Yields (rows, active, steps done after them) for the steps of `plan` after the first `done`.
 
-    Every chunk has `length` rows; the last is padded with inactive copies of the last row.
-
-    Raises:
-      UserError: more steps are done than the plan has.
+    Every chunk has `length` rows; the last is padded with inactive copies of the last row. Raises
+    UserError if more steps are done than the plan has.
     """
     total = len(plan.timestep)
     if done > total:

@@ -163,11 +163,9 @@ class ScheduleConfig(Settings):
         """Reads the contents of a `scheduler_config.json`.
 
         The class it names (`_class_name`) only supplies the defaults of what the file omits; a file
-        of no class or of an unknown one must state its betas and prediction type itself.
-
-        Raises:
-          UserError: a value is of the wrong type or unsupported, or the process is of another kind
-            (flow matching, continuous time).
+        of no class or of an unknown one must state its betas and prediction type itself. Raises
+        UserError if a value is of the wrong type or unsupported, or the process is of another kind
+        (flow matching, continuous time).
         """
         if not isinstance(json, Mapping):
             raise UserError(f"scheduler config: expected a JSON object, got {shown(repr(json))}")

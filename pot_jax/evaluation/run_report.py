@@ -5,8 +5,6 @@ from typing import Any
 
 from pot_jax.runs.zoom import read_levels, read_zoom
 
-# The states of the pictures, in the order in which they are made; one table column each.
-STATES = ("before_render", "rendered", "delivered")
 TIMINGS = {
     "compile_seconds": "compiling",
     "seconds_per_step": "a step",
@@ -17,22 +15,19 @@ TIMINGS = {
 def evaluate(workdir: str | os.PathLike) -> dict[str, Any]:
     """Measures a finished run again, from the files in its folder; returns what `metrics` does.
 
-    The delivered pictures are the PNG files as they are now. Timings are the run's own.
-
-    Raises:
-      UserError: a file is missing, truncated, or does not fit the others.
+    The delivered pictures are the PNG files as they are now. Timings are the run's own. Raises
+    UserError if a file is missing, truncated, or does not fit the others.
     """
     zoom = read_zoom(workdir)
     return zoom.measured(read_levels(workdir, zoom.geometry))
 
 
 def table(values: dict[str, Any]) -> str:
-    """Returns metrics as text: one line per pair, PSNR in dB and SSIM per state of the pictures."""
+    """Returns metrics as text: one line per pair; PSNR in dB and SSIM per state, a column each."""
     psnr, ssim = values["overlap_psnr_db"], values["overlap_ssim"]
-    states = [state for state in STATES if state in psnr]
 
     def row(name, pick):
-        cells = [f"{pick(psnr[s]):8.2f} {pick(ssim[s]):7.4f}" for s in states]
+        cells = [f"{pick(psnr[s]):8.2f} {pick(ssim[s]):7.4f}" for s in psnr]
         return f"{name:>9} " + " ".join(cells)
 
     size = f"{values['height']} x {values['width']}"
@@ -40,7 +35,7 @@ def table(values: dict[str, Any]) -> str:
     if values["levels"] > 1:
         lines += [
             "overlap of adjacent levels: PSNR in dB, SSIM",
-            " " * 10 + " ".join(f"{s.replace('_', ' '):>16}" for s in states),
+            " " * 10 + " ".join(f"{s.replace('_', ' '):>16}" for s in psnr),
         ]
         for pair in range(values["levels"] - 1):
             lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))

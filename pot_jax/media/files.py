@@ -26,10 +26,8 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     The temporary file is in the folder of `path` (created if absent), so that the move is one
     rename. It keeps the suffix, by which libraries choose the format. Its name starts with a dot,
     so that a listing such as `levels/level_*.png` never includes it. The block must create it; if
-    the block raises, it is removed and `path` is unchanged.
-
-    Raises:
-      UserError: the location cannot be written (full, read-only, not a folder, ...).
+    the block raises, it is removed and `path` is unchanged. Raises UserError if the location cannot
+    be written (full, read-only, not a folder, ...).
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{path.suffix}")
@@ -62,11 +60,9 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically.
+    """Writes `value` as indented JSON, atomically; raises UserError if it cannot.
 
-    Raises:
-      UserError: the location cannot be written.
-      ValueError: `value` holds NaN or infinity, which JSON cannot express.
+    Raises ValueError if `value` holds NaN or infinity, which JSON cannot express.
     """
     text = json.dumps(value, indent=2, allow_nan=False)
     with write_atomically(path) as temporary:

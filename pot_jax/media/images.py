@@ -83,10 +83,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
     """Reads a picture of any kind at its own size, [H, W, 3] uint8.
 
     Its EXIF orientation is applied, another colour profile is converted to sRGB, and transparent
-    parts become white.
-
-    Raises:
-      UserError: there is no such file, or it is not a complete picture.
+    parts become white. Raises UserError if there is no such file, or no complete picture in it.
     """
     with edge("reading a picture", path), open(path, "rb") as file, Image.open(file) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))

@@ -161,10 +161,7 @@ def zoom_frames(
 def frame_shape(height: int, width: int, size: int | None = None) -> tuple[int, int]:
     """Returns (h, w) of a frame of levels [H, W] whose shorter side is about `size` pixels.
 
-    Both are even, as 4:2:0 needs.
-
-    Raises:
-      UserError: the size is below 1.
+    Both are even, as 4:2:0 needs. Raises UserError if the size is below 1.
     """
     sides = height, width
     if size is not None and not size >= 1:

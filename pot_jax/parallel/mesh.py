@@ -20,8 +20,7 @@ AXIS = "levels"
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis over `devices` (default: all, of every process).
 
-    Raises:
-      UserError: they are no list of different devices.
+    Raises UserError if they are no list of different devices.
     """
     if devices is None:
         devices = jax.devices()

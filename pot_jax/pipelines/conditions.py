@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.diffusion import guidance
-from pot_jax.diffusion.prediction import estimator
+from pot_jax.diffusion.prediction import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError
@@ -138,7 +138,10 @@ def denoiser(
       denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds
       "unet", "conditions" and, for two halves, the numbers "guidance".
     """
-    to_clean = estimator(schedule)
+    limit, kind = limiter(schedule), schedule.prediction_type
+
+    def to_clean(prediction, z, row):
+        return limit(clean_from_prediction(prediction, z, row.alpha, row.sigma, kind))
 
     def network(weights, z, timesteps, conditions):
         named = dict(conditions)

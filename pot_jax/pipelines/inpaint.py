@@ -3,33 +3,32 @@
     pictures [B, H, W, 3], masks -> UNet on [2B, h, w, 4 + 1 + 4]: its latents, then the mask and
     the encoded picture without what the mask covers -> decode [B, H, W, 3]
 
-The sampler's levels are the B pictures here, each with its own noise; nothing passes between them.
+The sampler's levels are the B pictures here, each with its own noise, so that other
+pictures change nothing; nothing passes between them.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.checks import build, checked, require
 from pot_jax.config import SEED, SamplerSettings, checked_prompts
-from pot_jax.diffusion.guidance import CLASSIFIER_FREE
-from pot_jax.diffusion.sampler import Parts, keys_of
+from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
-from pot_jax.pipelines.conditions import denoiser, text_conditions
+from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import log
-from pot_jax.pipelines.program import Program, autoencoder, compile_parts
+from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
-from pot_jax.zoom.agreement import leave_alone
+from pot_jax.zoom.agreement import BLENDS, SPACES
+from pot_jax.zoom.geometry import Geometry
 
 _DECODE_ROWS = 8  # pictures decoded at a time on each device
 
@@ -97,52 +96,40 @@ def inpaint(
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
     conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
     log((*model.notices, *notices, *conditions.notices))
-    networks = model.unet, model.autoencoder, model.schedule
-    program = _assemble(networks, solver, conditions.guided, mesh, images.shape[:3])
+    factor = model.autoencoder.config.downsample_factor
+    recipe = Recipe(
+        unet=model.unet,
+        autoencoder=model.autoencoder,
+        schedule=model.schedule,
+        geometry=_Apart(count, 2, *(side // factor for side in images.shape[1:3])),
+        mesh=mesh,
+        guided=conditions.guided,
+        solver=SOLVERS[solver],
+        blend=BLENDS["none"],
+        agreement=SPACES["delivery"],
+        decode_rows=_DECODE_ROWS,
+    )
+    program = assemble(recipe)
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
     weights = meshes.replicate(weights | sampler_numbers(settings, settings.steps), mesh)
     kept = np.asarray(program.encode(weights, images * (1 - masks)))
     # A cell of the latents is painted if its first pixel is, as in training.
-    factor = model.autoencoder.config.downsample_factor
     channels = np.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)
     conditions = conditions.joined("channels", channels)
     weights["conditions"] = meshes.replicate(conditions.arrays, mesh)
-
-    shape = (*kept.shape[:3], model.unet.config.out_channels)
-    job = Job(program, plan, weights, mesh, shape)
+    job = Job(program, plan, weights, mesh, recipe.latent_shape)
     if latents is not None:
-        latents = checked_latents([latents], (1, *shape))
+        latents = checked_latents([latents], (1, *job.latent_shape))
     states, _ = run(job, begin(job, keys_of(np.uint32([seed])), latents), progress=progress)
     painted, _ = deliver(job, states.latents[0], seed)
     return painted if batched else painted[0]
 
 
-@functools.lru_cache(maxsize=16)
-def _assemble(networks, solver: str, guided: bool, mesh: jax.sharding.Mesh, shape) -> Program:
-    """Returns the program for pictures of `shape`, [B, H, W]; they are the sampler's levels."""
-    unet, vae, schedule = networks
-    decode, encode = autoencoder(vae, mesh, _DECODE_ROWS)
-    factor = vae.config.downsample_factor
-    count, height, width = shape
-    grid = (height // factor, width // factor, unet.config.out_channels)
+class _Apart(Geometry):
+    """Pictures none of which lies in another, so that any size will do."""
 
-    def draw(key):
-        """Draws picture i from fold_in(key, i), so that other pictures change nothing."""
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
-        return jax.vmap(lambda key: jax.random.normal(key, grid))(keys)
-
-    def finish(weights, latents):
-        decoded = decode(weights, latents)
-        return jnp.clip(decoded, -1, 1), decoded
-
-    parts = Parts(
-        denoise=denoiser(unet, schedule, CLASSIFIER_FREE, guided, mesh),
-        agree=leave_alone,
-        first_noise=draw,
-        step_noise=draw,
-        solver=SOLVERS[solver],
-    )
-    return compile_parts(parts, encode, finish, mesh)
+    def __post_init__(self):
+        pass
 
 
 def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.ndarray, np.ndarray]:

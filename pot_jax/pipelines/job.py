@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from pot_jax.checks import require
-from pot_jax.diffusion.sampler import SamplerState, Seen, chunks
+from pot_jax.diffusion.sampler import SamplerState, chunks
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError, edge
 from pot_jax.media.pixels import numbers_in
@@ -58,11 +58,7 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
 
 
 def checked_latents(latents: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns given unit noise as float32, of the shape [B, N, ...].
-
-    Raises:
-      UserError: it has another shape, or holds no finite numbers.
-    """
+    """Returns given unit noise as float32, [B, N, ...]; UserError if it is not, or not finite."""
     values = numbers_in(latents, "latents", "an array of unit noise").astype(np.float32)
     if values.shape != shape:
         expected, came = (s[1:] if s[:1] == shape[:1] else s for s in (shape, values.shape))
@@ -110,7 +106,8 @@ def run(
             states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
         stepping += time.perf_counter() - began
         if callback:
-            callback(_watched(seen, done, after - done))
+            clean, disagreement = (np.asarray(values)[: after - done] for values in seen)
+            callback(Watched(np.arange(done, after), clean, disagreement))
         done = after
         if progress:
             progress(done, total)
@@ -133,16 +130,10 @@ def executables(
     return job.program.compiled(**calls)
 
 
-def _watched(seen: Seen, done: int, count: int) -> Watched:
-    clean, disagreement = (np.asarray(values)[:count] for values in seen)
-    return Watched(np.arange(done, done + count), clean, disagreement)
-
-
 def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Decodes one sample's latents [N, h, w, c]; returns pictures as rendered and as decoded.
 
-    Raises:
-      UserError: the pictures hold NaN or infinity.
+    Raises UserError if they hold NaN or infinity.
     """
     latents = meshes.replicate(latents, job.mesh)
     (execute,) = job.program.compiled(deliver=(job.weights, latents))

@@ -1,10 +1,8 @@
 """Keeps traced programs beside the compiled ones (`jax.export`): a second start traces nothing."""
 
 import contextlib
-import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +10,7 @@ import jaxlib
 from jax import export
 
 from pot_jax.diffusion import guidance
-from pot_jax.diffusion.sampler import GENERATOR, SamplerState, Seen
+from pot_jax.diffusion.sampler import SamplerState, Seen, key_data, typed_keys
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.media.files import write_atomically
@@ -44,12 +42,12 @@ def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
     path = pathlib.Path(folder) / "traced" / name
     trace = _read(path)
     if trace is None:
-        on_data = jax.jit(lambda *given: _key_data(function(*_typed(given))))
-        trace = export.export(on_data)(*jax.eval_shape(_key_data, arguments))
+        on_data = jax.jit(lambda *given: key_data(function(*typed_keys(given))))
+        trace = export.export(on_data)(*jax.eval_shape(key_data, arguments))
         _write(path, trace)
 
     def again(*given):
-        return _typed(trace.call(*_key_data(given)))
+        return typed_keys(trace.call(*key_data(given)))
 
     again.__name__ = function.__name__  # for profilers
     states = [i for i, argument in enumerate(arguments) if isinstance(argument, SamplerState)]
@@ -78,15 +76,3 @@ def _write(path: pathlib.Path, trace: export.Exported) -> None:
         kept = sorted(path.parent.iterdir(), key=lambda other: other.stat().st_mtime)
         for old in kept[:-_KEPT]:
             old.unlink()
-
-
-def _with_keys(change: Callable, tree: Any) -> Any:
-    def changed(part):
-        return part._replace(key=change(part.key)) if isinstance(part, SamplerState) else part
-
-    return jax.tree.map(changed, tree, is_leaf=lambda part: isinstance(part, SamplerState))
-
-
-# An exported function takes no typed PRNG keys on a mesh (jax 0.10.1: its module is not verified).
-_key_data = functools.partial(_with_keys, jax.random.key_data)
-_typed = functools.partial(_with_keys, functools.partial(jax.random.wrap_key_data, impl=GENERATOR))

@@ -46,8 +46,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, facts: dict) -> None:
         """Saves `state` as of `step`; a sound step that is already saved is left unchanged.
 
-        Raises:
-          UserError: the disk is full or unwritable. Earlier saved states are kept.
+        Raises UserError if the disk is full or unwritable; earlier saved states are kept.
         """
         if step in set(self.steps()) - self._unusable or jax.process_index():
             return

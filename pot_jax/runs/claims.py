@@ -104,11 +104,7 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the JSON object in a record file.
-
-    Raises:
-      UserError: the file is missing, cannot be read, or is not complete.
-    """
+    """Returns the JSON object in a record file; raises UserError if it holds no complete one."""
     with edge("reading a record", path):
         data = Path(path).read_bytes()
     with edge("parsing a record", path):
@@ -126,8 +122,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     """Holds `folder`, made if absent, for this process; removes what a killed one left there.
 
-    Raises:
-      UserError: another process holds the folder, or it cannot be written.
+    Raises UserError if another process holds the folder, or it cannot be written.
     """
     folder = Path(folder)
     path, mine = folder / _CLAIM, {**_process(os.getpid()), "token": secrets.token_hex(8)}
@@ -153,11 +148,7 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
 
 
 def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
-    """Returns whether a stale claim lies in `folder`.
-
-    Raises:
-      UserError: another process holds the folder; one line says which.
-    """
+    """Returns whether a stale claim lies in `folder`; UserError if another process holds it."""
     path = Path(folder) / _CLAIM
     with contextlib.suppress(OSError):  # absent, or just removed
         age = _age(path)

@@ -25,7 +25,7 @@ import jax
 from pot_jax import config
 from pot_jax.checks import to_dict
 from pot_jax.config import MovieSettings, RunSettings
-from pot_jax.diffusion.sampler import GENERATOR, SamplerState
+from pot_jax.diffusion.sampler import SamplerState, key_data, typed_keys
 from pot_jax.errors import UserError, edge
 from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
@@ -91,8 +91,7 @@ def _where(folder: pathlib.Path) -> str:
 def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
     """Makes the movie of a finished sample again, and records its settings.
 
-    Raises:
-      UserError: the folder holds no sample that can be read, or another process holds it.
+    Raises UserError if the folder holds no sample that can be read, or another process holds it.
     """
     read_zoom(folder)  # before anything is made
     with held(folder):
@@ -102,8 +101,7 @@ def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
 def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
     """Checks where a movie of the run at `own` is to be written; returns whether it is its own.
 
-    Raises:
-      UserError: the ending is none of a movie's, or the file is another run's.
+    Raises UserError if the ending is none of a movie's, or the file is another run's.
     """
     path = pathlib.Path(path)
     movie_format(path)
@@ -196,23 +194,20 @@ class SavedStates:
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
         """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
 
-        The `last` states are delivered next, and saved only in that case.
-
-        Raises:
-          KeyboardInterrupt: the run has to end.
-          UserError: the disk is full or unwritable.
+        The `last` states are delivered next, and saved only in that case. Raises KeyboardInterrupt
+        if the run has to end, and UserError if the disk is full or unwritable.
         """
         stopping = self._stopping()
         due = done - self._last >= self._every and not last
         if self._every and (due or stopping):
-            self._checkpoints.save(done, _without_key_type(states), {})
+            self._checkpoints.save(done, key_data(states), {})
             self._last = done
         if stopping:
             raise KeyboardInterrupt
 
     def restore(self, fresh: SamplerState) -> SamplerState:
         """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure."""
-        like = _without_key_type(fresh)
+        like = key_data(fresh)
         first = _State1(*like[:3], like.history[0] if like.history else ())
 
         def from_1(state: _State1) -> SamplerState:
@@ -223,11 +218,7 @@ class SavedStates:
         if not found:
             return fresh
         self._last, states, _ = found
-        return states._replace(key=jax.random.wrap_key_data(states.key, impl=GENERATOR))
-
-
-def _without_key_type(states: SamplerState) -> SamplerState:
-    return states._replace(key=jax.random.key_data(states.key))
+        return typed_keys(states)
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:

@@ -77,8 +77,7 @@ class Record:
     def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
         """Reads what `to_json` returned, in this version or an earlier one, from the file `place`.
 
-        Raises:
-          UserError: it is not the record of a run.
+        Raises UserError if it is not the record of a run.
         """
         data = config.upgraded(data, place)
         try:

@@ -1,7 +1,4 @@
-"""The result of sampling: N pictures that agree, what they were made from, and its files.
-
-`write_zoom` writes the files of a sample; `read_zoom` reads them back, and checks them.
-"""
+"""The result of sampling: N pictures that agree, what they were made from, and its files."""
 
 import dataclasses
 import functools
@@ -15,7 +12,7 @@ import numpy as np
 from pot_jax.checks import Path, checked
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError, edge
-from pot_jax.evaluation.metrics.summary import metrics
+from pot_jax.evaluation.metrics import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
@@ -60,10 +57,8 @@ class Zoom:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
 
-        A folder in which saving this same zoom failed, as on a full disk, is completed.
-
-        Raises:
-          UserError: the folder holds something else or all of this, or cannot be written.
+        A folder in which saving this same zoom failed, as on a full disk, is completed. Raises
+        UserError if the folder holds something else or all of this, or cannot be written.
         """
         path = pathlib.Path(checked(folder, Path, "folder"))
         if (path / "metrics.json").exists():
@@ -149,10 +144,8 @@ def write_movie(
 def read_zoom(folder: str | os.PathLike) -> Zoom:
     """Reads the zoom of a run of one sample, or of one sample's own folder.
 
-    Its `before_render` and `latents` are None if the run did not keep them.
-
-    Raises:
-      UserError: a file is missing, truncated, or does not fit the others.
+    Its `before_render` and `latents` are None if the run did not keep them. Raises UserError if a
+    file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
     if not os.path.isdir(folder):
@@ -188,8 +181,7 @@ def read_record(folder: str | os.PathLike) -> Record:
 def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     """Reads the delivered pictures of a run, [N, H, W, 3] uint8.
 
-    Raises:
-      UserError: a picture is missing, truncated, or of another size.
+    Raises UserError if one is missing, truncated, or of another size.
     """
     levels = []
     for name in file_names(geometry)[1:-2]:

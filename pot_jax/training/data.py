@@ -100,8 +100,7 @@ class Renders:
     def read(self, first: int, end: int) -> np.ndarray:
         """Returns pictures `first` to `end` - 1: uint8 [end - first, S, S, 3], once rendered.
 
-        Raises:
-          UserError: a shard is not what it should be, or a process was killed.
+        Raises UserError if a shard is not what it should be, or a process was killed.
         """
         picture = self._size, self._size, 3
         pictures = np.empty((end - first, *picture), np.uint8)
@@ -136,9 +135,7 @@ def render_views(
     The held-out views come first, since the first phase shows them; then the others in order.
     `picture`, (seed, scale, size) -> float [S, S, 3] in [-1, 1], is sent to other processes, so it
     can be imported by name. `progress` gets (pictures done, pictures in all) after each shard.
-
-    Raises:
-      UserError: the folder holds other views.
+    Raises UserError if the folder holds other views.
     """
     views, size, total = draw_views(settings, seed), settings.size, settings.pictures
     record = {"pictures": total, "size": size, "deepest": settings.deepest, "seed": seed}

@@ -42,8 +42,7 @@ class Table:
     def read(self, tokenizer: Any) -> Descriptions:
         """Returns the descriptions in the words of `tokenizer`, and writes them if they are new.
 
-        Raises:
-          UserError: the file is of other views or another tokenizer, or damaged.
+        Raises UserError if the file is of other views or another tokenizer, or damaged.
         """
         words = tokenizer.backend_tokenizer.to_str()
         record = {

@@ -157,8 +157,7 @@ class PhaseRun:
     def __init__(self, phase: Phase, params: Any, data: Any, mesh: Mesh):
         """Reads the saved state and starts compiling: `params` and `data` may be shapes.
 
-        Raises:
-          UserError: the batch does not divide over the devices; a saved state is unreadable.
+        Raises UserError if the batch does not divide over the devices, or no state can be read.
         """
         check_batch(phase.name, phase.settings, mesh)
         self._phase, self._mesh = phase, mesh

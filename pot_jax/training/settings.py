@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pot_jax import config
 from pot_jax.checks import Settings, Within, overlay, require
 from pot_jax.config import Count
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError
 from pot_jax.world import DEEPEST
 
 FORMAT = 2  # of a run's config.json; before it had a number, and the old names: 1
@@ -202,8 +202,7 @@ CIRCUMSTANCES += tuple(f"{phase}.optimization.minutes" for phase in PHASES)
 def read(path: str) -> dict[str, Any]:
     """Reads a training's configuration: as `config.read`, or of a run's `config.json`.
 
-    Raises:
-      UserError: as there; or a later version wrote the record, or it is not of a training.
+    Raises UserError as there, or if a later version wrote the record, or it is not of a training.
     """
     data = config.read(path, "train")
     return upgraded(data, path)["config"] if "config" in data else data
@@ -212,15 +211,10 @@ def read(path: str) -> dict[str, Any]:
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Returns the record of a training, found at `place`, as {"format": FORMAT, "config": ...}.
 
-    Raises:
-      UserError: a later version wrote it, or it is not of a training.
+    Raises UserError if a later version wrote it, or it is not of a training.
     """
     number = record.get("format", 1)
-    if number not in range(1, FORMAT + 1):
-        raise UserError(
-            f"{place} has format {shown(repr(number))}, this version of pot_jax reads 1 to "
-            f"{FORMAT}; use the version that wrote it, or a later one"
-        )
+    config.check_format(number, FORMAT, place)
     # Format 1 is the settings themselves, none left out, some under the names of that time.
     data = record if number == 1 else record.get("config")
     try:

@@ -17,7 +17,9 @@ from pot_jax.errors import UserError, shown
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """The placement of N levels. Hashable, so that it can be a static argument of `jax.jit`.
+    """The placement of N levels; UserError if the numbers do not fit each other.
+
+    Hashable, so that it can be a static argument of `jax.jit`.
 
     Attributes:
       levels: N >= 1.
@@ -26,9 +28,6 @@ class Geometry:
       width: W, likewise.
       offsets: N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level
         i, in whole pixels of level i, downwards and to the right. None: every level is centred.
-
-    Raises:
-      UserError: the numbers do not fit each other.
     """
 
     levels: int
@@ -119,11 +118,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, data: Any) -> "Geometry":
-        """Reads what `to_dict` returned.
-
-        Raises:
-          UserError: the data hold no placement, or one whose numbers do not fit.
-        """
+        """Reads what `to_dict` returned; raises UserError if it is no placement that fits."""
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(data, dict) or not set(names[:4]) <= set(data) <= set(names):
             raise UserError(f"expected a geometry with {', '.join(names)}, got {shown(repr(data))}")

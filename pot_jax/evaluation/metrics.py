@@ -5,12 +5,19 @@ i+1 is compared with its window in picture i, [H/p, W/p, C]. PSNR alone can misl
 removes what the levels disagree about raises it. So structural similarity is measured too.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from pot_jax.media.pixels import from_bytes
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry, require_levels
 
 DATA_RANGE = 2.0  # of pictures in [-1, 1]
+# JSON has no infinity, and float32 pictures cannot agree much better than this unless they are
+# equal, so higher values are written as this one.
+PSNR_CEILING = 160.0
 
 
 def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
@@ -36,18 +43,10 @@ def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean"
     """Returns the structural similarity of every adjacent pair (Wang et al., 2004).
 
     It is the mean over colours. The Gaussian window has sigma 1.5 and 11 x 11 taps, or the largest
-    odd number of taps that fits a smaller overlap.
-
-    Args:
-      images: [N, H, W, C], in [-1, 1]; computed in float64.
-      geometry: the placement of the levels.
-      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+    odd number of taps that fits a smaller overlap. Arguments and errors: as `overlap_psnr`.
 
     Returns:
       [N-1] float64, at most 1; 1 means that a pair is identical.
-
-    Raises:
-      UserError: the images do not fit the geometry, or the kernel is unknown.
     """
     return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel)], np.float64)
 
@@ -82,3 +81,54 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
     brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
     return float(np.mean(brightness * structure))
+
+
+def metrics(
+    images: np.ndarray,
+    before_render: np.ndarray | None,
+    pictures: np.ndarray,
+    geometry: Geometry,
+    *,
+    kernel: str = "mean",
+    timings: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Measures how well a zoom's levels agree.
+
+    Args:
+      images: as rendered, [N, H, W, 3], float in [-1, 1].
+      before_render: as decoded, in the same form; None if it was not kept.
+      pictures: as delivered, [N, H, W, 3], uint8.
+      geometry: the placement of the levels.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+      timings: compile_seconds and seconds_per_step of the run, in seconds.
+
+    Returns:
+      A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
+      pictures (`before_render`, `rendered`, and `delivered`: after rounding to 8 bits), `pairs`
+      (N-1 values, pair i being levels i and i+1), `minimum` and `mean` (of the pairs' values; None
+      for one level). PSNR is written as `PSNR_CEILING` dB where it is higher or infinite.
+    """
+    states = {"before_render": before_render, "rendered": images, "delivered": from_bytes(pictures)}
+
+    def measure(function: Callable, ceiling: float) -> dict[str, Any]:
+        return {
+            state: _summary(np.minimum(function(values, geometry, kernel=kernel), ceiling))
+            for state, values in states.items()
+            if values is not None
+        }
+
+    return {
+        "levels": geometry.levels,
+        "zoom_factor": geometry.zoom_factor,
+        "height": geometry.height,
+        "width": geometry.width,
+        "overlap_psnr_db": measure(overlap_psnr, PSNR_CEILING),
+        "overlap_ssim": measure(overlap_ssim, 1.0),
+        **(timings or {}),
+    }
+
+
+def _summary(pairs: np.ndarray) -> dict[str, Any]:
+    values = [round(float(value), 4) for value in pairs]
+    mean = round(float(np.mean(pairs)), 4) if values else None
+    return {"pairs": values, "minimum": min(values, default=None), "mean": mean}

@@ -1,1 +1,0 @@
-"""Metrics: arrays in, numbers out."""
