@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "space": "pixel",
                 "pixel_every": 1,
                 "agreement_vae": "vae",
+                "residual_limit": 0.0,
                 "blend": "laplacian",
                 "blend_weight": 1.0,
                 "kernel": "gaussian",

@@ -55,7 +55,7 @@ class SamplerSettings(Settings, group="sampler"):
     blend_weight: Share = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
     kernel: Literal[KERNELS] = "mean"
     initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
-    # In pixel space, how much of the autoencoder's own loss, z - E(dec z), a step puts back, at most,
+    # In pixel space: how much of the autoencoder's own loss, z - E(dec z), a step puts back at most
     # in each value of the latents; 0: all of it.
     residual_limit: Annotated[float, Within(">= 0", 0)] = 0.0
     gradient_steps: Annotated[int, Within(">= 1", 1)] = 5  # for blend = gradient

@@ -191,6 +191,7 @@ NUMBERS = [
         s("--config.sampler.agreement_vae=taesd"), "sampler.agreement_vae: expected one of vae, ti"
     ),
     Row(s("--config.sampler.pixel_every=0"), "sampler.pixel_every: expected at least 1"),
+    Row(s("--config.sampler.residual_limit=-0.1"), "sampler.residual_limit: expected >= 0"),
     Row(s("--config.sampler.blend_weight=1.5"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.blend_weight=-1.0"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.kernel=box"), "sampler.kernel: expected one of mean, gaussian"),

@@ -32,12 +32,13 @@ def scores(digests, tmp_path, monkeypatch):
     """Writes scores as tools/score_model leaves them, of the models as they ship."""
     monkeypatch.setenv("SCORES", str(tmp_path))
 
-    def write(model, size, steps=30, digest=None, concept=0.99, attribute=0.91, **zooms):
-        folder = tmp_path / f"{model}_{steps}_4"
+    def write(model, size, digest=None, concept=0.99, attribute=0.91, **zooms):
+        folder = tmp_path / f"{model}_30_4"
         folder.mkdir(exist_ok=True)
         record = {"weights": digest or digests[model]}
         (folder / "model.json").write_text(json.dumps(record))
-        zooms = {"default": 0.96, "pixel": 0.96, "latent": 0.9} | zooms
+        zooms = {"own": 0.96, "pixel": 0.96, "latent": 0.9} | zooms
+        zooms = {way: {"concept": value, "overlap": 30.0} for way, value in zooms.items()}
         samples = {"concept": concept, "attribute": attribute}
         values = {"samples": samples, "zooms": zooms}
         (folder / f"scores_{size}.json").write_text(json.dumps(values))
@@ -67,9 +68,8 @@ def test_scores_hold_at_both_sizes(topic, scores, at_128, at_64, reached):
     [(0.96, 0.958, 0.97, True), (0.957, 0.958, 0.96, False), (0.96, 0.958, 0.981, False)],
 )
 def test_joint_zooms_are_held_to_both(topic, scores, own, small, plain, reached):
-    scores("cosmos128", 128, default=own)
+    scores("cosmos128", 64, own=own, **{"pixel, 50 steps": plain})
     scores("cosmos64", 64, pixel=small)
-    scores("cosmos128", 128, steps=50, pixel=plain)
     assert topic.joint(1, None).reached == reached
 
 
@@ -84,14 +84,14 @@ def test_scores_of_other_weights_are_not_taken(topic, scores, monkeypatch):
     scores("cosmos64", 64, digest="0" * 64, concept=0.5)
     assert topic.scored("cosmos64", 64)["samples"]["concept"] == 0.99
     assert topic.scored("cosmos64", 64)["samples"]["concept"] == 0.99
-    ((model, size, steps, _),) = ran
-    assert (model, size, steps) == ("--model=cosmos64", "--size=64", "--steps=30")
+    ((model, size, _),) = ran
+    assert (model, size) == ("--model=cosmos64", "--size=64")
 
 
 @pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
 def test_the_hosts_share_is_measured_in_miniature(topic):
     config = read("cosmos128", "train")
-    config["autoencoder"]["pictures"] = 0
+    config["autoencoder"]["pictures"], config["tiny_vae"] = 0, None
     config["data"] |= {"pictures": 24, "held_out": 8, "size": 16, "phrasings": 2}
     for phase in ("autoencoder", "text_encoder", "diffusion"):
         config[phase]["optimization"] |= {"batch_size": 8, "optimizer": "adam"}

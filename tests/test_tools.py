@@ -99,9 +99,10 @@ def test_larger_pictures_are_shrunk_by_the_mean_of_cells(score_model):
 
 def test_what_is_compared_with_a_models_own_settings_states_every_setting(score_model):
     score_model.FLAGS(["score_model"])
-    found = score_model.stated(space="latent")
+    found = score_model.stated({"space": "latent"})
     assert found.keys() == {field.name for field in dataclasses.fields(SamplerSettings)}
     assert (found["solver"], found["steps"], found["space"]) == ("ddim", 30, "latent")
+    assert score_model.stated({"space": "latent", "steps": 50})["steps"] == 50
 
 
 def test_what_was_sampled_is_not_sampled_again(score_model, tmp_path):
@@ -109,10 +110,12 @@ def test_what_was_sampled_is_not_sampled_again(score_model, tmp_path):
 
     def make():
         made.append(0)
-        return np.full((2, 4, 4, 3), len(made), np.uint8)
+        return {"pictures": np.full((2, 4, 4, 3), len(made), np.uint8), "overlap": np.ones(1)}
 
     path = tmp_path / "model" / "samples_0.npz"
     for _ in range(2):
-        np.testing.assert_array_equal(score_model.kept(path, make), np.ones((2, 4, 4, 3)))
+        found = score_model.kept(path, make)
+        np.testing.assert_array_equal(found["pictures"], np.ones((2, 4, 4, 3)))
+        assert found.keys() == {"pictures", "overlap"}
     assert len(made) == 1
     assert [file.name for file in path.parent.iterdir()] == ["samples_0.npz"]

@@ -8,8 +8,8 @@ JAX_COMPILATION_CACHE_DIR names a folder, and ends in time with another
 --config.diffusion.optimization.minutes.
 
 Hardware: one H100 or H200 with 16 CPU cores, in bfloat16; 5 GB of disk for the renders.
-Time: under 13 minutes (autoencoder 1.8, text encoder 0.2, tiny autoencoder 1, denoiser 6.5). Rendering takes 2 and
-compilation 2, most of it while the autoencoder trains.
+Time: under 13 minutes (autoencoder 1.8, tiny autoencoder 1, text encoder 0.2, denoiser 6.5).
+Rendering takes 2 and compilation 2, most of it while the autoencoder trains.
 Result: `runs/cosmos128/model` in diffusers' layout, 19 M parameters, 38 MB in float16.
 """
 

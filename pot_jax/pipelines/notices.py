@@ -7,7 +7,6 @@ from typing import Any
 from pot_jax.checks import defaults, differences, to_dict
 from pot_jax.config import RunSettings
 
-
 _PIXELS = ("pixel_every", "agreement_vae", "residual_limit")  # settings of pixel space
 
 

@@ -70,8 +70,8 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
 def make_distillation(tiny: AutoencoderTiny, teacher: AutoencoderKL) -> Loss:
     """Returns the loss of a tiny autoencoder that learns to do as `teacher` does.
 
-    Its batches are {"pictures": uint8 [B, S, S, 3], "teacher": its parameters}. The latents are like
-    a sampler's clean estimates: blurred at first, and under guidance stronger than a picture's own.
+    Its batches are {"pictures": uint8 [B, S, S, 3], "teacher": its parameters}. The latents are
+    like a sampler's clean estimates: blurred, and under guidance stronger than a picture's own.
     """
 
     def loss(params, batch, key):

@@ -223,9 +223,9 @@ def pixel_view(
     z' = z + E(x') - E(x), with x = dec(z) and x' the agreed pictures. The residual form cancels the
     autoencoder's own losses: with the plain E(x'), every step would wash the pictures out a little
     more (LookingGlass, CVPR 2025, does the same for warps). That is E(x') + r, with the residual
-    r = z - E(x). Where levels contradict each other, r grows step by step into what the decoder draws
-    as dots, one a latent: far beyond the loss of a picture, whose r is 0.07 for cosmos128. So r is
-    clipped to the `residual_limit`.
+    r = z - E(x). Where levels contradict each other, r grows step by step into what the decoder
+    draws as dots, one a latent: to 4, where cosmos128's own loss has a root mean square of 0.07. So
+    r is clipped to the `residual_limit`.
 
     Args are `View`'s, with images [N, H, W, 3] in [-1, 1], and encode: (weights, images) ->
     latents.
@@ -271,8 +271,8 @@ def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
 def through_two(exact: Agree, rough: Agree) -> Agree:
     """Returns the agreement `rough` for all steps but the last, in which levels agree as `exact`.
 
-    What the rough autoencoder does not see would stay between the levels of the true one's pictures:
-    1.3 dB of cosmos128's overlap.
+    What the rough autoencoder does not see would stay between the levels of the true one's
+    pictures: 1.3 dB of cosmos128's overlap.
     """
 
     def agree(weights, clean, step):

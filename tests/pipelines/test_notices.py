@@ -35,6 +35,10 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.pixel_every has no effect in space latent",
         ),
         (
+            {"sampler": {"space": "latent", "residual_limit": 0.3}},
+            "sampler.residual_limit has no effect in space latent",
+        ),
+        (
             {"sampler": {"blend": "none", "blend_weight": 1.0}},
             "sampler.blend_weight has no effect with blend none",
         ),

@@ -57,6 +57,18 @@ def test_delivery_changes_nothing_before_it():
     np.testing.assert_allclose(found.disagreement, rms, rtol=1e-6)
 
 
+def test_residuals_are_put_back_up_to_their_limit():
+    view = agreement.pixel_view(PIXELS, decode, lossy_encode, as_it_is, as_it_is)
+    seen, images = decode(weights(), CLEAN), decode(weights(), CLEAN[::-1])
+    before, after = (lossy_encode(weights(), x) for x in (seen, images))
+    for limit in (np.inf, 0.1, 1e-9):
+        found = view.bring_back(weights(residual_limit=limit), CLEAN, seen, images)
+        wanted = after + jnp.clip(CLEAN - before, -limit, limit)
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    unlimited = view.bring_back(weights(), CLEAN, seen, images)
+    np.testing.assert_array_equal(unlimited, CLEAN + (after - before))
+
+
 def test_only_the_last_step_is_exact():
     exact, rough = (agreement.in_latents, agreement.at_delivery)
     exact, rough = (space(LAPLACIAN, LATENTS, DECODED) for space in (exact, rough))
