@@ -3,9 +3,9 @@ with the shipped model cosmos128.
 
     pot-jax sample --config=configs/cosmos.py --workdir=runs/cosmos      (or tools/demo)
 
-2 CPU cores: half a minute to compile, about a minute to sample. Expected: twenty
-pictures of ten concepts, two levels each, whose overlaps agree to 55 dB or more after rounding to
-8 bits, and a movie of 24 s.
+2 CPU cores, 2 GiB of memory: about a minute, two thirds of it sampling. Expected: twenty pictures
+of ten concepts, two levels each, whose overlaps agree to 55 dB or more after rounding to 8 bits,
+and a movie of 24 s.
 """
 
 import ml_collections
