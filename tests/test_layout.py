@@ -230,3 +230,9 @@ def test_each_breach_is_found(tmp_path, file, source, message):
 def test_a_package_may_name_its_parts(tmp_path):
     part = {"zoom/__init__.py": SOUND["zoom/__init__.py"] + "from .render import geometry\n"}
     assert broken(build(tmp_path, SOUND | part)) == []
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by name, and collects the second only if nothing imported the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
