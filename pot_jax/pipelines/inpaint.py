@@ -111,7 +111,7 @@ def inpaint(
     )
     program = assemble(recipe)
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
-    weights = meshes.replicate(weights | sampler_numbers(settings, settings.steps), mesh)
+    weights = meshes.replicate(weights | sampler_numbers(settings, len(plan.timestep)), mesh)
     kept = np.asarray(program.encode(weights, images * (1 - masks)))
     # A cell of the latents is painted if its first pixel is, as in training.
     channels = np.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)

@@ -119,7 +119,15 @@ def assemble(recipe: Recipe) -> Program:
         solver=r.solver,
         memory=r.guidance.start,
     )
-    return compile_parts(parts, encode, agreement.delivery(r.blend, pixels), r.mesh, _key(r))
+    jit = partial(jax.jit, out_shardings=replicated(r.mesh))
+    return Program(
+        begin=jit(partial(start_samples, parts)),
+        encode=jit(encode),
+        deliver=jit(agreement.delivery(r.blend, pixels)),
+        chunk=jit(over_samples(make_chunk(parts)), donate_argnums=1),
+        watched_chunk=jit(over_samples(make_chunk(parts, watch=True)), donate_argnums=1),
+        key=_key(r),
+    )
 
 
 def _key(recipe: Recipe) -> str:
@@ -131,21 +139,6 @@ def _key(recipe: Recipe) -> str:
         known[part] = [name for name, ours in table.items() if ours is known[part]]
     known_to_all = recipe.mesh.size == 1 and all(known[part] for part in tables)
     return repr(known) if known_to_all else ""
-
-
-def compile_parts(
-    parts: Parts, encode: Callable, deliver: Callable, mesh: jax.sharding.Mesh, key: str = ""
-) -> Program:
-    """Returns the program that runs `parts` on the devices of `mesh`."""
-    jit = partial(jax.jit, out_shardings=replicated(mesh))
-    return Program(
-        begin=jit(partial(start_samples, parts)),
-        encode=jit(encode),
-        deliver=jit(deliver),
-        chunk=jit(over_samples(make_chunk(parts)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(parts, watch=True)), donate_argnums=1),
-        key=key,
-    )
 
 
 def autoencoder(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pot_jax.checks import differences, parsed_json
-from pot_jax.errors import UserError, edge, shown
+from pot_jax.errors import UserError, edge, few, shown
 from pot_jax.media.files import TEMPORARY, write_json
 
 BEAT, STALE = 10.0, 120.0  # seconds
@@ -77,9 +77,8 @@ def claim(
         return None
     found = read_json(path)
     if rows := list(differing(found) if differing else named_differences(found, record)):
-        shortened = "; ".join(rows[:3]) + ("; ..." if len(rows) > 3 else "")
         raise UserError(
-            f"{flag}: {path.parent} holds another {what} ({shortened}); give another folder"
+            f"{flag}: {path.parent} holds another {what} ({few(rows, '; ')}); give another folder"
         )
     return found
 

@@ -1,9 +1,9 @@
 """Trains a shipped model from scratch: `pot-jax train --config=... --workdir=...`.
 
 In order: views -> renders uint8 [n, S, S, 3] and captions -> vocabulary -> autoencoder -> latents
-[n, S/f, S/f, c]; captions and labels -> text encoder; then text encoder and UNet together -> a
-folder in diffusers' layout with its card. Other processes render and describe the views, and all
-programs compile, while what is ready trains.
+[n, S/f, S/f, c] and, if wanted, a tiny autoencoder; captions and labels -> text encoder; then text
+encoder and UNet together -> a folder in diffusers' layout with its card. Other processes render and
+describe the views, and all programs compile, while what is ready trains.
 
   config.json           the settings, itself a config, and the code; a workdir belongs to one run
   renders/              rendered views, made once
@@ -69,7 +69,7 @@ def train(settings: TrainSettings, workdir: str) -> None:
     side = settings.data.size // module.config.downsample_factor
     # Before any work: the same networks, except for the vocabulary's size, which is not known yet.
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
-    _tiny_vae(settings, module)
+    tiny = _tiny_vae(settings, module)
     diffusion.check_sizes(planned, side, module.config.latent_channels, settings.tokenizer.length)
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
@@ -81,11 +81,16 @@ def train(settings: TrainSettings, workdir: str) -> None:
     with held(folder), resuming(lambda: _where(folder)):
         _claim_workdir(folder, settings)
         with worker_processes(settings.data.workers) as processes:
-            _train(settings, folder, mesh, module, processes)
+            _train(settings, folder, mesh, module, tiny, processes)
 
 
 def _train(
-    settings: TrainSettings, folder: Path, mesh: Mesh, module: AutoencoderKL, processes: Executor
+    settings: TrainSettings,
+    folder: Path,
+    mesh: Mesh,
+    module: AutoencoderKL,
+    tiny: AutoencoderTiny | None,
+    processes: Executor,
 ) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
@@ -105,7 +110,6 @@ def _train(
     networks = _networks(settings, vocab_size=len(tokenizer), **specials)
     codec = Codec(module, mesh)
     train_autoencoder = phases.prepare_autoencoder(run, module, codec)
-    tiny = _tiny_vae(settings, module)
     distil = phases.prepare_tiny_vae(run, tiny, module) if tiny else None
     described = table.read(tokenizer)
     train_text_encoder = phases.prepare_text_encoder(run, networks.text_encoder, described)

@@ -235,6 +235,7 @@ def pixel_view(
         both = encode(weights, jnp.concatenate([agreed, images]))
         after, before = both[: len(clean)], both[len(clean) :]
         limit, residual = weights["agreement"].residual_limit, clean - before
+        # Taken off, not clipped in place: without a limit it is 0, and not a bit changes.
         excess = residual - jnp.clip(residual, -limit, limit)
         return clean + (after - before) - excess
 
