@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from single_files import TINY_1, tensors
 from tiny_models import TEXT, tiny_inpainting_model, tiny_model, tiny_upscaler
 
-from pot_jax.evaluation.metrics import overlap_psnr
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.weights.export import export

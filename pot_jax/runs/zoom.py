@@ -12,7 +12,7 @@ import numpy as np
 from pot_jax.checks import Path, checked
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError, edge
-from pot_jax.evaluation.metrics import metrics
+from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json

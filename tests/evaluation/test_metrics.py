@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pot_jax.evaluation import metrics as consistency
+from pot_jax.evaluation.metrics import overlap as consistency
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pot_jax.errors import UserError
 from pot_jax.evaluation import run_report as report
-from pot_jax.evaluation.metrics import PSNR_CEILING
-from pot_jax.evaluation.metrics import metrics as measured
+from pot_jax.evaluation.metrics.overlap import PSNR_CEILING
+from pot_jax.evaluation.metrics.overlap import metrics as measured
 from pot_jax.media.files import write_json
 from pot_jax.media.images import save_png, zoom_to_bytes
 from pot_jax.runs.zoom import read_levels, read_zoom

@@ -11,7 +11,7 @@ from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Numbers, guide
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics import overlap_psnr
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.pipelines import conditions
 

@@ -17,7 +17,7 @@ from pot_jax.diffusion.guidance import Guidance, Guided
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics import overlap_psnr
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
 from pot_jax.runs.record import model_identity, own_part

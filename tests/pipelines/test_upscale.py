@@ -13,7 +13,7 @@ from pot_jax import main
 from pot_jax.config import UpscalerSettings
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics import overlap_psnr
+from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import read_picture, zoom_to_bytes
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.mesh import device_mesh

@@ -1,0 +1,1 @@
+"""Measures of zooms: arrays in, numbers out."""

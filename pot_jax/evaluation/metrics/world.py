@@ -1,0 +1,124 @@
+"""What the classifier of the procedural world sees in pictures, and whether prompts were followed.
+
+An answer is {head: word} as of `world.captions.attributes`: "concept", and attributes by names like
+"leaf.colour". An atom is one of them that a prompt names (GenEval 2's words).
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax.traverse_util import unflatten_dict
+
+from pot_jax.checks import require
+from pot_jax.errors import UserError
+from pot_jax.media.pixels import from_bytes
+from pot_jax.models.classifier import Classifier
+from pot_jax.parallel.devices import fixed_settings
+from pot_jax.zoom.operators import downsample
+
+SIDE = 64  # pixels that the classifier sees
+# Trained by tools/train_classifier: float16 arrays, and the heads' answers in the file's metadata.
+CLASSIFIER = Path(__file__).parents[2] / "assets" / "classifier.safetensors"
+SHA256 = ""  # of that file: scores of other classifiers cannot be compared
+_ROWS = 64  # pictures classified at once
+
+
+def shrunk(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Returns square pictures [n, S, S, 3], bytes or floats in [-1, 1], as floats of `side` pixels.
+
+    They are shrunk by D, the mean of cells; raises UserError unless S is a multiple of `side`.
+    """
+    height, width = pictures.shape[1:3]
+    fits = height == width and height % side == 0
+    require(fits, "pictures", f"squares of a multiple of {side} pixels", (height, width))
+    floats = from_bytes(pictures) if pictures.dtype == np.uint8 else pictures
+    return np.asarray(downsample(np.float32(floats), height // side))
+
+
+@functools.cache
+def _loaded(path: Path, sha256: str):
+    data = path.read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise UserError(
+            f"{path}: expected the classifier with the digest {sha256[:12]}, got {found[:12]}, "
+            "whose scores could not be compared with others'; install pot_jax again"
+        )
+    params = {
+        name: value.astype(np.float32) for name, value in safetensors.numpy.load(data).items()
+    }
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    classes = json.loads(header["__metadata__"]["classes"])
+    module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
+    apply = jax.jit(module.apply)
+    return functools.partial(apply, {"params": unflatten_dict(params, sep="/")}), classes
+
+
+@fixed_settings()
+def look(
+    pictures: np.ndarray, *, path: Path = CLASSIFIER, sha256: str = ""
+) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """Returns what a classifier sees in pictures [n, S, S, 3]: features [n, D], and n answers.
+
+    Args:
+      pictures: bytes, or floats in [-1, 1]; larger ones than 64 pixels are shrunk by D.
+      path: the classifier's file; by default the shipped one.
+      sha256: the digest that the file has to have.
+
+    Raises:
+      UserError: the pictures' size does not fit, or the file has another digest.
+    """
+    apply, classes = _loaded(path, sha256 or SHA256)
+    pictures, features, chosen = shrunk(pictures), [], []
+    for first in range(0, len(pictures), _ROWS):
+        rows = pictures[first : first + _ROWS]
+        padded = np.pad(rows, ((0, _ROWS - len(rows)), (0, 0), (0, 0), (0, 0)))
+        seen, logits = jax.device_get(apply(jnp.asarray(padded)))
+        features.append(seen[: len(rows)])
+        best = {head: values[: len(rows)].argmax(-1) for head, values in logits.items()}
+        chosen += [
+            {head: classes[head][number[row]] for head, number in best.items()}
+            for row in range(len(rows))
+        ]
+    return np.concatenate(features), chosen
+
+
+def accuracy(
+    answers: Sequence[Mapping[str, str]], wanted: Sequence[Mapping[str, str]]
+) -> dict[str, float]:
+    """Returns how many answers are as wanted, 0 to 1, over n pictures.
+
+    `concept`: of the pictures' concepts; `attribute`: of all attributes that are wanted (atoms);
+    `all`: of pictures, those with the concept and every attribute right at once (prompts). NaN
+    where nothing is wanted. The classifier's own errors count too: on renders that it never saw,
+    its card in tools/train_classifier says how many. Pictures of one grey score as chance does.
+    """
+    right = [
+        {head: got[head] == word for head, word in one.items()} for got, one in zip(answers, wanted)
+    ]
+    rows = {
+        "concept": [row["concept"] for row in right if "concept" in row],
+        "attribute": [ok for row in right for head, ok in row.items() if head != "concept"],
+        "all": [all(row.values()) for row in right if row],
+    }
+    return {name: float(np.mean(row)) if row else float("nan") for name, row in rows.items()}
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the Frechet distance of the Gaussians of two sets of features [n, D] (1706.08500).
+
+    From 0; 0 means equal Gaussians. It shrinks with n, so compare sets of one size only.
+    """
+    (mean_a, cov_a), (mean_b, cov_b) = (
+        (x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)
+    )
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
