@@ -1,7 +1,7 @@
 """Measures how well the levels of a zoom agree where they show the same place.
 
-Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+1: D of picture
-i+1 is compared with its window in picture i, [H/p, W/p, C]. PSNR alone can mislead: a blur that
+Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+k: D^k of picture
+i+k is compared with its window in picture i, [H/p^k, W/p^k, C]. PSNR alone can mislead: a blur that
 removes what the levels disagree about raises it. So structural similarity is measured too.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pot_jax.checks import require
 from pot_jax.media.pixels import from_bytes
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry, require_levels
@@ -20,71 +21,130 @@ DATA_RANGE = 2.0  # of pictures in [-1, 1]
 PSNR_CEILING = 160.0
 
 
-def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Returns the PSNR of every adjacent pair, 10 log10(4 / mean squared difference).
+_LEAST_WINDOW = 16  # pixels a side: wider comparisons than this say nothing of a picture
+
+
+def overlap_psnr(
+    images: np.ndarray, geometry: Geometry, *, kernel: str = "mean", k: int = 1
+) -> np.ndarray:
+    """Returns the PSNR of every pair of levels i and i+k, 10 log10(4 / mean squared difference).
+
+    A render scores what its rounding allows (57 dB and more in bytes at p = 2), pictures of one
+    colour infinity, independent samples about 10 dB.
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
       geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+      k: how many levels apart, 1 to `geometry.depth`.
 
     Returns:
-      [N-1] float64 in dB; infinite where a pair is identical.
+      [N-k] float64 in dB; infinite where a pair is identical, NaN where the window starts between
+      two pixels of the wider level.
 
     Raises:
       UserError: the images do not fit the geometry, or the kernel is unknown.
     """
-    errors = [np.mean((a - b) ** 2) for a, b in _pairs(images, geometry, kernel)]
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(DATA_RANGE**2 / np.array(errors, np.float64))
+    return _over_pairs(_psnr, images, geometry, kernel, k)
 
 
-def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Returns the structural similarity of every adjacent pair (Wang et al., 2004).
+def overlap_ssim(
+    images: np.ndarray, geometry: Geometry, *, kernel: str = "mean", k: int = 1
+) -> np.ndarray:
+    """Returns the structural similarity of every pair of levels i and i+k (Wang et al., 2004).
 
-    It is the mean over colours. The Gaussian window has sigma 1.5 and 11 x 11 taps, or the largest
-    odd number of taps that fits a smaller overlap. Arguments and errors: as `overlap_psnr`.
+    It is the mean over colours and over windows with Gaussian weights of sigma 1.5 and 11 x 11
+    taps that lie in the overlap; of an overlap of under 11 pixels, over the largest odd square in
+    its middle, and weights reach into its mirror image. At most 1, which pictures of one colour
+    and renders score; independent samples about 0.1. Arguments and errors: as `overlap_psnr`.
 
     Returns:
-      [N-1] float64, at most 1; 1 means that a pair is identical.
+      [N-k] float64; NaN as in `overlap_psnr`.
     """
-    return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel)], np.float64)
+    return _over_pairs(_ssim, images, geometry, kernel, k)
 
 
-def _pairs(images, geometry, kernel):
+def _over_pairs(function: Callable, images, geometry: Geometry, kernel: str, k: int) -> np.ndarray:
     require_levels(images, geometry)
-    height, width = geometry.window_shape
-    for level, (top, left) in enumerate(geometry.corners):
-        child = np.asarray(images[level + 1], np.float64)
-        parent = np.asarray(images[level], np.float64)
-        shrunk = operators.downsample(child, geometry.zoom_factor, kernel)
-        yield shrunk, parent[top : top + height, left : left + width]
+    if geometry.levels <= k:
+        return np.zeros(0)
+    corners, exists = geometry.observation(k)
+    found = np.full(geometry.levels - k, np.nan)
+    for level in np.flatnonzero(exists[k:]):
+        shrunk = np.asarray(images[level + k], np.float64)
+        for _ in range(k):
+            shrunk = operators.downsample(shrunk, geometry.zoom_factor, kernel)
+        (top, left), (height, width) = corners[level + k], shrunk.shape[:2]
+        window = images[level][top : top + height, left : left + width]
+        found[level] = function(shrunk, np.asarray(window, np.float64))
+    return found
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(DATA_RANGE**2 / np.mean((a - b) ** 2))
 
 
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
-    count = min(11, *a.shape[:2])
-    count -= 1 - count % 2
-    offsets = np.arange(count) - count // 2
-    taps = np.exp(-0.5 * (offsets / 1.5) ** 2)
-    taps /= taps.sum()
+    from skimage.metrics import structural_similarity  # slow to import
 
-    def local_mean(x):
-        for axis in (0, 1):
-            x = np.lib.stride_tricks.sliding_window_view(x, count, axis=axis) @ taps
-        return x
+    taps = min(11, *a.shape[:2])
+    return structural_similarity(
+        a,
+        b,
+        win_size=taps - (1 - taps % 2),
+        data_range=DATA_RANGE,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
 
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    variance_a = local_mean(a * a) - mean_a**2
-    variance_b = local_mean(b * b) - mean_b**2
-    covariance = local_mean(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
-    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return float(np.mean(brightness * structure))
+
+def photograph_psnr(
+    images: np.ndarray,
+    photograph: np.ndarray,
+    geometry: Geometry,
+    *,
+    level: int = 0,
+    kernel: str = "mean",
+) -> np.ndarray:
+    """Returns the PSNR of level j and of each deeper level against a photograph of level j.
+
+    D^k of level j+k is compared with its window in the photograph, as in `overlap_psnr`. Infinite
+    for the photograph itself; a grey picture scores about 10 dB, as an unrelated one does.
+
+    Args:
+      images: [N, H, W, C], in [-1, 1].
+      photograph: [H, W, C], likewise.
+      geometry: the placement of the levels.
+      level: j, the level that the photograph shows.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+
+    Returns:
+      [K] float64 in dB for k = 0, 1, ..., while windows keep 16 pixels; NaN as in `overlap_psnr`.
+
+    Raises:
+      UserError: the photograph, its level or the images do not fit the geometry.
+    """
+    fits = 0 <= level < geometry.levels
+    require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
+    known = np.concatenate([np.asarray(images[:level]), photograph[None], images[level + 1 :]])
+    deeper = [k for k in distances(geometry) if level + k < geometry.levels]
+    values = [overlap_psnr(known, geometry, kernel=kernel, k=k)[level] for k in deeper]
+    own = _psnr(np.asarray(images[level], np.float64), np.asarray(photograph, np.float64))
+    return np.array([own, *values])
+
+
+def distances(geometry: Geometry) -> list[int]:
+    """Returns the k > 0 for which windows k levels wider keep 16 pixels; 1 whatever its size."""
+    known = range(1, min(geometry.depth, geometry.levels - 1) + 1)
+    least = min(geometry.height, geometry.width)
+    return [k for k in known if k == 1 or least // geometry.zoom_factor**k >= _LEAST_WINDOW]
 
 
 def metrics(
-    images: np.ndarray,
+    images: np.ndarray | None,
     before_render: np.ndarray | None,
     pictures: np.ndarray,
     geometry: Geometry,
@@ -95,8 +155,8 @@ def metrics(
     """Measures how well a zoom's levels agree.
 
     Args:
-      images: as rendered, [N, H, W, 3], float in [-1, 1].
-      before_render: as decoded, in the same form; None if it was not kept.
+      images: as rendered, [N, H, W, 3], float in [-1, 1]; None if they are not known.
+      before_render: as decoded, in the same form; None likewise.
       pictures: as delivered, [N, H, W, 3], uint8.
       geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
