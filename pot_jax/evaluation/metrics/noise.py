@@ -1,4 +1,4 @@
-"""Audits the noise that a zoom starts from: whether it is white, and shared where levels overlap."""
+"""Whether the noise that a zoom starts from is white, and shared where levels overlap."""
 
 import numpy as np
 
@@ -6,38 +6,36 @@ from pot_jax.zoom.geometry import Geometry, require_levels
 from pot_jax.zoom.operators import downsample
 
 
-def noise_audit(noise: np.ndarray, geometry: Geometry, kernel: str = "mean") -> dict[str, float]:
-    """Measures noise in the windows, where one level's is made from the next one's.
-
-    Args:
-      noise: unit noise, [N, h, w, c].
-      geometry: the placement of the levels on that grid.
-      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+def noise_audit(
+    noise: np.ndarray, geometry: Geometry, kernel: str = "mean"
+) -> dict[str, float | None]:
+    """Measures noise [N, h, w, c] in the windows, where one level's is made from the next one's.
 
     Returns:
-      variance: mean square; 1 for noise that a model was trained on, 0 for constants.
-      neighbour_correlation: of values next to each other along either axis, over the mean square;
-        0 for white noise.
-      shared_correlation: of the window in level i with D of level i+1, over all pairs, -1 to 1: 1
-        for shared noise, 0 for independent noise.
-      All are of the windows in levels 0..N-2, with a scatter of about 1 / sqrt(their size). For one
-      level, they are of that level, without shared_correlation.
+      variance: the mean square; 1 for white noise, 0 for zeros.
+      neighbour_correlation: of values next to each other, over the mean square; 0 for white noise.
+      shared_correlation: sum(D(x_{i+1}) w_i) / sqrt(sum(D(x_{i+1})^2) sum(w_i^2)), w_i the window
+        in level i; 1 for shared noise, 0 for independent noise.
+      They scatter by about 1 / sqrt(values in the windows). Of one level, without windows, they
+      are those of all of it, and shared_correlation is None.
 
     Raises:
       UserError: the noise does not fit the geometry, or the kernel is unknown.
     """
     require_levels(noise, geometry)
     noise, (h, w) = np.asarray(noise, np.float64), geometry.window_shape
-    corners = zip(noise, geometry.corners)
-    windows = np.stack(
-        [x[top : top + h, left : left + w] for x, (top, left) in corners] or [noise[0]]
-    )
-    power = np.square(windows).mean()
-    down, right = windows[:, 1:] * windows[:, :-1], windows[:, :, 1:] * windows[:, :, :-1]
-    neighbours = np.concatenate([down.ravel(), right.ravel()]).mean()
-    found = {"variance": power, "neighbour_correlation": neighbours / max(power, 1e-12)}
-    if geometry.levels > 1:
+    windows = [x[y : y + h, z : z + w] for x, (y, z) in zip(noise, geometry.corners)]
+    seen = np.stack(windows or [noise[0]])
+    power = max(np.square(seen).mean(), 1e-12)
+    beside = seen[:, 1:] * seen[:, :-1], seen[:, :, 1:] * seen[:, :, :-1]
+    shared = None
+    if windows:
         shrunk = downsample(noise[1:], geometry.zoom_factor, kernel)
-        norms = np.square(shrunk).sum() * np.square(windows).sum()
-        found["shared_correlation"] = (shrunk * windows).sum() / np.sqrt(max(norms, 1e-12))
-    return {name: float(value) for name, value in found.items()}
+        norms = np.square(shrunk).mean() * power
+        shared = float((shrunk * seen).mean() / np.sqrt(max(norms, 1e-24)))
+    correlation = float(np.concatenate([x.ravel() for x in beside]).mean() / power)
+    return {
+        "variance": float(power),
+        "neighbour_correlation": correlation,
+        "shared_correlation": shared,
+    }

@@ -1,10 +1,8 @@
-"""Measures of a zoom against independent samples of its prompts, from a few numbers of each.
+"""Measures of a zoom against independent samples of its prompts, from small statistics of each.
 
-    statistics(pictures, geometry)        what is kept of a zoom: plain data
-    against(statistics, references)       colour steps, drag and detail, relative to references
-    diversity(zooms)                      how far the zooms of several seeds are apart
-
-No pictures are needed after `statistics`, so that a report can compare thousands of runs.
+statistics(pictures, geometry) -> plain data, so that comparing thousands of runs needs no pictures
+against(statistics, references)     colour steps, drag and detail relative to references
+diversity(zooms)                    how far apart the zooms of several seeds are
 """
 
 import itertools
@@ -16,26 +14,21 @@ from PIL import Image
 
 from pot_jax.checks import require, to_dict
 from pot_jax.evaluation.metrics.detail import detail, repetition, top_octaves
-from pot_jax.evaluation.metrics.seams import border_differences, colour_steps, lab
+from pot_jax.evaluation.metrics.seams import border_differences, colour_steps, lab, seam_excess
 from pot_jax.zoom.geometry import Geometry
 
-_THUMBNAIL = 8  # pixels a side
 _LEAST = 1e-6  # squared Lab units of detail: less is a picture of one colour
 
 Statistics = Mapping[str, Any]
 
 
 def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
-    """Returns what is kept of a zoom, ready for JSON: about 10 kB for 8 levels.
-
-    Args:
-      pictures: as delivered, [N, H, W, 3] uint8.
-      geometry: the placement of the levels.
+    """Returns what is kept of delivered pictures [N, H, W, 3] uint8: JSON data, 12 kB for 8 levels.
 
     Returns:
-      geometry; and in Lab, by level or pair of levels: colour (the mean, [N][3]), across and near
-      [N-1] of `seams.border_differences`, step_ring [N-1][3] and step_sides [N-1][4][3] of
-      `seams.colour_steps`, detail [N] and repetition [N-1] of `detail`, thumbnail [N][8][8][3].
+      geometry; and in Lab, by level or by pair of levels: colour, the mean, [N][3]; across and near
+      [N-1] of `seams.border_differences`; step_ring [N-1][3] and step_sides [N-1][4][3] of
+      `seams.colour_steps`; detail [N] and repetition [N-1] of `detail`; thumbnail [N][8][8][3].
       None stands for what a level does not have.
 
     Raises:
@@ -45,17 +38,12 @@ def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
     octaves = top_octaves(colours, geometry.zoom_factor)
     across, near = border_differences(colours, geometry)
     ring, sides = colour_steps(colours, geometry)
-    return {
-        "geometry": to_dict(geometry),
-        "colour": plain(colours.mean((1, 2)), 4),
-        "across": plain(across, 5),
-        "near": plain(near, 5),
-        "step_ring": plain(ring, 4),
-        "step_sides": plain(sides, 4),
-        "detail": plain(detail(octaves, geometry), 7),
-        "repetition": plain(repetition(octaves), 5),
-        "thumbnail": plain([_thumbnail(level) for level in colours], 1),
-    }
+    found = {"across": across, "near": near, "step_ring": ring, "step_sides": sides}
+    found |= {"detail": detail(octaves, geometry), "repetition": repetition(octaves)}
+    found |= {"colour": colours.mean((1, 2))}
+    kept = {name: plain(values, 6) for name, values in found.items()}
+    thumbnails = plain([_thumbnail(level) for level in colours], 1)
+    return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
 
 
 def plain(values: Any, digits: int) -> Any:
@@ -65,51 +53,55 @@ def plain(values: Any, digits: int) -> Any:
 
 
 def _thumbnail(colours: np.ndarray) -> np.ndarray:
-    planes = [Image.fromarray(np.float32(plane)) for plane in np.moveaxis(colours, -1, 0)]
-    size = (_THUMBNAIL, _THUMBNAIL)
-    return np.stack([plane.resize(size, Image.Resampling.BOX) for plane in planes], axis=-1)
+    planes = (Image.fromarray(np.float32(plane)) for plane in np.moveaxis(colours, -1, 0))
+    return np.stack([plane.resize((8, 8), Image.Resampling.BOX) for plane in planes], axis=-1)
+
+
+def alone(statistics: Statistics) -> dict[str, float]:
+    """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
+    known = (np.array(statistics[name], np.float64) for name in ("across", "near", "repetition"))
+    across, near, repeated = known
+    wide = np.isfinite(near)
+    excess = seam_excess(_mean(across[wide]), _mean(near[wide]))
+    return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
 
 
 def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[str, float]:
-    """Measures a zoom against independent samples of its prompts, the levels not pasted together.
+    """Measures a zoom against independent samples of its prompts, by their mean statistics.
 
-    What a scene has by itself is the mean over the references. All are from 0:
+    * colour_step_ring: |step - the references' step| over the whole border, mean over levels, in
+      Lab. colour_step_sides: the same by the four sides, so that sides that cancel count too.
+    * colour_drag: |mean colour - the references'|, mean over levels, in Lab.
+    * detail_outside: detail / the references', geometric mean over levels with a child;
+      detail_deepest: the same of the deepest level.
 
-    * colour_step_ring: |step - the references' step| over the border of each window, mean over
-      levels. colour_step_sides: the same for each of four sides, then their mean, so that sides
-      that cancel over the ring count. Squares make it large; 0 is a zoom like its references.
-    * colour_drag: the distance of a level's mean colour from the references', mean over levels.
-    * detail_outside: `detail.detail` divided by the references', geometric mean over levels with a
-      child. detail_deepest: the same of the deepest. 1: as sharp as independent samples.
-
-    A constant picture scores the scene's own steps, and 0 as detail; another independent sample 1
-    as detail, and as the others what samples scatter. The procedural world's own renders drag by
-    12 and have 5 times the detail of the embedded models' samples.
+    All are from 0. The references themselves score 0 Lab and 1; a picture of one colour no detail,
+    and the scene's own steps. Independent samples with their children pasted in have colour steps
+    of 20 to 50, and the world's own renders 5 times the detail of cosmos64's samples.
 
     Args:
-      statistics: of the zoom, from `statistics`.
-      references: the same of one or more other samples, of the same geometry.
+      statistics: of the zoom.
+      references: of one or more others of the same geometry.
 
     Returns:
-      {name: number}, Lab units or ratios; what a zoom of one level does not have is left out.
+      {name: number}, without what the zoom does not have.
 
     Raises:
-      UserError: there are no references, or they have another geometry.
+      UserError: there are no references, or they are of another geometry.
     """
-    require(bool(references), "references", "statistics of one or more zooms", references)
+    require(len(references) > 0, "references", "at least one zoom", references)
     for reference in references:
-        same = reference["geometry"] == statistics["geometry"]
-        expected = f"the zoom's geometry, {statistics['geometry']}"
-        require(same, "references", expected, reference["geometry"])
+        here, there = statistics["geometry"], reference["geometry"]
+        require(there == here, "references", f"the zoom's geometry, {here}", there)
 
-    def there(name: str) -> np.ndarray:
+    def usual(name: str) -> np.ndarray:
         return np.mean([np.array(one[name], np.float64) for one in references], axis=0)
 
     def distance(name: str) -> float:
-        return _mean(np.linalg.norm(np.array(statistics[name], np.float64) - there(name), axis=-1))
+        return _mean(np.linalg.norm(np.array(statistics[name], np.float64) - usual(name), axis=-1))
 
-    kept = np.maximum(np.array(statistics["detail"], np.float64), _LEAST)
-    ratios = np.log(kept / np.maximum(there("detail"), _LEAST))
+    power = np.array(statistics["detail"], np.float64), usual("detail")
+    ratios = np.subtract(*np.log(np.maximum(power, _LEAST)))
     found = {
         "colour_step_ring": distance("step_ring"),
         "colour_step_sides": distance("step_sides"),
@@ -117,29 +109,27 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
         "detail_outside": np.exp(_mean(ratios[:-1])),
         "detail_deepest": np.exp(ratios[-1]),
     }
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+    return _scores(found)
 
 
 def diversity(zooms: Sequence[Statistics]) -> float:
-    """Returns the mean Lab distance of 8 x 8 thumbnails of equal levels, over all pairs of zooms.
+    """Returns how far apart zooms of two or more seeds are, from their statistics.
 
-    From 0, where all seeds give the same colours in the same places, as constant pictures do. It is
-    to be compared with independent samples' own, of the same prompts and number of seeds.
-
-    Args:
-      zooms: from `statistics`, of two or more seeds.
-
-    Raises:
-      UserError: there are fewer than two, or they differ in their number of levels.
+    The mean Lab distance of the 8 x 8 thumbnails of equal levels over all pairs of zooms. From 0,
+    where every seed gives the same, as pictures of one colour do; to be compared with that of
+    independent samples. Raises UserError for fewer than two, or other numbers of levels.
     """
-    expected = "statistics of two or more zooms with equally many levels"
     levels = [len(one["thumbnail"]) for one in zooms]
-    require(len(levels) > 1 and len({*levels}) == 1, "zooms", expected, levels)
+    fits = len(levels) > 1 and len({*levels}) == 1
+    require(fits, "zooms", "two or more with equally many levels", levels)
     pairs = itertools.combinations([np.array(one["thumbnail"]) for one in zooms], 2)
-    return float(np.mean([np.linalg.norm(a - b, axis=-1).mean() for a, b in pairs]))
+    return float(np.mean([np.linalg.norm(a - b, axis=-1) for a, b in pairs]))
+
+
+def _scores(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 
 
 def _mean(values: np.ndarray) -> float:
-    """Returns the mean of what is not NaN; NaN if nothing is left."""
     values = values[np.isfinite(values)]
     return values.mean() if values.size else np.nan
