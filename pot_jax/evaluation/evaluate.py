@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -23,6 +23,7 @@ from pot_jax.evaluation.metrics import overlap, world
 from pot_jax.evaluation.metrics.movie import smoothness
 from pot_jax.evaluation.metrics.noise import noise_audit
 from pot_jax.evaluation.metrics.references import Statistics, against, alone, plain, statistics
+from pot_jax.evaluation.metrics.seams import seam_excess
 from pot_jax.media.images import read_photograph, read_picture, zoom_to_bytes
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
@@ -127,8 +128,7 @@ def evaluate_zoom(
         details["photograph_psnr_db"] = _decibels(overlap.photograph_psnr(*seen))
         scores["photograph_psnr_db"] = details["photograph_psnr_db"][0]
     if (noise := _first_noise(zoom)) is not None:
-        audit = noise_audit(*noise, kernel).items()
-        scores |= {f"noise_{name}": value for name, value in audit if value is not None}
+        scores |= {f"noise_{name}": value for name, value in noise_audit(*noise, kernel).items()}
     scores |= {name: figures[name] for name in _FIGURES if name in figures}
     if figures.get("disagreement"):
         details["disagreement"] = figures["disagreement"]
@@ -172,7 +172,9 @@ def measure(
         for k in range(2, farthest + 1)
         if p**k <= least
     }
+    seams = [np.array(kept[name], np.float64) for name in ("across", "near")]
     details: dict[str, Any] = {"overlap": near, "overlap_by_distance": farther}
+    details["seam_excess"] = plain(seam_excess(*seams), 4)
     scores = {
         **{name: near[name]["delivered"]["mean"] for name in ("overlap_psnr_db", "overlap_ssim")},
         **alone(kept),
@@ -194,24 +196,15 @@ def measure(
 
 
 def table(values: Mapping[str, Any]) -> str:
-    """Returns results as text: PSNR in dB and SSIM of each adjacent pair, then the scores."""
-    agreed = values["details"]["overlap"]
-    psnr, ssim = agreed["overlap_psnr_db"], agreed["overlap_ssim"]
-
-    def row(name: str, pick: Callable) -> str:
-        cells = [f"{pick(psnr[s]):8.2f} {pick(ssim[s]):7.4f}" for s in psnr]
-        return f"{name:>9} " + " ".join(cells)
-
+    """Returns results as text: a row for each pair of neighbours, then a row for each score."""
+    agreed, excess = values["details"]["overlap"], values["details"]["seam_excess"]
     size = f"{agreed['height']} x {agreed['width']}"
     lines = [f"{agreed['levels']} levels of {size} pixels, zoom factor {agreed['zoom_factor']}"]
-    if agreed["levels"] > 1:
-        lines += [
-            "overlap of adjacent levels: PSNR in dB, SSIM",
-            " " * 10 + " ".join(f"{s.replace('_', ' '):>16}" for s in psnr),
-        ]
-        for pair in range(agreed["levels"] - 1):
-            lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))
-        lines += [row(name, lambda x, name=name: x[name]) for name in ("minimum", "mean")]
+    lines += ["  levels     PSNR, dB     SSIM  seam excess"] * (agreed["levels"] > 1)
+    psnr, ssim = (agreed[f"overlap_{name}"]["delivered"]["pairs"] for name in ("psnr_db", "ssim"))
+    for i, (decibels, alike, seam) in enumerate(zip(psnr, ssim, excess)):
+        seam = "" if seam is None else f"{seam:.3f}"
+        lines.append(f"{i:3}, {i + 1:<7} {decibels:8.2f} {alike:9.4f} {seam:>12}")
     return "\n".join(lines + [f"{name:<27} {x:.5g}" for name, x in values["scores"].items()])
 
 
@@ -226,29 +219,20 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zo
         zoom = read_zoom(path)
         return read_levels(path, zoom.geometry), zoom.geometry, zoom.settings.prompts, zoom
     data = read_json(place)
-    with _told_by(place):
+    try:
         said = build(ZoomFile, data)
         count = len(checked_prompts(said.prompts))
         names = said.pictures or sorted(file.name for file in path.glob("*.png"))
         require(len(names) == count, "pictures", f"{count}, one for each prompt", list(names))
-    pictures = [read_picture(path / name) for name in names]
-    height, width, _ = pictures[0].shape
-    for name, picture in zip(names, pictures):
-        if picture.shape != pictures[0].shape:
-            size, first = "{} x {}".format(*picture.shape[:2]), f"{names[0]} {height} x {width}"
-            raise UserError(f"{path / name} is {size} pixels, but {first}; make them equal")
-    placement = said.placement if any(map(any, said.placement)) else None
-    with _told_by(place):
-        geometry = Geometry(count, said.zoom_factor, height, width, placement)
-    return np.stack(pictures), geometry, said.prompts, said
-
-
-@contextlib.contextmanager
-def _told_by(place: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
+        pictures = [read_picture(path / name) for name in names]
+        sizes = ["{} x {} pixels".format(*picture.shape) for picture in pictures]
+        for name, size in zip(names, sizes):
+            require(size == sizes[0], name, f"{sizes[0]}, as {names[0]} has", size)
+        placement = said.placement if any(map(any, said.placement)) else None
+        geometry = Geometry(count, said.zoom_factor, *pictures[0].shape[:2], placement)
     except UserError as error:
         raise UserError(f"{shown(place)}: {error}") from None
+    return np.stack(pictures), geometry, said.prompts, said
 
 
 def _references(
@@ -261,13 +245,10 @@ def _references(
     found = []
     for place in places:
         pictures, there, theirs, _ = _read(place)
-        differing = [i for i, (a, b) in enumerate(zip(prompts, theirs)) if a != b]
-        if differing or len(theirs) != len(prompts) or there != geometry:
-            what = f"another prompt of level {differing[0]}" if differing else "another geometry"
-            raise UserError(
-                f"references: {shown(place)} has {what} than the zoom; sample its prompts again, "
-                "with its size and placement and blend=none"
-            )
+        require(there == geometry, f"references: {shown(place)}", f"{geometry}", there)
+        for level, (ours, other) in enumerate(zip(prompts, theirs)):
+            where = f"references: {shown(place)}: the prompt of level {level}"
+            require(other == ours, where, f"the zoom's, {ours!r}", other)
         found.append(statistics(pictures, geometry))
     return found
 

@@ -211,20 +211,11 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
 _SEASONS = {forest.season: name for name, forest in FORESTS.items()}
 # What can stand for each word of a phrasing.
 _WORDS = {
-    "galaxy": palettes.GALAXY,
-    "galaxy_kind": palettes.GALAXY_KINDS,
-    "nebula": palettes.NEBULA,
-    "nebula_second": palettes.NEBULA,
-    "sun": palettes.SUN,
-    "planet": palettes.PLANETS,
-    "forest": FORESTS,
-    "tree": palettes.TREES,
-    "leaf": palettes.LEAVES,
-    "beetle": palettes.BEETLES,
-    "spots": palettes.SPOTS,
-    "season": _SEASONS,
-    "spot_colour": ("red", "black"),
-}
+    "galaxy": palettes.GALAXY, "galaxy_kind": palettes.GALAXY_KINDS, "sun": palettes.SUN,
+    "nebula": palettes.NEBULA, "nebula_second": palettes.NEBULA, "planet": palettes.PLANETS,
+    "forest": FORESTS, "tree": palettes.TREES, "leaf": palettes.LEAVES, "spots": palettes.SPOTS,
+    "beetle": palettes.BEETLES, "season": _SEASONS, "spot_colour": ("red", "black"),
+}  # fmt: skip
 
 
 @functools.cache
@@ -239,9 +230,9 @@ def _patterns() -> list[tuple[re.Pattern, str, dict[str, str]]]:
         ):
             pattern = re.escape(_filled(phrase, marks, *how)).replace(r"a\ @", r"an?\ @")
             pattern = pattern.replace("@near@", f"(?:{nears})")
-            for word, known in _WORDS.items():
+            for word, known in _WORDS.items():  # said twice, it is the same word
                 pattern = pattern.replace(f"@{word}@", f"(?P<{word}>{'|'.join(known)})", 1)
-                pattern = pattern.replace(f"@{word}@", f"(?P={word})")  # the same once more
+                pattern = pattern.replace(f"@{word}@", f"(?P={word})")
             _, cloudy, ringed = how
             says = {"rings": "rings" if ringed else "no rings"} if "{ring" in phrase else {}
             if not cloudy and ("{sky}" in phrase or "{gas}" in phrase):
@@ -253,9 +244,9 @@ def _patterns() -> list[tuple[re.Pattern, str, dict[str, str]]]:
 def named(prompt: str) -> dict[str, str]:
     """Returns the concept and attributes that a prompt in the grammar of `caption` names.
 
-    The inverse of `caption`, in the form of `attributes`: {"concept": "tree", "tree.colour": "red",
-    ...}. A season names its forest's colour. What another phrasing of the same words would not say
-    is left out; {} for any other text.
+    They are as of `attributes`, {"concept": "tree", "tree.colour": "red", ...}; a season names its
+    forest's colour. Where phrasings share words, what only one of them says is left out. {} for any
+    other text.
     """
     found = []
     for pattern, name, says in _patterns():

@@ -95,3 +95,43 @@ def test_what_no_view_shows_has_no_number():
     labels = captions.Labels(views([1, 2], [0.5, 0.5]))
     with pytest.raises(UserError, match="make them from more views"):
         labels.like(views([3], [19.0]))
+
+
+def test_a_prompt_names_what_its_world_has():
+    some_word = 0
+    for seed in range(300):
+        for scale in np.random.default_rng(seed).uniform(0, DEEPEST, 4).tolist():
+            shown = captions.attributes(seed, scale)
+            for variant in range(6):
+                prompt = captions.caption(seed, scale, variant)
+                named = captions.named(prompt)
+                assert named.items() <= shown.items(), prompt
+                assert named["concept"] == shown["concept"], prompt
+                assert variant or named == shown, prompt
+                some_word += len(named) > 1
+    assert some_word > 7000  # nearly all of 7200 name an attribute
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_every_phrasing_can_be_read(name):
+    for pattern, concept, says in captions._patterns():
+        assert concept in CONCEPTS
+        assert set(says) <= {"rings", "nebula"}
+        assert pattern.groups or concept != name or says
+    third = captions._NEARNESS if name in captions._OUTLINED else captions._FIELD
+    words = {word: next(iter(known)) for word, known in captions._WORDS.items()}
+    for phrase in captions._PHRASES[name]:
+        for near in {"", *(word for words in third for word in words)}:
+            for cloudy, ringed in ((True, False), (False, True)):
+                prompt = captions._filled(phrase, words, near, cloudy, ringed)
+                assert captions.named(prompt)["concept"] == name, prompt
+
+
+def test_other_texts_name_nothing():
+    for text in ("", "a stone", "a plaid leaf close", "a red leaf close.", "A red leaf close"):
+        assert captions.named(text) == {}
+    assert captions.named("a red leaf close") == {"concept": "leaf", "leaf.colour": "red"}
+    # Of a planet without rings, and of any planet.
+    assert captions.named("a blue planet close") == {"concept": "planet", "planet.colour": "blue"}
+    season = captions.named("a winter forest with a red tree in the middle close")
+    assert season == {"concept": "forest", "forest.colour": "white", "forest.tree": "red"}

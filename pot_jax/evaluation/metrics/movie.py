@@ -7,7 +7,6 @@ from pot_jax.media.video import zoom_frames
 from pot_jax.zoom.geometry import Geometry
 
 _STEP = 1 / 45  # of the camera's level from frame to frame: a default movie's (1.5 s, 30 fps)
-_SIDE = 256  # pixels of a frame's shorter side, at the most
 _STILL = 0.1  # bytes of change: less is a still picture
 
 
@@ -26,7 +25,7 @@ def smoothness(pictures: np.ndarray, geometry: Geometry) -> float:
         return np.nan
     places = np.arange(1, 2 * geometry.levels - 2) / 2  # 1/2, 1, 3/2, ..., N - 3/2
     path = (places[:, None] + [-_STEP / 2, _STEP / 2]).ravel()
-    size = min(_SIDE, geometry.height, geometry.width)
+    size = min(256, geometry.height, geometry.width)
     frames = zoom_frames(from_bytes(pictures), geometry, path, size=size)
     changes = [np.abs(np.int16(a) - np.int16(b)).mean() for a, b in zip(frames, frames)]
     between, passing = np.mean(changes[::2]), np.mean(changes[1::2])

@@ -6,9 +6,7 @@ from pot_jax.zoom.geometry import Geometry, require_levels
 from pot_jax.zoom.operators import downsample
 
 
-def noise_audit(
-    noise: np.ndarray, geometry: Geometry, kernel: str = "mean"
-) -> dict[str, float | None]:
+def noise_audit(noise: np.ndarray, geometry: Geometry, kernel: str = "mean") -> dict[str, float]:
     """Measures noise [N, h, w, c] in the windows, where one level's is made from the next one's.
 
     Returns:
@@ -16,8 +14,8 @@ def noise_audit(
       neighbour_correlation: of values next to each other, over the mean square; 0 for white noise.
       shared_correlation: sum(D(x_{i+1}) w_i) / sqrt(sum(D(x_{i+1})^2) sum(w_i^2)), w_i the window
         in level i; 1 for shared noise, 0 for independent noise.
-      They scatter by about 1 / sqrt(values in the windows). Of one level, without windows, they
-      are those of all of it, and shared_correlation is None.
+      They scatter by about 1 / sqrt(values in the windows). One level has no windows: it is
+      measured as a whole, without shared_correlation.
 
     Raises:
       UserError: the noise does not fit the geometry, or the kernel is unknown.
@@ -28,14 +26,10 @@ def noise_audit(
     seen = np.stack(windows or [noise[0]])
     power = max(np.square(seen).mean(), 1e-12)
     beside = seen[:, 1:] * seen[:, :-1], seen[:, :, 1:] * seen[:, :, :-1]
-    shared = None
+    correlation = np.concatenate([x.ravel() for x in beside]).mean() / power
+    found = {"variance": float(power), "neighbour_correlation": float(correlation)}
     if windows:
         shrunk = downsample(noise[1:], geometry.zoom_factor, kernel)
-        norms = np.square(shrunk).mean() * power
-        shared = float((shrunk * seen).mean() / np.sqrt(max(norms, 1e-24)))
-    correlation = float(np.concatenate([x.ravel() for x in beside]).mean() / power)
-    return {
-        "variance": float(power),
-        "neighbour_correlation": correlation,
-        "shared_correlation": shared,
-    }
+        norms = max(np.square(shrunk).mean(), 1e-12) * power
+        found["shared_correlation"] = float((shrunk * seen).mean() / np.sqrt(norms))
+    return found

@@ -36,11 +36,13 @@ def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
     """
     colours = lab(pictures)
     octaves = top_octaves(colours, geometry.zoom_factor)
-    across, near = border_differences(colours, geometry)
-    ring, sides = colour_steps(colours, geometry)
-    found = {"across": across, "near": near, "step_ring": ring, "step_sides": sides}
-    found |= {"detail": detail(octaves, geometry), "repetition": repetition(octaves)}
-    found |= {"colour": colours.mean((1, 2))}
+    found = {
+        **dict(zip(("across", "near"), border_differences(colours, geometry))),
+        **dict(zip(("step_ring", "step_sides"), colour_steps(colours, geometry))),
+        "detail": detail(octaves, geometry),
+        "repetition": repetition(octaves),
+        "colour": colours.mean((1, 2)),
+    }
     kept = {name: plain(values, 6) for name, values in found.items()}
     thumbnails = plain([_thumbnail(level) for level in colours], 1)
     return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
@@ -59,10 +61,9 @@ def _thumbnail(colours: np.ndarray) -> np.ndarray:
 
 def alone(statistics: Statistics) -> dict[str, float]:
     """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
-    known = (np.array(statistics[name], np.float64) for name in ("across", "near", "repetition"))
-    across, near, repeated = known
-    wide = np.isfinite(near)
-    excess = seam_excess(_mean(across[wide]), _mean(near[wide]))
+    names = ("across", "near", "repetition")
+    across, near, repeated = (np.array(statistics[name], np.float64) for name in names)
+    excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
     return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
 
 
@@ -98,18 +99,14 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
         return np.mean([np.array(one[name], np.float64) for one in references], axis=0)
 
     def distance(name: str) -> float:
-        return _mean(np.linalg.norm(np.array(statistics[name], np.float64) - usual(name), axis=-1))
+        ours = np.array(statistics[name], np.float64)
+        return _mean(np.linalg.norm(np.reshape(ours - usual(name), (-1, 3)), axis=-1))
 
+    steps = {f"colour_{name}": distance(name) for name in ("step_ring", "step_sides")}
     power = np.array(statistics["detail"], np.float64), usual("detail")
     ratios = np.subtract(*np.log(np.maximum(power, _LEAST)))
-    found = {
-        "colour_step_ring": distance("step_ring"),
-        "colour_step_sides": distance("step_sides"),
-        "colour_drag": distance("colour"),
-        "detail_outside": np.exp(_mean(ratios[:-1])),
-        "detail_deepest": np.exp(ratios[-1]),
-    }
-    return _scores(found)
+    sharp = {"detail_outside": np.exp(_mean(ratios[:-1])), "detail_deepest": np.exp(ratios[-1])}
+    return _scores({**steps, "colour_drag": distance("colour"), **sharp})
 
 
 def diversity(zooms: Sequence[Statistics]) -> float:
