@@ -200,7 +200,7 @@ def table(values: Mapping[str, Any]) -> str:
     agreed, excess = values["details"]["overlap"], values["details"]["seam_excess"]
     size = f"{agreed['height']} x {agreed['width']}"
     lines = [f"{agreed['levels']} levels of {size} pixels, zoom factor {agreed['zoom_factor']}"]
-    lines += ["  levels     PSNR, dB     SSIM  seam excess"] * (agreed["levels"] > 1)
+    lines += ["  levels      PSNR, dB     SSIM  seam excess"] * (agreed["levels"] > 1)
     psnr, ssim = (agreed[f"overlap_{name}"]["delivered"]["pairs"] for name in ("psnr_db", "ssim"))
     for i, (decibels, alike, seam) in enumerate(zip(psnr, ssim, excess)):
         seam = "" if seam is None else f"{seam:.3f}"
