@@ -639,6 +639,21 @@ FINISHED = [
             "list_record": "/config.json contains a list; expected a JSON object",
             "record_pipe": "/config.json is a pipe or a device; give a file",
             "text_arrays": "/stack.npz cannot be read (it may be truncated): File is",
+            "theirs_unknown": "/zoom.json: unknown setting 'prompt'; known: prompts, zoom_factor",
+            "theirs_missing": "/zoom.json: pictures: expected 2, one for each prompt, got",
+            "theirs_sizes": "/zoom.json: 1.png: expected 16 x 16 pixels, as 0.png has, got '8 x 8",
+            "theirs_text": "/1.png is not a picture of a known kind (PNG, JPEG, ...)",
+            "theirs_cut": "/zoom.json is not complete JSON (it may be truncated)",
+        },
+    ),
+    *each(
+        ["evaluate", "--workdir=done", "--references={}"],
+        {
+            "nowhere": "references: expected a run, a folder with a zoom.json, or several, got",
+            "folder": "references: expected a run, a folder with a zoom.json, or several, got",
+            "theirs": "references: theirs: the prompt of level 0: expected the zoom's, 'a', got",
+            "theirs_cut": "/zoom.json is not complete JSON (it may be truncated)",
+            LONG: "--references: expected a shorter path, got",
         },
     ),
     *each(

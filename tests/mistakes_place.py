@@ -27,6 +27,7 @@ def make_place(place: Path) -> None:
     for name, model in exports.items():
         export(model(place.parent / "tokenizers" / name), place / name)
     _make_runs(place)
+    _make_zooms_of_others(place)
     _make_photographs(place)
     _make_configs(place)
     _make_adapters(place)
@@ -85,6 +86,20 @@ def _make_runs(place: Path) -> None:
     host.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
     holder = {"pid": os.getppid(), "name": socket.gethostname(), "host": host, "start": stat[19]}
     (place / "held" / ".pot_jax-claim.json").write_text(json.dumps(holder))
+
+
+def _make_zooms_of_others(place: Path) -> None:
+    sizes = {"theirs_missing": [16], "theirs_sizes": [16, 8]}
+    for name in ("theirs", "theirs_unknown", "theirs_text", "theirs_cut", *sizes):
+        (place / name).mkdir()
+        for number, side in enumerate(sizes.get(name, [16, 16])):
+            black = Image.fromarray(np.zeros((side, side, 3), np.uint8))
+            black.save(place / name / f"{number}.png")
+        said = {"prompts": ["their", "prompts"], "zoom_factor": 2}
+        said |= {"prompt": "one"} if name == "theirs_unknown" else {}
+        text = json.dumps(said)[: 20 if name == "theirs_cut" else None]
+        (place / name / "zoom.json").write_text(text)
+    (place / "theirs_text" / "1.png").write_text("a picture of a cat")
 
 
 def _make_photographs(place: Path) -> None:
