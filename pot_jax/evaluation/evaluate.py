@@ -48,11 +48,11 @@ class ZoomFile(Settings):
     zoom_factor: Annotated[int, Within("2 or more", 2)]
     placement: tuple[tuple[int, int], ...] = ()  # as `Geometry.offsets`; empty: centred
     pictures: tuple[Path, ...] = ()  # files, widest first; empty: *.png sorted by name
-    method: str = ""
+    method: str = ""  # this and all below: for a report to group by, or tell
     scene: str = ""
     seed: int | None = None
+    labels: dict | None = None
     seconds_per_step: float | None = None
-    labels: dict | None = None  # whatever a report groups by
 
 
 def evaluate(
@@ -73,8 +73,7 @@ def evaluate(
       What `evaluate_zoom` says of a run, else what `measure` does.
 
     Raises:
-      UserError: a file is missing, truncated, or does not fit the others; or the references are of
-        other prompts, or of another geometry.
+      UserError: a file is missing, truncated or does not fit, or references are of another zoom.
     """
     path, given = pathlib.Path(folder), {}
     pictures, geometry, prompts, said = _read(path)
@@ -89,9 +88,10 @@ def evaluate(
         figures = read_json(file) if file.exists() else {}
         return evaluate_zoom(said, pictures=pictures, figures=figures, **given)
     values, known = measure(pictures, geometry, prompts, **given), dataclasses.asdict(said)
-    names = ("method", "scene", "seed", "labels")
-    values["details"]["about"] = {n: known[n] for n in names if known[n] not in ("", None)}
-    values["scores"] |= {n: known[n] for n in _FIGURES if known.get(n) is not None}
+    known = {name: value for name, value in known.items() if value not in ("", None)}
+    about = {n: known[n] for n in ("method", "scene", "seed", "labels") if n in known}
+    values["details"]["about"] = about
+    values["scores"] |= {n: known[n] for n in _FIGURES if n in known}
     return values
 
 
@@ -103,17 +103,10 @@ def evaluate_zoom(
     references: Sequence[Statistics] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Measures a zoom of ours, as `measure` does, and what only a run knows.
+    """Measures a zoom of ours as `measure` does; and its renders, first noise and photograph.
 
-    That is its overlaps before and after the last render (details), its first noise, drawn again,
-    its fidelity to its photograph, and its own figures.
-
-    Args:
-      zoom: the sampled zoom.
-      pictures: as delivered, [N, H, W, 3] uint8; by default made of the zoom.
-      figures: of its metrics.json: timings in seconds, peak_bytes, disagreement by step.
-      references: as for `measure`.
-      clip: likewise.
+    The first noise is drawn again. `pictures` are as delivered, by default made of the zoom;
+    `figures` are of its metrics.json: timings in seconds, peak_bytes, disagreement by step.
     """
     s, g, kernel = zoom.settings, zoom.geometry, zoom.settings.sampler.kernel
     figures = {**zoom.timings, **(figures or {})}
@@ -136,6 +129,7 @@ def evaluate_zoom(
     return values
 
 
+@fixed_settings()
 def measure(
     pictures: np.ndarray,
     geometry: Geometry,
@@ -160,21 +154,15 @@ def measure(
       clip: further scores, as of `metrics.clip.scorer`.
     """
     kept, shared = statistics(pictures, geometry), {"geometry": geometry, "kernel": kernel}
-    floats, p = from_bytes(pictures), geometry.zoom_factor
-    near = overlap.metrics(None, None, pictures, **shared)
-    farthest = min(geometry.depth, geometry.levels - 1)
-    least = min(geometry.height, geometry.width) / 16  # pixels that an overlap keeps
-    farther = {
-        str(k): {
-            "psnr_db": _decibels(overlap.overlap_psnr(floats, **shared, k=k)),
-            "ssim": plain(overlap.overlap_ssim(floats, **shared, k=k), 4),
-        }
-        for k in range(2, farthest + 1)
-        if p**k <= least
-    }
-    seams = [np.array(kept[name], np.float64) for name in ("across", "near")]
-    details: dict[str, Any] = {"overlap": near, "overlap_by_distance": farther}
-    details["seam_excess"] = plain(seam_excess(*seams), 4)
+    floats, near = from_bytes(pictures), overlap.metrics(None, None, pictures, **shared)
+    details: dict[str, Any] = {"overlap": near, "overlap_by_distance": {}}
+    for k in range(2, min(geometry.depth, geometry.levels - 1) + 1):
+        if min(geometry.height, geometry.width) >= 16 * geometry.zoom_factor**k:  # pixels
+            psnr = _decibels(overlap.overlap_psnr(floats, **shared, k=k))
+            ssim = plain(overlap.overlap_ssim(floats, **shared, k=k), 4)
+            details["overlap_by_distance"][str(k)] = {"psnr_db": psnr, "ssim": ssim}
+    borders = (np.array(kept[name], np.float64) for name in ("across", "near"))
+    details["seam_excess"] = plain(seam_excess(*borders), 4)
     scores = {
         **{name: near[name]["delivered"]["mean"] for name in ("overlap_psnr_db", "overlap_ssim")},
         **alone(kept),
@@ -190,8 +178,7 @@ def measure(
             for one, saw in zip(wanted, seen)
         ]
     scores |= clip(pictures, prompts) if clip else {}
-    known = {name: float(value) for name, value in scores.items() if value is not None}
-    scores = {name: value for name, value in known.items() if np.isfinite(value)}
+    scores = {n: float(x) for n, x in scores.items() if x is not None and np.isfinite(x)}
     return {"scores": scores, "details": details, "statistics": kept}
 
 
@@ -235,9 +222,7 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zo
     return np.stack(pictures), geometry, said.prompts, said
 
 
-def _references(
-    path: pathlib.Path, geometry: Geometry, prompts: Sequence[str]
-) -> list[dict[str, Any]]:
+def _references(path: pathlib.Path, geometry: Geometry, prompts: Sequence[str]) -> list[dict]:
     marks = ("stack.npz", "zoom.json")
     inside = sorted({file.parent for mark in marks for file in path.glob(f"*/{mark}")})
     places = [path] if any((path / mark).exists() for mark in marks) else inside

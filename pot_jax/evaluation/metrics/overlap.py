@@ -68,10 +68,9 @@ def photograph_psnr(
     Returns:
       [K] float64 in dB for k = 0, 1, ..., while there is such a window.
     """
-    known = {k: geometry.observation(k) for k in range(geometry.depth + 1)}
     found = []
     for k, deeper in enumerate(images[level : level + geometry.depth + 1]):
-        corners, exists = known[k]
+        corners, exists = geometry.observation(k)
         if exists[level + k]:
             found.append(_psnr(*_seen(photograph, deeper, corners[level + k], geometry, kernel, k)))
     return np.array(found)

@@ -61,8 +61,8 @@ def _thumbnail(colours: np.ndarray) -> np.ndarray:
 
 def alone(statistics: Statistics) -> dict[str, float]:
     """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
-    names = ("across", "near", "repetition")
-    across, near, repeated = (np.array(statistics[name], np.float64) for name in names)
+    known = [statistics[name] for name in ("across", "near", "repetition")]
+    across, near, repeated = np.array(known, np.float64)
     excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
     return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
 
@@ -78,17 +78,8 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
 
     All are from 0. The references themselves score 0 Lab and 1; a picture of one colour no detail,
     and the scene's own steps. Independent samples with their children pasted in have colour steps
-    of 20 to 50, and the world's own renders 5 times the detail of cosmos64's samples.
-
-    Args:
-      statistics: of the zoom.
-      references: of one or more others of the same geometry.
-
-    Returns:
-      {name: number}, without what the zoom does not have.
-
-    Raises:
-      UserError: there are no references, or they are of another geometry.
+    of 20 to 50, and the world's own renders 5 times the detail of cosmos64's samples. What the zoom
+    does not have is left out. Raises UserError for no references, or another geometry.
     """
     require(len(references) > 0, "references", "at least one zoom", references)
     for reference in references:
