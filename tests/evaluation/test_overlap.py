@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -83,6 +86,11 @@ def test_levels_farther_apart(geometry):
             a, b = overlap(images, geometry, level, k)
             np.testing.assert_allclose(psnr[i], -10 * np.log10(((a - b) ** 2).mean() / 4))
             np.testing.assert_allclose(ssim[i], slow_ssim(a, b), rtol=1e-9)
+
+
+def test_commands_start_without_scikit_image():
+    code = "import sys, pot_jax.evaluation.evaluate; sys.exit('skimage' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_ssim_is_that_of_the_paper():

@@ -62,7 +62,7 @@ def test_golden_values():
 def test_statistics_are_small_plain_data():
     g = Geometry(8, 2, 64, 64)
     kept = statistics(noise(g), g)
-    assert len(json.dumps(kept, allow_nan=False)) < 16_000
+    assert len(json.dumps(kept, allow_nan=False)) < 8_000
     again = json.loads(json.dumps(kept))
     assert again == kept
     assert against(again, [kept]) == {
@@ -136,3 +136,15 @@ def test_errors():
             diversity(few)
     with pytest.raises(UserError, match="expected all levels"):
         statistics(noise(GOLDEN), Geometry(2, 2, 32, 32))
+
+
+def test_thumbnails_are_means_of_cells():
+    """Pictures of 8 x 8 cells of one colour each: diversity is the mean distance of the cells."""
+    g = Geometry(2, 2, 32, 48)
+    cells = np.random.default_rng(3).integers(0, 256, (2, 2, 8, 8, 3), dtype=np.uint8)
+    pictures = cells.repeat(4, axis=2).repeat(6, axis=3)
+    a, b = seams.lab(cells[0]), seams.lab(cells[1])
+    expected = np.sqrt(((a - b) ** 2).sum(-1)).mean()
+    # Thumbnails are float16: 0.03 at the most.
+    found = diversity([statistics(zoom, g) for zoom in pictures])
+    assert found == pytest.approx(expected, abs=0.03)
