@@ -181,6 +181,15 @@ class RunSettings(Settings):
         self.require("num_samples", self.num_samples <= most, expected)
 
 
+# The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.
+LOADING = ("dtype", "variant", "tokenizer", "prediction_type", "allow_pickle")
+
+
+def how_to_load(settings: RunSettings) -> dict[str, Any]:
+    """Returns the arguments of `load` that settings give; None where they leave it open."""
+    return {name: getattr(settings, name) or None for name in LOADING}
+
+
 def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
     """Returns the prompts as a tuple; raises UserError if there are none, or one is empty."""
     several = isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes)
@@ -290,6 +299,16 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     return data
 
 
+def read_sweep(path: str) -> Any:
+    """Returns what `get_sweep()` returns in a `.py` file, or in the shipped config of that name.
+
+    Raises UserError if there is no such file, or it defines no sweep, or raises.
+    """
+    file = _find(path, CONFIGS / "bench")
+    require(file.suffix == ".py", "--config", "a .py file, which can define a sweep", path)
+    return _run(file, "get_sweep")
+
+
 def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
     """Returns the names of the shipped configs in a folder of `configs/`."""
     return sorted(file.stem for file in (CONFIGS / folder).glob("*.py"))
@@ -306,22 +325,22 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
     raise UserError(f"--config: no file {path!r} and no shipped config of that name {known}")
 
 
-def _run(file: pathlib.Path) -> Any:
-    """Runs a file; those of its folder can import each other by name, and are forgotten again."""
+def _run(file: pathlib.Path, function: str = "get_config") -> Any:
+    """Runs a file and a function that it defines; files of its folder can import each other."""
     folder, before = file.resolve().parent, set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         defined = runpy.run_path(str(file), run_name="run_config")
-        if "get_config" not in defined:
-            raise UserError(f"--config: {file} defines no get_config()")
-        data = defined["get_config"]()
+        if function not in defined:
+            raise UserError(f"--config: {file} defines no {function}()")
+        data = defined[function]()
         return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a user's own code may raise
         said = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"--config: {file} raised {said}") from error
-    finally:
+    finally:  # these modules are forgotten, so that others can have their names
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
             if pathlib.Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:

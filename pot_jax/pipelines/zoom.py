@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,7 @@ class PreparedZoom:
     """Settings and a model, checked and ready to run."""
 
     settings: RunSettings
+    recipe: Recipe
     job: Job
     geometry: Geometry  # of the sampled pictures
     identity: dict[str, str]  # of the sampled zoom
@@ -292,7 +293,15 @@ def prepare(
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
-        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
+        settings=settings,
+        recipe=recipe,
+        job=job,
+        geometry=recipe.pixel_geometry,
+        identity=identity,
+        weights_digest=model.digest,
+        upscaler=upscaling,
+        latents=latents,
+        notices=notices,
     )
 
 
@@ -331,8 +340,41 @@ def sample_run(
 
 
 def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
-    job, settings, keeps = prepared.job, prepared.settings, workdir is not None
-    states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
+    settings, keeps = prepared.settings, workdir is not None
+    given = {"progress": progress, "callback": callback, "report": report}
+    zooms = []
+    for zoom in sampled(prepared, sample_seeds(settings), [workdir] if keeps else [], **given):
+        if keeps:
+            write_zoom(zoom, sample_folders(workdir, settings)[len(zooms)], report=report)
+        zooms.append(zoom)
+    if keeps:
+        complete_run(workdir, settings, zooms[0].timings)
+    return zooms
+
+
+def sampled(
+    prepared: PreparedZoom,
+    seeds: Sequence[int],
+    folders: Sequence[str | os.PathLike] = (),
+    *,
+    progress: Progress | None = None,
+    callback: Callable[[Watched], None] | None = None,
+    report: Report = silent,
+) -> Iterator[Zoom]:
+    """Samples seeds of a prepared run as one batch, and yields each one's zoom as it is delivered.
+
+    A generator: whoever reads it fixes JAX's settings (`parallel.devices.fixed_settings`).
+
+    Args:
+      prepared: from `prepare`; its own seeds are not used.
+      seeds: B seeds.
+      folders: where states are saved and resumed from: none; one for all samples; or B.
+      progress: as for `sample_run`.
+      callback: likewise.
+      report: likewise.
+    """
+    job, settings = prepared.job, prepared.settings
+    states = begin(job, keys_of(np.uint32(seeds)), prepared.latents)
     saved, first = None, 0
 
     def tell(done: int, total: int) -> None:
@@ -341,17 +383,16 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
         if progress:
             progress(done, total)
 
-    with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
-        if keeps:
-            saved = SavedStates(workdir, settings.save_every, stopping)
+    with at_saved_states() if folders else contextlib.nullcontext() as stopping:
+        if folders:
+            saved = SavedStates(folders, settings.save_every, stopping)
             states = meshes.replicate(saved.restore(states), job.mesh)
             first = int(states.step)
         save = saved and saved.save
         states, timings = run(job, states, save=save, progress=tell, callback=callback)
-        if keeps:
+        if folders:
             saved.save(states, len(job.plan.timestep), last=True)
-    zooms = []
-    for index, seed in enumerate(sample_seeds(settings)):
+    for index, seed in enumerate(seeds):
         images, before = deliver(job, states.latents[index], seed)
         zoom = Zoom(
             images=images,
@@ -367,12 +408,7 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
         if prepared.upscaler is not None:
             upscaling = functools.partial(report, "upscaling")
             zoom = upscale.upscale_prepared(prepared.upscaler, zoom, upscaling)
-        if keeps:
-            write_zoom(zoom, sample_folders(workdir, settings)[index], report=report)
-        zooms.append(zoom)
-    if keeps:
-        complete_run(workdir, settings, timings)
-    return zooms
+        yield zoom
 
 
 def _check_own_parts(own: Mapping[str, Any]) -> None:
@@ -416,6 +452,14 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             exact_from=np.int32(steps - 1),
         ),
     }
+
+
+def of_seed(prepared: PreparedZoom, seed: int) -> Record:
+    """Returns the record of a run that is `prepared`, with another seed and one sample."""
+    record = prepared.record
+    settings = dataclasses.replace(record.settings, seed=seed, num_samples=1)
+    identity = {**record.identity, "seeds": digest([seed])}
+    return dataclasses.replace(record, settings=settings, identity=identity)
 
 
 def sample_seeds(settings: RunSettings) -> list[int]:
