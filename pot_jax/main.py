@@ -178,16 +178,28 @@ def render(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Measures how well a finished run's levels agree."""
+    """Measures a finished run, or another method's pictures; writes evaluation.json there."""
     values = flags.FlagValues()
-    _define_text(values, "workdir", "folder of a run")
+    _define_text(values, "workdir", "folder of a run, or of pictures with a zoom.json")
+    text = "folder of independent samples of the same prompts (blend none)"
+    _define_text(values, "references", text)
+    _define_text(values, "clip", "folder of a CLIP model")
     _parse("evaluate", values, arguments, 0)
     folder = _workdir(values, "runs/mine")
+    given = {n: values[n].value for n in ("references", "clip") if values[n].value}
+    given = {name: checked(path, Path, f"--{name}") for name, path in given.items()}
 
     with importing():
-        from pot_jax.evaluation import run_report
+        from pot_jax.evaluation.evaluate import evaluate as measured
+        from pot_jax.evaluation.evaluate import table
+        from pot_jax.media.files import write_json
 
-    print(run_report.table(run_report.evaluate(folder)))
+    found = measured(folder, **given)
+    print(table(found))
+    try:
+        write_json(os.path.join(folder, "evaluation.json"), found)
+    except UserError as error:  # a read-only folder can be measured, too
+        print(f"note: {error}", file=sys.stderr)
 
 
 def sweep(arguments: Sequence[str]) -> None:
@@ -303,6 +315,7 @@ def train(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample, 'Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine'),
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
+    "evaluate": (evaluate, "Measure a finished zoom: pot-jax evaluate --workdir=runs/mine"),
     "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
     "sweep": (sweep, "Run many settings: pot-jax sweep --config=world --workdir=runs/sweep"),
     "report": (report, "Compare the runs in a folder: pot-jax report --workdir=runs/sweep"),

@@ -9,12 +9,16 @@ attributes and with words for how close its object is. Variant 0 is the full, pl
 prompts use; other variants leave things out or use other words.
 """
 
+import functools
+import itertools
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
 from pot_jax.errors import UserError
-from pot_jax.world.attributes import World, imagine
+from pot_jax.world import palettes
+from pot_jax.world.attributes import imagine
 from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
 from pot_jax.world.palettes import FORESTS
 
@@ -43,27 +47,34 @@ def concept(scale: float) -> str:
     return CONCEPTS[min(int(scale // SCALES_PER_CONCEPT), len(CONCEPTS) - 1)]
 
 
+# Concept -> its attributes, and the words of a phrasing that name each.
+_ATTRIBUTES = {
+    "galaxy": {"kind": "galaxy_kind", "colour": "galaxy"},
+    "nebula": {"colour": "nebula", "star": "sun"},
+    "star": {"colour": "sun", "planet": "planet", "nebula": "nebula"},
+    "planet": {"colour": "planet", "rings": "rings"},
+    "continent": {"colour": "planet", "island": "forest"},
+    "island": {"colour": "forest", "planet": "planet"},
+    "forest": {"colour": "forest", "tree": "tree"},
+    "tree": {"colour": "tree", "forest": "forest", "leaf": "leaf"},
+    "leaf": {"colour": "leaf", "tree": "tree", "ladybug": "beetle"},
+    "ladybug": {"colour": "beetle", "spots": "spots", "leaf": "leaf"},
+}
+
+
 def attributes(seed: int, scale: float) -> dict[str, str]:
     """Returns what `caption(seed, scale)` names: "concept", then its attributes as "leaf.colour".
 
     A season is not among them: it is another word for the forest's colour.
     """
     w = imagine(seed)
-    name = concept(scale)
-    nebula = w.nebula if w.cloudy else "none"
-    found = {
-        "galaxy": {"kind": w.galaxy_kind, "colour": w.galaxy},
-        "nebula": {"colour": nebula, "star": w.sun},
-        "star": {"colour": w.sun, "planet": w.planet, "nebula": nebula},
-        "planet": {"colour": w.planet, "rings": "rings" if w.ringed else "no rings"},
-        "continent": {"colour": w.planet, "island": w.forest},
-        "island": {"colour": w.forest, "planet": w.planet},
-        "forest": {"colour": w.forest, "tree": w.tree},
-        "tree": {"colour": w.tree, "forest": w.forest, "leaf": w.leaf},
-        "leaf": {"colour": w.leaf, "tree": w.tree, "ladybug": w.beetle},
-        "ladybug": {"colour": w.beetle, "spots": w.spots, "leaf": w.leaf},
-    }[name]
-    return {"concept": name, **{f"{name}.{attribute}": value for attribute, value in found.items()}}
+    nebula, rings = w.nebula if w.cloudy else "none", "rings" if w.ringed else "no rings"
+    return _answer(concept(scale), {**vars(w), "nebula": nebula, "rings": rings})
+
+
+def _answer(name: str, words: Mapping[str, str]) -> dict[str, str]:
+    named = {f"{name}.{a}": words[word] for a, word in _ATTRIBUTES[name].items() if word in words}
+    return {"concept": name, **named}
 
 
 # The phrasings of each concept, the plain one first.
@@ -154,17 +165,16 @@ _PHRASES = {
 }
 
 
-def _filled(phrase: str, w: World, near: str) -> str:
+def _filled(phrase: str, words: Mapping[str, str], near: str, cloudy: bool, ringed: bool) -> str:
+    nebula, second = words["nebula"], words["nebula_second"]
     words = {
-        **vars(w),
+        **words,
         "near": near,
-        "sky": f"a {w.nebula} nebula" if w.cloudy else "a star field",  # which has no colour
-        "gas": f"{w.nebula} clouds" if w.cloudy else "darkness",
-        "second": f"with {w.nebula_second} clouds" if w.cloudy else "",
-        "ringed": "ringed" if w.ringed else "",
-        "rings": "with rings" if w.ringed else "",
-        "season": FORESTS[w.forest].season,
-        "spot_colour": "red" if w.beetle == "black" else "black",
+        "sky": f"a {nebula} nebula" if cloudy else "a star field",  # which has no colour
+        "gas": f"{nebula} clouds" if cloudy else "darkness",
+        "second": f"with {second} clouds" if cloudy else "",
+        "ringed": "ringed" if ringed else "",
+        "rings": "with rings" if ringed else "",
     }
     # Without the gaps and commas that empty words leave.
     text = " ".join(phrase.format_map(words).split())
@@ -192,7 +202,69 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
         rng = np.random.default_rng([seed, variant, int(1024 * scale)])
         near = nearness[rng.integers(len(nearness))] if rng.random() < 0.75 else ""
         phrase = _PHRASES[name][rng.integers(len(_PHRASES[name]))]
-    return _filled(phrase, imagine(seed), near)
+    w = imagine(seed)
+    spots = "red" if w.beetle == "black" else "black"
+    words = {**vars(w), "season": FORESTS[w.forest].season, "spot_colour": spots}
+    return _filled(phrase, words, near, w.cloudy, w.ringed)
+
+
+_SEASONS = {forest.season: name for name, forest in FORESTS.items()}
+# What can stand for each word of a phrasing.
+_WORDS = {
+    "galaxy": palettes.GALAXY,
+    "galaxy_kind": palettes.GALAXY_KINDS,
+    "nebula": palettes.NEBULA,
+    "nebula_second": palettes.NEBULA,
+    "sun": palettes.SUN,
+    "planet": palettes.PLANETS,
+    "forest": FORESTS,
+    "tree": palettes.TREES,
+    "leaf": palettes.LEAVES,
+    "beetle": palettes.BEETLES,
+    "spots": palettes.SPOTS,
+    "season": _SEASONS,
+    "spot_colour": ("red", "black"),
+}
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern, str, dict[str, str]]]:
+    """Returns (pattern, concept, what it says by what it leaves out) of every phrasing."""
+    marks, found = {word: f"@{word}@" for word in _WORDS}, {}
+    for name, phrases in _PHRASES.items():
+        thirds = _NEARNESS if name in _OUTLINED else _FIELD
+        nears = "|".join(filter(None, itertools.chain(*thirds)))
+        for phrase, *how in itertools.product(
+            phrases, ("@near@", ""), (True, False), (True, False)
+        ):
+            pattern = re.escape(_filled(phrase, marks, *how)).replace(r"a\ @", r"an?\ @")
+            pattern = pattern.replace("@near@", f"(?:{nears})")
+            for word, known in _WORDS.items():
+                pattern = pattern.replace(f"@{word}@", f"(?P<{word}>{'|'.join(known)})", 1)
+                pattern = pattern.replace(f"@{word}@", f"(?P={word})")  # the same once more
+            _, cloudy, ringed = how
+            says = {"rings": "rings" if ringed else "no rings"} if "{ring" in phrase else {}
+            if not cloudy and ("{sky}" in phrase or "{gas}" in phrase):
+                says["nebula"] = "none"
+            found[pattern, name] = says
+    return [(re.compile(pattern), name, says) for (pattern, name), says in found.items()]
+
+
+def named(prompt: str) -> dict[str, str]:
+    """Returns the concept and attributes that a prompt in the grammar of `caption` names.
+
+    The inverse of `caption`, in the form of `attributes`: {"concept": "tree", "tree.colour": "red",
+    ...}. A season names its forest's colour. What another phrasing of the same words would not say
+    is left out; {} for any other text.
+    """
+    found = []
+    for pattern, name, says in _patterns():
+        if match := pattern.fullmatch(prompt):
+            words = {**says, **match.groupdict()}
+            if "season" in words:
+                words.setdefault("forest", _SEASONS[words["season"]])
+            found.append(_answer(name, words).items())
+    return dict(item for item in found[0] if all(item in one for one in found)) if found else {}
 
 
 def every_caption(views: Views, phrasings: int) -> list[list[str]]:

@@ -1,8 +1,9 @@
 """Measures how well the levels of a zoom agree where they show the same place.
 
-Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+1: D of picture
-i+1 is compared with its window in picture i, [H/p, W/p, C]. PSNR alone can mislead: a blur that
-removes what the levels disagree about raises it. So structural similarity is measured too.
+Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+k, k = 1 for
+neighbours: D^k of picture i+k is compared with its window in picture i, [H/p^k, W/p^k, C]. PSNR
+alone can mislead: a blur that removes what the levels disagree about raises it. So structural
+similarity is measured too.
 """
 
 from collections.abc import Callable
@@ -20,71 +21,95 @@ DATA_RANGE = 2.0  # of pictures in [-1, 1]
 PSNR_CEILING = 160.0
 
 
-def overlap_psnr(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Returns the PSNR of every adjacent pair, 10 log10(4 / mean squared difference).
+def overlap_psnr(
+    images: np.ndarray, geometry: Geometry, *, kernel: str = "mean", k: int = 1
+) -> np.ndarray:
+    """Returns the PSNR of every pair of levels k apart, 10 log10(4 / mean squared difference).
+
+    Delivered pictures at p = 2 score 57 dB and more, independent noise 8 dB or so.
 
     Args:
       images: [N, H, W, C], in [-1, 1]; computed in float64.
       geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+      k: 1 to `geometry.depth`; pairs whose window starts between two pixels are left out.
 
     Returns:
-      [N-1] float64 in dB; infinite where a pair is identical.
+      [N-k] float64 in dB; infinite where a pair is identical, as pictures of one colour are.
 
     Raises:
       UserError: the images do not fit the geometry, or the kernel is unknown.
     """
-    errors = [np.mean((a - b) ** 2) for a, b in _pairs(images, geometry, kernel)]
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(DATA_RANGE**2 / np.array(errors, np.float64))
+    return np.array([_psnr(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
 
-def overlap_ssim(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
-    """Returns the structural similarity of every adjacent pair (Wang et al., 2004).
+def overlap_ssim(
+    images: np.ndarray, geometry: Geometry, *, kernel: str = "mean", k: int = 1
+) -> np.ndarray:
+    """Returns the structural similarity of every pair of levels k apart (Wang et al., 2004).
 
-    It is the mean over colours. The Gaussian window has sigma 1.5 and 11 x 11 taps, or the largest
-    odd number of taps that fits a smaller overlap. Arguments and errors: as `overlap_psnr`.
+    It is the mean over colours and places. The Gaussian window has sigma 1.5 and 11 x 11 taps; if
+    the overlap is smaller, it is continued by its mirror image. Arguments and errors: as
+    `overlap_psnr`.
 
     Returns:
-      [N-1] float64, at most 1; 1 means that a pair is identical.
+      [N-k] float64, at most 1, which identical pairs score; 0 or so for independent noise.
     """
-    return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel)], np.float64)
+    return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
 
-def _pairs(images, geometry, kernel):
+def photograph_psnr(
+    images: np.ndarray, photograph: np.ndarray, geometry: Geometry, level: int, kernel: str
+) -> np.ndarray:
+    """Returns the PSNR of D^k of level j+k against its window in a photograph of level j, by k.
+
+    Args and scores: as `overlap_psnr`; photograph is [H, W, C] in [-1, 1], `level` is j.
+
+    Returns:
+      [K] float64 in dB for k = 0, 1, ..., while there is such a window.
+    """
+    known = {k: geometry.observation(k) for k in range(geometry.depth + 1)}
+    found = []
+    for k, deeper in enumerate(images[level : level + geometry.depth + 1]):
+        corners, exists = known[k]
+        if exists[level + k]:
+            found.append(_psnr(*_seen(photograph, deeper, corners[level + k], geometry, kernel, k)))
+    return np.array(found)
+
+
+def _pairs(images, geometry, kernel, k):
     require_levels(images, geometry)
-    height, width = geometry.window_shape
-    for level, (top, left) in enumerate(geometry.corners):
-        child = np.asarray(images[level + 1], np.float64)
-        parent = np.asarray(images[level], np.float64)
-        shrunk = operators.downsample(child, geometry.zoom_factor, kernel)
-        yield shrunk, parent[top : top + height, left : left + width]
+    corners, exists = geometry.observation(k)
+    for i in np.flatnonzero(exists):
+        yield _seen(images[i - k], images[i], corners[i], geometry, kernel, k)
+
+
+def _seen(wide, deep, corner, geometry, kernel, k):
+    """Returns what two pictures, k levels apart, show of the same place."""
+    shrunk, wide = np.asarray(deep, np.float64), np.asarray(wide, np.float64)
+    for _ in range(k):
+        shrunk = operators.downsample(shrunk, geometry.zoom_factor, kernel)
+    (top, left), (height, width) = corner, shrunk.shape[:2]
+    return shrunk, wide[top : top + height, left : left + width]
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(DATA_RANGE**2 / np.mean((a - b) ** 2))
 
 
 def _ssim(a: np.ndarray, b: np.ndarray) -> float:
-    count = min(11, *a.shape[:2])
-    count -= 1 - count % 2
-    offsets = np.arange(count) - count // 2
-    taps = np.exp(-0.5 * (offsets / 1.5) ** 2)
-    taps /= taps.sum()
+    from skimage.metrics import structural_similarity  # slow to import
 
-    def local_mean(x):
-        for axis in (0, 1):
-            x = np.lib.stride_tricks.sliding_window_view(x, count, axis=axis) @ taps
-        return x
-
-    mean_a, mean_b = local_mean(a), local_mean(b)
-    variance_a = local_mean(a * a) - mean_a**2
-    variance_b = local_mean(b * b) - mean_b**2
-    covariance = local_mean(a * b) - mean_a * mean_b
-    c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
-    brightness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return float(np.mean(brightness * structure))
+    taps = min(11, *a.shape[:2])
+    size = taps - (1 - taps % 2)
+    as_in_2004 = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    sides = {"win_size": size, "data_range": DATA_RANGE, "channel_axis": -1}
+    return structural_similarity(a, b, **as_in_2004, **sides)
 
 
 def metrics(
-    images: np.ndarray,
+    images: np.ndarray | None,
     before_render: np.ndarray | None,
     pictures: np.ndarray,
     geometry: Geometry,
@@ -95,8 +120,8 @@ def metrics(
     """Measures how well a zoom's levels agree.
 
     Args:
-      images: as rendered, [N, H, W, 3], float in [-1, 1].
-      before_render: as decoded, in the same form; None if it was not kept.
+      images: as rendered, [N, H, W, 3], float in [-1, 1]; None if they are not known.
+      before_render: as decoded, in the same form; None likewise.
       pictures: as delivered, [N, H, W, 3], uint8.
       geometry: the placement of the levels.
       kernel: the kernel of D, a name in `zoom.operators.KERNELS`.

@@ -1,0 +1,299 @@
+"""Measures a finished zoom: a run of ours, or the pictures of any other method.
+
+Every result is plain data for JSON: `scores`, one number a metric, without those that do not apply;
+`details`, by level or pair of levels; and `statistics`, of which `metrics.references` compares
+zooms without their pictures. What a number means is said where it is computed.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+
+from pot_jax.checks import Path, Settings, Within, build, require
+from pot_jax.config import checked_prompts
+from pot_jax.diffusion.sampler import key_of
+from pot_jax.errors import UserError, shown
+from pot_jax.evaluation.metrics import overlap, world
+from pot_jax.evaluation.metrics.movie import smoothness
+from pot_jax.evaluation.metrics.noise import noise_audit
+from pot_jax.evaluation.metrics.references import Statistics, against, alone, plain, statistics
+from pot_jax.media.images import read_photograph, read_picture, zoom_to_bytes
+from pot_jax.media.pixels import from_bytes
+from pot_jax.parallel.devices import fixed_settings
+from pot_jax.pipelines.program import _FIRST_NOISE
+from pot_jax.runs.claims import read_json
+from pot_jax.runs.record import digest
+from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
+from pot_jax.world.captions import named
+from pot_jax.zoom.agreement import find_blend
+from pot_jax.zoom.geometry import Geometry
+
+# What a run says of itself (metrics.json, zoom.json) -> a score.
+_FIGURES = ("compile_seconds", "seconds_per_step", "upscaling_seconds", "peak_bytes")
+Scorer = Callable[[np.ndarray, Sequence[str]], Mapping[str, float]]  # (pictures, prompts) -> scores
+
+
+@dataclasses.dataclass(frozen=True)
+class ZoomFile(Settings):
+    """`zoom.json`: what a folder of pictures, made by any method, says of them."""
+
+    prompts: tuple[str, ...]  # one per level, widest first
+    zoom_factor: Annotated[int, Within("2 or more", 2)]
+    placement: tuple[tuple[int, int], ...] = ()  # as `Geometry.offsets`; empty: centred
+    pictures: tuple[Path, ...] = ()  # files, widest first; empty: *.png sorted by name
+    method: str = ""
+    scene: str = ""
+    seed: int | None = None
+    seconds_per_step: float | None = None
+    labels: dict | None = None  # whatever a report groups by
+
+
+def evaluate(
+    folder: str | os.PathLike,
+    *,
+    references: str | os.PathLike | None = None,
+    clip: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Measures the zoom in a folder, from its pictures as they are now.
+
+    Args:
+      folder: a run of ours, or one of its samples; or pictures with a `ZoomFile`.
+      references: independent samples of the same prompts (blend "none"): one such folder, or a
+        folder of several, as a run of several samples is.
+      clip: a CLIP model's folder, for `metrics.clip.scorer`.
+
+    Returns:
+      What `evaluate_zoom` says of a run, else what `measure` does.
+
+    Raises:
+      UserError: a file is missing, truncated, or does not fit the others; or the references are of
+        other prompts, or of another geometry.
+    """
+    path, given = pathlib.Path(folder), {}
+    pictures, geometry, prompts, said = _read(path)
+    if references is not None:
+        given["references"] = _references(pathlib.Path(references), geometry, prompts)
+    if clip is not None:
+        from pot_jax.evaluation.metrics.clip import scorer
+
+        given["clip"] = scorer(clip)
+    if isinstance(said, Zoom):
+        file = path / "metrics.json"
+        figures = read_json(file) if file.exists() else {}
+        return evaluate_zoom(said, pictures=pictures, figures=figures, **given)
+    values, known = measure(pictures, geometry, prompts, **given), dataclasses.asdict(said)
+    names = ("method", "scene", "seed", "labels")
+    values["details"]["about"] = {n: known[n] for n in names if known[n] not in ("", None)}
+    values["scores"] |= {n: known[n] for n in _FIGURES if known.get(n) is not None}
+    return values
+
+
+def evaluate_zoom(
+    zoom: Zoom,
+    *,
+    pictures: np.ndarray | None = None,
+    figures: Mapping[str, Any] | None = None,
+    references: Sequence[Statistics] = (),
+    clip: Scorer | None = None,
+) -> dict[str, Any]:
+    """Measures a zoom of ours, as `measure` does, and what only a run knows.
+
+    That is its overlaps before and after the last render (details), its first noise, drawn again,
+    its fidelity to its photograph, and its own figures.
+
+    Args:
+      zoom: the sampled zoom.
+      pictures: as delivered, [N, H, W, 3] uint8; by default made of the zoom.
+      figures: of its metrics.json: timings in seconds, peak_bytes, disagreement by step.
+      references: as for `measure`.
+      clip: likewise.
+    """
+    s, g, kernel = zoom.settings, zoom.geometry, zoom.settings.sampler.kernel
+    figures = {**zoom.timings, **(figures or {})}
+    if pictures is None:
+        pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
+    values = measure(pictures, g, s.prompts, kernel=kernel, references=references, clip=clip)
+    scores, details = values["scores"], values["details"]
+    states = zoom.images, zoom.before_render, pictures
+    details["overlap"] = overlap.metrics(*states, g, kernel=kernel)
+    if (photograph := _photograph(zoom)) is not None:
+        seen = from_bytes(pictures), photograph, g, s.photograph.level, kernel
+        details["photograph_psnr_db"] = _decibels(overlap.photograph_psnr(*seen))
+        scores["photograph_psnr_db"] = details["photograph_psnr_db"][0]
+    if (noise := _first_noise(zoom)) is not None:
+        audit = noise_audit(*noise, kernel).items()
+        scores |= {f"noise_{name}": value for name, value in audit if value is not None}
+    scores |= {name: figures[name] for name in _FIGURES if name in figures}
+    if figures.get("disagreement"):
+        details["disagreement"] = figures["disagreement"]
+        scores["disagreement"] = figures["disagreement"][-1]
+    return values
+
+
+def measure(
+    pictures: np.ndarray,
+    geometry: Geometry,
+    prompts: Sequence[str],
+    *,
+    kernel: str = "mean",
+    references: Sequence[Statistics] = (),
+    clip: Scorer | None = None,
+) -> dict[str, Any]:
+    """Measures delivered pictures.
+
+    The scores are means over levels: of `metrics.overlap` (neighbours), `seams`, `detail`, `movie`,
+    and `world` if all prompts are in the world's grammar and the pictures fit its classifier; with
+    references, those of `references.against`; and clip's.
+
+    Args:
+      pictures: [N, H, W, 3] uint8.
+      geometry: the placement of the levels.
+      prompts: one per level.
+      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
+      references: `metrics.references.statistics` of independent samples.
+      clip: further scores, as of `metrics.clip.scorer`.
+    """
+    kept, shared = statistics(pictures, geometry), {"geometry": geometry, "kernel": kernel}
+    floats, p = from_bytes(pictures), geometry.zoom_factor
+    near = overlap.metrics(None, None, pictures, **shared)
+    farthest = min(geometry.depth, geometry.levels - 1)
+    least = min(geometry.height, geometry.width) / 16  # pixels that an overlap keeps
+    farther = {
+        str(k): {
+            "psnr_db": _decibels(overlap.overlap_psnr(floats, **shared, k=k)),
+            "ssim": plain(overlap.overlap_ssim(floats, **shared, k=k), 4),
+        }
+        for k in range(2, farthest + 1)
+        if p**k <= least
+    }
+    details: dict[str, Any] = {"overlap": near, "overlap_by_distance": farther}
+    scores = {
+        **{name: near[name]["delivered"]["mean"] for name in ("overlap_psnr_db", "overlap_ssim")},
+        **alone(kept),
+        "smoothness": smoothness(pictures, geometry),
+        **(against(kept, references) if len(references) else {}),
+    }
+    wanted, square = [named(prompt) for prompt in prompts], geometry.height == geometry.width
+    if all(wanted) and square and geometry.height % world.SIDE == 0 and world.CLASSIFIER.exists():
+        _, seen = world.look(pictures)
+        scores |= world.accuracy(seen, wanted)
+        details["world"] = [
+            {head: {"named": word, "seen": saw[head]} for head, word in one.items()}
+            for one, saw in zip(wanted, seen)
+        ]
+    scores |= clip(pictures, prompts) if clip else {}
+    known = {name: float(value) for name, value in scores.items() if value is not None}
+    scores = {name: value for name, value in known.items() if np.isfinite(value)}
+    return {"scores": scores, "details": details, "statistics": kept}
+
+
+def table(values: Mapping[str, Any]) -> str:
+    """Returns results as text: PSNR in dB and SSIM of each adjacent pair, then the scores."""
+    agreed = values["details"]["overlap"]
+    psnr, ssim = agreed["overlap_psnr_db"], agreed["overlap_ssim"]
+
+    def row(name: str, pick: Callable) -> str:
+        cells = [f"{pick(psnr[s]):8.2f} {pick(ssim[s]):7.4f}" for s in psnr]
+        return f"{name:>9} " + " ".join(cells)
+
+    size = f"{agreed['height']} x {agreed['width']}"
+    lines = [f"{agreed['levels']} levels of {size} pixels, zoom factor {agreed['zoom_factor']}"]
+    if agreed["levels"] > 1:
+        lines += [
+            "overlap of adjacent levels: PSNR in dB, SSIM",
+            " " * 10 + " ".join(f"{s.replace('_', ' '):>16}" for s in psnr),
+        ]
+        for pair in range(agreed["levels"] - 1):
+            lines.append(row(f"{pair}, {pair + 1}", lambda x, pair=pair: x["pairs"][pair]))
+        lines += [row(name, lambda x, name=name: x[name]) for name in ("minimum", "mean")]
+    return "\n".join(lines + [f"{name:<27} {x:.5g}" for name, x in values["scores"].items()])
+
+
+def _decibels(psnr: np.ndarray) -> list[float]:
+    return plain(np.minimum(psnr, overlap.PSNR_CEILING), 4)
+
+
+def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zoom | ZoomFile]:
+    """Returns the pictures in a folder, their geometry and prompts, and what made them."""
+    place = path / "zoom.json"
+    if not place.exists():
+        zoom = read_zoom(path)
+        return read_levels(path, zoom.geometry), zoom.geometry, zoom.settings.prompts, zoom
+    data = read_json(place)
+    with _told_by(place):
+        said = build(ZoomFile, data)
+        count = len(checked_prompts(said.prompts))
+        names = said.pictures or sorted(file.name for file in path.glob("*.png"))
+        require(len(names) == count, "pictures", f"{count}, one for each prompt", list(names))
+    pictures = [read_picture(path / name) for name in names]
+    height, width, _ = pictures[0].shape
+    for name, picture in zip(names, pictures):
+        if picture.shape != pictures[0].shape:
+            size, first = "{} x {}".format(*picture.shape[:2]), f"{names[0]} {height} x {width}"
+            raise UserError(f"{path / name} is {size} pixels, but {first}; make them equal")
+    placement = said.placement if any(map(any, said.placement)) else None
+    with _told_by(place):
+        geometry = Geometry(count, said.zoom_factor, height, width, placement)
+    return np.stack(pictures), geometry, said.prompts, said
+
+
+@contextlib.contextmanager
+def _told_by(place: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{shown(place)}: {error}") from None
+
+
+def _references(
+    path: pathlib.Path, geometry: Geometry, prompts: Sequence[str]
+) -> list[dict[str, Any]]:
+    marks = ("stack.npz", "zoom.json")
+    inside = sorted({file.parent for mark in marks for file in path.glob(f"*/{mark}")})
+    places = [path] if any((path / mark).exists() for mark in marks) else inside
+    require(bool(places), "references", "a run, a folder with a zoom.json, or several", str(path))
+    found = []
+    for place in places:
+        pictures, there, theirs, _ = _read(place)
+        differing = [i for i, (a, b) in enumerate(zip(prompts, theirs)) if a != b]
+        if differing or len(theirs) != len(prompts) or there != geometry:
+            what = f"another prompt of level {differing[0]}" if differing else "another geometry"
+            raise UserError(
+                f"references: {shown(place)} has {what} than the zoom; sample its prompts again, "
+                "with its size and placement and blend=none"
+            )
+        found.append(statistics(pictures, geometry))
+    return found
+
+
+def _photograph(zoom: Zoom) -> np.ndarray | None:
+    """Returns a run's photograph as it was used, [H, W, 3], if it is still where it was."""
+    s, g = zoom.settings.photograph, zoom.geometry
+    known = (zoom.identity or {}).get("photograph")
+    with contextlib.suppress(UserError):
+        pixels = read_photograph(s.path, g.height, g.width) if known and s.path else None
+        if pixels is not None and known == digest([digest(pixels), s.level, s.method]):
+            return pixels
+    return None
+
+
+@fixed_settings()
+def _first_noise(zoom: Zoom) -> tuple[np.ndarray, Geometry] | None:
+    """Returns the unit noise that a run began with, [N, h, w, c], and its placement, if known."""
+    s, g = zoom.settings, zoom.geometry
+    own = any(part.part == "blend" for part in s.own_parts)
+    if own or zoom.latents is None or "given latents" in (zoom.identity or {}):
+        return None
+    _, height, width, channels = zoom.latents.shape
+    factor = g.height // height
+    offsets = g.offsets and tuple((y // factor, x // factor) for y, x in g.offsets)
+    small = Geometry(g.levels, g.zoom_factor, height, width, offsets)
+    draw = _FIRST_NOISE[s.sampler.initial_noise](find_blend(s.sampler.blend))
+    key, _ = jax.random.split(key_of(np.uint32(s.seed)))  # as in `diffusion.sampler.start`
+    return np.asarray(draw(key, small, channels, kernel=s.sampler.kernel)), small

@@ -1,0 +1,48 @@
+"""Detail: the top octave of pictures, which they lack if they were blurred or only enlarged.
+
+Symbols: D downsampling by p, up bilinear upsampling; b = x - up(D(x)) the top octave of Lab colours
+x (log2 p octaves). None in pictures of one colour.
+"""
+
+import numpy as np
+
+from pot_jax.zoom import operators
+from pot_jax.zoom.geometry import Geometry, require_levels
+
+_MARGIN = 3  # pixels on either side of a window's border: a seam is not detail
+_ROUNDING = 1e-6  # squared Lab units: less power is the rounding of float32, not detail
+
+
+def top_octaves(colours: np.ndarray, zoom_factor: int) -> np.ndarray:
+    """Returns b, float64, of colours [..., H, W, 3]."""
+    shrunk = np.float32(operators.downsample(colours, zoom_factor))
+    return colours - np.asarray(operators.upsample(shrunk, zoom_factor), np.float64)
+
+
+def detail(octaves: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Returns the mean square of b where a level shows itself, [N] in squared Lab units.
+
+    That is outside its child's window and 3 pixels away, for inside lies the shrunken child,
+    sharper than any painting; of the deepest level it is everything. From 0, the score of pictures
+    of one colour; 1200 for noise. NaN where the window leaves nothing. Raises UserError if the
+    octaves [N, H, W, 3] do not fit the geometry.
+    """
+    require_levels(octaves, geometry)
+    power, (h, w) = np.square(octaves).mean(-1), geometry.window_shape
+    for level, (y, x) in enumerate(geometry.corners):
+        rows, columns = (slice(max(c - _MARGIN, 0), c + s + _MARGIN) for c, s in ((y, h), (x, w)))
+        power[level, rows, columns] = np.nan
+    counts = np.isfinite(power).sum((1, 2))
+    return np.where(counts, np.nansum(power, (1, 2)), np.nan) / np.maximum(counts, 1)
+
+
+def repetition(octaves: np.ndarray) -> np.ndarray:
+    """Returns how alike the octaves [N, H, W, 3] of neighbouring levels are at equal pixels, [N-1].
+
+    sum(b_i b_{i+1}) / sqrt(sum(b_i^2) sum(b_{i+1}^2)), -1 to 1. A crop explains none of it: the
+    window has no such band. 0 for one colour, independent noise and, within 0.1, renders of the
+    procedural world; 1 for a level that repeats its parent.
+    """
+    norms = np.sqrt(np.square(octaves).sum((1, 2, 3)))
+    products = (octaves[:-1] * octaves[1:]).sum((1, 2, 3))
+    return products / np.maximum(norms[:-1] * norms[1:], _ROUNDING * octaves[0].size)
