@@ -316,7 +316,6 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample, 'Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine'),
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
     "evaluate": (evaluate, "Measure a finished zoom: pot-jax evaluate --workdir=runs/mine"),
-    "evaluate": (evaluate, "Measure how well levels agree: pot-jax evaluate --workdir=runs/mine"),
     "sweep": (sweep, "Run many settings: pot-jax sweep --config=world --workdir=runs/sweep"),
     "report": (report, "Compare the runs in a folder: pot-jax report --workdir=runs/sweep"),
     "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),

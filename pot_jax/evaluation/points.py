@@ -17,6 +17,7 @@ import dataclasses
 import itertools
 import json
 import re
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def points(
             point = _point(base, stated, dict(zip(axes, chosen)))
             if point != found.setdefault(point.name, point):
                 raise UserError(f"sweep: two points would have the folder {point.name}")
+    require(bool(found), "get_sweep()", "at least one point: there is nothing to run", sweep)
     return list(found.values())
 
 
@@ -219,25 +221,24 @@ def estimates(
 ) -> Iterator[tuple[float | None, int | None, int | None]]:
     """Yields (seconds, bytes of memory, bytes of disk) of points, None before a first is finished.
 
-    Seconds follow from operations and the speed of finished points; memory and disk are those of
-    the largest finished point with pictures of the same size.
+    Seconds follow from operations and the median pace of finished points; memory and disk are those
+    of the largest finished point with pictures of the same size.
     """
-    costs, work, seconds = {}, 0.0, 0.0
+    costs, paces = {}, []  # seconds an operation; the first point of a worker also compiles
     for point, result in done:
         cost = result.get("cost", {})
         if {"unet", "seconds", "defaults"} <= cost.keys():
             known = costs.setdefault(_kind(point.settings), {"peak_bytes": 0, "disk_bytes": 0})
             most = {name: max(known[name], cost.get(name, 0)) for name in known if "_bytes" in name}
             known |= cost | most
-            work += operations(_resolved(point, cost["defaults"]), cost)
-            seconds += cost["seconds"]
+            paces.append(cost["seconds"] / operations(_resolved(point, cost["defaults"]), cost))
     for point in todo:
         cost = costs.get(_kind(point.settings))
         if cost is None:
             yield None, None, None
         else:
             flops = operations(_resolved(point, cost["defaults"]), cost)
-            yield flops * seconds / work, cost["peak_bytes"], cost["disk_bytes"]
+            yield flops * statistics.median(paces), cost["peak_bytes"], cost["disk_bytes"]
 
 
 def _kind(s: RunSettings) -> tuple:

@@ -35,6 +35,7 @@ _CLUTTER = (
     (".*", "lost+found", "Thumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "$RECYCLE.BIN")
     + ("*.log", "*.out", "*.err", "*.pid", "*.o[0-9]*", "*.e[0-9]*", "*.log.[0-9]*", "*.tmp", "*~")
     + ("core", "core.[0-9]*", "events.out.tfevents.*", "wandb", "mlruns", "tensorboard", "logs")
+    + ("point.json",)  # of a sweep, which writes it before the run's own record
 )
 
 
