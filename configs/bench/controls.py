@@ -4,8 +4,8 @@
     pot-jax report --workdir=runs/controls
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: 2 minutes on 2 shared cores.
-Expected: not measured yet. Delivered levels must agree here too, so overlap will tell nothing: a
-method pays with seams, or with prompts that it does not follow.
+Expected, with seed 0: seam excess 1.6, where `world.py` has 0.56, and overlap 58.4 dB: delivered
+levels must agree here too, so overlap tells nothing. The rest is not measured yet.
 """
 
 import ml_collections
