@@ -142,17 +142,19 @@ class CLIPEncoder(Configured):
         return states
 
 
+def _table(part: Configured, rows: int, name: str) -> nn.Embed:
+    """Builds a table of `rows` embeddings of a part's width."""
+    width = part.config.hidden_size
+    return nn.Embed(rows, width, dtype=part.dtype, embedding_init=_INIT, name=name)
+
+
 class CLIPTextEmbeddings(Configured):
     """Token ids [B, T] -> embeddings of the tokens plus those of their positions, [B, T, D]."""
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        def table(rows, name):
-            width = self.config.hidden_size
-            return nn.Embed(rows, width, dtype=self.dtype, embedding_init=_INIT, name=name)
-
-        tokens = table(self.config.vocab_size, "token_embedding")(ids)
-        positions = table(self.config.max_position_embeddings, "position_embedding")
+        tokens = _table(self, self.config.vocab_size, "token_embedding")(ids)
+        positions = _table(self, self.config.max_position_embeddings, "position_embedding")
         return tokens + positions(jnp.arange(ids.shape[1]))[None]
 
 
@@ -197,8 +199,7 @@ class CLIPVisionEmbeddings(Configured):
         token = self.param("class_embedding", _INIT, (width,)).astype(self.dtype)
         token = jnp.broadcast_to(token, (rows, 1, width))
         states = jnp.concatenate([token, patches.reshape(rows, -1, width)], axis=1)
-        table = {"dtype": self.dtype, "embedding_init": _INIT, "name": "position_embedding"}
-        positions = nn.Embed(states.shape[1], width, **table)
+        positions = _table(self, states.shape[1], "position_embedding")
         return states + positions(jnp.arange(states.shape[1]))[None]
 
 
@@ -244,6 +245,6 @@ class CLIPModel(Configured):
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         side = self.config.vision_config.image_size
-        shapes = {"ids": (1, 1), "ends": (1,), "pictures": (1, side, side, 3)}
-        kinds = {"ids": jnp.int32, "ends": jnp.int32, "pictures": jnp.float32}
-        return {name: jax.ShapeDtypeStruct(shapes[name], kinds[name]) for name in shapes}
+        ids, ends = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1, 1), (1,)))
+        pictures = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return {"ids": ids, "ends": ends, "pictures": pictures}

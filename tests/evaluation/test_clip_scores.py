@@ -177,10 +177,10 @@ def change(path, **entries):
 
 
 def test_folders_of_other_classes(tmp_path, folder):
-    refused(tmp_path / "nowhere", "nowhere holds no model's config.json", "expected a CLIPModel")
+    refused(tmp_path / "nowhere", "nowhere holds no known model", "expected a CLIPModel")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "holds no model's config.json", "expected a CLIPModel")
-    refused(folder / "config.json", "holds no model's config.json")
+    refused(tmp_path / "empty", "holds no known model", "expected a CLIPModel")
+    refused(folder / "config.json", "holds no known model")
     for kind in ("clip_text_model", "siglip", "clip_vision_model"):
         change(folder / "config.json", model_type=kind)
         refused(folder, f"holds {kind}, expected a CLIPModel")

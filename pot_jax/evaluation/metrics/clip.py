@@ -75,13 +75,13 @@ def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str
         its `preprocessor_config.json`.
 
     Returns:
-      A function of pictures [N, H, W, 3] uint8 and N prompts. With c_ij the cosine of the
-      embeddings of prompt i and picture j, it returns
-      `clip_score`, mean_i max(100 c_ii, 0), 0 to 100 (arXiv 2104.08718, without its factor 2.5);
-      scores by different CLIPs cannot be compared; and
-      `clip_retrieval`, the share of i for which c_ii is the largest c_ij, 0 to 1: whether a prompt
-      finds its level. Ties share a hit: N equal pictures have 1/N.
-      A prompt that is too long is cut, with a notice. It raises UserError if shapes do not fit.
+      A function of pictures [N, H, W, 3] uint8 and N prompts, which raises UserError if these do
+      not fit. With c_ij the cosine of the embeddings of prompt i and picture j, it returns
+      clip_score: mean_i max(100 c_ii, 0), 0 to 100 (arXiv 2104.08718, without its factor 2.5).
+        Scores by different CLIPs, or of other prompts, cannot be compared.
+      clip_retrieval: the share of i for which c_ii is the largest c_ij, 0 to 1: whether a prompt
+        finds its level. Ties share a hit, so N equal pictures score 1/N.
+      Prompts that are too long are cut, with a notice.
 
     Raises:
       UserError: the folder holds another model; files are missing or damaged, or do not fit.
@@ -91,9 +91,7 @@ def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str
         files = [folder / name for name in ("model_index.json", "config.json")]
         stated = next((json_object(file) for file in files if file.exists()), {})
         if stated.get("model_type") != "clip":
-            found = (
-                stated.get("_class_name") or stated.get("model_type") or "no model's config.json"
-            )
+            found = stated.get("_class_name") or stated.get("model_type", "no known model")
             raise UserError(
                 f"{shown(folder)} holds {shown(found)}, expected a CLIPModel: config.json (of "
                 "model_type clip), model.safetensors, its tokenizer and preprocessor_config.json"
@@ -125,8 +123,8 @@ def _scores(apply, tokenizer, processor, pictures, prompts) -> dict[str, float]:
     length = tokenizer.model_max_length
     for level, whole in enumerate(tokenizer(list(prompts), verbose=False)["input_ids"]):
         if len(whole) > length:
-            cut = f"the prompt of level {level} has {len(whole) - 2} tokens; CLIP scores"
-            logging.warning("%s its first %d", cut, length - 2)
+            cut = "the prompt of level %d has %d tokens; CLIP scores its first %d"
+            logging.warning(cut, level, len(whole) - 2, length - 2)
     fixed = {"padding": "max_length", "truncation": True, "max_length": length}
     ids = np.int32(tokenizer(list(prompts), **fixed)["input_ids"])
     ends = np.int32((ids == tokenizer.eos_token_id).argmax(axis=1))
