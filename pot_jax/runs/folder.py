@@ -190,6 +190,7 @@ class SavedStates:
         self._every, self._stopping = every, stopping
         self._checkpoints = Checkpoints(pathlib.Path(folder) / "state")
         self._last = 0
+        self.facts: dict[str, Any] = {}  # plain JSON data, saved and restored with the states
 
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
         """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
@@ -200,7 +201,7 @@ class SavedStates:
         stopping = self._stopping()
         due = done - self._last >= self._every and not last
         if self._every and (due or stopping):
-            self._checkpoints.save(done, key_data(states), {})
+            self._checkpoints.save(done, key_data(states), self.facts)
             self._last = done
         if stopping:
             raise KeyboardInterrupt
@@ -217,7 +218,7 @@ class SavedStates:
         found = self._checkpoints.restore(like, older={1: (first, from_1)})
         if not found:
             return fresh
-        self._last, states, _ = found
+        self._last, states, self.facts = found
         return typed_keys(states)
 
 
