@@ -36,24 +36,20 @@ def ineffective(
       usual: the model's own defaults of sampler settings.
     """
     s = settings.sampler
-    blends = s.blend not in ("none", "enlarged") or own.get("blend")
     joint = s.method == "joint"
+    blends = not joint or s.blend not in ("none", "enlarged") or own.get("blend")
     draws = s.eta or s.time_travel > 1 or s.solver not in ("ddim", "euler", "dpmpp_2m")
-    draws = joint and (draws or own.get("solver")) or s.initial_noise == "shared"
+    draws = draws or own.get("solver") or s.initial_noise == "shared"
     decodes = s.space == "pixel" or own.get("agreement")
-    descends = s.blend == "gradient" and s.space != "delivery"
+    descends = joint and s.blend == "gradient" and s.space != "delivery"
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale",)),
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
-        (joint, f"with method {s.method}", ("sampler.blend", "sampler.gradient_")),
-        (blends or not joint, f"with blend {s.blend}", ("sampler.blend_weight", *_NOISES)),
+        (joint, f"with method {s.method}", ("sampler.blend",)),
+        (blends, f"with blend {s.blend}", ("sampler.blend_weight", *_NOISES)),
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
-        (
-            descends or not joint,
-            "without gradient steps",
-            ("sampler.gradient_steps", "sampler.gradient_rate"),
-        ),
+        (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),
         (grounded, "without a photograph", ("photograph.level", "photograph.method")),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),

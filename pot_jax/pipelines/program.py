@@ -122,7 +122,7 @@ def assemble(recipe: Recipe) -> Program:
     )
     step = make_step(parts)
     if turns:
-        parts, step = sampled_in_turns(turns, parts, (latents, pixels), encode, drawn["channels"])
+        parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
     jit = partial(jax.jit, out_shardings=replicated(r.mesh))
     return Program(
         begin=jit(partial(start_samples, parts)),

@@ -12,16 +12,16 @@ Symbols as in `zoom.operators`; h w the latent grid, H W the pixels'.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pot_jax.diffusion.sampler import Parts, SamplerState, Seen, make_step
 from pot_jax.diffusion.solvers import Plan
-from pot_jax.zoom import blending, operators
+from pot_jax.zoom import blending
 from pot_jax.zoom.agreement import Blend, View, by_grounding
-from pot_jax.zoom.operators import crop, downsample, paste, upsample_nearest
+from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import crop, downsample, paste, upsample, upsample_nearest
 
 
 def outpainting(picture: jax.Array, known: jax.Array, corner: jax.Array, kernel: str) -> jax.Array:
@@ -41,17 +41,16 @@ def super_resolution(
     return picture + upsample_nearest(known - downsample(picture, p, kernel), p)
 
 
-def _shrunk(weights, latents, corners, views, encode, kernel):
+def _shrunk(encode, picture, corner, geometry, kernel):
     """D of the child's picture, after the latents of that."""
-    _, pixels = views
-    picture = downsample(pixels.decode(weights, latents), pixels.geometry.zoom_factor, kernel)
-    return encode(weights, picture)[0], picture[0]
+    known = downsample(picture, geometry.zoom_factor, kernel)
+    return encode(known[None])[0], known
 
 
-def _windows(weights, latents, corners, views, encode, kernel):
-    """The level's window in the parent: in its latents, and in its picture."""
-    whole = (view.decode(weights, latents)[0] for view in views)
-    return tuple(crop(x, c, v.geometry.window_shape) for x, c, v in zip(whole, corners, views))
+def _window(encode, picture, corner, geometry, kernel):
+    """The level's window in its parent's picture, after D of the latents of that, enlarged."""
+    p, known = geometry.zoom_factor, crop(picture, corner, geometry.window_shape)
+    return downsample(encode(upsample(known, p)[None])[0], p, kernel), known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +59,24 @@ class Turns:
 
     Attributes:
       forward: from a level to the one that follows it: 1, widest first, or -1, deepest first.
+      see: (encode, the neighbour's picture [H, W, 3], corner, geometry, kernel) -> what is known,
+        in latents [h/p, w/p, c] and in pixels [H/p, W/p, 3].
       meet: (picture [H, W, C], known, corner, kernel) -> the picture that fits what is known.
-      begin: what is known, in latents and in pixels, [h/p, w/p, c] and [H/p, W/p, 3].
       delivery: how the finished levels become pictures that agree.
     """
 
     forward: int
+    see: Callable[..., tuple[jax.Array, jax.Array]]
     meet: Callable[..., jax.Array]
-    begin: Callable[..., tuple[jax.Array, jax.Array]]
     delivery: Blend
 
     def order(self, levels: int) -> range:
         """Returns the levels in the order of their turns."""
         return range(levels)[:: self.forward]
+
+    def corner(self, level: jax.Array, geometry: Geometry) -> jax.Array:
+        """Returns where the deeper one of a level and its neighbour lies in the other; [2]."""
+        return jnp.asarray(geometry.corners)[level - (self.forward > 0)]
 
     def space(self, space: Callable, blend: Blend, *views: View) -> Callable:
         """Returns the agreement of a level with what is known, where `space` says (`SPACES`)."""
@@ -80,20 +84,13 @@ class Turns:
         def tied(view: View, index: int) -> View:
             def ground(weights, images):
                 level, known = weights["turn"]
-                corner = jnp.asarray(view.geometry.corners)[self._pair(level)]
+                corner = self.corner(level, view.geometry)
                 met = self.meet(images[0], known[index], corner, view.kernel)[None]
-                return jnp.where(self._first(level, view.geometry.levels), images, met)
+                return jnp.where(level == self.order(view.geometry.levels)[0], images, met)
 
             return view._replace(ground=ground)
 
         return space(Blend(blending.none, agree=by_grounding), *map(tied, views, (0, 1)))
-
-    def _pair(self, level):
-        # Of a level and its finished neighbour, the wider one: the corner is that of the other.
-        return level - 1 if self.forward > 0 else level
-
-    def _first(self, level, levels):
-        return level == self.order(levels)[0]
 
 
 def _from_parents(images, geometry, *, weight=1.0, kernel="mean"):
@@ -104,59 +101,58 @@ def _from_parents(images, geometry, *, weight=1.0, kernel="mean"):
 # from its parent.
 METHODS = {
     "joint": None,
-    "outpainting": Turns(-1, outpainting, _shrunk, Blend(blending.none)),
-    "super_resolution": Turns(1, super_resolution, _windows, Blend(_from_parents)),
+    "outpainting": Turns(-1, _shrunk, outpainting, Blend(blending.none)),
+    "super_resolution": Turns(1, _window, super_resolution, Blend(_from_parents)),
 }
 
 
 def sampled_in_turns(
-    turns: Turns, parts: Parts, views: tuple[View, View], encode: Callable, channels: int
+    turns: Turns, parts: Parts, latents: View, pixels: View, encode: Callable
 ) -> tuple[Parts, Callable]:
     """Returns `parts` and the step for a plan of `diffusion.solvers.in_turns`.
 
     Args:
       turns: the method.
       parts: of joint sampling, but that `agree` is by `Turns.space`.
-      views: of all levels: their latents, and their pictures.
+      latents: the view of all levels' latents.
+      pixels: the view of their pictures.
       encode: (weights, images [M, H, W, 3]) -> latents [M, h, w, c].
-      channels: c.
     """
-    geometry, kernel = views[0].geometry, views[0].kernel
-    single = dataclasses.replace(geometry, levels=1, offsets=None)
-    draw = partial(operators.independent_noise, geometry=single, channels=channels)
-    step, levels = make_step(parts._replace(step_noise=draw)), geometry.levels
+    geometry = pixels.geometry
 
-    def begin(weights, states, level):
-        neighbour = jnp.clip(level - turns.forward, 0, levels - 1)
-        corners = [jnp.asarray(v.geometry.corners)[turns._pair(level)] for v in views]
-        known = turns.begin(weights, states[neighbour][None], corners, views, encode, kernel)
-        return parts.memory(states[level][None]), known
+    def begin(weights, finished, level):
+        neighbour = jnp.clip(level - turns.forward, 0, geometry.levels - 1)
+        picture = pixels.decode(weights, finished[neighbour][None])[0]
+        where = turns.corner(level, geometry), geometry, pixels.kernel
+        known = turns.see(partial(encode, weights), picture, *where)
+        return parts.memory(finished[level][None]), known
 
-    def memory(latents):
-        shapes = [(*v.geometry.window_shape, c) for v, c in zip(views, (channels, 3))]
-        return parts.memory(latents[:1]), tuple(jnp.zeros(s, jnp.float32) for s in shapes)
+    def memory(noise):
+        sizes = zip((latents, pixels), (noise.shape[-1], 3))
+        known = tuple(jnp.zeros((*view.geometry.window_shape, c)) for view, c in sizes)
+        return parts.memory(noise[:1]), known
 
     def turn(weights, state: SamplerState, row: Plan) -> tuple[SamplerState, Seen]:
         level, index = row.turn
 
         def of_level(x):  # [M N, ...]: M is 2 for the halves of guidance
-            return x.reshape(-1, levels, *x.shape[1:])[:, level]
+            return x.reshape(-1, geometry.levels, *x.shape[1:])[:, level]
 
         whole = state.latents, state.history
-        latents, history = jax.tree.map(of_level, whole)
         carried, known = jax.lax.cond(
             index == 0, begin, lambda *_: state.memory, weights, state.latents, level
         )
         own = {"conditions": jax.tree.map(of_level, weights["conditions"]), "turn": (level, known)}
-        key = jax.random.fold_in(state.key, level)
-        one = SamplerState(index, latents, key, history, carried)
+        z, history = jax.tree.map(of_level, whole)
+        one = SamplerState(index, z, state.key, history, carried)
+        step = make_step(parts._replace(step_noise=lambda key: parts.step_noise(key)[level][None]))
         one, seen = step({**weights, **own}, one, row._replace(turn=None))
 
-        def joined(everything: Any, one: Any) -> Any:
+        def joined(everything, one):
             return jax.tree.map(lambda all_, x: all_.at[level].set(x[0]), everything, one)
 
-        latents, history = joined(whole, (one.latents, one.history))
-        state = SamplerState(state.step + 1, latents, state.key, history, (one.memory, known))
+        z, history = joined(whole, (one.latents, one.history))
+        state = SamplerState(state.step + 1, z, state.key, history, (one.memory, known))
         return state, seen._replace(clean=joined(whole[0], seen.clean))
 
     return parts._replace(memory=memory), turn

@@ -237,11 +237,10 @@ def prepare(
         )
     grounded = photograph is not None or bool(settings.photograph.path)
     turns = METHODS[s.method] if len(prompts) > 1 else None
-    taken = {"photograph": grounded, "blend": "blend" in own, "agreement": "agreement" in own}
-    for name in taken:
-        if turns and taken[name]:
-            what = f"expected none of your own with sampler.method {s.method}"
-            raise UserError(f"{name}: {what}; leave it out, or choose method joint")
+    taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
+    if turns and taken:
+        expected = f"none with sampler.method {s.method}; leave it out, or choose method joint"
+        raise UserError(f"{taken[0]}: expected {expected}")
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
