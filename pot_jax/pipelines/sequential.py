@@ -76,7 +76,7 @@ class Turns:
 
     def corner(self, level: jax.Array, geometry: Geometry) -> jax.Array:
         """Returns where the deeper one of a level and its neighbour lies in the other; [2]."""
-        return jnp.asarray(geometry.corners)[level - (self.forward > 0)]
+        return jnp.asarray(geometry.corners)[level - max(self.forward, 0)]
 
     def space(self, space: Callable, blend: Blend, *views: View) -> Callable:
         """Returns the agreement of a level with what is known, where `space` says (`SPACES`)."""
