@@ -113,14 +113,16 @@ def make_step(parts: Parts) -> Callable:
     return step
 
 
-def make_chunk(parts: Parts, *, watch: bool = False) -> Callable:
+def make_chunk(parts: Parts, step: Callable | None = None, *, watch: bool = False) -> Callable:
     """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
+
+    `step` is by default that of `make_step`.
 
     `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
     others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is a
     `Seen` with leading axis c if `watch`, else None.
     """
-    step = make_step(parts)
+    step = step or make_step(parts)
 
     def chunk(weights, state, rows: Plan, active: jax.Array):
         def body(state, row_active):

@@ -204,7 +204,7 @@ def operations(s: RunSettings, cost: Mapping[str, float]) -> float:
     """
     sampler, levels = s.sampler, len(s.prompts)
     rows = 2 if sampler.guidance_scale > 1 else 1
-    calls = sampler.steps * getattr(sampler, "time_travel", 1)
+    calls = sampler.steps * sampler.time_travel
     total = calls * rows * cost["unet"] + cost["decode"]
     if sampler.space == "pixel":
         tiny = "tiny_" * (sampler.agreement_vae == "tiny_vae")

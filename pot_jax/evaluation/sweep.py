@@ -157,7 +157,7 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
         results[folder] = evaluate_zoom(zoom)
     took = time.perf_counter() - began - zoom.timings["compile_seconds"]
     cost = picture_operations(prepared) | {"seconds": took / len(mine)}
-    cost |= {"defaults": dict(model.sampler), "peak_bytes": zoom.timings.get("peak_bytes", 0)}
+    cost |= {"defaults": dict(model.sampler), "peak_bytes": zoom.timings["peak_bytes"]}
     for folder, result in results.items():
         shutil.rmtree(folder / "state", ignore_errors=True)
         used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -52,6 +52,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     )
     n, h, w, _ = job.latent_shape
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
+    rows_each //= n if job.plan.turn else 1
     lines = [
         f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
         f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",

@@ -24,7 +24,7 @@ from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_p
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
-from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
+from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.media.video import check_movie
@@ -36,6 +36,7 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.pipelines.sequential import METHODS
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
@@ -139,7 +140,8 @@ def sample(
         (`pipelines.job.Watched`).
       **sampler: other fields of `config.SamplerSettings`: steps, guidance_scale,
         guidance_rescale, eta, space ("pixel", "latent" or "delivery"), pixel_every, blend_weight,
-        kernel, initial_noise, ... What is not given is as the model's `sampler.json` says.
+        kernel, noise, method, time_travel, ... What is not given is as the model's
+        `sampler.json` says.
 
     Returns:
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].
@@ -235,11 +237,16 @@ def prepare(
             "nothing to change; leave it out"
         )
     grounded = photograph is not None or bool(settings.photograph.path)
+    turns = METHODS[s.method] if len(prompts) > 1 else None
+    taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
+    if turns and taken:
+        expected = f"none with sampler.method {s.method}; leave it out, or choose method joint"
+        raise UserError(f"{taken[0]}: expected {expected}")
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
     solver = own.get("solver") or SOLVERS[name]
-    plan = solver.plan(model.schedule, s.steps, eta=s.eta)
+    plan = resampled(solver.plan(model.schedule, s.steps, eta=s.eta), s.time_travel)
     negative, guided = settings.negative_prompt, "guidance" in own
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
@@ -257,6 +264,8 @@ def prepare(
         agreement=own.get("agreement", SPACES[s.space]),
         guidance=own.get("guidance", guidance.CLASSIFIER_FREE),
         kernel=s.kernel,
+        method=s.method if turns else "joint",
+        noise=s.noise,
         initial_noise=s.initial_noise,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
@@ -291,6 +300,7 @@ def prepare(
         "given latents": latents,
     }
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
+    plan = in_turns(plan, turns.order(len(prompts))) if turns else plan
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
         settings=settings,
@@ -375,7 +385,7 @@ def sampled(
     """
     job, settings = prepared.job, prepared.settings
     states = begin(job, keys_of(np.uint32(seeds)), prepared.latents)
-    saved, first = None, 0
+    saved, first, curve = None, 0, []
 
     def tell(done: int, total: int) -> None:
         resuming = f"resuming at step {first}, " if first else ""
@@ -387,13 +397,24 @@ def sampled(
         if folders:
             saved = SavedStates(folders, settings.save_every, stopping)
             states = meshes.replicate(saved.restore(states), job.mesh)
-            first = int(states.step)
+            first, curve = int(states.step), saved.curve
+        if settings.record_disagreement:
+            curve += [[None] * len(seeds)] * (first - len(curve))  # not recorded at the time
+
+        def watch(seen: Watched) -> None:
+            curve.extend(seen.disagreement.tolist())
+            if callback:
+                callback(seen)
+
+        watching = watch if settings.record_disagreement else callback
         save = saved and saved.save
-        states, timings = run(job, states, save=save, progress=tell, callback=callback)
+        states, timings = run(job, states, save=save, progress=tell, callback=watching)
         if folders:
             saved.save(states, len(job.plan.timestep), last=True)
     for index, seed in enumerate(seeds):
         images, before = deliver(job, states.latents[index], seed)
+        timings["peak_bytes"] = memory.peak_bytes(job.mesh.devices.flat[0])
+        recorded = {"disagreement": [row[index] for row in curve]}
         zoom = Zoom(
             images=images,
             before_render=before,
@@ -401,7 +422,7 @@ def sampled(
             settings=dataclasses.replace(settings, seed=seed, num_samples=1),
             geometry=prepared.geometry,
             weights_digest=prepared.weights_digest,
-            timings=dict(timings),
+            timings=timings | (recorded if settings.record_disagreement else {}),
             identity=prepared.identity | {"seeds": digest([seed])},
             notices=prepared.notices,
         )

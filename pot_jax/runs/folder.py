@@ -203,6 +203,7 @@ class SavedStates:
         self._every, self._stopping = every, stopping
         self._kept = [Checkpoints(pathlib.Path(folder) / "state") for folder in folders]
         self._last = 0
+        self.curve: list[list] = []  # a row of plain numbers a step, one for each sample
 
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
         """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
@@ -213,8 +214,10 @@ class SavedStates:
         stopping = self._stopping()
         due = done - self._last >= self._every and not last
         if self._every and (due or stopping):
-            for kept, part in zip(self._kept, self._split(states)):
-                kept.save(done, key_data(part), {})
+            for index, (kept, part) in enumerate(zip(self._kept, self._split(states))):
+                one = len(self._kept) == 1
+                curve = self.curve if one else [[row[index]] for row in self.curve]
+                kept.save(done, key_data(part), {"disagreement": curve} if curve else {})
             self._last = done
         if stopping:
             raise KeyboardInterrupt
@@ -225,17 +228,21 @@ class SavedStates:
         Of several folders, the newest that all of them have: a kill may come between two of them.
         """
         parts, found, upto = self._split(fresh), [], math.inf
-        while not found or len({step for step, _ in found}) > 1:
+        while not found or len({step for step, _, _ in found}) > 1:
             found = [_restored(*pair, upto) for pair in zip(self._kept, parts)]
-            upto = min(step for step, _ in found)
-        self._last = upto
-        return join_samples([state for _, state in found]) if upto else fresh
+            upto = min(step for step, _, _ in found)
+        self._last, (_, states, facts) = upto, zip(*found)
+        curves = (fact.get("disagreement", []) for fact in facts)
+        self.curve = [sum(rows, []) for rows in zip(*curves)]
+        return join_samples(states) if upto else fresh
 
     def _split(self, states: SamplerState) -> list[SamplerState]:
         return [states] if len(self._kept) == 1 else split_samples(states)
 
 
-def _restored(kept: Checkpoints, fresh: SamplerState, upto: float) -> tuple[int, SamplerState]:
+def _restored(
+    kept: Checkpoints, fresh: SamplerState, upto: float
+) -> tuple[int, SamplerState, dict]:
     like = key_data(fresh)
     first = _State1(*like[:3], like.history[0] if like.history else ())
 
@@ -244,7 +251,7 @@ def _restored(kept: Checkpoints, fresh: SamplerState, upto: float) -> tuple[int,
         return SamplerState(*state[:3], history, like.memory)
 
     found = kept.restore(like, older={1: (first, from_1)}, upto=upto)
-    return (found[0], typed_keys(found[1])) if found else (0, fresh)
+    return (found[0], typed_keys(found[1]), found[2]) if found else (0, fresh, {})
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:

@@ -22,7 +22,9 @@ from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
 _ARRAYS = ("images", "images_before_render", "latents")  # in stack.npz
-_TIMINGS = ("compile_seconds", "seconds_per_step", "upscaling_seconds")  # in metrics.json
+# Of `Zoom.timings`, in metrics.json.
+_TIMINGS = ("compile_seconds", "seconds_per_step", "upscaling_seconds", "peak_bytes")
+_TIMINGS += ("disagreement",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Zoom:
     settings: RunSettings  # with this sample's own seed
     geometry: Geometry  # of the pictures
     weights_digest: str
-    # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom.
-    timings: Mapping[str, float]
+    # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom. In
+    # bytes: peak_bytes, of the device. Of every step [S], if recorded: disagreement.
+    timings: Mapping[str, Any]
     identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
     notices: tuple[str, ...] = ()  # what was assumed where nothing was said, a line each
 
