@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
             "sampler": {
                 "solver": "ddpm",
                 "steps": 256,
+                "time_travel": 1,
+                "method": "joint",
                 "guidance_scale": 4.0,
                 "space": "pixel",
                 "pixel_every": 1,
@@ -34,6 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
                 "blend": "laplacian",
                 "blend_weight": 1.0,
                 "kernel": "gaussian",
+                "noise": "shared",
                 "initial_noise": "per_level",
             },
             "photograph": {"method": "adam"},

@@ -10,6 +10,7 @@ a mistake is reported, and a render worker starts, at once.
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -26,6 +27,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from pot_jax.errors import UserError, shown
 
 T = TypeVar("T")
+_hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
 # The path of the settings being built; None: they are built on their own, from Python.
 _path: contextvars.ContextVar[str | None] = contextvars.ContextVar("path", default=None)
 
@@ -148,7 +150,7 @@ class Settings:
         cls._group = group and f"{group}."
 
     def __post_init__(self):
-        kinds = typing.get_type_hints(type(self), include_extras=True)
+        kinds = _hints(type(self))
         for field in dataclasses.fields(self):
             name = self._named(field.name)
             value = checked(getattr(self, field.name), kinds[field.name], name)
@@ -177,7 +179,7 @@ def version(package: str = "pot_jax") -> str:
 
 def defaults(cls: type) -> dict[str, Any]:
     """Returns the default settings of `cls` as plain data, without fields that must be given."""
-    data, kinds = {}, typing.get_type_hints(cls)
+    data, kinds = {}, _hints(cls)
     for field in dataclasses.fields(cls):
         value, kind = field.default, kinds[field.name]
         if value is not dataclasses.MISSING:
@@ -223,7 +225,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     """
     place = path.rstrip(".") or "the configuration"
     require(isinstance(data, Mapping), place, _WORDS[dict], data)
-    kinds = typing.get_type_hints(cls)
+    kinds = _hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
     for key, value in data.items():
@@ -257,7 +259,7 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     Raises UserError if a name is unknown, or a value is missing, of another type or out of range.
     """
     data = overlay(cls, defaults(cls), data, path)
-    kinds = typing.get_type_hints(cls)
+    kinds = _hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
         if name not in data:
             raise UserError(f"setting {path}{name} is missing; give it")

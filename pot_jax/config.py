@@ -21,7 +21,9 @@ from pot_jax.errors import UserError, edge, one_line, shown
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
 SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
 SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
-BLENDS = ("laplacian", "average", "iterative", "none", "gradient")  # zoom.agreement
+BLENDS = ("laplacian", "average", "iterative", "none", "enlarged", "gradient")  # zoom.agreement
+NOISES = ("shared", "per_level", "blurred")  # zoom.operators
+METHODS = ("joint", "outpainting", "super_resolution")  # pipelines.sequential
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
@@ -44,6 +46,9 @@ class SamplerSettings(Settings, group="sampler"):
 
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: Count = 50
+    time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
+    # Levels together, or in turn: deepest first, or widest first (the baselines of Table 1).
+    method: Literal[METHODS] = "joint"
     guidance_scale: Scale = 4.0  # s in u + s (c - u); 1 or less is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: Share = 0.0
@@ -54,7 +59,10 @@ class SamplerSettings(Settings, group="sampler"):
     blend: Literal[BLENDS] = "laplacian"
     blend_weight: Share = 0.3  # w: the observation k levels wider weighs w^k; the paper's is 1
     kernel: Literal[KERNELS] = "mean"
-    initial_noise: Literal["shared", "per_level"] = "shared"  # the paper draws z_T per level
+    # Of the steps; `blurred` is what public ports of the paper draw, of too little variance.
+    noise: Literal[NOISES] = "shared"
+    # `shared`: as the noise of the steps; the paper draws z_T per level.
+    initial_noise: Literal["shared", "per_level"] = "shared"
     # In pixel space: how much of the autoencoder's own loss, z - E(dec z), a step puts back at most
     # in each value of the latents; 0: all of it.
     residual_limit: Annotated[float, Within(">= 0", 0)] = 0.0
@@ -67,6 +75,8 @@ class SamplerSettings(Settings, group="sampler"):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
         fits = self.eta == 0 or self.solver in ("", "ddim")
         self.require("eta", fits, f"0: only ddim takes one, not {self.solver}; choose solver ddim")
+        fits = self.method == "joint" or self.space != "delivery"
+        self.require("space", fits, f"latent or pixel with method {self.method}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +178,7 @@ class RunSettings(Settings):
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: Natural = 25  # steps between saved states; 0 never
     decode_rows: Count = 8  # pictures decoded at a time on each device
+    record_disagreement: bool = False  # of every step, before blending, in metrics.json
     sampler: SamplerSettings = SamplerSettings()
     zoom: ZoomSettings = ZoomSettings()
     photograph: PhotographSettings = PhotographSettings()
@@ -179,6 +190,15 @@ class RunSettings(Settings):
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
+
+
+# The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.
+LOADING = ("dtype", "variant", "tokenizer", "prediction_type", "allow_pickle")
+
+
+def how_to_load(settings: RunSettings) -> dict[str, Any]:
+    """Returns the arguments of `load` that settings give; None where they leave it open."""
+    return {name: getattr(settings, name) or None for name in LOADING}
 
 
 def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
@@ -290,6 +310,16 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     return data
 
 
+def read_sweep(path: str) -> Any:
+    """Returns what `get_sweep()` returns in a `.py` file, or in the shipped config of that name.
+
+    Raises UserError if there is no such file, or it defines no sweep, or raises.
+    """
+    file = _find(path, CONFIGS / "bench")
+    require(file.suffix == ".py", "--config", "a .py file, which can define a sweep", path)
+    return _run(file, "get_sweep")
+
+
 def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
     """Returns the names of the shipped configs in a folder of `configs/`."""
     return sorted(file.stem for file in (CONFIGS / folder).glob("*.py"))
@@ -306,22 +336,22 @@ def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
     raise UserError(f"--config: no file {path!r} and no shipped config of that name {known}")
 
 
-def _run(file: pathlib.Path) -> Any:
-    """Runs a file; those of its folder can import each other by name, and are forgotten again."""
+def _run(file: pathlib.Path, function: str = "get_config") -> Any:
+    """Runs a file and a function that it defines; files of its folder can import each other."""
     folder, before = file.resolve().parent, set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         defined = runpy.run_path(str(file), run_name="run_config")
-        if "get_config" not in defined:
-            raise UserError(f"--config: {file} defines no get_config()")
-        data = defined["get_config"]()
+        if function not in defined:
+            raise UserError(f"--config: {file} defines no {function}()")
+        data = defined[function]()
         return data.to_dict() if hasattr(data, "to_dict") else data  # a ConfigDict
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a user's own code may raise
         said = f"{type(error).__name__}: {one_line(error)}"
         raise UserError(f"--config: {file} raised {said}") from error
-    finally:
+    finally:  # these modules are forgotten, so that others can have their names
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
             if pathlib.Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:

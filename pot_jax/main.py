@@ -6,6 +6,7 @@ configuration is the defaults, overlaid by the model's (`sampler.json`), by the 
 """
 
 import dataclasses
+import functools
 import logging
 import operator
 import os
@@ -20,7 +21,7 @@ from ml_collections import config_flags
 
 from pot_jax import config
 from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
-from pot_jax.errors import UserError, edge, shown
+from pot_jax.errors import UserError, edge, few, shown
 from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
@@ -29,7 +30,6 @@ LOADING_FLAGS = {
     "prediction_type": "what weights predict, if not what the model says: "
     + ", ".join(config.PREDICTION_TYPES),
 }
-_LOADING = ("dtype", "variant", *LOADING_FLAGS, "allow_pickle")  # arguments of `load`
 # Settings that are short flags of `sample`, by the last part of their names -> help.
 SHORT_FLAGS = {
     "model": "a model folder, a checkpoint file, a shipped model, or the hub's owner/name@revision",
@@ -70,10 +70,7 @@ def sample(arguments: Sequence[str]) -> None:
     arguments, file = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
-    text = "platform (default: the best)"
-    flags.DEFINE_enum("devices", None, ["cpu", "gpu", "tpu"], text, flag_values=values)
-    text = "folder of compiled programs, or none (default: in the user's cache folder)"
-    _define_text(values, "compilation_cache", text)
+    _define_devices(values)
     text = "run as one process of a multi-host job (jax.distributed)"
     flags.DEFINE_bool("distributed", False, text, values)
     usual = config.RunSettings()
@@ -91,12 +88,12 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
-    stated = {*file.get("sampler", ()), *config_flags.get_override_values(values["config"])}
-    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *_LOADING)}
+    stated = _stated(values, file)
+    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *config.LOADING)}
     for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
         if values[flag].present:
             _override(values.config, setting, values[flag].value)
-            stated.add(setting)
+            stated.add(setting.removeprefix("sampler."))
     if prompts:
         values.config.prompts = tuple(prompts)
     if values["lora"].present:
@@ -121,7 +118,7 @@ def sample(arguments: Sequence[str]) -> None:
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, {name.removeprefix("sampler.") for name in stated})
+    _sample(settings, folder, stated)
 
 
 def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None:
@@ -133,7 +130,7 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None
         from pot_jax.weights.load import open_model
 
     adapters = {"loras": settings.loras, "embeddings": settings.embeddings}
-    opened = open_model(settings.model, **_how_to_load(settings), **adapters)
+    opened = open_model(settings.model, **config.how_to_load(settings), **adapters)
     path = settings.upscaler.path
     upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
@@ -205,6 +202,66 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(f"note: {error}", file=sys.stderr)
 
 
+def sweep(arguments: Sequence[str]) -> None:
+    """Runs the points of a sweep."""
+    values = flags.FlagValues()
+    read = functools.partial(config.read, folder="bench")
+    path = next((a.partition("=")[2] for a in arguments if a.startswith("--config=")), "")
+    arguments, file = _define_config(values, arguments, config.RunSettings, read, "world", "bench")
+    _define_text(values, "workdir", "folder for the points' folders")
+    flags.DEFINE_bool("list", False, "list the points and what they cost; run none", values)
+    text = "i/n: this worker begins with the i-th of n parts (default: from SLURM or Kubernetes)"
+    _define_text(values, "shard", text)
+    text = "what is kept of a point besides its figures"
+    flags.DEFINE_enum("keep", "all", ["metrics", "pictures", "all"], text, flag_values=values)
+    flags.DEFINE_integer("every", 1, "take every n-th scene only", 1, flag_values=values)
+    flags.DEFINE_integer("together", 8, "most seeds in one batch", 1, flag_values=values)
+    _define_devices(values)
+    _parse("sweep", values, arguments, 0)
+    folder = _workdir(values, "runs/sweep")
+    stated = _stated(values, file)
+
+    from pot_jax.evaluation import points
+
+    todo = points.points(values.config.to_dict(), stated, config.read_sweep(path), values.every)
+    if values.list:
+        rows, total = points.listed(todo, pathlib.Path(folder))
+        print("\n".join(rows))
+        print(total, file=sys.stderr)
+        return
+    share = points.share(values.shard, os.environ)
+    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
+
+    with importing():
+        from pot_jax.evaluation.sweep import work
+        from pot_jax.parallel import devices
+
+    devices.set_up(values.devices, False, cache)
+    options = {"share": share, "keep": values.keep, "together": values.together}
+    failed = work(todo, folder, **options)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(todo)} points failed: {few(failed, '; ')}")
+    print(f"done: {len(todo)} points in {os.path.abspath(folder)}")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Lays the figures of many runs side by side."""
+    values = flags.FlagValues()
+    _define_text(values, "workdir", "folder of runs, at any depth")
+    text = "NAME=VALUE of the runs that others are compared with, such as variant=default"
+    _define_text(values, "baseline", text)
+    text = "NAME=VALUE of the independent samples that detail and drag are measured against"
+    _define_text(values, "references", text)
+    _define_text(values, "output", "folder for the report's files (default: the workdir)")
+    _parse("report", values, arguments, 0)
+    folder = _workdir(values, "runs/sweep")
+
+    from pot_jax.evaluation.report import write_report
+
+    output = checked(values.output or folder, Path, "--output")
+    print(write_report(folder, output, values.baseline or "", values.references or ""))
+
+
 def convert(arguments: Sequence[str]) -> None:
     """Converts a model for faster starts."""
     values = flags.FlagValues()
@@ -239,7 +296,7 @@ def train(arguments: Sequence[str]) -> None:
         from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments, _ = _define_config(values, arguments, TrainSettings, read, required="cosmos64")
+    arguments, _ = _define_config(values, arguments, TrainSettings, read, "cosmos64", "train")
     _define_text(values, "workdir", "folder of the training run")
     _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
@@ -259,6 +316,8 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample, 'Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine'),
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
     "evaluate": (evaluate, "Measure a finished zoom: pot-jax evaluate --workdir=runs/mine"),
+    "sweep": (sweep, "Run many settings: pot-jax sweep --config=world --workdir=runs/sweep"),
+    "report": (report, "Compare the runs in a folder: pot-jax report --workdir=runs/sweep"),
     "convert": (convert, "Convert a model for faster starts: pot-jax convert path/to/model target"),
     "export": (export, "Write a model as diffusers does: pot-jax export path/to/model target"),
     "train": (train, "Train a shipped model: pot-jax train --config=cosmos64 --workdir=runs/me"),
@@ -310,6 +369,19 @@ def _flag(setting: str) -> str:
     return setting.removesuffix(".path").rpartition(".")[2]
 
 
+def _stated(values: flags.FlagValues, file: dict) -> set[str]:
+    """Returns the names of the sampler's settings that a file or a --config.KEY flag gives."""
+    named = {*file.get("sampler", ()), *config_flags.get_override_values(values["config"])}
+    return {name.removeprefix("sampler.") for name in named}
+
+
+def _define_devices(values: flags.FlagValues) -> None:
+    text = "platform (default: the best)"
+    flags.DEFINE_enum("devices", None, ["cpu", "gpu", "tpu"], text, flag_values=values)
+    text = "folder of compiled programs, or none (default: in the user's cache folder)"
+    _define_text(values, "compilation_cache", text)
+
+
 def _define_text(values: flags.FlagValues, name: str, text: str) -> None:
     flags.DEFINE_string(name, None, text, values)
 
@@ -327,13 +399,9 @@ def _parse_loading(
     """Returns the source, the target, and the arguments of `load` that the flags give, checked."""
     _define_loading(values)
     source, target = _parse(command, values, arguments, 2)
-    given = {name: values[name].value for name in _LOADING if name in values}
+    given = {name: values[name].value for name in config.LOADING if name in values}
     given = {name: value for name, value in given.items() if value is not None}
-    return source, target, _how_to_load(build(config.RunSettings, given))
-
-
-def _how_to_load(settings: config.RunSettings) -> dict:
-    return {name: getattr(settings, name) or None for name in _LOADING}
+    return source, target, config.how_to_load(build(config.RunSettings, given))
 
 
 def _parse(
@@ -387,11 +455,13 @@ def _define_config(
     cls: type,
     read: Callable[[str], dict] = config.read,
     required: str = "",
+    shipped: str = "",
 ) -> tuple[list[str], dict]:
     """Defines --config.KEY flags for the settings `cls`, with --config's file over their defaults.
 
-    `read` reads the file that --config names; `required` is an example for --config, if it has to
-    be given. Returns the other arguments, and what the file says.
+    `read` reads the file that --config names, or the config of that name `shipped` in this folder;
+    `required` is an example for --config, if it has to be given. Returns the other arguments, and
+    what the file says.
     """
     rest, path, given = [], None, iter(arguments)
     for argument in given:
@@ -409,9 +479,9 @@ def _define_config(
         raise UserError(f"--config is missing; give it, e.g. --config={required}")
     file = {} if path is None else read(path)
     data = defaults(cls) if path is None else dataclasses.asdict(build(cls, file))
-    shipped = ", ".join(config.shipped_names("train" if required else ""))
-    example = "diffusion.optimization.steps" if required else "sampler.steps"
-    text = f"a .py or .json file, a run's config.json, or a shipped name ({shipped}); "
+    names = ", ".join(config.shipped_names(shipped))
+    example = "sampler.steps" if cls is config.RunSettings else "diffusion.optimization.steps"
+    text = f"a .py or .json file, a run's config.json, or a shipped name ({names}); "
     text += f"--config.{example}=64 overrides one value"
     with edge("overriding a setting", "KEY"):
         config_flags.DEFINE_config_dict(

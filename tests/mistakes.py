@@ -195,6 +195,14 @@ NUMBERS = [
     Row(s("--config.sampler.blend_weight=1.5"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.blend_weight=-1.0"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.kernel=box"), "sampler.kernel: expected one of mean, gaussian"),
+    Row(s("--config.sampler.noise=pink"), "sampler.noise: expected one of shared, per_level, blur"),
+    Row(s("--config.sampler.time_travel=0"), "sampler.time_travel: expected at least 1, got 0"),
+    Row(s("--config.sampler.method=inpainting"), "sampler.method: expected one of joint, outpaint"),
+    Row(
+        s("--config.sampler.method=outpainting", "--space=delivery"),
+        "sampler.space: expected latent or pixel with method outpainting, got 'delivery'",
+    ),
+    Row(s("--config.record_disagreement=2"), "record_disagreement=2: expected true or false"),
     Row(s("--config.sampler.initial_noise=none"), "sampler.initial_noise: expected one of shared"),
     Row(s("--config.sampler.gradient_steps=0"), "sampler.gradient_steps: expected >= 1"),
     Row(s("--config.sampler.gradient_rate=0.0"), "sampler.gradient_rate: expected > 0"),
@@ -1091,6 +1099,17 @@ UPSCALERS = [
         "solver lcm: expected 1 to 50 steps, the scheduler's",
     ),
     Row(s("--upscaler=upscaler", "--config.movie.seconds_per_level=1e9"), "movie.seconds_per_leve"),
+]
+
+COMBINATIONS = [
+    Row(
+        s("--config.sampler.method=super_resolution", "--photograph=photo.png"),
+        "photograph: expected none with sampler.method super_resolution; leave it out, or choose",
+    ),
+    Row(
+        s("--config.sampler.time_travel=2", "--solver=dpmpp_2m"),
+        "sampler.time_travel: expected 1 with a solver that remembers earlier steps, such as dpmp",
+    ),
 ]
 
 SIZES = [

@@ -10,14 +10,22 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.clip import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+)
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.digests import array_digests, combined_digest
-from pot_jax.weights.keys import abstract_params
+from pot_jax.weights.keys import abstract_params, key_table
 from pot_jax.weights.layouts.families import LowRes
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import read_tokenizer
@@ -96,6 +104,34 @@ def write_tiny_tokenizer(folder: Path) -> None:
         "unk_token": "<|endoftext|>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+CLIP = CLIPConfig(
+    text_config=TEXT,
+    vision_config=CLIPVisionConfig(
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        image_size=16,
+        patch_size=4,
+    ),
+    projection_dim=12,
+)
+
+
+def write_tiny_clip(folder: Path, seed: int = 0, config: CLIPConfig = CLIP) -> None:
+    """A whole CLIP of random parameters, as transformers writes it; sees 16 x 16 pixels."""
+    write_tiny_tokenizer(folder)
+    settings = {"model_type": "clip"} | dataclasses.asdict(config)
+    (folder / "config.json").write_text(json.dumps(settings))
+    processor = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    params = random_params(CLIPModel(config), np.random.default_rng(seed))
+    table, flat = key_table(params), flatten_dict(params)
+    tensors = {entry.key: entry.write(np.asarray(flat[path])) for path, entry in table.items()}
+    tensors = {key: np.array(value, order="C") for key, value in tensors.items()}
+    save_file(tensors, folder / "model.safetensors")
 
 
 def random_params(module, rng: np.random.Generator):

@@ -9,7 +9,7 @@ argument, `weights`, is any pytree of arrays, and never in a closure: gigabytes 
 be compiled in as constants.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -113,14 +113,16 @@ def make_step(parts: Parts) -> Callable:
     return step
 
 
-def make_chunk(parts: Parts, *, watch: bool = False) -> Callable:
+def make_chunk(parts: Parts, step: Callable | None = None, *, watch: bool = False) -> Callable:
     """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
+
+    `step` is by default that of `make_step`.
 
     `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
     others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is a
     `Seen` with leading axis c if `watch`, else None.
     """
-    step = make_step(parts)
+    step = step or make_step(parts)
 
     def chunk(weights, state, rows: Plan, active: jax.Array):
         def body(state, row_active):
@@ -164,6 +166,23 @@ def start_samples(
     one = partial(start, parts, init_scale)
     given = None if latents is None else 0
     return jax.vmap(one, in_axes=(0, given), out_axes=_SAMPLE_AXES)(keys, latents)
+
+
+def split_samples(states: SamplerState) -> list[SamplerState]:
+    """Returns the joined states of B samples as B joined states of one."""
+
+    def one(index: int) -> SamplerState:
+        parts = jax.tree.map(lambda leaf: leaf[index : index + 1], states._replace(step=()))
+        return parts._replace(step=states.step)
+
+    return [one(index) for index in range(len(states.latents))]
+
+
+def join_samples(states: Sequence[SamplerState]) -> SamplerState:
+    """Returns joined states, all at the same step, as those of all their samples."""
+    parts = [state._replace(step=()) for state in states]
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return joined._replace(step=states[0].step)
 
 
 def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.ndarray, int]]:

@@ -16,7 +16,7 @@ that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is 
 a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     # is added; "agreed_before" e if the solver remembers.
     coefficients: dict[str, Any]
     init_scale: float | None  # the first latents are unit noise times this
+    # Where levels are sampled in turn: which level takes the step, and how many it has taken, [S].
+    turn: tuple[Any, Any] | None = None
 
 
 class Denoised(NamedTuple):
@@ -100,6 +102,52 @@ class Solver:
         if self.remembers:
             after = after + c["agreed_before"] * history[0]
         return after, (agreed,) * self.remembers
+
+
+def resampled(plan: Plan, times: int) -> Plan:
+    """Returns the plan with every step taken `times` times: RePaint's resampling.
+
+    Between two of them, the result is noised back from s to t, by the forward process (arXiv
+    2201.09865, section 4.2, with jump length 1; once more after the last step, as in its code).
+
+    Raises:
+      UserError: the solver remembers earlier estimates, which do not exist after going back.
+    """
+    if times == 1:
+        return plan
+    c = plan.coefficients
+    if "agreed_before" in c:
+        raise UserError(
+            "sampler.time_travel: expected 1 with a solver that remembers earlier steps, such as "
+            f"dpmpp_2m, got {times}; choose another, such as ddpm"
+        )
+    # With z = alpha x0 + sigma eps in the solver's own scaling, a step whose estimates are right
+    # ends at z' = (a alpha + b) x0 + a sigma eps + c noise, which is alpha' and sigma'. Going back,
+    # z'' = f z' + g noise has alpha again with f = alpha / alpha', and sigma with
+    # g^2 = sigma^2 - f^2 sigma'^2. Both noises are one, of variance f^2 c^2 + g^2.
+    scale = plan.input_scale.astype(np.float64)
+    alpha, sigma = plan.alpha / scale, plan.sigma / scale
+    noise = c.get("noise", np.zeros_like(plan.alpha))
+    back = alpha / (c["latents"] * alpha + c["agreed"])
+    added = sigma**2 - back**2 * (c["latents"] ** 2 * sigma**2 + noise**2)
+    again = {name: back * values for name, values in c.items()}
+    again["noise"] = np.sqrt(back**2 * noise**2 + np.maximum(added, 0))
+    last = {**c, "noise": noise}
+
+    def repeated(first, last):
+        rows = np.stack([first] * (times - 1) + [last], axis=1)
+        return rows.reshape(-1).astype(last.dtype)
+
+    columns = (repeated(column, column) for column in plan[:4])
+    return Plan(*columns, {name: repeated(again[name], last[name]) for name in last}, plan[5])
+
+
+def in_turns(plan: Plan, order: Sequence[int]) -> Plan:
+    """Returns the plan of levels that take all its steps one after another, in this order."""
+    count, steps = len(order), len(plan.timestep)
+    columns = jax.tree.map(lambda column: np.tile(column, count), plan._replace(init_scale=None))
+    turn = np.repeat(np.int32(order), steps), np.tile(np.arange(steps, dtype=np.int32), count)
+    return columns._replace(init_scale=plan.init_scale, turn=turn)
 
 
 def _refuse_eta(name: str, eta: float) -> None:

@@ -1,47 +1,44 @@
-"""The text encoder: CLIP's causal transformer, as SD 1.x (OpenAI) and SD 2.x (OpenCLIP) use it.
+"""CLIP (arXiv 2103.00020): the text encoder, as SD 1.x (OpenAI) and SD 2.x use it, and the whole.
 
 SD 2.x conditions on the next-to-last layer of a 24-layer OpenCLIP. Its checkpoints hold only the
-first 23 layers, so it needs no special case here.
-Shapes: B prompts, T tokens, D width.
+first 23 layers, so it needs no special case here. A whole CLIP scores pictures against prompts.
+Shapes: B prompts or pictures, T tokens (of pictures: patches), D width, E size of an embedding.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pot_jax.checks import checked
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Attention, Configured, Dense, LayerNorm
+from pot_jax.models.layers import Attention, Configured, Conv, Dense, LayerNorm
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # with which OpenAI trained CLIP
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
 }
-_CAUSAL = {"bias": True, "causal": True, "names": ("q_proj", "k_proj", "v_proj", "out_proj")}
+_NAMES = ("q_proj", "k_proj", "v_proj", "out_proj")
+_INIT = nn.initializers.normal(0.02)  # transformers' initializer_range, for training from scratch
 
 
 @dataclass(frozen=True)
-class CLIPTextConfig(ModelConfig):
-    """The text encoder's `config.json`; the defaults are SD 1.x's."""
+class CLIPEncoderConfig(ModelConfig):
+    """What the configs of both towers hold."""
 
-    CLASS_NAME: ClassVar[str] = "CLIPTextModel"
     # transformers writes some forty keys of generation and training into every config.
     REFUSE_UNKNOWN: ClassVar[bool] = False
+    CAUSAL: ClassVar[bool]  # whether a token sees only itself and those before
 
-    vocab_size: Size = 49408
     hidden_size: Size = 768
     intermediate_size: Size = 3072
-    projection_dim: Size | None = 768  # of the pooled output, which is not used here
     num_hidden_layers: Depth = 12
     num_attention_heads: Size = 12
-    max_position_embeddings: Size = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: Positive = 1e-5
-    pad_token_id: int | None = 1
-    bos_token_id: int | None = 49406
-    eos_token_id: int | None = 49407
 
     def __post_init__(self):
         super().__post_init__()
@@ -50,11 +47,63 @@ class CLIPTextConfig(ModelConfig):
         expected = f"a divisor of hidden_size, {self.hidden_size}"
         self.require("num_attention_heads", divides, expected)
 
+
+@dataclass(frozen=True)
+class CLIPTextConfig(CLIPEncoderConfig):
+    """The text encoder's `config.json`; the defaults are SD 1.x's."""
+
+    CLASS_NAME: ClassVar[str] = "CLIPTextModel"
+    CAUSAL: ClassVar[bool] = True
+
+    vocab_size: Size = 49408
+    projection_dim: Size | None = 768  # of the pooled output; a whole CLIP states it once for both
+    max_position_embeddings: Size = 77
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    eos_token_id: int | None = 49407
+
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a `config.json` from which transformers builds the same model."""
         fields = super().to_json()
         kind = {"architectures": [fields.pop("_class_name")], "model_type": "clip_text_model"}
         return kind | fields
+
+
+@dataclass(frozen=True)
+class CLIPVisionConfig(CLIPEncoderConfig):
+    """The vision tower's part of a whole CLIP's `config.json`; the defaults are ViT-B/32's."""
+
+    CLASS_NAME: ClassVar[str] = "CLIPVisionModel"
+    CAUSAL: ClassVar[bool] = False
+    FIXED: ClassVar[Mapping[str, tuple]] = {"num_channels": (3,)}
+
+    image_size: Size = 224
+    patch_size: Size = 32
+
+
+@dataclass(frozen=True)
+class CLIPConfig(ModelConfig):
+    """A whole CLIP's `config.json`; what it leaves out is ViT-B/32's."""
+
+    CLASS_NAME: ClassVar[str] = "CLIPModel"
+    REFUSE_UNKNOWN: ClassVar[bool] = False
+
+    text_config: CLIPTextConfig
+    vision_config: CLIPVisionConfig
+    projection_dim: Size = 512  # E
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any]) -> Self:
+        """Reads the content of a `config.json`; errors are those of `ModelConfig.from_json`."""
+
+        def tower(name, kind, **usual):
+            stated = settings.get(f"{name}_dict") or settings.get(name) or {}  # the former is older
+            return {name: kind.from_json(usual | checked(stated, dict, f"CLIPModel's {name}"))}
+
+        small = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+        towers = tower("text_config", CLIPTextConfig, **small)
+        towers |= tower("vision_config", CLIPVisionConfig)
+        return super().from_json({**settings, **towers})
 
 
 class CLIPMLP(Configured):
@@ -68,14 +117,16 @@ class CLIPMLP(Configured):
 
 
 class CLIPEncoderLayer(Configured):
-    """Adds causal attention and a dense block, each of normalised states [B, T, D]."""
+    """Adds attention and a dense block, each of normalised states [B, T, D]."""
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
         eps = self.config.layer_norm_eps
         normed = LayerNorm(eps, self.dtype, name="layer_norm1")(states)
         heads = self.config.num_attention_heads
-        attention = Attention(heads, self.dtype, **_CAUSAL, name="self_attn")
+        attention = Attention(
+            heads, self.dtype, bias=True, causal=self.config.CAUSAL, names=_NAMES, name="self_attn"
+        )
         states = states + attention(normed, normed)
         normed = LayerNorm(eps, self.dtype, name="layer_norm2")(states)
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
@@ -91,18 +142,19 @@ class CLIPEncoder(Configured):
         return states
 
 
+def _table(part: Configured, rows: int, name: str) -> nn.Embed:
+    """Builds a table of `rows` embeddings of a part's width."""
+    width = part.config.hidden_size
+    return nn.Embed(rows, width, dtype=part.dtype, embedding_init=_INIT, name=name)
+
+
 class CLIPTextEmbeddings(Configured):
     """Token ids [B, T] -> embeddings of the tokens plus those of their positions, [B, T, D]."""
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        def table(rows, name):
-            # 0.02 is transformers' initializer_range; it matters only for training from scratch.
-            width, init = self.config.hidden_size, nn.initializers.normal(0.02)
-            return nn.Embed(rows, width, dtype=self.dtype, embedding_init=init, name=name)
-
-        tokens = table(self.config.vocab_size, "token_embedding")(ids)
-        positions = table(self.config.max_position_embeddings, "position_embedding")
+        tokens = _table(self, self.config.vocab_size, "token_embedding")(ids)
+        positions = _table(self, self.config.max_position_embeddings, "position_embedding")
         return tokens + positions(jnp.arange(ids.shape[1]))[None]
 
 
@@ -134,3 +186,65 @@ class CLIPTextModel(Configured):
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         return {"ids": jax.ShapeDtypeStruct((1, 1), jnp.int32)}
+
+
+class CLIPVisionEmbeddings(Configured):
+    """Pictures [B, S, S, 3] -> a class token and patches, plus their positions, [B, T, D]."""
+
+    @nn.compact
+    def __call__(self, pictures: jax.Array) -> jax.Array:
+        rows, width, patch = len(pictures), self.config.hidden_size, (self.config.patch_size,) * 2
+        cut = {"padding": "VALID", "use_bias": False, "dtype": self.dtype}
+        patches = Conv(width, patch, patch, **cut, name="patch_embedding")(pictures)
+        token = self.param("class_embedding", _INIT, (width,)).astype(self.dtype)
+        token = jnp.broadcast_to(token, (rows, 1, width))
+        states = jnp.concatenate([token, patches.reshape(rows, -1, width)], axis=1)
+        positions = _table(self, states.shape[1], "position_embedding")
+        return states + positions(jnp.arange(states.shape[1]))[None]
+
+
+class CLIPVisionTransformer(Configured):
+    """Pictures [B, S, S, 3] -> states of the class token [B, D], normalised."""
+
+    @nn.compact
+    def __call__(self, pictures: jax.Array) -> jax.Array:
+        eps = self.config.layer_norm_eps
+        states = CLIPVisionEmbeddings(self.config, self.dtype, name="embeddings")(pictures)
+        states = LayerNorm(eps, self.dtype, name="pre_layrnorm")(
+            states
+        )  # the checkpoints' spelling
+        states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
+        return LayerNorm(eps, self.dtype, name="post_layernorm")(states[:, 0])
+
+
+class CLIPModel(Configured):
+    """Token ids [A, T] int32 and pictures [B, S, S, 3], normalised -> what a whole CLIP sees.
+
+    That is embeddings [A, E] and [B, E], of length 1, and logits [A, B], their cosines times
+    exp(logit_scale), float32. `ends` [A] int32 are the places of the prompts' first end tokens.
+    """
+
+    @nn.compact
+    def __call__(
+        self, ids: jax.Array, ends: jax.Array, pictures: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def embedded(states, name):
+            width = self.config.projection_dim
+            project = Dense(width, use_bias=False, dtype=self.dtype, name=name)
+            values = project(states).astype(jnp.float32)
+            return values / jnp.linalg.norm(values, axis=-1, keepdims=True)
+
+        states = CLIPTextTransformer(self.config.text_config, self.dtype, name="text_model")(ids)
+        states = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
+        tower = CLIPVisionTransformer(self.config.vision_config, self.dtype, name="vision_model")
+        texts = embedded(states, "text_projection")
+        images = embedded(tower(pictures), "visual_projection")
+        scale = self.param("logit_scale", nn.initializers.constant(2.6592), ())  # transformers'
+        return texts, images, jnp.exp(scale.astype(jnp.float32)) * (texts @ images.T)
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
+        side = self.config.vision_config.image_size
+        ids, ends = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((1, 1), (1,)))
+        pictures = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return {"ids": ids, "ends": ends, "pictures": pictures}

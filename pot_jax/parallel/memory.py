@@ -1,6 +1,8 @@
 """Memory: what compiled programs need, and what the devices have."""
 
 import logging
+import resource
+import sys
 from pathlib import Path
 
 import jax
@@ -40,6 +42,15 @@ def free_and_total(device: jax.Device) -> tuple[int, int]:
     limit = min([machine.total, *(int(text) for text in limits if text.isdigit())])
     used = psutil.Process().memory_info().rss
     return min(machine.available, limit - used), limit
+
+
+def peak_bytes(device: jax.Device) -> int:
+    """Returns the most memory that a device has had in use; on a CPU, that this process has."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def require_room(needed: int, device: jax.Device, what: str) -> None:

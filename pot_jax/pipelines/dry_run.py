@@ -1,5 +1,6 @@
 """What a run will cost, from shapes alone: nothing is sampled, and no weight is read."""
 
+import functools
 import math
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from pot_jax.diffusion.sampler import chunks, keys_of
 from pot_jax.parallel import memory
 from pot_jax.pipelines.job import CHUNK, executables
+from pot_jax.pipelines.program import autoencoder
 from pot_jax.pipelines.zoom import PreparedZoom, sample_seeds
 from pot_jax.weights.model import COMPONENTS, Model
 
@@ -50,6 +52,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     )
     n, h, w, _ = job.latent_shape
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
+    rows_each //= n if job.plan.turn else 1
     lines = [
         f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
         f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",
@@ -64,6 +67,29 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     if peak > free:
         lines.append(f"this does not fit: {memory.ADVICE}")
     return lines
+
+
+def picture_operations(prepared: PreparedZoom) -> dict[str, float]:
+    """Returns the floating-point operations of the networks for one picture.
+
+    `unet` is for one batch row; `decode` and `encode`, and `tiny_decode` and `tiny_encode` where
+    levels agree through a tiny autoencoder.
+    """
+    recipe, weights = prepared.recipe, prepared.job.weights
+    _, h, w, c = prepared.job.latent_shape
+    conditions = jax.tree.map(lambda x: x[:1], weights["conditions"])
+    channels = conditions.pop("channels", jnp.zeros((1, h, w, 0))).shape[-1]
+    latents, z = jnp.zeros((1, h, w, c)), jnp.zeros((1, h, w, c + channels))
+    unet = functools.partial(recipe.unet.apply, {"params": weights["unet"]}, **conditions)
+    found = {"unet": _flops(unet, z, jnp.zeros(1))}
+    vaes = {"": ("autoencoder", recipe.autoencoder), "tiny_": ("tiny_vae", recipe.agreement_vae)}
+    for prefix, (name, module) in vaes.items():
+        if module is not None:
+            decode, encode = autoencoder(module, recipe.mesh, None, name)
+            images = jax.eval_shape(decode, weights, latents)
+            found[f"{prefix}decode"] = _flops(decode, weights, latents)
+            found[f"{prefix}encode"] = _flops(encode, weights, images)
+    return found
 
 
 def _duration(seconds: float) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from pot_jax.checks import defaults, differences, to_dict
 from pot_jax.config import RunSettings
 
+_NOISES = ("sampler.noise", "sampler.initial_noise")
+_LEVELS = (*_NOISES, "sampler.method")  # what lies between levels
 _PIXELS = ("pixel_every", "agreement_vae", "residual_limit")  # settings of pixel space
 
 
@@ -34,16 +36,21 @@ def ineffective(
       usual: the model's own defaults of sampler settings.
     """
     s = settings.sampler
-    blends = s.blend != "none" or own.get("blend")
+    joint = s.method == "joint"
+    blends = not joint or s.blend not in ("none", "enlarged") or own.get("blend")
+    draws = s.eta or s.time_travel > 1 or s.solver not in ("ddim", "euler", "dpmpp_2m")
+    draws = draws or own.get("solver") or s.initial_noise == "shared"
     decodes = s.space == "pixel" or own.get("agreement")
-    descends = s.blend == "gradient" and s.space != "delivery"
+    descends = joint and s.blend == "gradient" and s.space != "delivery"
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale",)),
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
-        (blends, "with blend none", ("sampler.blend_weight",)),
+        (joint, f"with method {s.method}", ("sampler.blend",)),
+        (blends, f"with blend {s.blend}", ("sampler.blend_weight", *_NOISES)),
+        (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
-        (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor",)),
+        (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),
         (grounded, "without a photograph", ("photograph.level", "photograph.method")),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
     )

@@ -18,16 +18,18 @@ import jax
 import jax.numpy as jnp
 
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
-from pot_jax.diffusion.sampler import Parts, make_chunk, over_samples, start_samples
+from pot_jax.diffusion.sampler import Parts, make_chunk, make_step, over_samples, start_samples
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
+from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.operators import NOISES, shared_noise
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
 
 
@@ -46,7 +48,9 @@ class Recipe:
     agreement: Callable = SPACES["pixel"]  # (blend, latent view, pixel view) -> Agree
     guidance: Guidance = CLASSIFIER_FREE
     kernel: str = "mean"
-    initial_noise: str = "shared"  # a key of _FIRST_NOISE
+    method: str = "joint"  # a key of METHODS
+    noise: str = "shared"  # a key of NOISES; only a blend that shares noise follows it
+    initial_noise: str = "shared"  # "per_level", or as the steps' noise
     photograph: tuple[int, str] | None = None  # level, method
     agreement_vae: nn.Module | None = None  # for pixels inside steps; None: the autoencoder
     decode_rows: int | None = None  # pictures decoded at a time on each device; None: all
@@ -93,39 +97,39 @@ class Program:
         return [self._executables[key].result() for key in keys.values()]
 
 
-# How the first noise is drawn; the steps' noise is always the blend's.
-_FIRST_NOISE = {
-    "shared": lambda blend: blend.noise,
-    "per_level": lambda blend: BLENDS["none"].noise,  # the paper's z_T
-}
-
-
 @functools.lru_cache(maxsize=16)
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
-    r = recipe
+    r, turns = recipe, METHODS[recipe.method]
+    blend = turns.delivery if turns else r.blend
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows)
     drawn = {"geometry": r.geometry, "channels": r.unet.config.out_channels, "kernel": r.kernel}
     latents, pixels = views(r, decode, encode)
-    agree = r.agreement(r.blend, latents, pixels)
+    space = partial(turns.space, r.agreement) if turns else r.agreement
+    agree = space(blend, latents, pixels)
     if r.agreement_vae is not None:
         _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
-        agree = agreement.through_two(agree, r.agreement(r.blend, latents, rough))
+        agree = agreement.through_two(agree, space(blend, latents, rough))
+    noise = NOISES[r.noise] if blend.noise is shared_noise else blend.noise
+    first = NOISES["per_level"] if r.initial_noise == "per_level" else noise
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
         agree=agree,
-        first_noise=partial(_FIRST_NOISE[r.initial_noise](r.blend), **drawn),
-        step_noise=partial(r.blend.noise, **drawn),
+        first_noise=partial(first, **drawn),
+        step_noise=partial(noise, **drawn),
         solver=r.solver,
         memory=r.guidance.start,
     )
+    step = make_step(parts)
+    if turns:
+        parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
     jit = partial(jax.jit, out_shardings=replicated(r.mesh))
     return Program(
         begin=jit(partial(start_samples, parts)),
         encode=jit(encode),
-        deliver=jit(agreement.delivery(r.blend, pixels)),
-        chunk=jit(over_samples(make_chunk(parts)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(parts, watch=True)), donate_argnums=1),
+        deliver=jit(agreement.delivery(blend, pixels)),
+        chunk=jit(over_samples(make_chunk(parts, step)), donate_argnums=1),
+        watched_chunk=jit(over_samples(make_chunk(parts, step, watch=True)), donate_argnums=1),
         key=_key(r),
     )
 

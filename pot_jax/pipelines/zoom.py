@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_p
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
-from pot_jax.diffusion.solvers import SOLVERS, Solver, resolved_solver
+from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_photograph
 from pot_jax.media.video import check_movie
@@ -36,6 +36,7 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.pipelines.sequential import METHODS
 from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
@@ -53,6 +54,7 @@ class PreparedZoom:
     """Settings and a model, checked and ready to run."""
 
     settings: RunSettings
+    recipe: Recipe
     job: Job
     geometry: Geometry  # of the sampled pictures
     identity: dict[str, str]  # of the sampled zoom
@@ -138,7 +140,8 @@ def sample(
         (`pipelines.job.Watched`).
       **sampler: other fields of `config.SamplerSettings`: steps, guidance_scale,
         guidance_rescale, eta, space ("pixel", "latent" or "delivery"), pixel_every, blend_weight,
-        kernel, initial_noise, ... What is not given is as the model's `sampler.json` says.
+        kernel, noise, method, time_travel, ... What is not given is as the model's
+        `sampler.json` says.
 
     Returns:
       A `Zoom`; `zoom.images` is [N, H, W, 3] in [-1, 1].
@@ -234,11 +237,16 @@ def prepare(
             "nothing to change; leave it out"
         )
     grounded = photograph is not None or bool(settings.photograph.path)
+    turns = METHODS[s.method] if len(prompts) > 1 else None
+    taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
+    if turns and taken:
+        expected = f"none with sampler.method {s.method}; leave it out, or choose method joint"
+        raise UserError(f"{taken[0]}: expected {expected}")
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
     solver = own.get("solver") or SOLVERS[name]
-    plan = solver.plan(model.schedule, s.steps, eta=s.eta)
+    plan = resampled(solver.plan(model.schedule, s.steps, eta=s.eta), s.time_travel)
     negative, guided = settings.negative_prompt, "guidance" in own
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
@@ -256,6 +264,8 @@ def prepare(
         agreement=own.get("agreement", SPACES[s.space]),
         guidance=own.get("guidance", guidance.CLASSIFIER_FREE),
         kernel=s.kernel,
+        method=s.method if turns else "joint",
+        noise=s.noise,
         initial_noise=s.initial_noise,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
@@ -290,9 +300,18 @@ def prepare(
         "given latents": latents,
     }
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)
+    plan = in_turns(plan, turns.order(len(prompts))) if turns else plan
     job = Job(program, plan, weights, recipe.mesh, recipe.latent_shape)
     return PreparedZoom(
-        settings, job, recipe.pixel_geometry, identity, model.digest, upscaling, latents, notices
+        settings=settings,
+        recipe=recipe,
+        job=job,
+        geometry=recipe.pixel_geometry,
+        identity=identity,
+        weights_digest=model.digest,
+        upscaler=upscaling,
+        latents=latents,
+        notices=notices,
     )
 
 
@@ -331,9 +350,42 @@ def sample_run(
 
 
 def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
-    job, settings, keeps = prepared.job, prepared.settings, workdir is not None
-    states = begin(job, keys_of(np.uint32(sample_seeds(settings))), prepared.latents)
-    saved, first = None, 0
+    settings, keeps = prepared.settings, workdir is not None
+    given = {"progress": progress, "callback": callback, "report": report}
+    zooms = []
+    for zoom in sampled(prepared, sample_seeds(settings), [workdir] if keeps else [], **given):
+        if keeps:
+            write_zoom(zoom, sample_folders(workdir, settings)[len(zooms)], report=report)
+        zooms.append(zoom)
+    if keeps:
+        complete_run(workdir, settings, zooms[0].timings)
+    return zooms
+
+
+def sampled(
+    prepared: PreparedZoom,
+    seeds: Sequence[int],
+    folders: Sequence[str | os.PathLike] = (),
+    *,
+    progress: Progress | None = None,
+    callback: Callable[[Watched], None] | None = None,
+    report: Report = silent,
+) -> Iterator[Zoom]:
+    """Samples seeds of a prepared run as one batch, and yields each one's zoom as it is delivered.
+
+    A generator: whoever reads it fixes JAX's settings (`parallel.devices.fixed_settings`).
+
+    Args:
+      prepared: from `prepare`; its own seeds are not used.
+      seeds: B seeds.
+      folders: where states are saved and resumed from: none; one for all samples; or B.
+      progress: as for `sample_run`.
+      callback: likewise.
+      report: likewise.
+    """
+    job, settings = prepared.job, prepared.settings
+    states = begin(job, keys_of(np.uint32(seeds)), prepared.latents)
+    saved, first, curve = None, 0, []
 
     def tell(done: int, total: int) -> None:
         resuming = f"resuming at step {first}, " if first else ""
@@ -341,18 +393,28 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
         if progress:
             progress(done, total)
 
-    with at_saved_states() if keeps else contextlib.nullcontext() as stopping:
-        if keeps:
-            saved = SavedStates(workdir, settings.save_every, stopping)
+    with at_saved_states() if folders else contextlib.nullcontext() as stopping:
+        if folders:
+            saved = SavedStates(folders, settings.save_every, stopping)
             states = meshes.replicate(saved.restore(states), job.mesh)
-            first = int(states.step)
+            first, curve = int(states.step), saved.curve
+        if settings.record_disagreement:
+            curve += [[None] * len(seeds)] * (first - len(curve))  # not recorded at the time
+
+        def watch(seen: Watched) -> None:
+            curve.extend(seen.disagreement.tolist())
+            if callback:
+                callback(seen)
+
+        watching = watch if settings.record_disagreement else callback
         save = saved and saved.save
-        states, timings = run(job, states, save=save, progress=tell, callback=callback)
-        if keeps:
+        states, timings = run(job, states, save=save, progress=tell, callback=watching)
+        if folders:
             saved.save(states, len(job.plan.timestep), last=True)
-    zooms = []
-    for index, seed in enumerate(sample_seeds(settings)):
+    for index, seed in enumerate(seeds):
         images, before = deliver(job, states.latents[index], seed)
+        timings["peak_bytes"] = memory.peak_bytes(job.mesh.devices.flat[0])
+        recorded = {"disagreement": [row[index] for row in curve]}
         zoom = Zoom(
             images=images,
             before_render=before,
@@ -360,19 +422,14 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
             settings=dataclasses.replace(settings, seed=seed, num_samples=1),
             geometry=prepared.geometry,
             weights_digest=prepared.weights_digest,
-            timings=dict(timings),
+            timings=timings | (recorded if settings.record_disagreement else {}),
             identity=prepared.identity | {"seeds": digest([seed])},
             notices=prepared.notices,
         )
         if prepared.upscaler is not None:
             upscaling = functools.partial(report, "upscaling")
             zoom = upscale.upscale_prepared(prepared.upscaler, zoom, upscaling)
-        if keeps:
-            write_zoom(zoom, sample_folders(workdir, settings)[index], report=report)
-        zooms.append(zoom)
-    if keeps:
-        complete_run(workdir, settings, timings)
-    return zooms
+        yield zoom
 
 
 def _check_own_parts(own: Mapping[str, Any]) -> None:
@@ -416,6 +473,14 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             exact_from=np.int32(steps - 1),
         ),
     }
+
+
+def of_seed(prepared: PreparedZoom, seed: int) -> Record:
+    """Returns the record of a run that is `prepared`, with another seed and one sample."""
+    record = prepared.record
+    settings = dataclasses.replace(record.settings, seed=seed, num_samples=1)
+    identity = {**record.identity, "seeds": digest([seed])}
+    return dataclasses.replace(record, settings=settings, identity=identity)
 
 
 def sample_seeds(settings: RunSettings) -> list[int]:

@@ -11,6 +11,7 @@ before a library sees them: TensorStore answers a flipped bit with a bare Except
 
 import json
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -80,17 +81,20 @@ class Checkpoints:
         for old in sorted(self.steps())[:-KEPT]:
             shutil.rmtree(self._folder / str(old), ignore_errors=True)
 
-    def restore(self, like: Any, *, older: Older | None = None) -> tuple[int, Any, dict] | None:
+    def restore(
+        self, like: Any, *, older: Older | None = None, upto: float = math.inf
+    ) -> tuple[int, Any, dict] | None:
         """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
 
         Args:
           like: a state of the same structure, shapes and shardings.
           older: the structure of states of earlier formats, and their upgrade functions.
+          upto: the newest step that will do.
 
         Raises:
           UserError: states were saved, but none of them can be read.
         """
-        steps = sorted(self.steps(), reverse=True)
+        steps = sorted((step for step in self.steps() if step <= upto), reverse=True)
         for step in steps:
             place = self._folder / str(step)
             try:

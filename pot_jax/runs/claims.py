@@ -35,7 +35,12 @@ _CLUTTER = (
     (".*", "lost+found", "Thumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "$RECYCLE.BIN")
     + ("*.log", "*.out", "*.err", "*.pid", "*.o[0-9]*", "*.e[0-9]*", "*.log.[0-9]*", "*.tmp", "*~")
     + ("core", "core.[0-9]*", "events.out.tfevents.*", "wandb", "mlruns", "tensorboard", "logs")
+    + ("point.json",)  # of a sweep, which writes it before the run's own record
 )
+
+
+class InUse(UserError):
+    """Another process holds the folder."""
 
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -121,7 +126,7 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     """Holds `folder`, made if absent, for this process; removes what a killed one left there.
 
-    Raises UserError if another process holds the folder, or it cannot be written.
+    Raises InUse if another process holds the folder, and UserError if it cannot be written.
     """
     folder = Path(folder)
     path, mine = folder / _CLAIM, {**_process(os.getpid()), "token": secrets.token_hex(8)}
@@ -158,7 +163,7 @@ def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
         if not ended and (age < STALE or same_host):
             who = f"process {shown(holder.get('pid', '?'))} on {shown(holder.get('name', '?'))}"
             rest = "" if same_host else f", or until it has been silent for {STALE:.0f} s"
-            raise UserError(
+            raise InUse(
                 f"{flag}: {folder} is in use by {who}, last seen {max(age, 0):.0f} s ago; wait for "
                 f"its end{rest}, or give another folder"
             )

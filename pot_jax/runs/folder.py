@@ -14,10 +14,11 @@ finished ones: a file that is missing or damaged is made again from stack.npz.
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,13 @@ import jax
 from pot_jax import config
 from pot_jax.checks import to_dict
 from pot_jax.config import MovieSettings, RunSettings
-from pot_jax.diffusion.sampler import SamplerState, key_data, typed_keys
+from pot_jax.diffusion.sampler import (
+    SamplerState,
+    join_samples,
+    key_data,
+    split_samples,
+    typed_keys,
+)
 from pot_jax.errors import UserError, edge
 from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
@@ -181,15 +188,22 @@ class _State1(NamedTuple):
 
 
 class SavedStates:
-    """The last two saved states of a running job, in `state/`."""
+    """The last two saved states of a running job, in `state/`: of all its samples, or of each."""
 
     def __init__(
-        self, folder: str | os.PathLike, every: int, stopping: Callable[[], bool] = lambda: False
+        self,
+        folders: Sequence[str | os.PathLike],
+        every: int,
+        stopping: Callable[[], bool] = lambda: False,
     ):
-        """Finds the saved states of the run in `folder`; `stopping` says whether it has to end."""
+        """Finds saved states: in one folder those of all samples, in several one sample's each.
+
+        `every` is the number of steps between them; `stopping` says whether the job has to end.
+        """
         self._every, self._stopping = every, stopping
-        self._checkpoints = Checkpoints(pathlib.Path(folder) / "state")
+        self._kept = [Checkpoints(pathlib.Path(folder) / "state") for folder in folders]
         self._last = 0
+        self.curve: list[list] = []  # a row of plain numbers a step, one for each sample
 
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
         """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
@@ -200,25 +214,44 @@ class SavedStates:
         stopping = self._stopping()
         due = done - self._last >= self._every and not last
         if self._every and (due or stopping):
-            self._checkpoints.save(done, key_data(states), {})
+            for index, (kept, part) in enumerate(zip(self._kept, self._split(states))):
+                one = len(self._kept) == 1
+                curve = self.curve if one else [[row[index]] for row in self.curve]
+                kept.save(done, key_data(part), {"disagreement": curve} if curve else {})
             self._last = done
         if stopping:
             raise KeyboardInterrupt
 
     def restore(self, fresh: SamplerState) -> SamplerState:
-        """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure."""
-        like = key_data(fresh)
-        first = _State1(*like[:3], like.history[0] if like.history else ())
+        """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure.
 
-        def from_1(state: _State1) -> SamplerState:
-            history = (state.history,) if like.history else ()
-            return SamplerState(*state[:3], history, like.memory)
+        Of several folders, the newest that all of them have: a kill may come between two of them.
+        """
+        parts, found, upto = self._split(fresh), [], math.inf
+        while not found or len({step for step, _, _ in found}) > 1:
+            found = [_restored(*pair, upto) for pair in zip(self._kept, parts)]
+            upto = min(step for step, _, _ in found)
+        self._last, (_, states, facts) = upto, zip(*found)
+        curves = (fact.get("disagreement", []) for fact in facts)
+        self.curve = [sum(rows, []) for rows in zip(*curves)]
+        return join_samples(states) if upto else fresh
 
-        found = self._checkpoints.restore(like, older={1: (first, from_1)})
-        if not found:
-            return fresh
-        self._last, states, _ = found
-        return typed_keys(states)
+    def _split(self, states: SamplerState) -> list[SamplerState]:
+        return [states] if len(self._kept) == 1 else split_samples(states)
+
+
+def _restored(
+    kept: Checkpoints, fresh: SamplerState, upto: float
+) -> tuple[int, SamplerState, dict]:
+    like = key_data(fresh)
+    first = _State1(*like[:3], like.history[0] if like.history else ())
+
+    def from_1(state: _State1) -> SamplerState:
+        history = (state.history,) if like.history else ()
+        return SamplerState(*state[:3], history, like.memory)
+
+    found = kept.restore(like, older={1: (first, from_1)}, upto=upto)
+    return (found[0], typed_keys(found[1]), found[2]) if found else (0, fresh, {})
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:

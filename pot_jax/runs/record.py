@@ -45,6 +45,8 @@ _DECIDED = {
     "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "
     "upscaler.solver",
 }
+# The defaults of sampler settings that runs from before them do not have: the same runs.
+_NEWER = {"agreement_vae": "vae", "noise": "shared", "time_travel": 1, "method": "joint"}
 _DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 
 
@@ -167,9 +169,8 @@ def zoom_identity(
 
     Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
     """
-    sampler = dataclasses.asdict(settings.sampler)
-    if sampler["agreement_vae"] == "vae":  # as in all runs from before that setting
-        del sampler["agreement_vae"]
+    sampler = dataclasses.asdict(settings.sampler).items()
+    sampler = {name: value for name, value in sampler if _NEWER.get(name) != value}
     decides = {
         "geometry": to_dict(geometry),
         "sampler": sampler,

@@ -22,7 +22,9 @@ from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
 _ARRAYS = ("images", "images_before_render", "latents")  # in stack.npz
-_TIMINGS = ("compile_seconds", "seconds_per_step", "upscaling_seconds")  # in metrics.json
+# Of `Zoom.timings`, in metrics.json.
+_TIMINGS = ("compile_seconds", "seconds_per_step", "upscaling_seconds", "peak_bytes")
+_TIMINGS += ("disagreement",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Zoom:
     settings: RunSettings  # with this sample's own seed
     geometry: Geometry  # of the pictures
     weights_digest: str
-    # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom.
-    timings: Mapping[str, float]
+    # In seconds: compile_seconds, seconds_per_step, and upscaling_seconds of an upscaled zoom. In
+    # bytes: peak_bytes, of the device. Of every step [S], if recorded: disagreement.
+    timings: Mapping[str, Any]
     identity: Mapping[str, str] | None  # digests of what decides the pictures; None if unknown
     notices: tuple[str, ...] = ()  # what was assumed where nothing was said, a line each
 
@@ -73,6 +76,7 @@ def write_zoom(
     *,
     record: Mapping[str, Any] | None = None,
     whole: Collection[str] = (),
+    names: Collection[str] | None = None,
     report: Report = silent,
 ) -> None:
     """Writes the files of one sample, metrics.json last; raises UserError if it cannot.
@@ -82,23 +86,25 @@ def write_zoom(
       folder: where to.
       record: the contents of its config.json, by default those of the zoom and of now.
       whole: the names of files that are there already, and right.
+      names: of the files to write besides config.json and metrics.json, of `file_names`; None: all.
       report: is told of the movie's frames.
     """
     g, movie = zoom.geometry, zoom.settings.movie
     video.check_movie(g, movie)  # before anything is written
     path = pathlib.Path(folder)
-    record, names = dict(record or zoom.record.to_json()), file_names(g)
+    record, every = dict(record or zoom.record.to_json()), file_names(g)
+    names = every if names is None else names
     # "" for those that are being written: after a kill, they do not count as whole.
     files = {name: file_digest(path / name) if name in whole else "" for name in names}
     write_json(path / "config.json", record | {"files": files})
     levels = pictures.zoom_to_bytes(zoom.images, g, kernel=zoom.settings.sampler.kernel)
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
-    for name, picture in zip(names[1:], levels):
+    for name, picture in zip(every[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
     writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, report=report)
     for name, write in writers.items():
-        if name not in whole:
+        if name in names and name not in whole:
             write(path / name)
             files[name] = file_digest(path / name)
     write_json(path / "config.json", record | {"files": files})

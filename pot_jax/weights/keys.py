@@ -83,13 +83,13 @@ _KERNELS = {2: (1, 0), 4: (2, 3, 1, 0)}  # by rank: dense layers, convolutions
 
 def _entry(path: Path, shape: tuple[int, ...]) -> Entry:
     *modules, leaf = path
-    suffix = "bias" if leaf == "bias" else "weight"
+    suffix = "weight" if leaf in ("kernel", "scale", "embedding") else leaf
 
     def spell(names):
         return ".".join([*(_LISTED.sub(r".\1", name) for name in names), suffix])
 
     aliases = []
-    if modules[0] == "text_model":  # transformers 5 leaves the component out
+    if modules[:1] == ["text_model"]:  # transformers 5 leaves the component out
         aliases.append(spell(modules[1:]))
     if modules[-3:-1] == ["mid_block", "attentions_0"] and modules[-1] in _OLD_ATTENTION:
         aliases.append(spell([*modules[:-1], _OLD_ATTENTION[modules[-1]]]))

@@ -82,9 +82,9 @@ class Model:
 class Parts:
     """A model without its weights."""
 
-    modules: dict[str, nn.Module]  # by the names of COMPONENTS
+    modules: dict[str, nn.Module]  # by the names of COMPONENTS; a single network by its own
     tokenizer: Any
-    schedule: ScheduleConfig
+    schedule: ScheduleConfig | None  # None: nothing is sampled with it
     pipeline: str
     low_res: LowRes | None = None
     notices: tuple[str, ...] = ()  # as in `Model`

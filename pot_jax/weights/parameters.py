@@ -95,7 +95,7 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
             spellings = [respelled(key, names) for key in (entry.key, *entry.aliases)]
             key = next((key for key in spellings if key in left), None)
             if key is None:
-                place = "" if source.path.is_file() else COMPONENTS[name].folder
+                place = "" if source.path.is_file() else getattr(COMPONENTS.get(name), "folder", "")
                 problems.add("missing", source.path / place, spellings[0])
                 continue
             tensor = left.pop(key)

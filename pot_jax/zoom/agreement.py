@@ -92,6 +92,13 @@ def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> A
     return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
 
 
+def by_grounding(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
+    """Meets what the view's `ground` knows, and nothing else; the disagreement is with that."""
+    seen = view.decode(weights, clean)
+    agreed = view.ground(weights, seen)
+    return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(seen - agreed))
+
+
 @dataclasses.dataclass(frozen=True)
 class Blend:
     """A blend and the functions that go with it; hashable.
@@ -100,7 +107,7 @@ class Blend:
       stack: (images, geometry, *, weight, kernel) -> zoom stack, linear in the images.
       render: (zoom stack, geometry, *, kernel) -> pictures.
       noise: (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], shared between levels
-        exactly where the pictures will be.
+        exactly where the pictures will be; a setting may replace `shared_noise`, and no other.
       agree: (blend, view, weights, clean) -> Agreed, inside a step.
     """
 
@@ -110,16 +117,18 @@ class Blend:
     agree: Callable[..., Agreed] = by_formula
 
 
+def _as_it_is(stack, geometry, kernel="mean"):
+    return stack
+
+
 BLENDS = {
     "laplacian": Blend(blending.laplacian),
     "average": Blend(blending.average),
     "iterative": Blend(blending.iterative),
     # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
-    "none": Blend(
-        blending.none,
-        render=lambda stack, geometry, kernel="mean": stack,
-        noise=operators.independent_noise,
-    ),
+    "none": Blend(blending.none, _as_it_is, operators.independent_noise),
+    # Nothing passes to level 0.
+    "enlarged": Blend(blending.enlarged, _as_it_is, operators.independent_noise),
     "gradient": Blend(blending.laplacian, agree=by_gradient),
 }
 

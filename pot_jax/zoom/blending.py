@@ -96,6 +96,31 @@ def iterative(
     return stack
 
 
+def enlarged(
+    images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
+) -> jax.Array:
+    """Returns the widest picture's windows, enlarged bilinearly: only level 0 is a true sample.
+
+    Every level is one enlargement of level 0, by p^i, half-pixel centres, edges held, wherever its
+    window lies there; by no weight and no kernel.
+    """
+    require_levels(images, geometry)
+    # Limited to what float32 tells apart: a deeper level is a constant anyway.
+    shrink = np.maximum(float(geometry.zoom_factor) ** -np.arange(geometry.levels), 2.0**-24)
+    # The corner of each level in level 0's pixels, sum_{j<i} corner_j / p^j, 0 for level 0.
+    corners = np.cumsum(geometry.corners * shrink[:-1, None], axis=0)
+    corners = np.concatenate([np.zeros((1, 2)), corners])
+    scales = (np.ones((1, 2)) / shrink[:, None]).astype(images.dtype)
+    shifts = (-corners / shrink[:, None]).astype(images.dtype)
+
+    def enlarge(scale, shift):
+        return jax.image.scale_and_translate(
+            images[0], images.shape[1:], (0, 1), scale, shift, "linear", antialias=False
+        )
+
+    return jax.vmap(enlarge)(scales, shifts)
+
+
 def none(
     images: jax.Array, geometry: Geometry, *, weight: jax.Array | float = 1.0, kernel: str = "mean"
 ) -> jax.Array:

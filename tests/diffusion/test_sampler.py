@@ -18,7 +18,7 @@ from pot_jax.diffusion.sampler import (
     start_samples,
 )
 from pot_jax.diffusion.schedule import ScheduleConfig
-from pot_jax.diffusion.solvers import SOLVERS, Denoised
+from pot_jax.diffusion.solvers import SOLVERS, Denoised, resampled
 from pot_jax.zoom import operators
 from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, in_latents, latent_view
 from pot_jax.zoom.geometry import Geometry
@@ -264,3 +264,21 @@ def test_a_guidance_with_memory_carries_it_through_the_state():
     plan = parts.solver.plan(CONFIG, 10)
     state = sample(parts, world(), steps=10)
     np.testing.assert_allclose(state.memory, plan.timestep.sum(), rtol=1e-6)
+
+
+def test_time_travel_keeps_the_variance_at_every_step():
+    """A denoiser that knows that x0 is 0: z is sigma times a unit normal, whatever the row."""
+    geometry = Geometry(2, 2, 64, 64)
+    parts = parts_for(denoiser_towards, blend="none", solver="ddpm", geometry=geometry)
+    plan = resampled(parts.solver.plan(CONFIG, 6), 3)
+    state = start(parts, plan.init_scale, jax.random.key(1))
+    # The first row's sigma is nearly 1, but the run starts from unit noise.
+    state = state._replace(latents=state.latents * plan.sigma[0])
+    chunk = jax.jit(make_chunk(parts))
+    zero = jnp.zeros((2, 64, 64, CHANNELS))
+    for row, (rows, active, _) in enumerate(chunks(plan, 1)):
+        size = state.latents.size
+        variance = float(jnp.var(state.latents))
+        assert abs(variance / plan.sigma[row] ** 2 - 1) < 5 * np.sqrt(2 / size), row
+        state, _ = chunk(told(zero), state, rows, active)
+    np.testing.assert_allclose(state.latents, np.zeros(state.latents.shape), atol=1e-3)

@@ -13,7 +13,8 @@ import pytest
 
 from pot_jax import config
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
-from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan, resolved_solver
+from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan, resampled, resolved_solver
+from pot_jax.errors import UserError
 
 MEAN, SPREAD = 0.4, 0.6
 # Many training timesteps, so that rounding to whole ones does not limit the convergence.
@@ -394,3 +395,50 @@ def test_what_a_solver_does_not_read_is_said():
 
 def test_the_names_that_settings_know_are_those_of_the_table():
     assert tuple(SOLVERS) == config.SOLVERS
+
+
+def schedules():
+    zero = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    for solver in SOLVERS.values():
+        if not solver.remembers:
+            yield pytest.param(solver, {}, id=solver.name)
+            yield pytest.param(solver, zero, id=f"{solver.name}-zero-snr")
+
+
+@pytest.mark.parametrize(("solver", "facts"), list(schedules()))
+@pytest.mark.parametrize("times", [2, 4])
+def test_time_travel_keeps_the_marginals(solver, facts, times):
+    """A denoiser that knows x0: z stays alpha x0 + sigma eps before every step.
+
+    The mean's factor and the variance follow exactly, since a step is linear.
+    """
+    config = ScheduleConfig(beta_start=0.00085, beta_end=0.012, **facts)
+    plan = solver.plan(config, 10)
+    long = resampled(plan, times)
+    assert len(long.timestep) == 10 * times
+    c = {name: np.float64(values) for name, values in long.coefficients.items()}
+    scale = np.float64(long.input_scale)
+    alpha, variance = long.alpha / scale, (long.sigma / scale) ** 2
+    for row in range(10 * times - 1):
+        mean = c["latents"][row] * alpha[row] + c["agreed"][row]
+        spread = c["latents"][row] ** 2 * variance[row] + c["noise"][row] ** 2
+        if (row + 1) % times:
+            assert long.timestep[row + 1] == long.timestep[row]
+            # float32 coefficients, of numbers to 4096 where Euler starts.
+            np.testing.assert_allclose(mean, alpha[row], atol=2e-6 * max(1, scale[row] ** -1))
+            np.testing.assert_allclose(spread, variance[row], rtol=5e-6)
+    once = jax.tree.map(lambda column: column[times - 1 :: times], long._replace(init_scale=None))
+    for name, values in plan.coefficients.items():
+        np.testing.assert_array_equal(once.coefficients[name], values)
+    np.testing.assert_array_equal(once.timestep, plan.timestep)
+
+
+def test_taken_once_a_plan_is_left_as_it_is():
+    for solver in SOLVERS.values():
+        plan = solver.plan(ScheduleConfig(), 5)
+        assert resampled(plan, 1) is plan
+
+
+def test_a_solver_that_remembers_does_not_travel():
+    with pytest.raises(UserError, match="sampler.time_travel: expected 1 with a solver that rem"):
+        resampled(SOLVERS["dpmpp_2m"].plan(ScheduleConfig(), 5), 2)

@@ -43,6 +43,30 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.blend_weight has no effect with blend none",
         ),
         (
+            {"sampler": {"blend": "enlarged", "noise": "blurred"}},
+            "sampler.noise has no effect with blend enlarged",
+        ),
+        (
+            {"sampler": {"blend": "none", "initial_noise": "per_level"}},
+            "sampler.initial_noise has no effect with blend none",
+        ),
+        (
+            {"sampler": {"solver": "ddim", "noise": "blurred", "initial_noise": "per_level"}},
+            "sampler.noise has no effect where ddim draws none",
+        ),
+        (
+            {"sampler": {"method": "outpainting", "blend": "average"}},
+            "sampler.blend has no effect with method outpainting",
+        ),
+        (
+            {"sampler": {"method": "outpainting", "gradient_steps": 9}},
+            "sampler.gradient_steps has no effect without gradient steps",
+        ),
+        (
+            {"prompts": ["a"], "sampler": {"method": "outpainting"}},
+            "sampler.method has no effect with a single level",
+        ),
+        (
             {"sampler": {"gradient_steps": 9}},
             "sampler.gradient_steps has no effect without gradient steps",
         ),
@@ -64,6 +88,12 @@ def test_a_setting_without_effect_is_named(given, notice):
         {},
         {"sampler": {"guidance_rescale": 0.5, "pixel_every": 2, "blend_weight": 0.5}},
         {"sampler": {"blend": "gradient", "gradient_steps": 9, "gradient_rate": 0.1}},
+        {"sampler": {"noise": "blurred", "solver": "ddim"}},
+        {"sampler": {"noise": "blurred", "initial_noise": "per_level", "eta": 1.0}},
+        {"sampler": {"solver": "ddim", "noise": "blurred", "initial_noise": "per_level"}}
+        | {"own": {"solver": min}},
+        {"sampler": {"method": "super_resolution", "noise": "per_level", "time_travel": 3}},
+        {"sampler": {"method": "outpainting", "pixel_every": 2}, "record_disagreement": True},
         {"zoom": {"zoom_factor": 4}, "grounded": True, "photograph": {"level": 1}},
         {"upscaler": {"path": "x4", "steps": 3, "solver": "euler"}},
         {"sampler": {"space": "latent", "pixel_every": 2}, "usual": {"pixel_every": 2}},

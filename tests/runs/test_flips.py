@@ -62,7 +62,7 @@ def flips(folder, count):
     warning, an exception, or a step before that comes back otherwise.
     """
     before, after, fresh = states()
-    saved = SavedStates(folder / "sound", every=5)
+    saved = SavedStates([folder / "sound"], every=5)
     for state in (before, after):
         saved.save(state, int(state.step))
     breaches = []
@@ -71,7 +71,7 @@ def flips(folder, count):
         flip(run / "state" / "10" / path, bit)
         warnings = Warnings()
         try:
-            found = SavedStates(run, every=5).restore(fresh)
+            found = SavedStates([run], every=5).restore(fresh)
             if not warnings.end():
                 breaches.append(f"{path} bit {bit}: silent, step {int(found.step)}")
             if not equal(found, before):
@@ -115,10 +115,10 @@ def test_no_flip_is_silent_or_fatal(tmp_path):
 
 def test_a_sound_state_is_taken(tmp_path):
     before, after, fresh = states()
-    saved = SavedStates(tmp_path, every=5)
+    saved = SavedStates([tmp_path], every=5)
     for state in (before, after):
         saved.save(state, int(state.step))
-    assert equal(SavedStates(tmp_path, every=5).restore(fresh), after)
+    assert equal(SavedStates([tmp_path], every=5).restore(fresh), after)
 
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "facts.json", "SHA256SUMS"])

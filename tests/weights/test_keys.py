@@ -65,6 +65,13 @@ def test_a_path_is_its_key(unet_table, path, key, stored_shape):
     assert (entry.key, entry.aliases, entry.stored_shape) == (key, (), stored_shape)
 
 
+def test_a_parameter_of_no_layer_has_its_own_name():
+    scalar, vector = jax.ShapeDtypeStruct((), float), jax.ShapeDtypeStruct((5,), float)
+    shapes = {"logit_scale": scalar, "vision_model": {"embeddings": {"class_embedding": vector}}}
+    found = {entry.key: entry.stored_shape for entry in key_table(shapes).values()}
+    assert found == {"logit_scale": (), "vision_model.embeddings.class_embedding": (5,)}
+
+
 def test_every_parameter_has_a_key_of_its_own(unet_table):
     keys = [key for entry in unet_table.values() for key in (entry.key, *entry.aliases)]
     assert len(keys) == len(set(keys)) == len(unet_table)

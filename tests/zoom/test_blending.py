@@ -6,9 +6,9 @@ import pytest
 from jax.test_util import check_grads
 
 from pot_jax.zoom.agreement import BLENDS, consistent, squared_disagreement
-from pot_jax.zoom.blending import average, iterative, laplacian, none
+from pot_jax.zoom.blending import average, enlarged, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, observe, render
+from pot_jax.zoom.operators import downsample, observe, render, upsample
 
 GEOMETRIES = {
     "p2": Geometry(5, 2, 16, 32),
@@ -105,7 +105,7 @@ def test_constants_stay_constant_and_blends_are_linear(blend):
         np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-13)
 
 
-@every_blend
+@pytest.mark.parametrize("blend", sorted(set(BLENDS) - {"enlarged"}))
 def test_weight_zero_returns_the_pictures(blend):
     images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
     found = blend_jit(BLENDS[blend].stack, images, GEOMETRY, weight=0.0)
@@ -169,10 +169,57 @@ def test_none_is_independent_sampling_and_disagrees_with_nothing():
 
 def test_names_and_shapes_that_do_not_fit_are_named():
     images = jnp.zeros((4, 8, 8, 1))
-    with pytest.raises(ValueError, match="unknown blend 'median'; known: average, gradient, iter"):
+    with pytest.raises(
+        ValueError, match="unknown blend 'median'; known: average, enlarged, gradient"
+    ):
         consistent(images, GEOMETRY, blend="median")
     with pytest.raises(ValueError, match="unknown kernel 'box'"):
         consistent(images, GEOMETRY, kernel="box")
     for blend in BLENDS.values():
         with pytest.raises(ValueError, match=r"\(4, 8, 8\), got \(4, 4, 4, 1\)"):
             blend.stack(images[:, :4, :4], GEOMETRY)
+
+
+def slow_enlarged(picture, geometry):
+    """Level by level, from each pixel's centre in level 0, edges held."""
+    p, out = geometry.zoom_factor, []
+    corner, (height, width, _) = np.zeros(2), picture.shape
+    for level in range(geometry.levels):
+        rows, columns = (
+            (np.arange(size) + 0.5) / p**level + start - 0.5
+            for size, start in zip((height, width), corner)
+        )
+        across = np.stack([[np.interp(columns, np.arange(width), c) for c in r.T] for r in picture])
+        down = [
+            [np.interp(rows, np.arange(height), c) for c in r.T] for r in across.transpose(2, 0, 1)
+        ]
+        out.append(np.stack(down).transpose(2, 0, 1))
+        if level < geometry.levels - 1:
+            corner = corner + geometry.corners[level] / p**level
+    return np.stack(out)
+
+
+@every_geometry
+def test_enlarged_levels_are_bilinear_enlargements_of_the_widest(geometry):
+    images = pictures(geometry)
+    with jax.enable_x64(True):
+        found = blend_jit(enlarged, jnp.asarray(images), geometry, 0.3)
+    np.testing.assert_array_equal(found[0], images[0])
+    np.testing.assert_allclose(found, slow_enlarged(images[0], geometry), atol=1e-12)
+
+
+def test_an_enlarged_level_is_its_upsampled_window_and_passes_nothing_back():
+    images = jnp.asarray(pictures(GEOMETRIES["p2"], dtype=np.float32))
+    found = consistent_jit(images, GEOMETRIES["p2"], blend="enlarged", weight=0.3)
+    np.testing.assert_array_equal(found[0], images[0])
+    whole = upsample(images[0], 2)[8:24, 16:48]  # edges come from outside the window
+    np.testing.assert_allclose(found[1], whole, atol=1e-6)
+
+
+def test_enlarged_levels_stay_finite_at_any_depth():
+    geometry = Geometry(60, 10, 20, 20)
+    found = blend_jit(enlarged, jnp.asarray(pictures(geometry, dtype=np.float32)), geometry)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(
+        found[-1], np.broadcast_to(found[-1, :1, :1], (20, 20, 2)), atol=1e-5
+    )

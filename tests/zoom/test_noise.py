@@ -5,8 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pot_jax import config
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, independent_noise, observe, shared_noise
+from pot_jax.zoom.operators import (
+    NOISES,
+    blurred_noise,
+    downsample,
+    independent_noise,
+    observe,
+    shared_noise,
+)
 
 KEYS = jax.random.split(jax.random.key(7), 256)
 CENTRED = Geometry(5, 2, 16, 16)
@@ -91,3 +99,76 @@ def test_jit_draws_the_same_noise():
     eager = shared_noise(key, CENTRED, 3)
     compiled = jax.jit(shared_noise, static_argnums=(1, 2))(key, CENTRED, 3)
     np.testing.assert_allclose(compiled, eager, atol=1e-6)  # erf_inv fused or not: rounding
+
+
+def test_the_names_that_settings_know_are_those_of_the_table():
+    assert set(config.NOISES) == set(NOISES)
+
+
+def test_blurred_noise_loses_half_its_variance_where_windows_are():
+    """What the public ports draw: the numbers are their kernel's, worked out by hand.
+
+    Taps (0.274, 0.452, 0.274) at p = 2: the squared norm of a row is 0.3544, so that 4 * 0.3544^2 =
+    0.5024 of the variance is left. Neighbours, two pixels apart, share one tap: 0.0751 / 0.3544 =
+    0.212.
+    """
+    geometry = Geometry(2, 2, 64, 64)
+    noise = np.asarray(jax.vmap(lambda key: blurred_noise(key, geometry, 2))(KEYS), np.float64)
+    window = noise[:, 0, 16:48, 16:48]
+    inner = window[:, 1:-1, 1:-1]  # the first row and column lie at a reflected edge
+    # Neighbours correlate, by at most 0.22 in 8 places: half as many independent numbers, or more.
+    count = inner.size / 2
+    variance = inner.var()
+    assert abs(variance - 0.5024) < 5 * 0.5024 * np.sqrt(2 / count)
+    for other, one in ((inner[:, 1:], inner[:, :-1]), (inner[:, :, 1:], inner[:, :, :-1])):
+        assert abs((other * one).mean() / variance - 0.212) < 5 / np.sqrt(count)
+    outside = np.delete(noise[:, 0], np.s_[16:48], axis=1)
+    for white in (outside, noise[:, 1]):
+        assert abs(white.var() - 1) < 5 * np.sqrt(2 / white.size)
+        assert abs((white[:, :, 1:] * white[:, :, :-1]).mean()) < 5 / np.sqrt(white.size)
+    # And the window is the child's noise, seen from afar: of taps (0, 0.5, 0.5) and the above, the
+    # correlation along an axis is 0.363 / sqrt(0.5 * 0.3544), squared for both.
+    seen = np.asarray(downsample(noise[:, 1].astype(np.float32), 2))[:, 1:-1, 1:-1]
+    assert abs(np.corrcoef(seen.ravel(), inner.ravel())[0, 1] - 0.7437) < 5 / np.sqrt(count)
+
+
+def slow_blurred(draws, geometry):
+    """The ports' loop, tap by tap."""
+    out, p = np.array(draws, np.float64), geometry.zoom_factor
+    for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
+        scale = p**k
+        reach = scale // 2
+        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (scale / 2)) ** 2)
+        taps /= taps.sum()
+        corners, exists = geometry.observation(k)
+        for level in range(geometry.levels - k):
+            if not exists[level + k]:
+                continue
+            padded = np.pad(draws[level + k], [(reach, reach)] * 2 + [(0, 0)], mode="reflect")
+            y, x = corners[level + k]
+            for row in range(geometry.height // scale):
+                for column in range(geometry.width // scale):
+                    top, left = row * scale, column * scale
+                    seen = padded[top : top + len(taps), left : left + len(taps)]
+                    blurred = np.einsum("a,b,abc->c", taps, taps, seen)
+                    out[level, y + row, x + column] = scale * blurred
+    return out
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [CENTRED, Geometry(3, 3, 18, 18, ((6, -6), (1, 2))), Geometry(4, 2, 16, 8, ((2, 0),) * 3)],
+    ids=["p2", "p3-off-centre", "oblong"],
+)
+def test_blurred_noise_is_the_ports_loop(geometry):
+    key = jax.random.key(11)
+    draws = np.asarray(independent_noise(key, geometry, 2), np.float64)
+    found = jax.jit(blurred_noise, static_argnums=(1, 2))(key, geometry, 2)
+    np.testing.assert_allclose(found, slow_blurred(draws, geometry), atol=1e-5)
+    np.testing.assert_allclose(found, blurred_noise(key, geometry, 2), atol=1e-5)
+
+
+def test_a_noise_per_level_shares_nothing():
+    noise = np.asarray(NOISES["per_level"](jax.random.key(2), Geometry(2, 2, 128, 128), 4))
+    seen, window = np.asarray(downsample(noise[1], 2)), noise[0, 32:96, 32:96]
+    assert abs(np.corrcoef(seen.ravel(), window.ravel())[0, 1]) < 5 / np.sqrt(seen.size)

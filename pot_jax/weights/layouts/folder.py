@@ -101,12 +101,12 @@ def read_parts(
             continue
         named = tuple(component.classes) if component.optional else index[component.folder]
         kind, network = component.classes[named[-1]]
-        modules[name] = network(_read_config(path, kind, correct, named[-1]), dtype)
+        modules[name] = network(read_config(path, kind, correct, named[-1]), dtype)
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
     schedule, *low_res = (
-        _read_config(path, ScheduleConfig, family.corrections.get(path.parent.name))
+        read_config(path, ScheduleConfig, family.corrections.get(path.parent.name))
         for path in paths
     )
     notices = ()
@@ -146,12 +146,15 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
     return LowRes(schedule, highest)
 
 
-def _read_config(path: Path, kind: Any, correct: Correction | None, class_name: str = "") -> Any:
-    """Reads a config of class `kind`, corrected; the file may name only `class_name`."""
+def read_config(path: Path, kind: Any, correct: Correction | None = None, named: str = "") -> Any:
+    """Reads a config of class `kind`, corrected; the file may name only the class `named`.
+
+    Raises UserError, which names the file, if it is missing or damaged or does not fit.
+    """
     settings, where = json_object(path), shown(path)
-    stated = settings.get("_class_name", class_name)
-    if class_name and stated != class_name:
-        what = f"of a {shown(stated)}, the model needs one of {class_name}"
+    stated = settings.get("_class_name", named)
+    if named and stated != named:
+        what = f"of a {shown(stated)}, the model needs one of {named}"
         raise UserError(f"{where} is {what}; get the model from one place again")
     for key, value in settings.items():
         if isinstance(value, list) and len(value) > _MAX_LIST:

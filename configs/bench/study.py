@@ -1,0 +1,108 @@
+"""The study of docs/study: every axis of the sampler alone, and all baselines, with cosmos64.
+
+    pot-jax sweep --config=configs/bench/study.py --workdir=runs/study --keep=metrics
+    pot-jax report --workdir=runs/study --baseline=method=default
+
+24 scenes of 6 levels, 35 methods, 20 steps of DDIM unless steps are the axis, 2 seeds (default and
+independent: 8); a quarter of it with --every=4. A killed command goes on; more workers on other
+hosts share the work. docs/study says how long it took, and what it teaches.
+"""
+
+import pathlib
+import tempfile
+
+import ml_collections
+import scenes
+
+from pot_jax import world
+from pot_jax.media.images import save_png
+from pot_jax.media.pixels import to_bytes
+
+# Method -> the settings in which it differs from the default: laplacian, weight 0.3, agreement in
+# pixels at each step, shared noise.
+METHODS = {
+    # The baselines of the paper's Table 1 and others.
+    "enlarged": {"sampler.blend": "enlarged", "sampler.space": "delivery"},
+    "outpainting": {"sampler.method": "outpainting", "sampler.time_travel": 3},
+    "super-resolution": {"sampler.method": "super_resolution"},
+    # blend, and blend x weight
+    "average": {"sampler.blend": "average"},
+    "iterative": {"sampler.blend": "iterative"},
+    "gradient": {"sampler.blend": "gradient"},
+    "average-w1": {"sampler.blend": "average", "sampler.blend_weight": 1.0},
+    "iterative-w1": {"sampler.blend": "iterative", "sampler.blend_weight": 1.0},
+    # blend_weight
+    "w0": {"sampler.blend_weight": 0.0},
+    "w0.1": {"sampler.blend_weight": 0.1},
+    "w0.6": {"sampler.blend_weight": 0.6},
+    "w1": {"sampler.blend_weight": 1.0},
+    # space and pixel_every
+    "latent": {"sampler.space": "latent"},
+    "delivery": {"sampler.space": "delivery"},
+    "pixel-every-2": {"sampler.pixel_every": 2},
+    "pixel-every-4": {"sampler.pixel_every": 4},
+    # noise, and space x noise
+    "noise-per-level": {"sampler.noise": "per_level"},
+    "noise-blurred": {"sampler.noise": "blurred"},
+    "first-noise-per-level": {"sampler.initial_noise": "per_level"},
+    "latent-noise-per-level": {"sampler.space": "latent", "sampler.noise": "per_level"},
+    "latent-noise-blurred": {"sampler.space": "latent", "sampler.noise": "blurred"},
+    "delivery-noise-per-level": {"sampler.space": "delivery", "sampler.noise": "per_level"},
+    "delivery-noise-blurred": {"sampler.space": "delivery", "sampler.noise": "blurred"},
+    # solver and steps
+    "ddpm": {"sampler.solver": "ddpm"},
+    "ddpm-noise-per-level": {"sampler.solver": "ddpm", "sampler.noise": "per_level"},
+    "euler-ancestral": {"sampler.solver": "euler_ancestral"},
+    "dpmpp-2m": {"sampler.solver": "dpmpp_2m"},
+    "dpmpp-2m-10-steps": {"sampler.solver": "dpmpp_2m", "sampler.steps": 10},
+    "10-steps": {"sampler.steps": 10},
+    "40-steps": {"sampler.steps": 40},
+}
+# With 8 seeds, since all are compared with them.
+REPEATED = {
+    "default": {},
+    "independent": {"sampler.blend": "none", "sampler.space": "latent"},
+}
+SEEDS, MORE_SEEDS = [0, 1], list(range(8))
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the settings that all runs share."""
+    sampler = {"steps": 20, "solver": "ddim"}
+    return ml_collections.ConfigDict({"model": "cosmos64", "sampler": sampler})
+
+
+def get_sweep() -> list[dict]:
+    """Returns the sweeps whose union the study is."""
+    every = scenes.world_scenes()
+    return [
+        {"method": REPEATED, "scene": every, "seed": MORE_SEEDS},
+        {"method": METHODS, "scene": every, "seed": SEEDS},
+        {"method": {"zoom-factor-4": {}}, "scene": factor_4(every), "seed": SEEDS},
+        {"method": photograph_methods(), "scene": photographs(every), "seed": SEEDS},
+    ]
+
+
+def factor_4(every: dict[str, dict]) -> dict[str, dict]:
+    """Returns the scenes with every second level left out, and so with the zoom factor 4."""
+    return {
+        name: {"prompts": scene["prompts"][::2], "zoom.zoom_factor": 4}
+        for name, scene in every.items()
+    }
+
+
+def photograph_methods() -> dict[str, dict]:
+    """Returns both ways to agree with a photograph."""
+    return {f"photograph-{m}": {"photograph.method": m} for m in ("project", "adam")}
+
+
+def photographs(every: dict[str, dict]) -> dict[str, dict]:
+    """Returns the scenes with the world's own picture of the widest level as their photograph."""
+    folder = pathlib.Path(tempfile.gettempdir()) / "pot_jax_photographs"
+    found = {}
+    for name, (seed, start) in scenes.world_places().items():
+        path = folder / f"{name}.png"
+        if not path.exists():
+            save_png(path, to_bytes(world.picture(seed, start, 64)))
+        found[name] = every[name] | {"photograph.path": str(path)}
+    return found

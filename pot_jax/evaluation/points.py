@@ -1,0 +1,252 @@
+"""The points of a sweep: which runs a config asks for, what is done of them, what the rest costs.
+
+`get_sweep()` in a config returns axes, whose product the sweep is, or a list of such dicts:
+
+    {"sampler.blend": ["laplacian", "none"],                    a setting: its values
+     "scene": {"tree": {"prompts": [...]}, "leaf": {...}},      any other name: named overrides
+     "seed": [0, 1]}
+
+A point is one run, in a folder named by its overrides: sampler.blend=none,scene=tree,seed=0. The
+first axis varies slowest. Imports no JAX, so that a sweep is listed at once.
+
+    point.json        what the point is: its values and settings, written first
+    evaluation.json   scores, statistics and costs, written last: the point is finished
+"""
+
+import dataclasses
+import itertools
+import json
+import re
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pot_jax.checks import build, defaults, overlay, require, to_dict, todays_name
+from pot_jax.config import RunSettings, checked_prompts
+from pot_jax.errors import UserError, few
+from pot_jax.runs.claims import claim, named_differences, read_json
+
+POINT, RESULT = "point.json", "evaluation.json"
+SCENE = "scene"  # the axis of the scenes, which reports average over before seeds
+_LONGEST = 200  # characters of a folder's name: disks allow 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    name: str  # of its folder
+    values: Mapping[str, Any]  # by axis: a setting's value, or the name of overrides
+    settings: RunSettings
+    stated: frozenset[str]  # the sampler settings that a user gave, as for `pipelines.zoom.prepare`
+
+    def claim(self, folder: Path) -> None:
+        """Writes point.json; raises UserError if it, or anything else there, is another point's."""
+        record = {"values": dict(self.values), "settings": to_dict(self.settings)}
+
+        def differing(found):
+            ours = {**record, "settings": {**record["settings"], "save_every": None}}
+            theirs = {**found, "settings": {**found.get("settings", {}), "save_every": None}}
+            return named_differences(theirs, ours)
+
+        claim(folder / POINT, record, what="point of a sweep", differing=differing)
+
+
+def points(
+    base: Mapping[str, Any], stated: Collection[str], sweep: Any, every: int = 1
+) -> list[Point]:
+    """Returns the points of a sweep, checked: each once, in order.
+
+    Args:
+      base: the settings that all points share, as plain data of `RunSettings`.
+      stated: the sampler settings among them that a user gave.
+      sweep: what `get_sweep()` returned.
+      every: take every n-th scene only: 4 gives a quarter of the sweep.
+
+    Raises:
+      UserError: an axis or a setting is unknown, or a value does not fit; it names the point.
+    """
+    found: dict[str, Point] = {}
+    for axes in sweep if isinstance(sweep, list | tuple) else [sweep]:
+        require(isinstance(axes, Mapping) and axes, "get_sweep()", "axes by name", axes)
+        choices = [list(_choices(axis, values)) for axis, values in axes.items()]
+        if every > 1:
+            require(SCENE in axes, "--every", f"a sweep with an axis {SCENE!r}", few(axes))
+            place = list(axes).index(SCENE)
+            choices[place] = choices[place][::every]
+        for chosen in itertools.product(*choices):
+            point = _point(base, stated, dict(zip(axes, chosen)))
+            if point != found.setdefault(point.name, point):
+                raise UserError(f"sweep: two points would have the folder {point.name}")
+    require(bool(found), "get_sweep()", "at least one point: there is nothing to run", sweep)
+    return list(found.values())
+
+
+def _choices(axis: str, values: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields (value, overrides), a pair for each value of an axis."""
+    if isinstance(values, Mapping) and values:
+        for name, overrides in values.items():
+            require(isinstance(overrides, Mapping), f"sweep: {axis}.{name}", "overrides", overrides)
+            yield name, {todays_name(RunSettings, key): v for key, v in overrides.items()}
+        return
+    listed = isinstance(values, list | tuple) and len(values)
+    require(listed, f"sweep: {axis}", "a list of values, or overrides by name", values)
+    setting = todays_name(RunSettings, axis)
+    for value in values:
+        yield value, {setting: value}
+
+
+def _point(base: Mapping, stated: Collection[str], chosen: Mapping[str, tuple]) -> Point:
+    name = ",".join(f"{axis}={_word(value)}" for axis, (value, _) in chosen.items())
+    data, given = base, {}
+    for axis, (_, overrides) in chosen.items():
+        for setting, value in overrides.items():
+            for other in given:
+                if f"{other}.".startswith(f"{setting}.") or f"{setting}.".startswith(f"{other}."):
+                    two = f"{given[other]} and {axis}"
+                    raise UserError(f"sweep: {setting} is set by two axes, {two}; use one of them")
+            for part in reversed(setting.split(".")):
+                value = {part: value}
+            data = overlay(RunSettings, data, value)
+        given |= dict.fromkeys(overrides, axis)
+    try:
+        require(len(name) <= _LONGEST, "its name", f"at most {_LONGEST} characters", len(name))
+        settings = build(RunSettings, data)
+        checked_prompts(settings.prompts)
+        require(settings.num_samples == 1, "num_samples", "1: sweep seeds", settings.num_samples)
+    except UserError as error:
+        raise UserError(f"sweep: {name}: {error}") from None
+    group = "sampler."
+    stated = {*stated, *(s.removeprefix(group) for s in given if s.startswith(group))}
+    stated |= set(defaults(RunSettings)["sampler"]) if "sampler" in given else set()
+    values = {axis: value for axis, (value, _) in chosen.items()}
+    return Point(name, json.loads(json.dumps(values)), settings, frozenset(stated))
+
+
+def _word(value: Any) -> str:
+    """Returns a value as part of a file's name; others have another one."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "none"
+
+
+def finished(point: Point, workdir: Path) -> dict[str, Any] | None:
+    """Returns the result of a finished point, None of another.
+
+    Raises UserError if its folder holds another point, or its result cannot be read.
+    """
+    folder = workdir / point.name
+    if not (folder / RESULT).exists():
+        return None
+    point.claim(folder)
+    return read_json(folder / RESULT)
+
+
+def share(shard: str | None, environ: Mapping[str, str]) -> float:
+    """Returns where among the points a worker begins, 0 to 1: from --shard, or its cluster.
+
+    Raises UserError unless the shard is "i/n", i from 0 to n - 1.
+    """
+    if shard:
+        fits = re.fullmatch(r"(\d+)/(\d+)", shard)
+        i, n = map(int, fits.groups()) if fits else (0, 0)
+        require(i < n, "--shard", "i/n, i from 0 to n - 1", shard)
+        return i / n
+    for index, first, count in _CLUSTERS:
+        if environ.get(index, "").isdecimal():
+            i = int(environ[index]) - int(environ.get(first, 0))
+            # Without a count, golden sections: each lies in the middle of the largest gap.
+            return i / int(environ[count]) % 1 if count in environ else i * 0.618034 % 1
+    return 0.0
+
+
+# Variables in which clusters say a worker's number, the first number, and how many there are.
+_CLUSTERS = (
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"),
+    ("SLURM_PROCID", "", "SLURM_NTASKS"),
+    ("JOB_COMPLETION_INDEX", "", ""),  # of an indexed job of Kubernetes
+)
+
+
+def listed(points: Sequence[Point], workdir: Path) -> tuple[list[str], str]:
+    """Returns a line for each point, with its time, memory and disk, and one of the total to do."""
+    results = [finished(point, workdir) for point in points]
+    done = [(point, result) for point, result in zip(points, results) if result]
+    guesses = estimates([p for p, result in zip(points, results) if not result], done)
+    rows, left = [], []
+    for point, result in zip(points, results):
+        known = (result or {}).get("cost", {})
+        cost = [known.get(name) for name in _COSTS] if result else next(guesses)
+        left += [] if result else [cost]
+        words = (f"{'?' if x is None else f'{x / unit:.3g}':>8}" for x, unit in zip(cost, _UNITS))
+        seconds, memory, disk = words
+        state = "finished" if result else "to do"
+        rows.append(f"{state:<8} {seconds} s {memory} GB {disk} MB  {point.name}")
+    guessed = [cost for cost in left if cost[0] is not None]
+    hours, disk = (sum(cost[i] for cost in guessed) / unit for i, unit in ((0, 3600), (2, 1e6)))
+    most = f"{hours:.2g} hours and {disk:.3g} MB" if len(guessed) == len(left) else "?"
+    return rows, f"{len(points)} points: {len(done)} finished, {len(left)} to do: {most}"
+
+
+_COSTS, _UNITS = ("seconds", "peak_bytes", "disk_bytes"), (1, 1e9, 1e6)
+
+
+# What a sweep costs, from finished points. --------------------------------------------------------
+
+
+def operations(s: RunSettings, cost: Mapping[str, float]) -> float:
+    """Returns the floating-point operations of a run: of its networks, which take nearly all time.
+
+    Args:
+      s: the settings, with the model's own defaults.
+      cost: operations for one picture: `unet` (a batch row), `decode`, `encode`, and `tiny_decode`
+        and `tiny_encode` where the model has a tiny autoencoder.
+    """
+    sampler, levels = s.sampler, len(s.prompts)
+    rows = 2 if sampler.guidance_scale > 1 else 1
+    calls = sampler.steps * sampler.time_travel
+    total = calls * rows * cost["unet"] + cost["decode"]
+    if sampler.space == "pixel":
+        tiny = "tiny_" * (sampler.agreement_vae == "tiny_vae")
+        decode, encode = cost[f"{tiny}decode"], cost[f"{tiny}encode"]
+        each = decode + 2 * encode
+        if sampler.blend == "gradient":  # forwards and backwards, and once to measure
+            each = (3 * sampler.gradient_steps + 1) * decode
+        total += -(-calls // sampler.pixel_every) * each
+    return levels * total
+
+
+def estimates(
+    todo: Sequence[Point], done: Sequence[tuple[Point, Mapping]]
+) -> Iterator[tuple[float | None, int | None, int | None]]:
+    """Yields (seconds, bytes of memory, bytes of disk) of points, None before a first is finished.
+
+    Seconds follow from operations and the median pace of finished points; memory and disk are those
+    of the largest finished point with pictures of the same size.
+    """
+    costs, paces = {}, []  # seconds an operation; the first point of a worker also compiles
+    for point, result in done:
+        cost = result.get("cost", {})
+        if {"unet", "seconds", "defaults"} <= cost.keys():
+            known = costs.setdefault(_kind(point.settings), {"peak_bytes": 0, "disk_bytes": 0})
+            most = {name: max(known[name], cost.get(name, 0)) for name in known if "_bytes" in name}
+            known |= cost | most
+            paces.append(cost["seconds"] / operations(_resolved(point, cost["defaults"]), cost))
+    for point in todo:
+        cost = costs.get(_kind(point.settings))
+        if cost is None:
+            yield None, None, None
+        else:
+            flops = operations(_resolved(point, cost["defaults"]), cost)
+            yield flops * statistics.median(paces), cost["peak_bytes"], cost["disk_bytes"]
+
+
+def _kind(s: RunSettings) -> tuple:
+    """What decides the cost of one picture."""
+    return s.model, s.dtype, s.zoom.height, s.zoom.width, s.upscaler.path
+
+
+def _resolved(point: Point, usual: Mapping[str, Any]) -> RunSettings:
+    fresh = {name: value for name, value in usual.items() if name not in point.stated}
+    sampler = dataclasses.replace(point.settings.sampler, **fresh)
+    return dataclasses.replace(point.settings, sampler=sampler)

@@ -1,0 +1,340 @@
+"""Compares the runs in a folder, at any depth: tables, intervals, plots and one page.
+
+    runs.csv, runs.jsonl   a row a run: where it is, its labels, its scores
+    summary.csv            a row a variant and metric: mean, interval, difference from the baseline
+    report.html            both, with contact sheets side by side, in one file
+    plots/METRIC.png       where matplotlib is installed
+
+A run is a folder with an evaluation.json. Its labels are its sweep's axes, or what its zoom.json
+says, or its own name. Runs that differ only in scene and seed are one variant. The tree may still
+be filled: what is left out is listed, and why.
+"""
+
+import base64
+import collections
+import contextlib
+import csv
+import html
+import io
+import json
+import pathlib
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pot_jax.checks import require
+from pot_jax.errors import UserError, few, shown
+from pot_jax.evaluation.metrics.references import against, diversity
+from pot_jax.evaluation.points import POINT, RESULT, SCENE
+from pot_jax.media.files import write_atomically
+from pot_jax.runs.claims import read_json
+
+SEED = "seed"
+_TEMPLATE = pathlib.Path(__file__).parents[1] / "assets" / "report.html"
+_REPLICATES = 2000  # of the bootstrap
+_SHEETS = 8  # scenes whose contact sheets the page shows
+
+
+class Run(NamedTuple):
+    """One measured run."""
+
+    folder: pathlib.Path
+    labels: dict[str, str]  # by axis
+    scores: dict[str, float]
+    statistics: Mapping[str, Any]
+    made_by: dict[str, str]  # version, commit and weights
+    independent: bool  # whether its levels were sampled independently
+
+    @property
+    def variant(self) -> str:
+        """What tells it from runs of other settings."""
+        named = [f"{axis}={v}" for axis, v in self.labels.items() if axis not in (SCENE, SEED)]
+        return ",".join(named) or "all"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its scene and seed, by which it is paired with runs of other variants."""
+        return self.labels.get(SCENE, ""), self.labels.get(SEED, "")
+
+
+def write_report(tree: str, output: str, baseline: str = "", references: str = "") -> str:
+    """Writes the report of the runs in `tree` to the folder `output`; returns what to print.
+
+    Args:
+      tree: a folder.
+      output: a folder, made if absent.
+      baseline: the variant, or a part of its name, that others are compared with; empty: none.
+      references: likewise the variant of independent samples that detail and drag are relative to;
+        empty: every run with blend "none".
+
+    Raises:
+      UserError: there is no measured run in the tree, or no variant of that name, or several.
+    """
+    runs, left_out = read_runs(pathlib.Path(tree))
+    if not runs:
+        why = f" ({few(left_out, '; ')})" if left_out else ""
+        raise UserError(f"no measured run in {shown(tree)}{why}; run `pot-jax evaluate` first")
+    variants = list(dict.fromkeys(run.variant for run in runs))
+    base = _chosen(baseline, variants, "--baseline")
+    chosen = _chosen(references, variants, "--references")
+    runs = relative(runs, lambda r: r.variant == chosen if chosen else r.independent)
+    rows = summary(runs, base)
+    notes = [*mixed(runs), *(f"left out: {line}" for line in left_out)]
+    folder = pathlib.Path(output)
+    table = [{"folder": str(r.folder), **r.labels, **r.made_by, **r.scores} for r in runs]
+    _write(folder / "runs.csv", _csv(table))
+    _write(folder / "runs.jsonl", "".join(json.dumps(row) + "\n" for row in table))
+    _write(folder / "summary.csv", _csv(rows))
+    figures = plots(rows)
+    for metric, picture in figures.items():
+        with write_atomically(folder / "plots" / f"{metric}.png") as path:
+            path.write_bytes(picture)
+    page = _page(runs, rows, notes, figures, pathlib.Path(tree).resolve().name)
+    _write(folder / "report.html", page)
+    told = f"{len(runs)} runs of {len(variants)} variants: {folder / 'report.html'}"
+    notes += [] if figures else ["no plots: matplotlib is missing; pip install 'pot_jax[plots]'"]
+    return "\n".join([told, *(f"note: {note}" for note in notes)])
+
+
+def read_runs(tree: pathlib.Path) -> tuple[list[Run], list[str]]:
+    """Returns the measured runs in a tree, by folder, and why other folders are left out."""
+    require(tree.is_dir(), "--workdir", "a folder of runs", str(tree))
+    names = (RESULT, POINT, "config.json", "zoom.json")
+    folders = sorted({path.parent for name in names for path in tree.rglob(name)})
+    runs, left_out = [], []
+    for folder in folders:
+        samples = folder / "stack_000"  # the parts of a run of several are runs of their own
+        if not (folder / RESULT).exists() and samples.exists():
+            continue
+        try:
+            runs.append(_read(folder, tree))
+        except UserError as error:
+            left_out.append(str(error))
+    return runs, left_out
+
+
+def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
+    if not (folder / RESULT).exists():
+        point = (folder / POINT).exists()
+        raise UserError(f"{shown(folder)}: {'not finished' if point else 'not measured'}")
+    found = read_json(folder / RESULT)
+    fits = isinstance(found.get("scores"), dict) and isinstance(found.get("statistics"), dict)
+    require(fits, shown(folder / RESULT), "scores and statistics", list(found))
+    known = {n: read_json(folder / n) for n in ("config.json", POINT) if (folder / n).exists()}
+    record, about = known.get("config.json", {}), found.get("details", {}).get("about", {})
+    labels = known.get(POINT, {}).get("values") or {**about, **about.pop("labels", {})}
+    if not labels:
+        sample, seed = folder.relative_to(tree), record.get("config", {}).get("seed", "")
+        labels = {"run": str(sample.parent if sample.name[:6] == "stack_" else sample), SEED: seed}
+    code = record.get("code") or {}
+    state = code.get("commit", "")[:9] + ("" if code.get("clean", True) else " (changed)")
+    version = record.get("versions", {}).get("pot_jax", "")
+    made_by = {
+        "version": version,
+        "commit": state,
+        "weights": record.get("weights_sha256", "")[:12],
+    }
+    blend = record.get("config", {}).get("sampler", {}).get("blend")
+    labels = {
+        str(axis): value if isinstance(value, str) else json.dumps(value)
+        for axis, value in labels.items()
+    }
+    return Run(folder, labels, found["scores"], found["statistics"], made_by, blend == "none")
+
+
+def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[Run]:
+    """Returns runs with their scores against references: the other reference runs of their scene.
+
+    And `diversity`, over the seeds of a scene and variant.
+    """
+    references, seeds = collections.defaultdict(list), collections.defaultdict(list)
+    for run in runs:
+        references[run.labels.get(SCENE)] += [run] * is_reference(run)
+        seeds[run.variant, run.labels.get(SCENE)].append(run.statistics)
+    found = []
+    for run in runs:
+        others = [
+            o
+            for o in references[run.labels.get(SCENE)]
+            if o.place != run.place or not is_reference(run)
+        ]
+        scores, alike = dict(run.scores), seeds[run.variant, run.labels.get(SCENE)]
+        with contextlib.suppress(UserError):  # of another geometry
+            scores |= against(run.statistics, [o.statistics for o in others]) if others else {}
+            scores |= {"diversity": diversity(alike)} if len(alike) > 1 else {}
+        found.append(run._replace(scores=scores))
+    return found
+
+
+def summary(runs: Sequence[Run], baseline: str = "") -> list[dict[str, Any]]:
+    """Returns a row for each variant and metric: mean, its 95 % interval, runs and scenes.
+
+    With a baseline, also the mean difference from it over the scenes and seeds that both have, its
+    interval, and `detectable`: half that interval, the smallest difference that would be told from
+    none. Intervals are hierarchical bootstraps: of scenes, then of seeds within them.
+    """
+    by_variant = collections.defaultdict(dict)
+    for run in runs:
+        by_variant[run.variant][run.place] = run.scores
+    rows = []
+    for variant, scores in by_variant.items():
+        metrics = list(dict.fromkeys(name for one in scores.values() for name in one))
+        whole = _intervals(scores, metrics)
+        theirs = by_variant[baseline] if baseline and variant != baseline else {}
+        shared = {
+            place: {
+                m: scores[place][m] - theirs[place][m]
+                for m in scores[place].keys() & theirs[place].keys()
+            }
+            for place in scores.keys() & theirs.keys()
+        }
+        paired = _intervals(shared, metrics) if shared else {}
+        for metric in metrics:
+            mean, low, high, count = whole[metric]
+            row = {"variant": variant, "metric": metric, "mean": mean, "low": low, "high": high}
+            row |= {"runs": count, "scenes": len({scene for scene, _ in scores})}
+            if metric in paired:
+                change, least, most, _ = paired[metric]
+                row |= {"difference": change, "difference_low": least, "difference_high": most}
+                row |= {"detectable": (most - least) / 2}
+            rows.append(row)
+    return rows
+
+
+def _intervals(
+    scores: Mapping[tuple[str, str], Mapping[str, float]], metrics: Sequence[str]
+) -> dict[str, tuple[float, float, float, int]]:
+    """Returns {metric: (mean, low, high, runs)}; the mean is of scenes' means over their seeds."""
+    scenes = collections.defaultdict(list)
+    for (scene, _), one in scores.items():
+        scenes[scene].append([one.get(metric, np.nan) for metric in metrics])
+    counts = np.array([len(rows) for rows in scenes.values()])
+    most = counts.max()
+    values = np.full((len(counts), most, len(metrics)), np.nan)
+    for i, rows in enumerate(scenes.values()):
+        values[i, : len(rows)] = rows
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(counts), size=(_REPLICATES, len(counts)))
+    seeds = (rng.random((*drawn.shape, most)) * counts[drawn][..., None]).astype(int)
+    used = np.arange(most) < counts[drawn][..., None]
+    found = {}
+    for m, metric in enumerate(metrics):
+        table = values[..., m]
+        if (known := np.isfinite(table)).any():
+            picked = np.where(used, table[drawn[..., None], seeds], np.nan)
+            means = _mean(_mean(picked))
+            low, high = np.nanquantile(means, (0.025, 0.975))
+            found[metric] = float(_mean(_mean(table))), float(low), float(high), int(known.sum())
+    return found
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """The mean over the last axis, without NaN; NaN where there is nothing else."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(-1) / known.sum(-1)
+
+
+def mixed(runs: Sequence[Run]) -> list[str]:
+    """Says where runs were made by several versions, commits or weights: they may not compare."""
+    notes = []
+    for name in ("version", "commit", "weights"):
+        counts = collections.Counter(run.made_by[name] or "unknown" for run in runs)
+        if len(counts) > 1:
+            found = ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
+            notes.append(
+                f"the runs are of several {name}{'' if name == 'weights' else 's'}: {found}"
+            )
+    return notes
+
+
+def plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Returns {metric: a PNG of every variant's mean and interval}; {} without matplotlib."""
+    try:
+        import matplotlib.figure
+    except ImportError:
+        return {}
+    found = {}
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        of = [row for row in rows if row["metric"] == metric]
+        figure = matplotlib.figure.Figure((7, 1 + 0.22 * len(of)), layout="constrained")
+        axes, place = figure.subplots(), np.arange(len(of))
+        mean, low, high = (np.array([row[key] for row in of]) for key in ("mean", "low", "high"))
+        axes.errorbar(
+            mean, place, xerr=np.maximum([mean - low, high - mean], 0), fmt="o", capsize=2
+        )
+        axes.set_yticks(place, [row["variant"] for row in of], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_title(metric)
+        axes.grid(alpha=0.3)
+        file = io.BytesIO()
+        figure.savefig(file, dpi=110)
+        found[metric] = file.getvalue()
+    return found
+
+
+def _chosen(part: str, variants: Sequence[str], flag: str) -> str:
+    fits = [v for v in variants if v == part] or [v for v in variants if part in v.split(",")]
+    require(not part or len(fits) == 1, flag, f"one of {few(variants)}", part)
+    return fits[0] if part else ""
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    file = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(file, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def _page(runs, rows, notes, figures, title) -> str:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    cells = {(row["variant"], row["metric"]): row for row in rows}
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+
+    def cell(variant: str, metric: str) -> str:
+        row = cells.get((variant, metric))
+        if row is None:
+            return "<td></td>"
+        text = f"{row['mean']:.4g} <small>{row['low']:.3g}..{row['high']:.3g}</small>"
+        if "difference" in row:
+            told = "" if row["difference_low"] <= 0 <= row["difference_high"] else " class=told"
+            text += f"<br><small{told}>{row['difference']:+.3g}</small>"
+        return f'<td data-value="{row["mean"]}">{text}</td>'
+
+    def image(data: bytes, name: str) -> str:
+        code = base64.b64encode(data).decode()
+        return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{code}">'
+
+    body = [
+        f"<tr><th>{html.escape(v)}</th>{''.join(cell(v, m) for m in metrics)}</tr>"
+        for v in variants
+    ]
+    sheets, shown_scenes = [], collections.defaultdict(dict)
+    for run in runs:
+        if (run.folder / "contact_sheet.png").exists():
+            shown_scenes[run.place].setdefault(run.variant, run.folder / "contact_sheet.png")
+    for place, of in list(shown_scenes.items())[:_SHEETS]:
+        pictures = (
+            f"<figure>{image(p.read_bytes(), v)}<figcaption>{html.escape(v)}</figcaption></figure>"
+            for v, p in of.items()
+        )
+        sheets.append(
+            f"<h3>{html.escape(', seed '.join(place))}</h3><div>{''.join(pictures)}</div>"
+        )
+    return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=html.escape(title),
+        notes="".join(f"<li>{html.escape(note)}</li>" for note in notes),
+        head="".join(f"<th>{html.escape(name)}</th>" for name in ("variant", *metrics)),
+        body="\n".join(body),
+        sheets="\n".join(sheets) or "<p>The runs kept no pictures.</p>",
+        plots="\n".join(image(data, name) for name, data in figures.items()),
+    )
