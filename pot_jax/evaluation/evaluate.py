@@ -27,7 +27,7 @@ from pot_jax.evaluation.metrics.seams import seam_excess
 from pot_jax.media.images import read_photograph, read_picture, zoom_to_bytes
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
-from pot_jax.pipelines.program import _FIRST_NOISE
+from pot_jax.pipelines.program import noises
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.record import digest
 from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
@@ -84,9 +84,7 @@ def evaluate(
 
         given["clip"] = scorer(clip)
     if isinstance(said, Zoom):
-        file = path / "metrics.json"
-        figures = read_json(file) if file.exists() else {}
-        return evaluate_zoom(said, pictures=pictures, figures=figures, **given)
+        return evaluate_zoom(said, pictures=pictures, **given)
     values, known = measure(pictures, geometry, prompts, **given), dataclasses.asdict(said)
     known = {name: value for name, value in known.items() if value not in ("", None)}
     about = {n: known[n] for n in ("method", "scene", "seed", "labels") if n in known}
@@ -99,17 +97,16 @@ def evaluate_zoom(
     zoom: Zoom,
     *,
     pictures: np.ndarray | None = None,
-    figures: Mapping[str, Any] | None = None,
     references: Sequence[Statistics] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
     """Measures a zoom of ours as `measure` does; and its renders, first noise and photograph.
 
-    The first noise is drawn again. `pictures` are as delivered, by default made of the zoom;
-    `figures` are of its metrics.json: timings in seconds, peak_bytes, disagreement by step.
+    The first noise is drawn again, and the run's own timings are scores too. `pictures` are as
+    delivered, [N, H, W, 3] uint8; by default they are made of the zoom.
     """
     s, g, kernel = zoom.settings, zoom.geometry, zoom.settings.sampler.kernel
-    figures = {**zoom.timings, **(figures or {})}
+    figures = zoom.timings
     if pictures is None:
         pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
     values = measure(pictures, g, s.prompts, kernel=kernel, references=references, clip=clip)
@@ -260,6 +257,7 @@ def _first_noise(zoom: Zoom) -> tuple[np.ndarray, Geometry] | None:
     factor = g.height // height
     offsets = g.offsets and tuple((y // factor, x // factor) for y, x in g.offsets)
     small = Geometry(g.levels, g.zoom_factor, height, width, offsets)
-    draw = _FIRST_NOISE[s.sampler.initial_noise](find_blend(s.sampler.blend))
+    how = s.sampler.method, find_blend(s.sampler.blend), s.sampler.noise, s.sampler.initial_noise
+    draw, _ = noises(*how)
     key, _ = jax.random.split(key_of(np.uint32(s.seed)))  # as in `diffusion.sampler.start`
     return np.asarray(draw(key, small, channels, kernel=s.sampler.kernel)), small

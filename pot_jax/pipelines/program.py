@@ -97,6 +97,17 @@ class Program:
         return [self._executables[key].result() for key in keys.values()]
 
 
+def noises(method: str, blend: Blend, noise: str, initial_noise: str) -> tuple[Callable, Callable]:
+    """Returns what draws a run's first noise, and its steps': (key, geometry, channels, *, kernel).
+
+    The arguments are those fields of its recipe.
+    """
+    turns = METHODS[method]
+    own = turns.delivery.noise if turns else blend.noise
+    steps = NOISES[noise] if own is shared_noise else own
+    return NOISES["per_level"] if initial_noise == "per_level" else steps, steps
+
+
 @functools.lru_cache(maxsize=16)
 def assemble(recipe: Recipe) -> Program:
     """Returns the program of `recipe`; the same object for an equal recipe."""
@@ -110,8 +121,7 @@ def assemble(recipe: Recipe) -> Program:
     if r.agreement_vae is not None:
         _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
         agree = agreement.through_two(agree, space(blend, latents, rough))
-    noise = NOISES[r.noise] if blend.noise is shared_noise else blend.noise
-    first = NOISES["per_level"] if r.initial_noise == "per_level" else noise
+    first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
         agree=agree,

@@ -224,14 +224,24 @@ def model(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("tokenizer"))
 
 
-@pytest.mark.parametrize("initial_noise", ["shared", "per_level"])
-@pytest.mark.parametrize("blend", ["laplacian", "none"])
-def test_the_first_noise_is_drawn_again(model, blend, initial_noise):
+@pytest.mark.parametrize(
+    ("sampler", "variance", "shared"),
+    [
+        ({}, 1, 1),
+        ({"initial_noise": "per_level"}, 1, 0),
+        ({"blend": "none"}, 1, 0),
+        ({"noise": "blurred"}, 0.5, None),
+        ({"noise": "per_level"}, 1, 0),
+        ({"method": "super_resolution"}, 1, 1),
+    ],
+    ids=str,
+)
+def test_the_first_noise_is_drawn_again(model, sampler, variance, shared):
     settings = RunSettings(
         prompts=("a", "b", "c"),
         seed=7,
         zoom=ZoomSettings(placement=((8, -8), (0, 8)), height=32, width=32),
-        sampler=SamplerSettings(blend=blend, initial_noise=initial_noise),
+        sampler=SamplerSettings(**sampler),
     )
     prepared = pipeline.prepare(model, settings)
     states = begin(prepared.job, keys_of(np.uint32([7])))
@@ -248,11 +258,10 @@ def test_the_first_noise_is_drawn_again(model, blend, initial_noise):
     np.testing.assert_allclose(again, first, atol=3e-7)  # compiled there, and not here
     assert geometry.scaled(32 // geometry.height) == prepared.geometry
     scores = report.evaluate_zoom(zoom)["scores"]
-    assert 0.7 < scores["noise_variance"] < 1.3
-    if (blend, initial_noise) == ("laplacian", "shared"):
-        assert scores["noise_shared_correlation"] == pytest.approx(1, abs=1e-6)
-    else:
-        assert abs(scores["noise_shared_correlation"]) < 0.3
+    # 512 values in the windows of 8 x 8 latents, 4 channels: sigma 0.06 and 0.04.
+    assert scores["noise_variance"] == pytest.approx(variance, abs=0.3)
+    if shared is not None:
+        assert scores["noise_shared_correlation"] == pytest.approx(shared, abs=0.2)
     given = dataclasses.replace(zoom, identity={"given latents": "c0ffee"})
     assert report._first_noise(given) is None
 
