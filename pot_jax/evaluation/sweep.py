@@ -18,12 +18,12 @@ from pathlib import Path
 from pot_jax.config import how_to_load
 from pot_jax.errors import UserError
 from pot_jax.evaluation.evaluate import evaluate_zoom
-from pot_jax.evaluation.points import RESULT, Point, finished
+from pot_jax.evaluation.points import POINT, RESULT, Point, finished
 from pot_jax.media.files import write_json
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.dry_run import picture_operations
 from pot_jax.pipelines.zoom import PreparedZoom, of_seed, prepare, sampled
-from pot_jax.runs.claims import InUse, held
+from pot_jax.runs.claims import InUse, check_free, held
 from pot_jax.runs.zoom import file_names, write_zoom
 from pot_jax.weights.load import open_model
 from pot_jax.weights.model import Model
@@ -65,6 +65,8 @@ def work(
         folder holds something else, or cannot be written.
     """
     workdir = Path(workdir)
+    for point in points:
+        check_free(workdir / point.name / POINT, what="point of a sweep")
     models = functools.cache(_Models)
     batches = _batches(points, together)
     for first in {_kind(batch[0], "prompts", "seed"): batch[0] for batch in batches}.values():
