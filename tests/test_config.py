@@ -40,7 +40,10 @@ def test_whole_numbers_serve_as_numbers():
     ("data", "message"),
     [
         ({"sampler": {"solver": "euler_a"}}, "one of ddpm, ddim, euler, euler_ancestral, dpmpp_2m"),
-        ({"sampler": {"blend": "mean"}}, "one of laplacian, average, iterative, none, gradient"),
+        (
+            {"sampler": {"blend": "mean"}},
+            "one of laplacian, average, iterative, none, enlarged, gradient",
+        ),
         ({"sampler": {"steps": 0}}, "sampler.steps: expected at least 1, got 0"),
         ({"sampler": {"steps": 2.5}}, "sampler.steps: expected a whole number, got 2.5"),
         ({"sampler": {"steps": True}}, "sampler.steps: expected a whole number, got True"),

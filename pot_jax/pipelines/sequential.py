@@ -93,16 +93,15 @@ class Turns:
         return space(Blend(blending.none, agree=by_grounding), *map(tied, views, (0, 1)))
 
 
-def _from_parents(images, geometry, *, weight=1.0, kernel="mean"):
-    return blending.iterative(images, geometry, weight=1.0, kernel=kernel)
-
-
-# Deeper levels prevail in what `render` pastes; a super-resolved level first takes its low band
-# from its parent.
+# Deeper levels prevail in what `render` pastes. A super-resolved level first takes its low band
+# from its parent, at weight 1.
+_FROM_PARENTS = Blend(
+    lambda x, geometry, weight, kernel: blending.iterative(x, geometry, kernel=kernel)
+)
 METHODS = {
     "joint": None,
     "outpainting": Turns(-1, _shrunk, outpainting, Blend(blending.none)),
-    "super_resolution": Turns(1, _window, super_resolution, Blend(_from_parents)),
+    "super_resolution": Turns(1, _window, super_resolution, _FROM_PARENTS),
 }
 
 
@@ -111,12 +110,8 @@ def sampled_in_turns(
 ) -> tuple[Parts, Callable]:
     """Returns `parts` and the step for a plan of `diffusion.solvers.in_turns`.
 
-    Args:
-      turns: the method.
-      parts: of joint sampling, but that `agree` is by `Turns.space`.
-      latents: the view of all levels' latents.
-      pixels: the view of their pictures.
-      encode: (weights, images [M, H, W, 3]) -> latents [M, h, w, c].
+    `parts` are those of joint sampling, but that `agree` is by `Turns.space`; `latents` and
+    `pixels` view all levels; encode is (weights, images [M, H, W, 3]) -> latents [M, h, w, c].
     """
     geometry = pixels.geometry
 
@@ -148,11 +143,11 @@ def sampled_in_turns(
         step = make_step(parts._replace(step_noise=lambda key: parts.step_noise(key)[level][None]))
         one, seen = step({**weights, **own}, one, row._replace(turn=None))
 
-        def joined(everything, one):
-            return jax.tree.map(lambda all_, x: all_.at[level].set(x[0]), everything, one)
+        def joined(everything, x):
+            return everything.at[level].set(x[0])
 
-        z, history = joined(whole, (one.latents, one.history))
+        z, history = jax.tree.map(joined, whole, (one.latents, one.history))
         state = SamplerState(state.step + 1, z, state.key, history, (one.memory, known))
-        return state, seen._replace(clean=joined(whole[0], seen.clean))
+        return state, seen._replace(clean=joined(state.latents, seen.clean))
 
     return parts._replace(memory=memory), turn

@@ -518,3 +518,14 @@ def test_a_finished_run_still_says_what_it_assumed(model, tmp_path, samples):
         assert read_record(folder).notices == prepared.notices
     zooms[0].save(tmp_path / "saved")
     assert read_record(tmp_path / "saved").notices == prepared.notices
+
+
+def test_enlarged_levels_come_from_a_level_0_that_was_sampled_alone(model):
+    given = {"steps": 2, "space": "latent", "devices": one_device()}
+    zoom = pot_jax.sample(model, PROMPTS, blend="enlarged", **given)
+    alone = pot_jax.sample(model, PROMPTS, blend="none", **given)
+    # Other programs round differently; that is all.
+    scale = np.abs(alone.latents[0]).max()
+    np.testing.assert_allclose(zoom.latents[0] / scale, alone.latents[0] / scale, atol=1e-5)
+    whole = np.clip(blending.enlarged(zoom.before_render, zoom.geometry), -1, 1)
+    np.testing.assert_allclose(zoom.images, whole, atol=1e-5)
