@@ -32,7 +32,7 @@ def scores(digests, tmp_path, monkeypatch):
     """Writes scores as tools/score_model leaves them, of the models as they ship."""
     monkeypatch.setenv("SCORES", str(tmp_path))
 
-    def write(model, size, digest=None, concept=0.99, attribute=0.91, **zooms):
+    def write(model, digest=None, concept=0.99, attribute=0.91, **zooms):
         folder = tmp_path / f"{model}_30_4"
         folder.mkdir(exist_ok=True)
         record = {"weights": digest or digests[model]}
@@ -41,26 +41,21 @@ def scores(digests, tmp_path, monkeypatch):
         zooms = {way: {"concept": value, "overlap": 30.0} for way, value in zooms.items()}
         samples = {"concept": concept, "attribute": attribute}
         values = {"samples": samples, "zooms": zooms}
-        (folder / f"scores_{size}.json").write_text(json.dumps(values))
+        (folder / "scores.json").write_text(json.dumps(values))
 
     return write
 
 
 @pytest.mark.parametrize(
-    ("at_128", "at_64", "reached"),
-    [
-        ({}, {}, True),
-        ({"concept": 0.979}, {}, False),
-        ({}, {"attribute": 0.899}, False),
-    ],
+    ("found", "reached"),
+    [({}, True), ({"concept": 0.979}, False), ({"attribute": 0.899}, False)],
 )
-def test_scores_hold_at_both_sizes(topic, scores, at_128, at_64, reached):
-    scores("cosmos128", 128, **at_128)
-    scores("cosmos128", 64, **at_64)
-    scores("cosmos64", 64, concept=0.98, attribute=0.867)
+def test_cosmos128s_scores_are_held_to_the_target(topic, scores, found, reached):
+    scores("cosmos128", **found)
+    scores("cosmos64", concept=0.98, attribute=0.867)
     outcome = topic.scores(1, None)
     assert outcome.reached == reached
-    assert "cosmos64 at 64: concepts 98.0%, attributes 86.7%" in outcome.figure
+    assert "cosmos64: concepts 98.0%, attributes 86.7%" in outcome.figure
 
 
 @pytest.mark.parametrize(
@@ -68,8 +63,8 @@ def test_scores_hold_at_both_sizes(topic, scores, at_128, at_64, reached):
     [(0.96, 0.958, 0.97, True), (0.957, 0.958, 0.96, False), (0.96, 0.958, 0.981, False)],
 )
 def test_joint_zooms_are_held_to_both(topic, scores, own, small, plain, reached):
-    scores("cosmos128", 64, own=own, **{"pixel, 50 steps": plain})
-    scores("cosmos64", 64, pixel=small)
+    scores("cosmos128", own=own, **{"pixel, 50 steps": plain})
+    scores("cosmos64", pixel=small)
     assert topic.joint(1, None).reached == reached
 
 
@@ -78,14 +73,14 @@ def test_scores_of_other_weights_are_not_taken(topic, scores, monkeypatch):
 
     def run(command, **_):
         ran.append(command[2:])
-        scores("cosmos64", 64)
+        scores("cosmos64")
 
     monkeypatch.setattr(topic.subprocess, "run", run)
-    scores("cosmos64", 64, digest="0" * 64, concept=0.5)
-    assert topic.scored("cosmos64", 64)["samples"]["concept"] == 0.99
-    assert topic.scored("cosmos64", 64)["samples"]["concept"] == 0.99
-    ((model, size, _),) = ran
-    assert (model, size) == ("--model=cosmos64", "--size=64")
+    scores("cosmos64", digest="0" * 64, concept=0.5)
+    assert topic.scored("cosmos64")["samples"]["concept"] == 0.99
+    assert topic.scored("cosmos64")["samples"]["concept"] == 0.99
+    ((model, _),) = ran
+    assert model == "--model=cosmos64"
 
 
 @pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")

@@ -1,4 +1,4 @@
-"""The measures of tools/score_model; the tools themselves are run by hand."""
+"""The parts of tools/score_model and train_classifier; the tools themselves are run by hand."""
 
 import dataclasses
 import importlib.machinery
@@ -11,35 +11,34 @@ import pytest
 from absl.testing.flagsaver import flagsaver
 
 from pot_jax.config import SamplerSettings
-from pot_jax.errors import UserError
-from pot_jax.world import Views, captions
-from pot_jax.world.captions import Labels
+from pot_jax.world import captions
+
+
+def tool(name):
+    tools = pathlib.Path(__file__).parents[1] / "tools"
+    loader = importlib.machinery.SourceFileLoader(name, str(tools / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tools)
+        loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def score_model():
-    path = str(pathlib.Path(__file__).parents[1] / "tools" / "score_model")
-    loader = importlib.machinery.SourceFileLoader("score_model", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("score_model", loader))
-    loader.exec_module(module)
-    return module
+    return tool("score_model")
 
 
-def test_the_frechet_distance_of_known_gaussians(score_model):
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=(200_000, 3))
-    b = rng.normal(size=(200_000, 3)) * [1.0, 2.0, 3.0] + [1.0, 0.0, -2.0]
-    # |mean|^2 + sum (deviation difference)^2, as the covariances are diagonal; 1 % is the sample's.
-    assert score_model.frechet(a, b) == pytest.approx(5 + 0 + 1 + 4, rel=0.02)
-    assert score_model.frechet(a, a) == pytest.approx(0, abs=1e-8)
+@pytest.fixture(scope="module")
+def train_classifier():
+    return tool("train_classifier")
 
 
 def test_a_head_counts_where_it_applies(score_model):
-    numbers = {"concept": np.array([0, 1, 1]), "leaf.colour": np.array([-1, 2, 0])}
-    answers = {"concept": np.array([0, 1, 0]), "leaf.colour": np.array([2, 2, 1])}
-    found = score_model.accuracies(answers, numbers)
-    assert found["concept"] == pytest.approx(2 / 3)
-    assert found["attribute"] == found["leaf.colour"] == 0.5
+    seen = [{"concept": "tree", "leaf.colour": "red"}, {"concept": "leaf", "leaf.colour": "red"}]
+    wanted = [{"concept": "tree"}, {"concept": "leaf", "leaf.colour": "green"}]
+    found = score_model.heads(seen, wanted)
+    assert found == {"concept": 1.0, "attribute": 0.0, "all": 0.5, "leaf.colour": 0.0}
 
 
 def test_scored_views_keep_from_the_borders(score_model):
@@ -51,9 +50,9 @@ def test_scored_views_keep_from_the_borders(score_model):
     assert {concepts.count(name) for name in set(concepts)} == {10}
 
 
-def test_variation_moves_pixels_and_tints_them(score_model):
+def test_variation_moves_pixels_and_tints_them(train_classifier):
     images = np.random.default_rng(0).uniform(-1, 1, (64, 4, 4, 3)).astype(np.float32)
-    found = np.asarray(score_model.varied(images, jax.random.key(0)))
+    found = np.asarray(train_classifier.varied(images, jax.random.key(0)))
 
     def values(x):
         """Of each channel, sorted, about their mean."""
@@ -68,18 +67,6 @@ def test_variation_moves_pixels_and_tints_them(score_model):
     assert set(at) == {0, 3, 12, 15}
 
 
-def test_a_classifier_of_other_settings_is_refused(score_model, tmp_path):
-    score_model.FLAGS(["score_model"])
-    labels = Labels(Views(np.arange(20), np.linspace(0.5, 19.5, 20)))
-    score_model.claim_folder(tmp_path, labels)
-    score_model.claim_folder(tmp_path, labels)
-    with flagsaver(epochs=1), pytest.raises(UserError, match="classifier .epochs is 5 there, 1 he"):
-        score_model.claim_folder(tmp_path, labels)
-    fewer = Labels(Views(np.arange(3), np.full(3, 0.5)))
-    with pytest.raises(UserError, match="another classifier .classes.*; give another folder"):
-        score_model.claim_folder(tmp_path, fewer)
-
-
 def test_a_mistake_is_one_line(score_model, capsys):
     score_model.FLAGS(["score_model"])
     with flagsaver(model="nowhere/"), pytest.raises(SystemExit) as stopped:
@@ -88,13 +75,6 @@ def test_a_mistake_is_one_line(score_model, capsys):
     said = capsys.readouterr().err
     assert said.startswith("score_model: ")
     assert said.count("\n") == 1
-
-
-def test_larger_pictures_are_shrunk_by_the_mean_of_cells(score_model):
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    cells = pictures.reshape(3, 8, 2, 8, 2, 3).mean((2, 4))
-    np.testing.assert_allclose(score_model.shrunk(pictures, 8), cells, atol=0.5001)
-    assert score_model.shrunk(pictures, 16) is pictures
 
 
 def test_what_is_compared_with_a_models_own_settings_states_every_setting(score_model):
