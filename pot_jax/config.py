@@ -322,7 +322,8 @@ def read_sweep(path: str) -> Any:
 
 def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
     """Returns the names of the shipped configs in a folder of `configs/`."""
-    return sorted(file.stem for file in (CONFIGS / folder).glob("*.py"))
+    files = (CONFIGS / folder).glob("*.py")  # others are what configs import
+    return sorted(file.stem for file in files if "def get_config(" in file.read_text())
 
 
 def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:

@@ -67,7 +67,7 @@ _EXPECTED = {
 def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
-    arguments, file = _define_config(values, arguments, config.RunSettings)
+    arguments, file, _ = _define_config(values, arguments, config.RunSettings)
     _define_text(values, "workdir", "folder for the run's files")
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
@@ -206,8 +206,8 @@ def sweep(arguments: Sequence[str]) -> None:
     """Runs the points of a sweep."""
     values = flags.FlagValues()
     read = functools.partial(config.read, folder="bench")
-    path = next((a.partition("=")[2] for a in arguments if a.startswith("--config=")), "")
-    arguments, file = _define_config(values, arguments, config.RunSettings, read, "world", "bench")
+    which = config.RunSettings, read, "world", "bench"
+    arguments, file, path = _define_config(values, arguments, *which)
     _define_text(values, "workdir", "folder for the points' folders")
     flags.DEFINE_bool("list", False, "list the points and what they cost; run none", values)
     text = "i/n: this worker begins with the i-th of n parts (default: from SLURM or Kubernetes)"
@@ -296,7 +296,7 @@ def train(arguments: Sequence[str]) -> None:
         from pot_jax.training.settings import TrainSettings, read
 
     values = flags.FlagValues()
-    arguments, _ = _define_config(values, arguments, TrainSettings, read, "cosmos64", "train")
+    arguments, *_ = _define_config(values, arguments, TrainSettings, read, "cosmos64", "train")
     _define_text(values, "workdir", "folder of the training run")
     _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
@@ -456,12 +456,12 @@ def _define_config(
     read: Callable[[str], dict] = config.read,
     required: str = "",
     shipped: str = "",
-) -> tuple[list[str], dict]:
+) -> tuple[list[str], dict, str | None]:
     """Defines --config.KEY flags for the settings `cls`, with --config's file over their defaults.
 
     `read` reads the file that --config names, or the config of that name `shipped` in this folder;
-    `required` is an example for --config, if it has to be given. Returns the other arguments, and
-    what the file says.
+    `required` is an example for --config, if it has to be given. Returns the other arguments, what
+    the file says, and the file.
     """
     rest, path, given = [], None, iter(arguments)
     for argument in given:
@@ -492,7 +492,7 @@ def _define_config(
             sys_argv=["pot-jax", *rest],
         )
     values["config"].default_as_str = None  # --help would print all settings
-    return rest, file
+    return rest, file, path
 
 
 def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
