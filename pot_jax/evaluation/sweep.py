@@ -154,6 +154,9 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
     zooms = sampled(prepared, [point.settings.seed for point in points], list(mine))
     results = {}
     for folder, zoom in zip(mine, zooms):
+        # A step's time is that of the batch; the point's is its share.
+        share = zoom.timings["seconds_per_step"] / len(mine)
+        zoom = dataclasses.replace(zoom, timings={**zoom.timings, "seconds_per_step": share})
         names = [name for name in file_names(zoom.geometry) if keeps(name)]
         write_zoom(zoom, folder, names=names)
         results[folder] = evaluate_zoom(zoom)

@@ -26,8 +26,9 @@ from pot_jax.zoom.operators import downsample
 SIDE = 64  # pixels that the classifier sees
 # Trained by tools/train_classifier: float16 arrays, and the heads' answers in the file's metadata.
 CLASSIFIER = Path(__file__).parents[2] / "assets" / "classifier.safetensors"
-SHA256 = "f8745fb53a7ff5855a2d55de8133857294de48a7916e92918c605567cf7bca9c"  # of that file: scores of other classifiers cannot be compared
-_ROWS = 64  # pictures classified at once
+# Of that file: scores of different classifiers cannot be compared.
+SHA256 = "f8745fb53a7ff5855a2d55de8133857294de48a7916e92918c605567cf7bca9c"
+_ROWS = 16  # pictures classified at once
 
 
 def shrunk(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
