@@ -9,6 +9,7 @@ a mistake is reported, and a render worker starts, at once.
 
 import contextlib
 import contextvars
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -179,6 +180,11 @@ def version(package: str = "pot_jax") -> str:
 
 def defaults(cls: type) -> dict[str, Any]:
     """Returns the default settings of `cls` as plain data, without fields that must be given."""
+    return copy.deepcopy(_defaults(cls))
+
+
+@functools.cache
+def _defaults(cls: type) -> dict[str, Any]:
     data, kinds = {}, _hints(cls)
     for field in dataclasses.fields(cls):
         value, kind = field.default, kinds[field.name]
@@ -237,7 +243,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
                 f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
             )
         given[name] = key
-        group = _group(kinds[name])
+        group = _groups(cls)[name]
         if group and not (value is None and group is not kinds[name]):
             value = overlay(group, base.get(name) or {}, value, f"{path}{name}.")
         elif isinstance(value, list):
@@ -246,11 +252,15 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     return out
 
 
-def _group(kind: Any) -> type | None:
-    """Returns the settings' class that a field of type `kind`, "class" or "class | None", takes."""
-    optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    kinds = typing.get_args(kind) if optional else (kind,)
-    return next((one for one in kinds if dataclasses.is_dataclass(one)), None)
+@functools.cache
+def _groups(cls: type) -> dict[str, type | None]:
+    """Returns the settings' class of every field that is "class" or "class | None"; else None."""
+    found = {}
+    for name, kind in _hints(cls).items():
+        optional = typing.get_origin(kind) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(kind) if optional else (kind,)
+        found[name] = next((one for one in kinds if dataclasses.is_dataclass(one)), None)
+    return found
 
 
 def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
@@ -258,16 +268,17 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
     Raises UserError if a name is unknown, or a value is missing, of another type or out of range.
     """
-    data = overlay(cls, defaults(cls), data, path)
+    data = overlay(cls, _defaults(cls), data, path)
     kinds = _hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
         if name not in data:
             raise UserError(f"setting {path}{name} is missing; give it")
-        group, value = _group(kinds[name]), data[name]
-        item = next(iter(typing.get_args(kinds[name])), None)
+        group, value = _groups(cls)[name], data[name]
         if group and value is not None:
             data[name] = build(group, value, f"{path}{name}.")
-        elif dataclasses.is_dataclass(item) and isinstance(value, list | tuple):
+        elif isinstance(value, list | tuple) and dataclasses.is_dataclass(
+            item := next(iter(typing.get_args(kinds[name])), None)
+        ):
             data[name] = tuple(build(item, v, f"{path}{name}[{i}].") for i, v in enumerate(value))
     token = _path.set(path)
     try:

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import build, defaults, overlay, require, to_dict, todays_name
+from pot_jax.checks import build, overlay, require, to_dict, todays_name
 from pot_jax.config import RunSettings, checked_prompts
 from pot_jax.errors import UserError, few
 from pot_jax.runs.claims import claim, named_differences, read_json
@@ -88,40 +88,50 @@ def _choices(axis: str, values: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     if isinstance(values, Mapping) and values:
         for name, overrides in values.items():
             require(isinstance(overrides, Mapping), f"sweep: {axis}.{name}", "overrides", overrides)
-            yield name, {todays_name(RunSettings, key): v for key, v in overrides.items()}
+            yield name, dict(_flat(overrides))
         return
     listed = isinstance(values, list | tuple) and len(values)
     require(listed, f"sweep: {axis}", "a list of values, or overrides by name", values)
-    setting = todays_name(RunSettings, axis)
     for value in values:
-        yield value, {setting: value}
+        yield value, dict(_flat({axis: value}))
+
+
+def _flat(overrides: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (setting, value), groups opened: {"zoom": {"zoom_factor": 2}} is zoom.zoom_factor."""
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{group}{name}.")
+        else:
+            yield todays_name(RunSettings, f"{group}{name}"), value
 
 
 def _point(base: Mapping, stated: Collection[str], chosen: Mapping[str, tuple]) -> Point:
     name = ",".join(f"{axis}={_word(value)}" for axis, (value, _) in chosen.items())
-    data, given = base, {}
+    nested, given = {}, {}
     for axis, (_, overrides) in chosen.items():
         for setting, value in overrides.items():
-            for other in given:
-                if f"{other}.".startswith(f"{setting}.") or f"{setting}.".startswith(f"{other}."):
-                    two = f"{given[other]} and {axis}"
-                    raise UserError(f"sweep: {setting} is set by two axes, {two}; use one of them")
-            for part in reversed(setting.split(".")):
-                value = {part: value}
-            data = overlay(RunSettings, data, value)
-        given |= dict.fromkeys(overrides, axis)
+            if setting in given:
+                two = f"{given[setting]} and {axis}"
+                raise UserError(f"sweep: {setting} is set by two axes, {two}; use one of them")
+            given[setting], place = axis, nested
+            *groups, last = setting.split(".")
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = value
     try:
         require(len(name) <= _LONGEST, "its name", f"at most {_LONGEST} characters", len(name))
-        settings = build(RunSettings, data)
+        settings = build(RunSettings, overlay(RunSettings, base, nested))
         checked_prompts(settings.prompts)
         require(settings.num_samples == 1, "num_samples", "1: sweep seeds", settings.num_samples)
     except UserError as error:
         raise UserError(f"sweep: {name}: {error}") from None
-    group = "sampler."
-    stated = {*stated, *(s.removeprefix(group) for s in given if s.startswith(group))}
-    stated |= set(defaults(RunSettings)["sampler"]) if "sampler" in given else set()
     values = {axis: value for axis, (value, _) in chosen.items()}
-    return Point(name, json.loads(json.dumps(values)), settings, frozenset(stated))
+    return Point(
+        name,
+        json.loads(json.dumps(values)),
+        settings,
+        frozenset({*stated, *nested.get("sampler", ())}),
+    )
 
 
 def _word(value: Any) -> str:
@@ -248,5 +258,7 @@ def _kind(s: RunSettings) -> tuple:
 
 def _resolved(point: Point, usual: Mapping[str, Any]) -> RunSettings:
     fresh = {name: value for name, value in usual.items() if name not in point.stated}
+    if not fresh:
+        return point.settings
     sampler = dataclasses.replace(point.settings.sampler, **fresh)
     return dataclasses.replace(point.settings, sampler=sampler)
