@@ -106,8 +106,7 @@ class Source:
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
     """Returns the dtype of the parameters and the networks' arithmetic.
 
-    Raises:
-      UserError: it is none of DTYPES.
+    Raises UserError if it is none of DTYPES.
     """
     try:
         found = jnp.dtype(dtype)
@@ -121,8 +120,8 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """Checks that the components fit each other; JAX would fail only in the first step.
 
-    Raises:
-      UserError: they do not fit; the message names `path`, the folder or file they come from.
+    Raises UserError if they do not fit; the message names `path`, the folder or file they come
+    from.
     """
     text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
     latents = vae.latent_channels

@@ -43,8 +43,8 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
 def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
-    Raises:
-      UserError: the copy is damaged, is of other models, or has values beyond the range of `dtype`.
+    Raises UserError if the copy is damaged, is of other models, or has values beyond the range of
+    `dtype`.
     """
 
     def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
@@ -84,9 +84,8 @@ class Problems(defaultdict[str, list[str]]):
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     """Returns the tensor of each parameter by its path, which the headers of a source tell.
 
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
-        one message.
+    Raises UserError if tensors are missing, unexpected or misshapen, or of another dtype: all of
+    them, in one message.
     """
     problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
@@ -117,8 +116,8 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
 def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
-    Raises:
-      UserError: as `matched`; or tensors are not finite in `dtype`: all of them, in one message.
+    Raises UserError as `matched`; or tensors are not finite in `dtype`: all of them, in one
+    message.
     """
     entries, problems = matched(source), Problems(source.path)
 

@@ -39,8 +39,7 @@ _CACHED = (
 def given_tokenizer(folder: str | Path) -> Path:
     """Returns the tokenizer's folder that a user gives, as itself or as a whole model's folder.
 
-    Raises:
-      UserError: there is no such folder.
+    Raises UserError if there is no such folder.
     """
     folder = Path(checks.checked(folder, checks.Path, "tokenizer"))
     if not folder.is_dir():

@@ -179,10 +179,8 @@ def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]
 
     The LoRAs are from `read_loras` with the shapes of `params`, the model's arrays in a nested
     dict, component first; `digests` are theirs, by path ("unet/conv_in/kernel"). Both dicts are
-    changed in place.
-
-    Raises:
-      UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.
+    changed in place. Raises UserError if a LoRA's values, or a sum in the weight's own dtype, are
+    not finite.
     """
     by_path = defaultdict(list)
     for layer in (layer for lora in loras for layer in lora.layers if layer.scale):

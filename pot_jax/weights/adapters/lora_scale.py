@@ -51,10 +51,8 @@ class Said(NamedTuple):
     def scale(self, target: Target, rank: int, alpha: float | None) -> float:
         """Returns alpha / rank of one layer, NaN if no place states it.
 
-        `alpha` is that of its tensor, if it has one.
-
-        Raises:
-          Wrong: places contradict each other, or what one says is of no use.
+        `alpha` is that of its tensor, if it has one. Raises Wrong if places contradict each other,
+        or what one says is of no use.
         """
         keys = (target.entry.key, *target.entry.aliases)
         names = [key.removesuffix(".weight") for key in keys]
@@ -81,8 +79,7 @@ class Said(NamedTuple):
 def read_said(path: str | Path) -> Said:
     """Reads what is said of a LoRA file, in its metadata and beside it.
 
-    Raises:
-      UserError: it is damaged, or asks for more than a product added to each weight.
+    Raises UserError if it is damaged, or asks for more than a product added to each weight.
     """
     file, peft = Path(path), {}
     metadata = read_metadata(file)

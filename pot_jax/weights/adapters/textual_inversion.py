@@ -118,10 +118,8 @@ def add_vectors(
 ) -> None:
     """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
 
-    These are as for `lora.merge`; the parts are from `add_tokens`.
-
-    Raises:
-      UserError: a vector is not finite in the table's dtype.
+    These are as for `lora.merge`; the parts are from `add_tokens`. Raises UserError if a vector is
+    not finite in the table's dtype.
     """
     size = parts.modules["text_encoder"].config.vocab_size
 

@@ -30,8 +30,7 @@ _THREADS = 2  # arrays in flight: two keep two cores busy
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
     """Writes the parameters and then the marker, which makes the folder a kept copy.
 
-    Raises:
-      OSError: the disk is full or not writable.
+    Raises OSError if the disk is full or not writable.
     """
     # Weights hardly compress: zstd would cost more time than reading the difference.
     # The layout is stated in full because `_reader` relies on it.

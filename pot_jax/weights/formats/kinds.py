@@ -24,8 +24,7 @@ _MISTAKES = (
 def regular_file(path: Path, what: str = "file") -> Path:
     """Returns `path` itself if it is a regular file, or a link to one.
 
-    Raises:
-      UserError: it is missing, or it is a folder, a pipe or a device.
+    Raises UserError if it is missing, or it is a folder, a pipe or a device.
     """
     if path.is_file():
         return path
@@ -77,8 +76,8 @@ def parse(text: bytes) -> dict[str, Any]:
 def json_object(path: Path) -> dict[str, Any]:
     """Reads the JSON object in a model folder's settings file.
 
-    Raises:
-      UserError: the file is missing, too large, a git-lfs pointer, not JSON or not an object.
+    Raises UserError if the file is missing, too large, a git-lfs pointer, not JSON or not an
+    object.
     """
     regular_file(path)
     where = shown(path)

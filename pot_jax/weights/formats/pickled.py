@@ -113,11 +113,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a pickled checkpoint lie, by name.
 
     If it has a `state_dict`, that is read. Optimizer states, callbacks, counters and everything
-    else that is not a tensor are left out.
-
-    Raises:
-      UserError: the file is not a zip of torch's, is truncated or damaged, names something that is
-        not in the table above, or has tensors that lie outside their storages (all are named).
+    else that is not a tensor are left out. Raises UserError if the file is not a zip of torch's, is
+    truncated or damaged, names something that is not in the table above, or has tensors that lie
+    outside their storages (all are named).
     """
     path = regular_file(Path(path), "checkpoint")
     where = shown(path)

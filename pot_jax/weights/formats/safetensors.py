@@ -51,10 +51,9 @@ class Tensor(NamedTuple):
 def read_header(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a safetensors file lie, by name.
 
-    Raises:
-      UserError: the file is missing, of another kind (a git-lfs pointer, a web page, a pickle) or
-        truncated, or its header is damaged: byte ranges that overlap, leave gaps or do not fit
-        their shapes, a name given twice, malformed entries.
+    Raises UserError if the file is missing, of another kind (a git-lfs pointer, a web page, a
+    pickle) or truncated, or its header is damaged: byte ranges that overlap, leave gaps or do not
+    fit their shapes, a name given twice, malformed entries.
     """
     path = regular_file(Path(path), "weight file")
     where = shown(path)
@@ -124,8 +123,8 @@ def _are_counts(value: Any) -> bool:
 def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
     """Reads a tensor's values, in the file's own dtype, into a new array.
 
-    Raises:
-      UserError: the dtype is none of `dtypes`, or the file has shrunk since its header was read.
+    Raises UserError if the dtype is none of `dtypes`, or the file has shrunk since its header was
+    read.
     """
     where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:

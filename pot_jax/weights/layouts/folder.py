@@ -45,8 +45,7 @@ def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
 def read_index(folder: Path) -> dict[str, Any]:
     """Reads `model_index.json` and checks that it names every component, each of a known class.
 
-    Raises:
-      UserError: the folder is not a model folder, or its model is of an unsupported kind.
+    Raises UserError if the folder is not a model folder, or its model is of an unsupported kind.
     """
     path = folder / "model_index.json"
     where = shown(path)
@@ -88,9 +87,8 @@ def read_parts(
 ) -> Parts:
     """Reads everything in a model folder except its weights; the arguments are those of `load`.
 
-    Raises:
-      UserError: the folder is not a model folder, or its model is of an unsupported kind; a setting
-        is missing, damaged or unsupported; or the components do not fit each other.
+    Raises UserError if the folder is not a model folder, or its model is of an unsupported kind; a
+    setting is missing, damaged or unsupported; or the components do not fit each other.
     """
     index = read_index(folder)
     family = FAMILIES[index["_class_name"]]
@@ -172,8 +170,7 @@ def read_config(path: Path, kind: Any, correct: Correction | None = None, named:
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
     """Finds the tensors of a diffusers folder whose `parts` have been read.
 
-    Raises:
-      UserError: weights are missing, or a file is damaged.
+    Raises UserError if weights are missing, or a file is damaged.
     """
     tensors = {}
     for name in parts.modules:
@@ -187,10 +184,8 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
 
     `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` says which
     of several copies to read, such as "fp16". None means the copy without a variant or, if there is
-    none, the only variant.
-
-    Raises:
-      UserError: there are no such weights (the message names what there is), or a file is damaged.
+    none, the only variant. Raises UserError if there are no such weights (the message names what
+    there is), or a file is damaged.
     """
     names = [path.name for path in folder.iterdir()]
     source = folder / choose_weights(names, stem, variant, shown(folder))
@@ -225,8 +220,7 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
 def read_weight_map(index: Path) -> dict[str, str]:
     """Reads which shard holds each tensor from an index; shards are in the index's folder.
 
-    Raises:
-      UserError: the index is damaged, or names a file elsewhere or of another kind.
+    Raises UserError if the index is damaged, or names a file elsewhere or of another kind.
     """
     where = shown(index)
     places = json_object(index).get("weight_map")

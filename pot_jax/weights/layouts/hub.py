@@ -66,9 +66,8 @@ def is_id(name: str) -> bool:
 def fetch_settings(name: str) -> Snapshot:
     """Fetches everything of the model `owner/name` or `owner/name@revision` except its weights.
 
-    Raises:
-      UserError: there is no such repository or revision, this user has no access to it, it holds no
-        model in diffusers' layout, or it is not in the cache and the hub cannot be reached.
+    Raises UserError if there is no such repository or revision, this user has no access to it, it
+    holds no model in diffusers' layout, or it is not in the cache and the hub cannot be reached.
     """
     repository, revision = _REPOSITORY.fullmatch(name).groups()
     if revision is not None and not _REVISION.fullmatch(revision):
@@ -88,8 +87,7 @@ def fetch_settings(name: str) -> Snapshot:
 def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
     """Fetches the weights of every component: those that `component_tensors` will choose.
 
-    Raises:
-      UserError: the repository has no such weights, or they cannot be fetched.
+    Raises UserError if the repository has no such weights, or they cannot be fetched.
     """
     for folder, stem, *_ in COMPONENTS.values():
         place = f"{folder}/"

@@ -43,8 +43,7 @@ Statements = dict[str, list[Statement]]  # fact -> who states it
 def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
     """Returns what all statements say, None if there are none.
 
-    Raises:
-      UserError: two of them contradict each other; `where` is the model.
+    Raises UserError if two of them contradict each other; `where` is the model.
     """
     first, *others = [*statements] or [Statement("", None)]
     for other in others:
@@ -76,9 +75,7 @@ def yaml_statements(path: Path) -> Statements:
     """Returns what the yaml file beside the checkpoint `path` says, if there is one.
 
     The facts are those of a scheduler's config, "scaling_factor", "context_dim", "in_channels".
-
-    Raises:
-      UserError: the file is not the settings of a Stable Diffusion.
+    Raises UserError if the file is not the settings of a Stable Diffusion.
     """
     path = path.with_suffix(".yaml")
     if not path.is_file():
