@@ -7,6 +7,7 @@ Every message names the setting by its full path ("loras[1].strength"). Does not
 a mistake is reported, and a render worker starts, at once.
 """
 
+import collections
 import contextlib
 import contextvars
 import dataclasses
@@ -136,8 +137,7 @@ def described(kind: Any) -> str:
         return "one of " + ", ".join(str(one) or "'' (unset)" for one in args)
     if origin is tuple:
         return f"a list, each {described(args[0])}"
-    plain = origin or kind
-    return _WORDS.get(plain) or f"a {plain.__name__}"
+    return _WORDS.get(origin or kind) or f"a {(origin or kind).__name__}"
 
 
 class Settings:
@@ -203,9 +203,8 @@ def parsed_json(text: str | bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names if len(set(names)) < len(names) else ():
-        if names.count(name) > 1:
+    for name, count in collections.Counter(name for name, _ in pairs).items():
+        if count > 1:
             raise ValueError(f"{shown(name)!r} is given twice")
     return dict(pairs)
 
@@ -233,9 +232,8 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
         if name not in known:
             raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
         if name in given:
-            raise UserError(
-                f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
-            )
+            both = f"{path}{given[name]} and {path}{key}"
+            raise UserError(f"{both} are the same setting; give one of them")
         given[name] = key
         group = _group(kinds[name])
         if group and not (value is None and group is not kinds[name]):
@@ -278,10 +276,8 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 def todays_name(cls: type, name: str) -> str:
     """Returns the path of a setting, its old names replaced; raises UserError if there is none."""
-    data: Any = {}
-    for part in reversed(name.split(".")):
-        data = {part: data}
-    parts, data = [], overlay(cls, {}, data)
+    nested = functools.reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), {})
+    parts, data = [], overlay(cls, {}, nested)
     while data:
         ((part, data),) = data.items()
         parts.append(part)

@@ -49,12 +49,7 @@ _MENDABLE = {
     "there is no such device": "ENODEV ENXIO",
     "too many files are open": "EMFILE ENFILE",
 }
-MENDABLE = {
-    getattr(errno, name): text
-    for text, names in _MENDABLE.items()
-    for name in names.split()
-    if hasattr(errno, name)
-}
+MENDABLE = {getattr(errno, name): text for text in _MENDABLE for name in _MENDABLE[text].split()}
 
 
 class Edge(NamedTuple):
@@ -143,14 +138,9 @@ EDGES = {
 
 @contextlib.contextmanager
 def edge(name: str, place: object) -> Iterator[None]:
-    """Turns what a library raises in the block into one line, where `EDGES[name]` says so.
+    """Raises a UserError of one line for what the block raises, where `EDGES[name]` says so.
 
-    Args:
-      name: a row of `EDGES`.
-      place: the file or folder that the block uses.
-
-    Raises:
-      UserError: the library, or the system, refused what the user gave.
+    `place` is the file or folder that the block uses.
     """
     try:
         if name.startswith("reading"):

@@ -72,9 +72,9 @@ class Checkpoints:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)  # an unusable one
                 os.replace(place, self._folder / str(step))
         except UserError as error:
-            before = max((s for s in self.steps() if s < step), default=0)
-            resumes = f"the same command resumes from step {before}"
-            raise UserError(f"step {step}: {error}; {resumes}") from error
+            last = max((s for s in self.steps() if s < step), default=0)
+            again = f"step {step}: {error}; the same command resumes from step {last}"
+            raise UserError(again) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
         self._unusable.discard(step)
@@ -86,13 +86,9 @@ class Checkpoints:
     ) -> tuple[int, Any, dict] | None:
         """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
 
-        Args:
-          like: a state of the same structure, shapes and shardings.
-          older: the structure of states of earlier formats, and their upgrade functions.
-          upto: the newest step that will do.
-
-        Raises:
-          UserError: states were saved, but none of them can be read.
+        `like` is a state of the same structure, shapes and shardings, `older` describes those of
+        earlier formats, and `upto` is the newest step that will do. Raises UserError if states were
+        saved, but none of them can be read.
         """
         steps = sorted((step for step in self.steps() if step <= upto), reverse=True)
         for step in steps:
@@ -103,12 +99,10 @@ class Checkpoints:
             except UserError as error:
                 logging.warning("step %d: %s", step, error)
                 self._unusable.add(step)
-        if steps:
-            raise UserError(
-                f"none of the steps {steps} in {self._folder} can be read as this run's state: "
-                "delete the folder to start this phase again"
-            )
-        return None
+        if not steps:
+            return None
+        none = f"none of the steps {steps} in {self._folder} can be read as this run's state"
+        raise UserError(f"{none}: delete the folder to start this phase again")
 
     def steps(self) -> list[int]:
         """Returns the saved steps, sound or not."""

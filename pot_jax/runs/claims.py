@@ -59,21 +59,18 @@ def claim(
     flag: str = "--workdir",
     differing: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
 ) -> dict[str, Any] | None:
-    """Claims the folder of `record_file` for the run that `record` describes.
+    """Claims the folder of `record_file`, a JSON file, for the run that `record` describes.
 
     Args:
-      record_file: the JSON file that says which run the folder belongs to.
+      record_file: says which run the folder belongs to.
       record: plain data that tells this run from others of its kind.
       what: the kind in words, such as "run" or "training", for messages.
       flag: the flag that gave the folder.
       differing: given the found record, lists what makes it another run; empty if it is the same
         one. By default, every leaf in which it differs from `record`.
 
-    Returns:
-      The record found there; None if the folder was free and now holds `record`.
-
-    Raises:
-      UserError: the folder holds another run or other files, or its record is not complete.
+    Returns the record found there, None if the folder was free and now holds `record`. Raises
+    UserError if the folder holds another run or other files, or its record is not complete.
     """
     path = Path(record_file)
     check_free(path, what=what, flag=flag)
@@ -82,9 +79,8 @@ def claim(
         return None
     found = read_json(path)
     if rows := list(differing(found) if differing else named_differences(found, record)):
-        raise UserError(
-            f"{flag}: {path.parent} holds another {what} ({few(rows, '; ')}); give another folder"
-        )
+        another = f"holds another {what} ({few(rows, '; ')})"
+        raise UserError(f"{flag}: {path.parent} {another}; give another folder")
     return found
 
 
@@ -101,10 +97,8 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
         names = os.listdir(folder) if folder.is_dir() else []
     others = [name for name in names if not any(fnmatch.fnmatch(name, c) for c in _CLUTTER)]
     if others and path.name not in names:
-        raise UserError(
-            f"{flag}: {folder} holds other files and no {what} ({shown(min(others))}, ...); give a "
-            "new or empty folder"
-        )
+        holds = f"holds other files and no {what} ({shown(min(others))}, ...)"
+        raise UserError(f"{flag}: {folder} {holds}; give a new or empty folder")
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -113,10 +107,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         data = Path(path).read_bytes()
     with edge("parsing a record", path):
         value = parsed_json(data.decode("utf-8-sig"))
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise UserError(f"{shown(path)} contains a {type(value).__name__}; expected a JSON object")
 
 
 # Which process works in a folder. ----------------------------------------------------------------
@@ -135,9 +128,15 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
         while not _made(path, mine):
             _remove_stale(path, flag)
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            if _read(path) == mine:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
     try:
-        thread.start()
+        threading.Thread(target=beat, daemon=True).start()
         for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
             if found.is_dir():
                 shutil.rmtree(found, ignore_errors=True)
@@ -162,11 +161,9 @@ def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
         ended = same_host and here["start"] != holder.get("start")
         if not ended and (age < STALE or same_host):
             who = f"process {shown(holder.get('pid', '?'))} on {shown(holder.get('name', '?'))}"
+            who += f", last seen {max(age, 0):.0f} s ago; wait for its end"
             rest = "" if same_host else f", or until it has been silent for {STALE:.0f} s"
-            raise InUse(
-                f"{flag}: {folder} is in use by {who}, last seen {max(age, 0):.0f} s ago; wait for "
-                f"its end{rest}, or give another folder"
-            )
+            raise InUse(f"{flag}: {folder} is in use by {who}{rest}, or give another folder")
         return True
     return False
 
@@ -188,17 +185,14 @@ def _process(pid: object) -> dict[str, Any]:
 
 def _made(path: Path, mine: dict[str, Any]) -> bool:
     """Makes the claim file; returns False if there is one."""
-    try:
-        file = open(path, "x", encoding="utf-8")  # noqa: SIM115 - closed below
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            json.dump(mine, file)
-    except OSError:  # a full disk: an empty claim would keep others out
-        path.unlink()
-        raise
-    return True
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+        try:
+            print(json.dumps(mine), file=file, flush=True)
+        except OSError:  # a full disk: an empty claim would keep others out
+            path.unlink()
+            raise
+        return True
+    return False
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -229,10 +223,3 @@ def _remove_stale(path: Path, flag: str) -> None:
             path.unlink(missing_ok=True)
     finally:
         os.close(folder)
-
-
-def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
-    while not ended.wait(BEAT):
-        if _read(path) == mine:
-            with contextlib.suppress(OSError):
-                os.utime(path)

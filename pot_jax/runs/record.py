@@ -98,10 +98,7 @@ class Record:
     ) -> dict[str, Any] | None:
         """Claims `folder` for this run, as `runs.claims.claim` does."""
         path = folder / "config.json"
-
-        def differing(found):
-            return Record.from_json(found, str(path)).differing(self)
-
+        differing = lambda found: Record.from_json(found, str(path)).differing(self)  # noqa: E731
         return claim(path, self.to_json(), what=what, flag=flag, differing=differing)
 
     def differing(self, wanted: "Record") -> list[str]:
