@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,9 +100,7 @@ def open_model(
     """
     with edge("reading a model", path_or_name):
         dtype = checked_dtype(dtype)
-        known = prediction_type in (None, *PREDICTION_TYPES)
-        expected = f"one of {', '.join(PREDICTION_TYPES)}"
-        checks.require(known, "prediction_type", expected, prediction_type)
+        checks.checked(prediction_type, Literal[*PREDICTION_TYPES] | None, "prediction_type")
         is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
         on_hub = is_id and not os.path.lexists(path_or_name)
         snapshot = hub.fetch_settings(path_or_name) if on_hub else None
@@ -164,8 +162,6 @@ def _find(path_or_name: str | Path) -> Path:
         return SHIPPED[name]
     if path.is_dir() or path.is_file():
         return path
-    raise UserError(
-        f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(SHIPPED)}); write a model of the hub as "
-        "owner/name@revision"
-    )
+    none = f"there is no model folder {shown(name)} and no such file, and the package has no model"
+    how = "write a model of the hub as owner/name@revision"
+    raise UserError(f"{none} of that name (it has: {', '.join(SHIPPED)}); {how}")

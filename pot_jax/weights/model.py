@@ -104,10 +104,7 @@ class Source:
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """Returns the dtype of the parameters and the networks' arithmetic.
-
-    Raises UserError if it is none of DTYPES.
-    """
+    """Returns the dtype of parameters and networks' arithmetic; UserError if not in DTYPES."""
     try:
         found = jnp.dtype(dtype)
     except TypeError:
@@ -120,8 +117,7 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """Checks that the components fit each other; JAX would fail only in the first step.
 
-    Raises UserError if they do not fit; the message names `path`, the folder or file they come
-    from.
+    Raises UserError if they do not; the message names `path`, the folder or file they come from.
     """
     text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
     latents = vae.latent_channels
@@ -136,7 +132,5 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
         rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(vae, key)) for t in tiny]
     for what, needed, giver, given in rows:
         if needed != given:
-            raise UserError(
-                f"{shown(path)}: the {what} is {needed}, but its {giver} gives {given}; the "
-                "components do not belong together"
-            )
+            misfit = f"the {what} is {needed}, but its {giver} gives {given}"
+            raise UserError(f"{shown(path)}: {misfit}; the components do not belong together")

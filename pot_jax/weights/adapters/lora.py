@@ -66,16 +66,11 @@ class Lora(NamedTuple):
 def read_loras(
     loras: Mapping[Any, float] | Sequence[Any], config: UNetConfig, shapes: Mapping[str, Any]
 ) -> list[Lora]:
-    """Reads the headers of LoRA files and finds the weight of each layer.
+    """Reads the headers of LoRA files, as `given_files` takes them; finds each layer's weight.
 
-    Args:
-      loras: as for `given_files`.
-      config: the UNet's.
-      shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
-
-    Raises:
-      UserError: a file is missing, damaged or of another kind, or has keys, layers or shapes that
-        do not fit the model: one message names those of all files.
+    `config` is the UNet's; `shapes` are those of the parameters of "unet" and "text_encoder",
+    nested dicts. Raises UserError if a file is missing, damaged or of another kind, or has keys,
+    layers or shapes that do not fit the model: one message names those of all files.
     """
     table: dict[str, Target] = {}
     found, wrong = [], []
@@ -198,10 +193,9 @@ def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
         merged = total.astype(weight.dtype, copy=False)
     if not np.isfinite(merged).all():
         files = sorted({shown(layer.down.file) for layer in layers})
-        raise UserError(
-            f"the weight of {shown(layers[0].down.name)} is not finite in {weight.dtype.name} with "
-            f"{', '.join(files)}; get the file again, or use a smaller strength or a wider dtype"
-        )
+        wrong = f"{shown(layers[0].down.name)} is not finite in {weight.dtype.name}"
+        how = "get the file again, or use a smaller strength or a wider dtype"
+        raise UserError(f"the weight of {wrong} with {', '.join(files)}; {how}")
     return merged
 
 

@@ -37,14 +37,10 @@ class Embedding(NamedTuple):
 def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     """Reads the headers of embedding files and checks that the tokenizer can take their tokens.
 
-    Args:
-      embeddings: as for `given_files`. The default token is the file's own or, if it has
-        none (`emb_params`), the file's name without its extension.
-      parts: the model without its weights.
-
-    Raises:
-      UserError: a file is missing, damaged or of another kind, its vectors do not have the text
-        encoder's width, or its token is a word that the tokenizer already has.
+    `embeddings` are as for `given_files`. The default token is the file's own or, if it has none
+    (`emb_params`), the file's name without its extension. Raises UserError if a file is missing,
+    damaged or of another kind, its vectors do not have the text encoder's width, or its token is a
+    word that the tokenizer already has.
     """
     found = []
     for file, tensors in given_files(embeddings, EmbeddingSettings):
@@ -71,10 +67,9 @@ def _only_tensor(file: EmbeddingSettings, tensors, width) -> tuple[str, Tensor]:
     ((key, tensor),) = tensors.items()
     shape = tensor.shape
     if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
-        raise UserError(
-            f"{where}: the embedding has shape {list(shape)}, expected [{width}] or "
-            f"[n, {width}], the text encoder's width; it is for another kind of model"
-        )
+        expected = f"expected [{width}] or [n, {width}], the text encoder's width"
+        wrong = f"{where}: the embedding has shape {list(shape)}, {expected}"
+        raise UserError(f"{wrong}; it is for another kind of model")
     return key, tensor
 
 

@@ -53,9 +53,9 @@ def not_safetensors(start: bytes, size: int) -> str:
 def not_torch(start: bytes) -> str:
     """Says what a file that is not a zip of torch's is, and what to do about it."""
     if start.startswith(PICKLE):
+        how = "load and save it with a newer torch, or get the model as safetensors"
         return (
-            "is in the format that torch wrote before version 1.6, which is not supported; load "
-            "and save it with a newer torch, or get the model as safetensors"
+            f"is in the format that torch wrote before version 1.6, which is not supported; {how}"
         )
     return _mistake(start) or "is not a torch checkpoint; get it again"
 
@@ -68,19 +68,17 @@ def _mistake(start: bytes) -> str | None:
 def parse(text: bytes) -> dict[str, Any]:
     """Parses one JSON object; raises ValueError as `parsed_json` does, and if it is no object."""
     value = parsed_json(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
 
 
 def json_object(path: Path) -> dict[str, Any]:
     """Reads the JSON object in a model folder's settings file.
 
-    Raises UserError if the file is missing, too large, a git-lfs pointer, not JSON or not an
-    object.
+    Raises UserError if it is missing, too large, a git-lfs pointer, not JSON or not an object.
     """
-    regular_file(path)
-    where = shown(path)
+    where = shown(regular_file(path))
     if (size := path.stat().st_size) > _MAX_JSON:
         raise UserError(f"{where} has {size} bytes; a model's has under {_MAX_JSON}; get it again")
     text = path.read_bytes()

@@ -118,9 +118,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     outside their storages (all are named).
     """
     path = regular_file(Path(path), "checkpoint")
-    where = shown(path)
     with path.open("rb") as file:
         start = file.read(64)
+    where = shown(path)
     if not start.startswith(ZIP):
         raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
@@ -171,8 +171,7 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, range]]:
 
 def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, range]:
     """Returns where each entry lies; raises ValueError if it overlaps one or leaves the file."""
-    records = {}
-    size = path.stat().st_size
+    records, size = {}, path.stat().st_size
     with path.open("rb") as file:
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
@@ -225,9 +224,8 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, range]) ->
     whole = isinstance(storage, _Storage) and type(shape) is type(strides) is tuple
     whole = whole and len(shape) == len(strides) <= 32
     if not whole or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)):
-        raise ValueError(
-            f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
-        )
+        facts = f"shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
+        raise ValueError(f"has {facts}")
     item = ITEM_BYTES[storage.dtype]
     if (record := records.get(storage.key)) is None:
         raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
@@ -236,9 +234,8 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, range]) ->
         raise ValueError(f"is in a storage of {size}, for which the file has {len(record)} bytes")
     axes, elements = _axes(shape, strides), math.prod(shape)
     if offset + elements > storage.size:
-        raise ValueError(
-            f"of shape {_brief(shape)} begins at element {offset} of a storage of {storage.size}"
-        )
+        begins = f"begins at element {offset} of a storage of {storage.size}"
+        raise ValueError(f"of shape {_brief(shape)} {begins}")
     start = record.start + offset * item
     return Tensor(path, name, storage.dtype, shape, start, elements * item, axes)
 
@@ -255,9 +252,8 @@ def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] |
     step = 1
     for axis in reversed(slowest_first):
         if strides[axis] != step:
-            raise ValueError(
-                f"of shape {_brief(shape)} has strides {_brief(strides)}, which leave gaps "
-                "or overlap; save it again from contiguous tensors"
-            )
+            wrong = f"has strides {_brief(strides)}, which leave gaps or overlap"
+            how = "save it again from contiguous tensors"
+            raise ValueError(f"of shape {_brief(shape)} {wrong}; {how}")
         step *= shape[axis]
     return None if slowest_first == long else (*short, *slowest_first)

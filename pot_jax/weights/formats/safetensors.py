@@ -27,12 +27,8 @@ ITEM_BYTES = {
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
 }
 # The dtypes weights may have.
-FLOATS = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
+_KINDS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+FLOATS = {name: np.dtype(kind) for name, kind in _KINDS.items()}
 _SMALL_FLOATS = ("F8_", "F6_", "F4")  # dtypes whose size only the library knows
 
 
@@ -56,8 +52,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     fit their shapes, a name given twice, malformed entries.
     """
     path = regular_file(Path(path), "weight file")
-    where = shown(path)
-    size = path.stat().st_size
+    where, size = shown(path), path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
         length = int.from_bytes(start[:8], "little")
@@ -109,9 +104,8 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
         raise ValueError(f"{tensor} has data_offsets {shown(offsets)}")
     nbytes = offsets[1] - offsets[0]
     if dtype in ITEM_BYTES and (needed := math.prod(shape) * ITEM_BYTES[dtype]) != nbytes:
-        raise ValueError(
-            f"{tensor} has {nbytes} bytes; shape {shown(shape)} in {dtype} takes {shown(needed)}"
-        )
+        takes = f"shape {shown(shape)} in {dtype} takes {shown(needed)}"
+        raise ValueError(f"{tensor} has {nbytes} bytes; {takes}")
     return Tensor(path, name, dtype, tuple(shape), base + offsets[0], nbytes)
 
 
@@ -123,8 +117,7 @@ def _are_counts(value: Any) -> bool:
 def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
     """Reads a tensor's values, in the file's own dtype, into a new array.
 
-    Raises UserError if the dtype is none of `dtypes`, or the file has shrunk since its header was
-    read.
+    Raises UserError if its dtype is none of `dtypes`, or the file is shorter than its header said.
     """
     where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:

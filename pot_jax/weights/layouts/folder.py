@@ -27,10 +27,7 @@ _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 10
 _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are not components, or have no effect on the pictures.
-_IGNORED = (
-    *("safety_checker", "feature_extractor", "requires_safety_checker"),
-    *("watermarker", "max_noise_level"),
-)
+_IGNORED = "safety_checker feature_extractor requires_safety_checker watermarker max_noise_level"
 
 
 def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
@@ -48,11 +45,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises UserError if the folder is not a model folder, or its model is of an unsupported kind.
     """
     path = folder / "model_index.json"
-    where = shown(path)
     if not path.exists():
         why = "it has no model_index.json (the layout that diffusers saves was expected)"
         raise UserError(f"{shown(folder)} is not a model folder: {why}")
-    index = json_object(path)
+    index, where = json_object(path), shown(path)
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in FAMILIES:
         supported = ", ".join(FAMILIES)
@@ -62,7 +58,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         if index.get(name) in ([None, None], None):
             raise UserError(f"{where} names no {name}; the model is incomplete")
     for name, entry in index.items():
-        if name.startswith("_") or name in _IGNORED or entry in ([None, None], None):
+        if name.startswith("_") or name in _IGNORED.split() or entry in ([None, None], None):
             continue
         if name not in known:
             wrong, supported = f"the component {shown(name)} ({shown(entry)})", known
@@ -222,8 +218,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
     Raises UserError if the index is damaged, or names a file elsewhere or of another kind.
     """
-    where = shown(index)
-    places = json_object(index).get("weight_map")
+    where, places = shown(index), json_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{where} has no weight_map from tensor names to file names; get it again")
     for place in sorted(set(places.values())):
@@ -244,12 +239,11 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
     headers = {place: read_header(index.parent / place) for place in shards}
     count = Counter(name for tensors in headers.values() for name in tensors)
-    wrong = {
+    kinds = {
         "tensors that lie in two shards": [n for n in count if count[n] > 1],
         "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
         "tensors that it leaves out": [n for n in count if n not in places],
     }
-    wrong = {kind: list(map(shown, sorted(names))) for kind, names in wrong.items() if names}
-    if wrong:
+    if wrong := {k: list(map(shown, sorted(names))) for k, names in kinds.items() if names}:
         raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
     return {name: headers[place][name] for name, place in places.items()}

@@ -21,13 +21,7 @@ from typing import NamedTuple
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.layouts.folder import (
-    SAMPLER,
-    choose_weights,
-    known_classes,
-    read_index,
-    read_weight_map,
-)
+from pot_jax.weights.layouts import folder as layout
 from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -36,9 +30,8 @@ _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 # What is fetched of a component besides its weights, where the repository has it.
 _SETTINGS = (
-    *("config.json", "scheduler_config.json"),
-    *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
+    "config.json scheduler_config.json tokenizer.json vocab.json merges.txt tokenizer_config.json "
+    "special_tokens_map.json added_tokens.json"
 )
 _OPTIONAL = [component.folder for component in COMPONENTS.values() if component.optional]
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -76,9 +69,12 @@ def fetch_settings(name: str) -> Snapshot:
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
-    folders = [*known_classes(read_index(index.parent)["_class_name"]), *_OPTIONAL]
+    folders = [*layout.known_classes(layout.read_index(index.parent)["_class_name"]), *_OPTIONAL]
     files = _files(repository, commit, index.parent)
-    for file in (SAMPLER, *(f"{folder}/{file}" for folder in folders for file in _SETTINGS)):
+    for file in (
+        layout.SAMPLER,
+        *(f"{folder}/{file}" for folder in folders for file in _SETTINGS.split()),
+    ):
         if file in files:
             _fetch(repository, commit, file)
     return Snapshot(repository, commit, index.parent, files)
@@ -94,10 +90,10 @@ def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
         if folder in _OPTIONAL and not names:
             continue
-        chosen = choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
+        chosen = layout.choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):
-            for shard in sorted(set(read_weight_map(path).values())):
+            for shard in sorted(set(layout.read_weight_map(path).values())):
                 _fetch(snapshot.repository, snapshot.commit, place + shard)
 
 
@@ -153,10 +149,9 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
         how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
         return UserError(f"{repository} is open only to users who accept its terms: {how}")
     if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
-        return UserError(
-            f"there is no model folder {repository} here and no such repository on the hub; check "
-            f"the name; if it is private, {_LOG_IN}"
-        )
+        check = f"check the name; if it is private, {_LOG_IN}"
+        neither = f"no model folder {repository} here and no such repository on the hub"
+        return UserError(f"there is {neither}; {check}")
     if isinstance(cause, errors.RevisionNotFoundError):
         check = "check what is after the @"
         return UserError(f"{repository} has no branch, tag or commit {revision}; {check}")

@@ -48,10 +48,9 @@ def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
     first, *others = [*statements] or [Statement("", None)]
     for other in others:
         if other.value != first.value:
-            raise UserError(
-                f"{where}: {first.place} says that {fact} is {shown(first.value)}, {other.place} "
-                f"that it is {shown(other.value)}; correct the wrong one, or remove it"
-            )
+            one = f"{first.place} says that {fact} is {shown(first.value)}"
+            two = f"{other.place} that it is {shown(other.value)}"
+            raise UserError(f"{where}: {one}, {two}; correct the wrong one, or remove it")
     return first.value
 
 
@@ -97,8 +96,6 @@ def yaml_statements(path: Path) -> Statements:
             "in_channels": unet.get("in_channels"),
         }
     except (*_STRUCTURE, OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)}); "
-            "correct it, or remove it"
-        ) from None
+        wrong = f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)})"
+        raise UserError(f"{wrong}; correct it, or remove it") from None
     return {fact: [Statement(shown(path), v)] for fact, v in values.items() if v is not None}
