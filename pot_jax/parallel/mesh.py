@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.checks import require
 
@@ -33,17 +32,16 @@ def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that keeps a complete copy on every device of `mesh`."""
-    return NamedSharding(mesh, P())
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree, mesh: Mesh):
     """Returns `tree` with a copy of every array, or shape, on every device of `mesh`."""
-    whole = replicated(mesh)
 
     def place(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
-        return jax.device_put(leaf, whole)
+            return leaf.update(sharding=replicated(mesh))
+        return jax.device_put(leaf, replicated(mesh))
 
     return jax.tree.map(place, tree)
 
@@ -72,7 +70,7 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
       A function of the same signature. Copies of the last batch row are added if the number of
       devices, or `rows_at_once`, does not divide M; their results are dropped.
     """
-    split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
+    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def on_all_devices(weights, *rows):
         rows = jax.lax.with_sharding_constraint(rows, split)

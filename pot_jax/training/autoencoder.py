@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.tiny_vae import AutoencoderTiny
@@ -159,9 +158,8 @@ def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[s
         leave[..., :3] = 0
         deviation = np.sqrt(2 * CONSTANT**2 / width)
         for colour in range(3):
-            positive, negative = 2 * colour, 2 * colour + 1
-            enter[1, 1, colour, positive], enter[1, 1, colour, negative] = 1, -1
-            leave[1, 1, positive, colour], leave[1, 1, negative, colour] = deviation, -deviation
+            pair = slice(2 * colour, 2 * colour + 2)
+            enter[1, 1, colour, pair], leave[1, 1, pair, colour] = (1, -1), (deviation, -deviation)
     flat["quant_conv", "kernel"][0, 0] = np.diag([1.0] * latents + [0.0] * latents)
     flat["post_quant_conv", "kernel"][0, 0] = np.eye(latents)
     return traverse_util.unflatten_dict({path: jnp.asarray(x) for path, x in flat.items()})
@@ -181,11 +179,10 @@ def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
     shrink = np.concatenate([1 / std, np.ones_like(std)])
     shift = np.concatenate([-mean / std, -2 * np.log(std)])
     kernel = quant["kernel"] * shrink[None, None, None]  # [1, 1, channels in, channels out]
-    new_quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
-    kernel = post["kernel"]
-    bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
-    new_post = {"kernel": kernel * std[None, None, :, None], "bias": bias}
-    return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}
+    quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
+    bias = post["bias"] + jnp.einsum("i,io->o", mean, post["kernel"][0, 0])
+    post = {"kernel": post["kernel"] * std[None, None, :, None], "bias": bias}
+    return {**params, "quant_conv": quant, "post_quant_conv": post}
 
 
 class Codec:
@@ -196,7 +193,10 @@ class Codec:
 
     def __init__(self, module: AutoencoderKL, mesh: Mesh):
         self._mesh, self._rows = mesh, AT_ONCE + -AT_ONCE % mesh.size
-        config, (split, whole) = module.config, (NamedSharding(mesh, P(AXIS)), replicated(mesh))
+        config, (split, whole) = (
+            module.config,
+            (NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)),
+        )
         size, side = config.sample_size, config.sample_size // config.downsample_factor
         self.shape = (side, side, config.latent_channels)  # of a picture's latents
 

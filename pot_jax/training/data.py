@@ -71,17 +71,15 @@ def finished(job: Future) -> Any:
     try:
         return job.result()
     except BrokenProcessPool:
-        raise UserError(
-            "a rendering process was killed, perhaps for want of memory; run the same command "
-            "again, with fewer data.workers"
-        ) from None
+        killed = "a rendering process was killed, perhaps for want of memory"
+        how = "run the same command again, with fewer data.workers"
+        raise UserError(f"{killed}; {how}") from None
 
 
 def describe_views(settings: DataSettings, seed: int, processes: Executor) -> list[Future]:
-    """Starts describing the views to train on, a shard a job.
+    """Starts describing the views to train on, a shard of m views a job.
 
-    Returns:
-      Futures of (texts, each once; which of them, [P, m]; `captions.answers`), of m views.
+    Returns futures of (texts, each once; which of them, [P, m]; `captions.answers`).
     """
     views, end = draw_views(settings, seed), settings.trained_on
     return [
@@ -114,10 +112,8 @@ class Renders:
                 shard = np.load(path)
             shape = (part.stop - part.start, *picture)
             if (shard.dtype, shard.shape) != (np.uint8, shape):
-                raise UserError(
-                    f"renders: {path} holds {shard.dtype} {shard.shape}, expected uint8 {shape}; "
-                    "delete it, and it is rendered again"
-                )
+                wrong = f"{path} holds {shard.dtype} {shard.shape}, expected uint8 {shape}"
+                raise UserError(f"renders: {wrong}; delete it, and it is rendered again")
             pictures[low - first : high - first] = shard[low - part.start : high - part.start]
         return pictures
 
@@ -183,10 +179,8 @@ def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) 
     some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)
     if (found != _render(picture, views.take(some), found.shape[1])).any():
-        raise UserError(
-            "renders: the folder holds pictures of another world than this version renders; give "
-            "another folder"
-        )
+        another = "pictures of another world than this version renders"
+        raise UserError(f"renders: the folder holds {another}; give another folder")
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
@@ -221,8 +215,7 @@ def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
 
 def _give_way() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers for them
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(10)
+    os.nice(10)
     # A process whose parent was killed would wait for work for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -81,8 +81,6 @@ class Table:
         if not whole:
             raise UserError(f"{self._path} holds no descriptions, or not all: delete it")
         if different := named_differences(found, record):
-            raise UserError(
-                f"{self._path} describes other views, or in other words ({'; '.join(different)}): "
-                "delete it, and it is made again"
-            )
+            other = f"describes other views, or in other words ({'; '.join(different)})"
+            raise UserError(f"{self._path} {other}: delete it, and it is made again")
         return described

@@ -127,20 +127,15 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
         ("cross_attention_dim", unet.cross_attention_dim, text.hidden_size),
     ):
         if came != wanted:
-            raise UserError(
-                f"diffusion.unet.{name} is {came}, where the other networks have {wanted}; "
-                "leave it out"
-            )
+            wrong = f"{name} is {came}, where the other networks have {wanted}"
+            raise UserError(f"diffusion.unet.{wrong}; leave it out")
     if latent_side % 2 ** (blocks - 1):
-        raise UserError(
-            f"latents of {latent_side} x {latent_side} do not halve {blocks - 1} times for a UNet "
-            f"of {blocks} blocks; use fewer blocks or larger pictures"
-        )
+        wrong = f"do not halve {blocks - 1} times for a UNet of {blocks} blocks"
+        how = "use fewer blocks or larger pictures"
+        raise UserError(f"latents of {latent_side} x {latent_side} {wrong}; {how}")
     if length > text.max_position_embeddings:
-        raise UserError(
-            f"prompts of {length} tokens do not fit a text encoder of "
-            f"{text.max_position_embeddings} positions"
-        )
+        positions = f"a text encoder of {text.max_position_embeddings} positions"
+        raise UserError(f"prompts of {length} tokens do not fit {positions}")
 
 
 def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Callable[..., jax.Array]:
@@ -148,10 +143,7 @@ def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Calla
 
     The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
-
-    def no_noise(key):
-        return jnp.float32(0)  # DDIM with eta 0 adds none
-
+    no_noise = lambda key: jnp.float32(0)  # noqa: E731 - DDIM with eta 0 adds none
     mesh = device_mesh(devices=jax.local_devices()[:1])
     denoise = denoiser(networks.unet, SCHEDULE, CLASSIFIER_FREE, guided=True, mesh=mesh)
     parts = Parts(denoise, leave_alone, no_noise, no_noise, SOLVERS["ddim"])

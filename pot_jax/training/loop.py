@@ -145,10 +145,8 @@ class Phase:
 def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
     """Raises UserError where the batch of phase `name` cannot be split over the devices."""
     if settings.batch_size % mesh.size:
-        raise UserError(
-            f"{name}.optimization.batch_size: a batch of {settings.batch_size} does not divide "
-            f"over {mesh.size} devices"
-        )
+        wrong = f"a batch of {settings.batch_size} does not divide over {mesh.size} devices"
+        raise UserError(f"{name}.optimization.batch_size: {wrong}")
 
 
 class PhaseRun:
@@ -181,12 +179,8 @@ class PhaseRun:
     def run(self, start: Callable[[], Any], data: Any) -> tuple[int, float, Any]:
         """Trains from parameters `start()`, or resumes from the saved state, on `gather`'s `data`.
 
-        Returns:
-          (steps taken, seconds spent, averaged parameters).
-
-        Raises:
-          UserError: the loss is no longer finite.
-          Stopped: by a signal; on SIGTERM and SIGHUP the state is saved.
+        Returns (steps taken, seconds spent, averaged parameters). Raises UserError if the loss is
+        no longer finite, Stopped by a signal; on SIGTERM and SIGHUP the state is saved.
         """
         phase, settings = self._phase, self._phase.settings
         step, state, facts = self._saved or (0, None, {"seconds": 0.0})
@@ -225,10 +219,9 @@ class PhaseRun:
                 if step % phase.log_every == 0:
                     values = {name: float(value) for name, value in values.items()}
                     if not math.isfinite(values["loss"]):
-                        raise UserError(
-                            f"{phase.name}: the loss is {values['loss']} at step {step}; start "
-                            "again in a new folder, with a lower learning_rate"
-                        )
+                        wrong = f"{phase.name}: the loss is {values['loss']} at step {step}"
+                        how = "start again in a new folder, with a lower learning_rate"
+                        raise UserError(f"{wrong}; {how}")
                     seconds = time.monotonic() - began
                     rate = values.pop("learning_rate")
                     phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)

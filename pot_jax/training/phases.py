@@ -59,11 +59,8 @@ class Run(NamedTuple):
 
         Its files go to the run's folder. `params` and `data` may be shapes. `parts` are the rest of
         the `Phase`; `scored` is the logged value whose recent mean becomes one of the run's scores,
-        if any.
-
-        Returns:
-          train(start, load) -> averaged parameters: trains from the parameters `start()`, or
-          resumes, on the data `load()`.
+        if any. Returns train(start, load) -> averaged parameters, which trains from the parameters
+        `start()`, or resumes, on the data `load()`.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
         intervals = self.settings.intervals
@@ -86,9 +83,8 @@ class Run(NamedTuple):
             phase.journal.draw()
             self.scores["minutes"][name] = seconds / 60
             self.scores[f"{name}_steps"] = steps
-            if scored:
-                recent = phase.journal.recent(scored)
-                self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
+            for value, mean in phase.journal.recent(scored).items() if scored else ():
+                self.scores[f"{name}_{value}"] = mean
             phase.preview(steps, params)
             write_json(self.folder / "scores.json", self.scores)
             return params
@@ -164,13 +160,11 @@ def prepare_tiny_vae(run: Run, tiny: AutoencoderTiny, module: AutoencoderKL):
     """Prepares the distillation; returns train(autoencoder) -> the tiny one's parameters."""
     settings, size = run.settings, run.settings.data.size
     count = settings.autoencoder_pictures
+    pictures = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
     train = run.prepare(
         "tiny_vae",
         abstract_params(tiny),
-        {
-            "pictures": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
-            "teacher": abstract_params(module),
-        },
+        {"pictures": pictures, "teacher": abstract_params(module)},
         "psnr",
         loss=autoencoder.make_distillation(*map(run.in_precision, (tiny, module))),
         choose=partial(_chosen, settings, "tiny_vae"),
@@ -198,11 +192,10 @@ def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Description
         return {"text_encoder": initial(), "heads": heads}
 
     data = {"ids": described.ids, "numbers": described.numbers}
-    shapes = {"text_encoder": abstract_params(module), "heads": heads}
     # The accuracy is over all phrasings: most leave attributes out, so that it stays far from 1.
     train = run.prepare(
         "text_encoder",
-        shapes,
+        {"text_encoder": abstract_params(module), "heads": heads},
         data,
         "accuracy",
         loss=text_encoder.make_loss(run.in_precision(module)),
@@ -217,14 +210,13 @@ def prepare_denoiser(
     run: Run,
     networks: diffusion.Networks,
     described: Descriptions,
-    tokenizer: Any,
+    tokenizer,
     codec: autoencoder.Codec,
 ):
     """Prepares the third phase.
 
-    Returns:
-      train(autoencoder, text_encoder, publish) -> the averaged parameters of both networks, from
-      those of the phases before; publish(params) writes the model so far.
+    Returns train(autoencoder, text_encoder, publish) -> the averaged parameters of both networks,
+    from those of the phases before; publish(params) writes the model so far.
     """
     settings, data = run.settings, run.settings.data
     empty = tokenize(tokenizer, [""])[0]
@@ -238,9 +230,8 @@ def prepare_denoiser(
         began = time.monotonic()
         params = jax.device_get(params)
         latents = sample(params, preview_ids, empty, noise)
-        pictures = codec.decode(finished["autoencoder"], latents)
-        sheet = contact_sheet(to_bytes(pictures))
-        save_png(run.folder / f"samples_{step:06d}.png", sheet)
+        pictures = to_bytes(codec.decode(finished["autoencoder"], latents))
+        save_png(run.folder / f"samples_{step:06d}.png", contact_sheet(pictures))
         finished["publish"](params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 

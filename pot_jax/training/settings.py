@@ -177,10 +177,8 @@ class TrainSettings(Settings):
         for phase, optimization in self.phases().items():
             count = self.autoencoder_pictures if phase in ("autoencoder", "tiny_vae") else most
             if optimization.batch_size > count:
-                raise UserError(
-                    f"{phase}.optimization.batch_size: a batch of {optimization.batch_size} is "
-                    f"more than the {count} pictures to train on"
-                )
+                more = f"{optimization.batch_size} is more than the {count} pictures to train on"
+                raise UserError(f"{phase}.optimization.batch_size: a batch of {more}")
 
     @property
     def autoencoder_pictures(self) -> int:
