@@ -218,9 +218,8 @@ def _constant(text: str) -> float:
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
     """Lays `data` over `base`, both plain data of `cls`; old names become the current ones.
 
-    This is the only check of unknown names, for files, flags, records and Python. Raises UserError
-    if a name is unknown (the known ones are listed), given twice under two names, or a group is
-    given something else.
+    This is the only check of names, for files, flags, records and Python. Raises UserError if one
+    is unknown (the known ones are listed) or given twice, or a group is given something else.
     """
     place = path.rstrip(".") or "the configuration"
     require(isinstance(data, Mapping), place, _WORDS[dict], data)

@@ -48,8 +48,7 @@ def fixed_settings() -> Iterator[None]:
 def set_up(platform: str | None = None, distributed: bool = False, cache: str = "") -> None:
     """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
 
-    Call it before any array is made. Raises UserError if the platform is not available, or there is
-    no cluster.
+    Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
 
     Args:
       platform: "cpu", "gpu" or "tpu"; None leaves the choice to JAX.

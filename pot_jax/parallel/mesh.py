@@ -17,10 +17,7 @@ AXIS = "levels"
 
 
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of one axis over `devices` (default: all, of every process).
-
-    Raises UserError if they are no list of different devices.
-    """
+    """Returns a mesh of one axis over different `devices`, by default all; UserError for others."""
     if devices is None:
         devices = jax.devices()
     given = devices if isinstance(devices, Sequence | np.ndarray) else ()

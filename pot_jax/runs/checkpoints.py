@@ -35,10 +35,7 @@ Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
 class Checkpoints:
-    """The saved states of one run or training phase.
-
-    A state is any pytree of arrays; facts are plain JSON data saved with it (seconds spent).
-    """
+    """The saved states of a run or training phase: pytrees of arrays, each with JSON facts."""
 
     def __init__(self, folder: str | Path):
         self._folder = Path(folder).absolute()

@@ -77,10 +77,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
-        """Reads what `to_json` returned, in this version or an earlier one, from the file `place`.
-
-        Raises UserError if it is not the record of a run.
-        """
+        """Reads what any version's `to_json` returned, in file `place`; UserError if it is none."""
         data = config.upgraded(data, place)
         try:
             return cls(

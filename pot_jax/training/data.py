@@ -184,10 +184,7 @@ def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) 
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Returns which of `count` examples step `step` takes: int64 [batch_size].
-
-    Every pass over the set is a fresh shuffle; a batch may straddle two passes.
-    """
+    """Returns a step's examples, int64 [batch_size]; each pass over all `count` is a new shuffle."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return np.array([_shuffle(seed, place // count, count)[place % count] for place in places])
 

@@ -4,8 +4,7 @@ A phase ends after `steps` steps or `minutes` minutes, whichever comes first. Th
 follows the progress towards that end, so that a run on a slow machine still ends with the rate
 decayed. With `minutes` 0 the clock plays no part, and a resumed run ends in the same bytes as one
 that was never stopped. With a clock, the number of steps taken is reported; repeating the run with
-that number as `steps` repeats it on any machine of the same arithmetic. The clock starts once the
-step is compiled.
+that number as `steps` repeats it on any machine of the same arithmetic. Compiling does not count.
 
 The examples are on the devices, whole. The host chooses a batch by number and starts steps ahead of
 the devices, which gather the batch, follow the learning rate, and never wait for the host.

@@ -191,8 +191,7 @@ class TrainSettings(Settings):
         return {name: part.optimization for name, part in parts.items() if part is not None}
 
 
-# What a run may be given anew when it resumes, by how the names begin: where and how long it works,
-# not what it is.
+# What a run may be given anew when it resumes, by how the names begin: where and how long it works.
 CIRCUMSTANCES = ("data.workers", "renders", "intervals")
 CIRCUMSTANCES += tuple(f"{phase}.optimization.minutes" for phase in PHASES)
 

@@ -56,8 +56,7 @@ def load(
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
         `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
         (`cosmos128`), or a repository of the Hugging Face hub as `owner/name` or
-        `owner/name@revision`. A path that exists takes precedence; "./" at its beginning rules out
-        the others.
+        `owner/name@revision`. A path that exists takes precedence; "./" rules out the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
@@ -141,12 +140,12 @@ def open_model(
         if snapshot:
             hub.fetch_weights(snapshot, variant)
         if is_kept:
-            params, digests = restored_params(path, shapes, dtype, put)
+            loaded = restored_params(path, shapes, dtype, put)
         else:
-            files = source or folder_source(path, stored, variant)
-            params, digests = read_params(files, dtype, put)
-        lora.merge(merges, params, digests)
-        textual_inversion.add_vectors(words, parts, params, digests)
+            loaded = read_params(source or folder_source(path, stored, variant), dtype, put)
+        lora.merge(merges, loaded)
+        textual_inversion.add_vectors(words, parts, loaded)
+        params, digests = loaded
         return replace(model, params=params, digest=combined_digest(digests))
 
     return OpenedModel(model, read)

@@ -44,8 +44,7 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
     `shapes` are those that the models need, nested dicts; the dtype is the copy's own. Raises
-    UserError if the copy is incomplete or damaged, is of other models, or has values beyond the
-    range of `dtype`.
+    UserError if it is incomplete or damaged, of other models, or has values beyond `dtype`.
     """
     wanted, where = flatten_dict(shapes, sep="/"), shown(folder)
     digests, read = kept.kept_digests(folder, wanted), kept.reader(folder)
@@ -162,16 +161,13 @@ def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
 
 
 def change_param(
-    params: dict[str, Any],
-    digests: dict[str, str],
-    path: tuple[str, ...],
-    change: Callable[[np.ndarray], np.ndarray],
+    loaded: Loaded, path: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """Replaces one parameter, and its digest, in place and on the same devices.
 
     A new tree would hold each old parameter until the last is changed.
     """
-    *parents, leaf = path
+    (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
     values = change(np.asarray(owner[leaf]))
     owner[leaf] = jax.device_put(values, owner[leaf].sharding)

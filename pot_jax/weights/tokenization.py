@@ -65,8 +65,7 @@ def read_tokenizer(
       pad_token: the token that prompts are padded with; by default the folder's own.
 
     Raises:
-      UserError: files are missing or damaged, a token has no embedding, or too many embeddings have
-        no token.
+      UserError: files are missing or damaged, or tokens and embeddings are not of one model.
     """
     # Importing transformers takes two seconds, so only those who need tokens wait for it.
     from transformers import CLIPTokenizer
@@ -126,9 +125,8 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
     """Returns the token ids of n prompts, int32 [n, T], with start and end tokens and padding.
 
     `tokenizer` is a model's `CLIPTokenizer`; T is its `model_max_length`. "" gives the ids of the
-    empty prompt. A learned word of several vectors becomes all its tokens
-    (`adapters/textual_inversion.py`). Raises UserError if a prompt is too long; the message names
-    it and what would be cut.
+    empty prompt. A learned word of several vectors becomes all its tokens (`textual_inversion.py`).
+    Raises UserError if a prompt is too long; the message names it and what would be cut.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")

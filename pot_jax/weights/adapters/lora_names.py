@@ -56,10 +56,7 @@ def plain(name: str) -> str:
 
 
 def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Target]:
-    """Returns every layer that a LoRA can change, under each of its names.
-
-    The arguments are those of `lora.read_loras`.
-    """
+    """Returns every layer that a LoRA can change, by each name; arguments as `lora.read_loras`."""
     table, ldm = {}, unet_names(config)
     for component in ("unet", "text_encoder"):
         for path, entry in key_table(shapes[component]).items():

@@ -77,10 +77,7 @@ class Said(NamedTuple):
 
 
 def read_said(path: str | Path) -> Said:
-    """Reads what is said of a LoRA file, in its metadata and beside it.
-
-    Raises UserError if it is damaged, or asks for more than a product added to each weight.
-    """
+    """Reads what is said of a LoRA in its file and beside it; UserError unless it is a plain one."""
     file, peft = Path(path), {}
     metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):

@@ -20,7 +20,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.formats.safetensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
-from pot_jax.weights.parameters import change_param
+from pot_jax.weights.parameters import Loaded, change_param
 
 _TABLE = ("text_encoder", "text_model", "embeddings", "token_embedding", "embedding")
 _NAMELESS = "emb_params"  # the key in a file that does not name its token
@@ -108,13 +108,10 @@ def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
     return dataclasses.replace(parts, modules={**parts.modules, "text_encoder": encoder})
 
 
-def add_vectors(
-    embeddings: Sequence[Embedding], parts: Parts, params: dict[str, Any], digests: dict[str, str]
-) -> None:
-    """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
+def add_vectors(embeddings: Sequence[Embedding], parts: Parts, loaded: Loaded) -> None:
+    """Writes the vectors into the embedding table, which is replaced in the `loaded` parameters.
 
-    These are as for `lora.merge`; the parts are from `add_tokens`. Raises UserError if a vector is
-    not finite in the table's dtype.
+    The parts are from `add_tokens`. Raises UserError if a vector is not finite in its dtype.
     """
     size = parts.modules["text_encoder"].config.vocab_size
 
@@ -130,4 +127,4 @@ def add_vectors(
         return table
 
     if embeddings:
-        change_param(params, digests, _TABLE, lengthened)
+        change_param(loaded, _TABLE, lengthened)

@@ -26,10 +26,7 @@ AGAIN = "make it again with `pot-jax convert`"
 
 
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
-    """Writes the parameters and then the marker, which makes the folder a kept copy.
-
-    Raises OSError if the disk is full or not writable.
-    """
+    """Writes parameters, then the marker, which makes a kept copy; OSError if the disk is full."""
     # Weights hardly compress: zstd would cost more time than reading the difference.
     # The layout is stated in full because `_reader` relies on it.
     layout = {"use_compression": False, "use_ocdbt": True, "use_zarr3": False}

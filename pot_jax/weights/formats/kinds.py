@@ -22,10 +22,7 @@ _MISTAKES = (
 
 
 def regular_file(path: Path, what: str = "file") -> Path:
-    """Returns `path` itself if it is a regular file, or a link to one.
-
-    Raises UserError if it is missing, or it is a folder, a pipe or a device.
-    """
+    """Returns `path` if it is a regular file, or a link to one; UserError for anything else."""
     if path.is_file():
         return path
     state = "is not a regular file" if path.exists() or path.is_symlink() else "does not exist"

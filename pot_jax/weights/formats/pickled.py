@@ -55,8 +55,7 @@ class _View(NamedTuple):
 class _Named:
     """What a pickle can name and call.
 
-    A function or class would not do: a pickle that sets attributes (its BUILD) must change nothing
-    that outlives it.
+    No function or class: what a pickle sets attributes of (its BUILD) must not outlive it.
     """
 
     __slots__ = ("_call",)

@@ -4,9 +4,8 @@ A safetensors file is `u64 header length | JSON header | data`; the header gives
 dtype, shape and byte range in the data. None of it is trusted, and nothing in a file is ever run.
 
 The `safetensors` library decides whether a header is well formed, but does not read the data: its
-NumPy side does not know bfloat16, and while a model of several gigabytes is read, the pages of its
-memory map would count a second time against the host's memory. `read_tensor` reads each tensor into
-a new buffer instead.
+NumPy side does not know bfloat16, and the pages of its memory map would count a second time against
+the host's memory. `read_tensor` reads each tensor into a new buffer instead.
 """
 
 import math

@@ -1,7 +1,6 @@
 """The kinds of models: which of diffusers' pipelines are supported, and how they differ.
 
-All have a text encoder, a UNet and an autoencoder. They differ in what the UNet sees besides the
-latents.
+All have a text encoder, a UNet and an autoencoder. What the UNet sees besides latents differs.
 """
 
 import re

@@ -40,10 +40,7 @@ def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Reads `model_index.json` and checks that it names every component, each of a known class.
-
-    Raises UserError if the folder is not a model folder, or its model is of an unsupported kind.
-    """
+    """Reads `model_index.json`; UserError unless it names all components, each of a known class."""
     path = folder / "model_index.json"
     if not path.exists():
         why = "it has no model_index.json (the layout that diffusers saves was expected)"
@@ -164,10 +161,7 @@ def read_config(path: Path, kind: Any, correct: Correction | None = None, named:
 
 
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
-    """Finds the tensors of a diffusers folder whose `parts` have been read.
-
-    Raises UserError if weights are missing, or a file is damaged.
-    """
+    """Finds the tensors of a diffusers folder; UserError if some are missing or damaged."""
     tensors = {}
     for name in parts.modules:
         found = component_tensors(folder / COMPONENTS[name].folder, COMPONENTS[name].stem, variant)
@@ -191,8 +185,7 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
 def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
     """Returns the name of the file with a component's weights, or of the index of their shards.
 
-    `names` are the files in the component's folder, which messages call `where`; the rest is as for
-    `component_tensors`.
+    `names` are the files in its folder, `where` in messages; the rest is as in `component_tensors`.
     """
     names = sorted(names)
     # The one file, or else the index, of each variant (None: no variant).
@@ -214,10 +207,7 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Reads which shard holds each tensor from an index; shards are in the index's folder.
-
-    Raises UserError if the index is damaged, or names a file elsewhere or of another kind.
-    """
+    """Reads which shard, a file beside the index, holds each tensor; UserError if it is damaged."""
     where, places = shown(index), json_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{where} has no weight_map from tensor names to file names; get it again")

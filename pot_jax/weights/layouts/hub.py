@@ -81,10 +81,7 @@ def fetch_settings(name: str) -> Snapshot:
 
 
 def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
-    """Fetches the weights of every component: those that `component_tensors` will choose.
-
-    Raises UserError if the repository has no such weights, or they cannot be fetched.
-    """
+    """Fetches every component's weights, as `component_tensors` chooses; UserError if it cannot."""
     for folder, stem, *_ in COMPONENTS.values():
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]

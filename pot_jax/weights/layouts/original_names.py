@@ -14,10 +14,7 @@ from pot_jax.models.vae import AutoencoderKLConfig
 
 
 def respelled(key: str, table: Mapping[str, str]) -> str:
-    """Returns the file's name of what diffusers calls `key`.
-
-    The longest prefix of `key` in the table is replaced; "" is a prefix of every name.
-    """
+    """Returns the file's name of diffusers' `key`: its longest prefix in the table is replaced."""
     parts = key.split(".")
     for i in range(len(parts), -1, -1):
         found = table.get(".".join(parts[:i]))

@@ -50,8 +50,7 @@ def file_source(
 
     The arguments are those of `load`. What the model predicts may be said by the file's metadata or
     a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`). Raises
-    UserError if the file is damaged, not such a model, or a pickle that is not allowed; or there is
-    no tokenizer.
+    UserError if it is damaged, no such model or a pickle not allowed, or there is no tokenizer.
     """
     found, metadata = _read(path, allow_pickle)
     _check_whole(found, shown(path))

@@ -41,10 +41,7 @@ Statements = dict[str, list[Statement]]  # fact -> who states it
 
 
 def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
-    """Returns what all statements say, None if there are none.
-
-    Raises UserError if two of them contradict each other; `where` is the model.
-    """
+    """Returns what all statements say, or None; UserError, naming `where`, if two contradict."""
     first, *others = [*statements] or [Statement("", None)]
     for other in others:
         if other.value != first.value:
