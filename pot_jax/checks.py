@@ -223,8 +223,7 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     """
     place = path.rstrip(".") or "the configuration"
     require(isinstance(data, Mapping), place, _WORDS[dict], data)
-    kinds = _hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    kinds, known = _hints(cls), [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)

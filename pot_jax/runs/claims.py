@@ -14,11 +14,11 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from pot_jax.checks import differences, parsed_json
@@ -154,8 +154,7 @@ def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
     """Returns whether a stale claim lies in `folder`; UserError if another process holds it."""
     path = Path(folder) / _CLAIM
     with contextlib.suppress(OSError):  # absent, or just removed
-        age = _age(path)
-        holder = _read(path)
+        age, holder = _age(path), _read(path)
         here = _process(holder.get("pid"))
         same_host = here["host"] == holder.get("host") and bool(here["host"][1])
         ended = same_host and here["start"] != holder.get("start")
@@ -205,12 +204,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _age(path: Path) -> float:
     """Seconds since the file was touched, by the clock of its disk, which other hosts share."""
     touched = path.stat().st_mtime
-    with (
-        contextlib.suppress(OSError),  # a full or read-only disk
-        tempfile.TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe,
-    ):
+    with contextlib.suppress(OSError), TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe:
         return os.fstat(probe.fileno()).st_mtime - touched
-    return time.time() - touched
+    return time.time() - touched  # a full or read-only disk
 
 
 def _remove_stale(path: Path, flag: str) -> None:

@@ -184,7 +184,7 @@ def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) 
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Returns a step's examples, int64 [batch_size]; each pass over all `count` is a new shuffle."""
+    """Returns a step's examples, int64 [batch_size]; each pass over `count` is a new shuffle."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return np.array([_shuffle(seed, place // count, count)[place % count] for place in places])
 
@@ -213,10 +213,9 @@ def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
 def _give_way() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers for them
     os.nice(10)
-    # A process whose parent was killed would wait for work for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    def end_with_parent() -> None:  # if it was killed: this process would wait for work for ever
+        multiprocessing.parent_process().join()
+        os._exit(1)
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

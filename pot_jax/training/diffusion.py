@@ -72,9 +72,8 @@ def make_loss(networks: Networks) -> Loss:
         alpha, sigma = (jnp.asarray(x)[timesteps, None, None, None] for x in table)
         noisy = alpha * latents + sigma * eps
         target = prediction_target(latents, eps, alpha, sigma, SCHEDULE.prediction_type)
-        errors = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
-        errors = errors.mean(axis=(1, 2, 3))
-        third = size // 3
+        squares = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
+        errors, third = squares.mean(axis=(1, 2, 3)), size // 3
         parts = {"loss_clean": errors[:third].mean(), "loss_noisy": errors[-third:].mean()}
         return errors.mean(), parts if third else {}
 

@@ -18,8 +18,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | Path, name: str, resumed_at: int = 0):
-        self._name = name
-        self._table = Path(folder) / f"{name}.csv"
+        self._name, self._table = name, Path(folder) / f"{name}.csv"
         self._curve = Path(folder) / f"{name}_loss.png"
         text = self._table.read_text(encoding="utf-8") if self._table.exists() else ""
         rows = csv.DictReader(text.splitlines())

@@ -78,9 +78,8 @@ def make_step(
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def train_step(state: TrainState, data, chosen, step, clock, key):
-        batch = gather(data, chosen)
-        compute = jax.value_and_grad(loss, has_aux=True)
-        (value, parts), gradients = compute(state.params, batch, jax.random.fold_in(key, step))
+        batch, key = gather(data, chosen), jax.random.fold_in(key, step)
+        (value, parts), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
         direction, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         progress = jnp.maximum(step.astype(jnp.float32) / settings.steps, clock)
         rate = learning_rate(progress, settings)
@@ -221,8 +220,7 @@ class PhaseRun:
                         wrong = f"{phase.name}: the loss is {values['loss']} at step {step}"
                         how = "start again in a new folder, with a lower learning_rate"
                         raise UserError(f"{wrong}; {how}")
-                    seconds = time.monotonic() - began
-                    rate = values.pop("learning_rate")
+                    seconds, rate = time.monotonic() - began, values.pop("learning_rate")
                     phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
 
 

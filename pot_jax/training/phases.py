@@ -31,6 +31,7 @@ from pot_jax.models.vae import AutoencoderKL
 from pot_jax.parallel.mesh import replicate
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import autoencoder, diffusion, text_encoder
+from pot_jax.training.autoencoder import Codec
 from pot_jax.training.data import SHARD, Renders, batch_indices
 from pot_jax.training.descriptions import Descriptions
 from pot_jax.training.journal import Journal
@@ -115,11 +116,10 @@ def _chosen(settings: TrainSettings, phase: str, step: int) -> np.ndarray:
     return batch_indices(settings.seed, step, batch_size, count).astype(np.int32)
 
 
-def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):
+def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: Codec):
     """Prepares the first phase; returns train() -> parameters with standardised latents."""
-    settings, renders = run.settings, run.renders
+    settings, renders, size = run.settings, run.renders, run.settings.data.size
     count, held_out = settings.autoencoder_pictures, settings.data.trained_on
-    size = settings.data.size
 
     def preview(step, params):
         params = jax.device_get(params)
@@ -130,8 +130,8 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
-        sheet = contact_sheet(np.stack(few))
-        save_png(run.folder / f"reconstructions_{step:06d}.png", sheet)
+        path = run.folder / f"reconstructions_{step:06d}.png"
+        save_png(path, contact_sheet(np.stack(few)))
 
     def start():
         return autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, initial()))
@@ -207,11 +207,7 @@ def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Description
 
 
 def prepare_denoiser(
-    run: Run,
-    networks: diffusion.Networks,
-    described: Descriptions,
-    tokenizer,
-    codec: autoencoder.Codec,
+    run: Run, networks: diffusion.Networks, described: Descriptions, tokenizer: Any, codec: Codec
 ):
     """Prepares the third phase.
 
@@ -220,9 +216,8 @@ def prepare_denoiser(
     """
     settings, data = run.settings, run.settings.data
     empty = tokenize(tokenizer, [""])[0]
-    prompts = captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD)
-    preview_ids = tokenize(tokenizer, prompts)
-    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(prompts), *codec.shape))
+    preview_ids = tokenize(tokenizer, captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD))
+    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(preview_ids), *codec.shape))
     shapes = {name: abstract_params(module) for name, module in networks._asdict().items()}
     finished = {}  # what the preview needs of the phases before, once they have ended
 

@@ -111,8 +111,7 @@ def _train(settings: TrainSettings, folder: Path, mesh: Mesh, module, tiny, proc
         params = jax.device_get({**params, "autoencoder": autoencoder, **tiny_params})
         model = Model(
             name=settings.name,
-            text_encoder=networks.text_encoder,
-            unet=networks.unet,
+            **networks._asdict(),
             autoencoder=module,
             tiny_vae=tiny,
             tokenizer=tokenizer,

@@ -122,13 +122,11 @@ def open_model(
     name = snapshot.source if snapshot else str(path_or_name)
     told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
+    params = {name: abstract_params(module) for name, module in parts.modules.items()}
     model = Model(
         **facts.pop("modules"),
         **facts,
-        params=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
-            {name: abstract_params(module) for name, module in parts.modules.items()},
-        ),
+        params=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), params),
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),

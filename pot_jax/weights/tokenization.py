@@ -64,15 +64,13 @@ def read_tokenizer(
       vocabulary: how many tokens the text encoder has an embedding for.
       pad_token: the token that prompts are padded with; by default the folder's own.
 
-    Raises:
-      UserError: files are missing or damaged, or tokens and embeddings are not of one model.
+    Raises UserError if files are missing or damaged, or tokens and embeddings are not of one model.
     """
     # Importing transformers takes two seconds, so only those who need tokens wait for it.
     from transformers import CLIPTokenizer
 
-    where = shown(folder)
+    where, whole = shown(folder), folder / "tokenizer.json"
     pad = {} if pad_token is None else {"pad_token": pad_token}
-    whole = folder / "tokenizer.json"
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
         regular_file(path, "tokenizer file")
         if path.suffix == ".json":
@@ -185,8 +183,7 @@ def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
 
 def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
     """Returns the ids of `word`, `word_1`, `word_2`, ... by the first, for every added word."""
-    added = tokenizer.added_tokens_encoder
-    words = {}
+    added, words = tokenizer.added_tokens_encoder, {}
     for word, first in added.items():
         rest = itertools.takewhile(added.__contains__, (f"{word}_{i}" for i in itertools.count(1)))
         words[first] = [first, *(added[name] for name in rest)]

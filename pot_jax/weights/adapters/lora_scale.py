@@ -77,7 +77,7 @@ class Said(NamedTuple):
 
 
 def read_said(path: str | Path) -> Said:
-    """Reads what is said of a LoRA in its file and beside it; UserError unless it is a plain one."""
+    """Reads what is said of a LoRA in its file and beside it; UserError unless it is plain."""
     file, peft = Path(path), {}
     metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):

@@ -51,11 +51,11 @@ def read_index(folder: Path) -> dict[str, Any]:
         supported = ", ".join(FAMILIES)
         raise UserError(f"{where}: {shown(pipeline)} is not supported; supported: {supported}")
     known = known_classes(pipeline)
-    for name in known:
-        if index.get(name) in ([None, None], None):
-            raise UserError(f"{where} names no {name}; the model is incomplete")
-    for name, entry in index.items():
-        if name.startswith("_") or name in _IGNORED.split() or entry in ([None, None], None):
+    named = {name: entry for name, entry in index.items() if entry not in ([None, None], None)}
+    if missing := [name for name in known if name not in named]:
+        raise UserError(f"{where} names no {missing[0]}; the model is incomplete")
+    for name, entry in named.items():
+        if name.startswith("_") or name in _IGNORED.split():
             continue
         if name not in known:
             wrong, supported = f"the component {shown(name)} ({shown(entry)})", known
@@ -84,8 +84,7 @@ def read_parts(
     setting is missing, damaged or unsupported; or the components do not fit each other.
     """
     index = read_index(folder)
-    family = FAMILIES[index["_class_name"]]
-    modules = {}
+    family, modules = FAMILIES[index["_class_name"]], {}
     for name, component in COMPONENTS.items():
         path, correct = folder / component.folder / "config.json", family.corrections.get(name)
         if component.optional and not os.path.lexists(path.parent):
@@ -179,7 +178,24 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
     """
     names = [path.name for path in folder.iterdir()]
     source = folder / choose_weights(names, stem, variant, shown(folder))
-    return read_header(source) if source.suffix == ".safetensors" else _sharded(source)
+    if source.suffix == ".safetensors":
+        return read_header(source)
+    where, places = shown(source), read_weight_map(source)
+    shards = sorted(set(places.values()))
+    absent = [shown(place) for place in shards if not (folder / place).is_file()]
+    if absent:
+        count = f"{len(absent)} of {len(shards)} shards"
+        raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
+    headers = {place: read_header(folder / place) for place in shards}
+    count = Counter(name for tensors in headers.values() for name in tensors)
+    kinds = {
+        "tensors that lie in two shards": [n for n in count if count[n] > 1],
+        "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
+        "tensors that it leaves out": [n for n in count if n not in places],
+    }
+    if wrong := {k: list(map(shown, sorted(names))) for k, names in kinds.items() if names}:
+        raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
+    return {name: headers[place][name] for name, place in places.items()}
 
 
 def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
@@ -217,23 +233,3 @@ def read_weight_map(index: Path) -> dict[str, str]:
             expected = "a plain .safetensors file name, in the folder of the index"
             raise UserError(f"{where} names the shard {shown(place)!r}; expected {expected}")
     return places
-
-
-def _sharded(index: Path) -> dict[str, Tensor]:
-    """Reads where the tensors in the shards of an index lie."""
-    where, places = shown(index), read_weight_map(index)
-    shards = sorted(set(places.values()))
-    absent = [shown(place) for place in shards if not (index.parent / place).is_file()]
-    if absent:
-        count = f"{len(absent)} of {len(shards)} shards"
-        raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
-    headers = {place: read_header(index.parent / place) for place in shards}
-    count = Counter(name for tensors in headers.values() for name in tensors)
-    kinds = {
-        "tensors that lie in two shards": [n for n in count if count[n] > 1],
-        "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
-        "tensors that it leaves out": [n for n in count if n not in places],
-    }
-    if wrong := {k: list(map(shown, sorted(names))) for k, names in kinds.items() if names}:
-        raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
-    return {name: headers[place][name] for name, place in places.items()}

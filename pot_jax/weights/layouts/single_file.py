@@ -135,9 +135,8 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    is_open_clip = shapes.is_open_clip
+    found, is_open_clip = {}, shapes.is_open_clip
     text = original_names.open_clip_names(facts.text_encoder) if is_open_clip else {}
-    found = {}
     for component, prefix, table in (
         ("text_encoder", original.OPEN_CLIP if is_open_clip else original.CLIP, text),
         ("unet", original.UNET, original_names.unet_names(facts.unet)),
@@ -151,15 +150,13 @@ def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple
     """Returns the tokenizer's folder, and what the user should be told of it."""
     if given is not None:
         return given_tokenizer(given), ()
-    folder = path.parent / "tokenizer"
-    if folder.is_dir():
-        return folder, ()
-    folder = cached_tokenizer()
-    if folder is None:
-        raise UserError(
-            f"{shown(path)} holds no tokenizer, and there is none in the folder 'tokenizer' next "
-            "to it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
-            "merges.txt, such as that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in "
-            "Python tokenizer=FOLDER)"
-        )
-    return folder, (f"{shown(path)} holds no tokenizer; the one in {shown(folder)} is used",)
+    beside, none = path.parent / "tokenizer", f"{shown(path)} holds no tokenizer"
+    if beside.is_dir():
+        return beside, ()
+    if cached := cached_tokenizer():
+        return cached, (f"{none}; the one in {shown(cached)} is used",)
+    raise UserError(
+        f"{none}, and there is none in the folder 'tokenizer' next to it or in the Hugging Face "
+        "cache; give a folder with CLIP's vocab.json and merges.txt, such as that of any Stable "
+        "Diffusion 1.x or 2.x (--tokenizer=FOLDER, in Python tokenizer=FOLDER)"
+    )
