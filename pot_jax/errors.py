@@ -138,10 +138,7 @@ EDGES = {
 
 @contextlib.contextmanager
 def edge(name: str, place: object) -> Iterator[None]:
-    """Raises a UserError of one line for what the block raises, where `EDGES[name]` says so.
-
-    `place` is the file or folder that the block uses.
-    """
+    """Raises a one-line UserError for what the block raises at `place`, as `EDGES[name]` says."""
     try:
         if name.startswith("reading"):
             _require_end(place)

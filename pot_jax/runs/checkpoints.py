@@ -42,10 +42,7 @@ class Checkpoints:
         self._unusable: set[int] = set()
 
     def save(self, step: int, state: Any, facts: dict) -> None:
-        """Saves `state` as of `step`; a sound step that is already saved is left unchanged.
-
-        Raises UserError if the disk is full or unwritable; earlier saved states are kept.
-        """
+        """Saves `state` as of `step`, unless it is there and sound; UserError if it cannot."""
         if step in set(self.steps()) - self._unusable or jax.process_index():
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
@@ -84,8 +81,7 @@ class Checkpoints:
         """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
 
         `like` is a state of the same structure, shapes and shardings, `older` describes those of
-        earlier formats, and `upto` is the newest step that will do. Raises UserError if states were
-        saved, but none of them can be read.
+        earlier formats; none is newer than `upto`. Raises UserError if all saved ones are damaged.
         """
         steps = sorted((step for step in self.steps() if step <= upto), reverse=True)
         for step in steps:

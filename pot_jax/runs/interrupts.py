@@ -43,8 +43,7 @@ def at_once() -> contextlib.AbstractContextManager:
 def at_saved_states() -> Iterator[Callable[[], bool]]:
     """Notes SIGTERM and SIGHUP; yields a function that returns whether one has come.
 
-    Whoever asks saves its state then, and raises KeyboardInterrupt. The block ends with `Stopped`
-    if a signal has come.
+    Whoever asks saves its state and raises KeyboardInterrupt; the block then ends with `Stopped`.
     """
     came: list[int] = []
 

@@ -120,10 +120,7 @@ class Record:
 
 @functools.cache
 def code_state() -> dict[str, Any] | None:
-    """Returns the commit of the checkout that this code runs from, and whether it is clean.
-
-    {"commit": its SHA, "clean": whether no file differs}; None without a checkout or without git.
-    """
+    """Returns the checkout's {"commit": SHA, "clean": if no file differs}; None without git."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -179,8 +176,7 @@ def own_part(part: str, value: Any) -> OwnPartSettings:
     """Returns what a run records of a part passed from Python: its name and a digest of its source.
 
     The digest covers the source, the defaults and what a function closes over. If one of these
-    cannot be read (a lambda typed at a prompt, an object in a closure), there is no digest, and a
-    resumed run cannot check the part.
+    cannot be read (typed at a prompt, an object in a closure), there is none: it is not checked.
     """
     try:
         return OwnPartSettings(part, _name(value), digest(_content(value)))

@@ -29,9 +29,8 @@ AT_ONCE = 64  # pictures: at 128 pixels and float32, activations of a quarter of
 def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLoss) -> jax.Array:
     """Returns the mean |error| of pixels, neighbour differences at two sizes, and coarse colours.
 
-    Soft edges cost little in the mean error of pixels, but much in the differences. Where four
-    channels cannot hold everything, edges alone would come at the cost of hues: an autoencoder
-    trained without the colour term showed violet nebulae grey.
+    Soft edges cost little in the mean error of pixels, but much in the differences. Edges alone
+    would come at the cost of hues: without the colour term, violet nebulae came out grey.
     """
     error = decoded - images
     total = jnp.mean(jnp.abs(error))
@@ -186,10 +185,7 @@ def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
 
 
 class Codec:
-    """Both halves of a trained autoencoder, compiled once, in the background, for rows of AT_ONCE.
-
-    Pictures are bytes here, and latents on all devices.
-    """
+    """A trained autoencoder, bytes <-> latents on all devices; compiled ahead, for AT_ONCE rows."""
 
     def __init__(self, module: AutoencoderKL, mesh: Mesh):
         self._mesh, self._rows = mesh, AT_ONCE + -AT_ONCE % mesh.size

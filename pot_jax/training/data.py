@@ -96,7 +96,7 @@ class Renders:
         self.jobs: dict[Path, Future] = {}  # what is still being rendered
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Returns pictures `first` to `end` - 1: uint8 [end - first, S, S, 3], once rendered.
+        """Returns pictures `first` to `end` - 1, once rendered: uint8 [end - first, S, S, 3].
 
         Raises UserError if a shard is not what it should be, or a process was killed.
         """
@@ -173,8 +173,7 @@ def render_views(
 def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) -> None:
     """Raises UserError unless the world still looks like the first pictures of a part on disk.
 
-    If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
-    they would describe pictures that are not there.
+    If its code has changed, captions, made when needed, would describe pictures that are not there.
     """
     some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)

@@ -51,9 +51,8 @@ class Networks(NamedTuple):
 
 
 def make_loss(networks: Networks) -> Loss:
-    """Returns the mean squared error of v, as a `Loss`.
+    """Returns the mean squared error of v, over {"latents": [B, h, w, c], "ids": int32 [B, T]}.
 
-    Its batches are {"latents": [B, h, w, c], "ids": int32 [B, T]}.
     In terms of z_0, a timestep has weight 1 + SNR. (Min-SNR, arXiv 2303.09556, would give weight 0
     to the terminal timestep, from which every sample starts.)
     """
@@ -85,8 +84,7 @@ def choose_captions(
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Returns choose(step) -> which of `count` views, and a phrasing of each: int32 [B].
 
-    A part `dropout` of the phrasings are -1, no caption: guidance needs the network's prediction
-    without a prompt (arXiv 2207.12598).
+    A part `dropout` of the phrasings are -1, no caption, as guidance needs (arXiv 2207.12598).
     """
     seed, batch_size = settings.seed, settings.phases()[stream].batch_size
 

@@ -13,8 +13,7 @@ from pot_jax.media.images import save_png
 class Journal:
     """The losses of one phase: `<name>.csv`, one row an entry, and `<name>_loss.png`.
 
-    A resumed phase continues the same table; rows past the step it resumes from are dropped, since
-    those steps are about to be repeated.
+    A resumed phase continues the table; rows past the step it resumes from are dropped.
     """
 
     def __init__(self, folder: str | Path, name: str, resumed_at: int = 0):

@@ -51,10 +51,7 @@ AHEAD = 2  # steps started before their forerunners' end: enough to keep a devic
 
 
 def make_start(settings: OptimizationSettings, mesh: Mesh) -> Callable[[Any], TrainState]:
-    """Returns the jitted function params -> the state of step 0, on all devices of `mesh`.
-
-    Jitted, since every operation on every shape would be a program of its own.
-    """
+    """Returns params -> the state of step 0, on all devices of `mesh`, jitted as one program."""
 
     def start(params):
         # Copies of its own: a step donates its state, and the caller's parameters, or one array
@@ -71,8 +68,7 @@ def make_step(
     """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
     `step` counts from 0; the randomness of a step is `fold_in(key, step)`. `clock` is the part of
-    the phase's minutes that has passed. The values are {name: value []}, "loss" and
-    "learning_rate" among them.
+    the phase's minutes that has passed. `values` are {name: []}, with "loss" and "learning_rate".
     """
     optimizer = make_optimizer(settings)
     split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
@@ -97,8 +93,7 @@ def make_step(
 class Ahead:
     """A jitted function that compiles in the background; a call waits until it has.
 
-    What the background does is XLA's part alone: tracing holds the interpreter's lock anyway, and
-    reads settings that belong to the thread.
+    Tracing comes before: it holds the interpreter's lock, and reads settings of this thread.
     """
 
     def __init__(self, jitted: Callable, *like: Any):

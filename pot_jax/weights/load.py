@@ -93,10 +93,7 @@ def open_model(
     loras=(),
     embeddings=(),
 ) -> OpenedModel:
-    """Reads a model's settings and headers: what does not fit is known before gigabytes are read.
-
-    Arguments and errors are those of `load`, without `sharding`.
-    """
+    """As `load`, but reads only settings and headers, which show whether the model fits."""
     with edge("reading a model", path_or_name):
         dtype = checked_dtype(dtype)
         checks.checked(prediction_type, Literal[*PREDICTION_TYPES] | None, "prediction_type")

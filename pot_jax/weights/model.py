@@ -115,10 +115,7 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
-    """Checks that the components fit each other; JAX would fail only in the first step.
-
-    Raises UserError if they do not; the message names `path`, the folder or file they come from.
-    """
+    """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
     text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
     latents = vae.latent_channels
     extra = family.extra_channels(latents)

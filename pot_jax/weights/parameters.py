@@ -99,10 +99,7 @@ class Problems(defaultdict[str, list[str]]):
 
 
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
-    """Returns the tensor of each parameter by its path, which the headers of a source tell.
-
-    Raises one UserError for all that are missing, unexpected, misshapen or of another dtype.
-    """
+    """Returns each parameter's tensor by its path; one UserError for all that do not fit."""
     problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
         left, names = dict(source.tensors[name]), source.names.get(name, {})

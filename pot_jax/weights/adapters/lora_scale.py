@@ -49,10 +49,9 @@ class Said(NamedTuple):
     metadata: Mapping[str, str]
 
     def scale(self, target: Target, rank: int, alpha: float | None) -> float:
-        """Returns alpha / rank of one layer, NaN if no place states it.
+        """Returns alpha / rank of a layer, NaN if no place states it; `alpha` is its tensor's.
 
-        `alpha` is that of its tensor, if it has one. Raises Wrong if places contradict each other,
-        or what one says is of no use.
+        Raises Wrong if places contradict each other, or what one says is of no use.
         """
         keys = (target.entry.key, *target.entry.aliases)
         names = [key.removesuffix(".weight") for key in keys]

@@ -92,10 +92,9 @@ def _check_new(file: EmbeddingSettings, tokens, tokenizer, earlier) -> None:
 
 
 def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
-    """Returns the parts with a text encoder that has a place for each token.
+    """Returns the parts with a text encoder that has a place for each token of `embeddings`.
 
-    The tokens are added to the parts' tokenizer in place. `embeddings` are from `read_embeddings`
-    with these parts.
+    The tokens are added to the parts' tokenizer in place.
     """
     if not embeddings:
         return parts

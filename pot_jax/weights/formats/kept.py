@@ -43,10 +43,7 @@ def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
 
 
 def kept_digests(folder: Path, wanted: Collection[str]) -> dict[str, str]:
-    """Returns the digest of each array of a kept copy by its path ("unet/conv_in/kernel").
-
-    Raises UserError if it has another layout, or is of other models: not of the paths `wanted`.
-    """
+    """Returns the digest of each array by path; UserError for other layouts or other paths."""
     marker = json_object(folder / MARKER)
     kept = marker.get("sha256")
     if marker.get("version") != _VERSION or not isinstance(kept, dict):

@@ -71,10 +71,7 @@ def parse(text: bytes) -> dict[str, Any]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """Reads the JSON object in a model folder's settings file.
-
-    Raises UserError if it is missing, too large, a git-lfs pointer, not JSON or not an object.
-    """
+    """Reads the JSON object in a model folder's settings file; UserError if it is anything else."""
     where = shown(regular_file(path))
     if (size := path.stat().st_size) > _MAX_JSON:
         raise UserError(f"{where} has {size} bytes; a model's has under {_MAX_JSON}; get it again")

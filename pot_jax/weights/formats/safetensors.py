@@ -46,9 +46,8 @@ class Tensor(NamedTuple):
 def read_header(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a safetensors file lie, by name.
 
-    Raises UserError if the file is missing, of another kind (a git-lfs pointer, a web page, a
-    pickle) or truncated, or its header is damaged: byte ranges that overlap, leave gaps or do not
-    fit their shapes, a name given twice, malformed entries.
+    Raises UserError if it is missing, truncated or of another kind, or its header is damaged: byte
+    ranges that overlap, leave gaps or do not fit shapes, a name given twice, malformed entries.
     """
     path = regular_file(Path(path), "weight file")
     where, size = shown(path), path.stat().st_size
@@ -93,9 +92,8 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"{tensor} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str):
-        raise ValueError(f"{tensor} has dtype {shown(dtype)}")
-    if dtype not in ITEM_BYTES and not dtype.startswith(_SMALL_FLOATS):
+    known = isinstance(dtype, str) and (dtype in ITEM_BYTES or dtype.startswith(_SMALL_FLOATS))
+    if not known:
         raise ValueError(f"{tensor} has the unknown dtype {shown(dtype)}")
     if not _are_counts(shape) or len(shape) > 32:
         raise ValueError(f"{tensor} has shape {shown(shape)}")
@@ -114,10 +112,7 @@ def _are_counts(value: Any) -> bool:
 
 
 def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
-    """Reads a tensor's values, in the file's own dtype, into a new array.
-
-    Raises UserError if its dtype is none of `dtypes`, or the file is shorter than its header said.
-    """
+    """Reads a tensor into a new array; UserError unless in `dtypes`, or if the file has shrunk."""
     where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:
         raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(dtypes)}")

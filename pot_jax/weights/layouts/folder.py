@@ -31,10 +31,7 @@ _IGNORED = "safety_checker feature_extractor requires_safety_checker watermarker
 
 
 def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
-    """Returns the classes that each component of a pipeline may have, by its folder.
-
-    None stands for a schedule's: it knows its own classes.
-    """
+    """Returns the classes that each component may have, by its folder; None means a schedule's."""
     classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values() if not c.optional}
     return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
 
@@ -80,8 +77,7 @@ def read_parts(
 ) -> Parts:
     """Reads everything in a model folder except its weights; the arguments are those of `load`.
 
-    Raises UserError if the folder is not a model folder, or its model is of an unsupported kind; a
-    setting is missing, damaged or unsupported; or the components do not fit each other.
+    Raises UserError if it is no supported model, or a setting is missing, damaged or unsupported.
     """
     index = read_index(folder)
     family, modules = FAMILIES[index["_class_name"]], {}
@@ -137,10 +133,7 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
 
 
 def read_config(path: Path, kind: Any, correct: Correction | None = None, named: str = "") -> Any:
-    """Reads a config of class `kind`, corrected; the file may name only the class `named`.
-
-    Raises UserError, which names the file, if it is missing or damaged or does not fit.
-    """
+    """Reads a corrected config of class `kind`, which may name only `named`; UserError if unfit."""
     settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", named)
     if named and stated != named:

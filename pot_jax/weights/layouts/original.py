@@ -100,8 +100,7 @@ class Shapes:
     def generation(self) -> int:
         """1 for models like SD 1.x, 2 for those like SD 2.x: the width of the text states says it.
 
-        A file written by another program may give the text encoder of SD 2.x transformers' names.
-        Models of other widths are like none of the two, and then the names decide.
+        Names do not, since programs rewrite them; they only decide for models of other widths.
         """
         width = self.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
