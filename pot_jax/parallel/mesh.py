@@ -32,6 +32,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def split_over(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that splits arrays along their first axis over the devices of `mesh`."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def replicate(tree, mesh: Mesh):
     """Returns `tree` with a copy of every array, or shape, on every device of `mesh`."""
 
@@ -67,7 +72,7 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
       A function of the same signature. Copies of the last batch row are added if the number of
       devices, or `rows_at_once`, does not divide M; their results are dropped.
     """
-    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
+    split, whole = split_over(mesh), replicated(mesh)
 
     def on_all_devices(weights, *rows):
         rows = jax.lax.with_sharding_constraint(rows, split)

@@ -45,10 +45,8 @@ class InUse(UserError):
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Returns the leaves in which two records differ, each as "name is A there, B here"."""
-    return [
-        f"{name} is {shown(repr(there))} there, {shown(repr(here))} here"
-        for name, there, here in differences(found, wanted)
-    ]
+    rows = differences(found, wanted)
+    return [f"{name} is {shown(repr(a))} there, {shown(repr(b))} here" for name, a, b in rows]
 
 
 def claim(

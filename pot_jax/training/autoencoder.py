@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.tiny_vae import AutoencoderTiny
 from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
-from pot_jax.parallel.mesh import AXIS, replicate, replicated
+from pot_jax.parallel.mesh import replicate, replicated, split_over
 from pot_jax.training.loop import Ahead, Loss
 from pot_jax.training.settings import AutoencoderLoss
 from pot_jax.weights.keys import abstract_params
@@ -189,10 +189,7 @@ class Codec:
 
     def __init__(self, module: AutoencoderKL, mesh: Mesh):
         self._mesh, self._rows = mesh, AT_ONCE + -AT_ONCE % mesh.size
-        config, (split, whole) = (
-            module.config,
-            (NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)),
-        )
+        config, split, whole = module.config, split_over(mesh), replicated(mesh)
         size, side = config.sample_size, config.sample_size // config.downsample_factor
         self.shape = (side, side, config.latent_channels)  # of a picture's latents
 

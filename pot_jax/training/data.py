@@ -8,8 +8,7 @@ processes, into shards of bytes that later runs with the same settings reuse:
   folder/views.json        what the shards hold
   folder/shard_00000.npy   uint8 [SHARD, S, S, 3]
 
-Rendering goes on in the background: whoever reads pictures waits for those alone, so that an
-accelerator compiles and trains meanwhile.
+Rendering goes on in the background; whoever reads pictures waits for those alone.
 Everything is a function of the settings and the step, so that a resumed run sees the same batches.
 """
 
@@ -82,10 +81,8 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
     Returns futures of (texts, each once; which of them, [P, m]; `captions.answers`).
     """
     views, end = draw_views(settings, seed), settings.trained_on
-    return [
-        processes.submit(_describe, views.take(slice(i, min(i + SHARD, end))), settings.phrasings)
-        for i in range(0, end, SHARD)
-    ]
+    parts = (views.take(slice(i, min(i + SHARD, end))) for i in range(0, end, SHARD))
+    return [processes.submit(_describe, part, settings.phrasings) for part in parts]
 
 
 class Renders:

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from pot_jax.errors import UserError
-from pot_jax.parallel.mesh import AXIS, replicate, replicated
+from pot_jax.parallel.mesh import replicate, replicated, split_over
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.training.journal import Journal
@@ -71,7 +71,6 @@ def make_step(
     the phase's minutes that has passed. `values` are {name: []}, with "loss" and "learning_rate".
     """
     optimizer = make_optimizer(settings)
-    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def train_step(state: TrainState, data, chosen, step, clock, key):
         batch, key = gather(data, chosen), jax.random.fold_in(key, step)
@@ -86,7 +85,8 @@ def make_step(
         values = {"loss": value, "learning_rate": rate, **parts}
         return TrainState(params, average, optimizer_state), values
 
-    places = (whole, whole, split, whole, whole, whole)
+    whole = replicated(mesh)
+    places = (whole, whole, split_over(mesh), whole, whole, whole)
     return jax.jit(train_step, donate_argnums=0, in_shardings=places, out_shardings=whole)
 
 

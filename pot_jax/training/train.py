@@ -12,8 +12,7 @@ describe the views, and all programs compile, while what is ready trains.
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
 
-After a kill at any moment, the same command resumes from the last saved step. On SIGTERM, which
-announces that the machine will be taken away, the state is saved at once.
+After a kill at any moment, the same command resumes from the last saved step; SIGTERM saves one.
 """
 
 import logging

@@ -53,16 +53,14 @@ def cached_tokenizer() -> Path | None:
     return None
 
 
-def read_tokenizer(
-    folder: Path, positions: int, vocabulary: int, pad_token: str | None = None
-) -> Any:
+def read_tokenizer(folder: Path, positions: int, vocabulary: int, pad: str | None = None) -> Any:
     """Reads the `CLIPTokenizer` in a folder; fetches nothing, and runs no code in the folder.
 
     Args:
       folder: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
       positions: how many tokens the text encoder takes; limits `model_max_length`.
       vocabulary: how many tokens the text encoder has an embedding for.
-      pad_token: the token that prompts are padded with; by default the folder's own.
+      pad: the token that prompts are padded with; by default the folder's own.
 
     Raises UserError if files are missing or damaged, or tokens and embeddings are not of one model.
     """
@@ -70,7 +68,7 @@ def read_tokenizer(
     from transformers import CLIPTokenizer
 
     where, whole = shown(folder), folder / "tokenizer.json"
-    pad = {} if pad_token is None else {"pad_token": pad_token}
+    how = {} if pad is None else {"pad_token": pad}
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
         regular_file(path, "tokenizer file")
         if path.suffix == ".json":
@@ -85,7 +83,7 @@ def read_tokenizer(
             expected = "expected a file name in the tokenizer's own folder"
             raise UserError(f"{shown(path)}: {key} is {shown(place)!r}; {expected}")
     with edge("reading a tokenizer", folder), _without_marks(folder) as place:
-        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
+        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **how)
         ids = tokenizer.get_vocab().values()
         highest = max(ids)
     # Otherwise ids would stand for other words than in training.

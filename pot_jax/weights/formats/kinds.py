@@ -50,10 +50,8 @@ def not_safetensors(start: bytes, size: int) -> str:
 def not_torch(start: bytes) -> str:
     """Says what a file that is not a zip of torch's is, and what to do about it."""
     if start.startswith(PICKLE):
-        how = "load and save it with a newer torch, or get the model as safetensors"
-        return (
-            f"is in the format that torch wrote before version 1.6, which is not supported; {how}"
-        )
+        old = "is in the format that torch wrote before version 1.6, which is not supported"
+        return f"{old}; load and save it with a newer torch, or get the model as safetensors"
     return _mistake(start) or "is not a torch checkpoint; get it again"
 
 

@@ -91,10 +91,8 @@ def read_parts(
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
-    schedule, *low_res = (
-        read_config(path, ScheduleConfig, family.corrections.get(path.parent.name))
-        for path in paths
-    )
+    corrected = zip(paths, map(family.corrections.get, family.schedules))
+    schedule, *low_res = (read_config(path, ScheduleConfig, c) for path, c in corrected)
     notices = ()
     if prediction_type is not None:
         schedule = replace(schedule, prediction_type=prediction_type)

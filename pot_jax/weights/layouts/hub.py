@@ -163,8 +163,7 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
         type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
     ):
         state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
-        return _Unreachable(
-            f"the hub cannot be reached ({state}) and {what} of {name} is not in the cache "
-            f"({constants.HF_HUB_CACHE}); load it once with a connection"
-        )
+        lacks = f"{what} of {name} is not in the cache ({constants.HF_HUB_CACHE})"
+        once = f"{lacks}; load it once with a connection"
+        return _Unreachable(f"the hub cannot be reached ({state}) and {once}")
     return UserError(f"{what} of {name} cannot be fetched ({one_line(error)})")

@@ -240,9 +240,7 @@ def _one_or_all(values: list) -> Any:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def autoencoder_config(
-    shapes: Shapes, latent_size: int, scaling_factor: float
-) -> AutoencoderKLConfig:
+def autoencoder_config(shapes: Shapes, latent_size: int, scaling: float) -> AutoencoderKLConfig:
     """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
@@ -257,7 +255,7 @@ def autoencoder_config(
         layers_per_block=shapes.count(f"{encoder}down.0.block"),
         latent_channels=shapes.size(f"{AUTOENCODER}post_quant_conv.weight", 1),
         norm_num_groups=_GROUPS,
-        scaling_factor=scaling_factor,
+        scaling_factor=scaling,
     )
 
 
