@@ -50,11 +50,10 @@ def set_up(platform: str | None = None, distributed: bool = False, cache: str = 
 
     Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
 
-    Args:
-      platform: "cpu", "gpu" or "tpu"; None leaves the choice to JAX.
-      distributed: whether this is one process of several (jax.distributed.initialize reads the
-        cluster's environment: Cloud TPU, Slurm, Open MPI, Kubernetes).
-      cache: folder of compiled programs; "" is one in the user's cache folder, "none" keeps none.
+    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `distributed` says that this
+    is one process of several (jax.distributed.initialize reads the cluster's environment: Cloud
+    TPU, Slurm, Open MPI, Kubernetes). `cache` is a folder of compiled programs; "" is one in the
+    user's cache folder, "none" keeps none.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:

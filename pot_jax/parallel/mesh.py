@@ -61,16 +61,11 @@ def computed(function: Callable, *arguments):
 def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) -> Callable:
     """Returns `function(weights, *rows)`, computing its batch rows on all devices of `mesh`.
 
-    Args:
-      function: takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
-        whose batch rows are independent of each other; returns one array `[M, ...]`.
-      mesh: from `device_mesh`.
-      rows_at_once: the most batch rows computed at a time on each device, which bounds memory (an
-        autoencoder at 512 pixels needs about a gigabyte per batch row); None: all.
-
-    Returns:
-      A function of the same signature. Copies of the last batch row are added if the number of
-      devices, or `rows_at_once`, does not divide M; their results are dropped.
+    `function` takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
+    whose batch rows are independent of each other; it returns one array `[M, ...]`. At most
+    `rows_at_once` (None: all) are computed at a time on each device, which bounds memory: an
+    autoencoder at 512 pixels needs about a gigabyte per batch row. Copies of the last batch row are
+    added if the number of devices, or `rows_at_once`, does not divide M; their results are dropped.
     """
     split, whole = split_over(mesh), replicated(mesh)
 

@@ -59,13 +59,9 @@ def claim(
 ) -> dict[str, Any] | None:
     """Claims the folder of `record_file`, a JSON file, for the run that `record` describes.
 
-    Args:
-      record_file: says which run the folder belongs to.
-      record: plain data that tells this run from others of its kind.
-      what: the kind in words, such as "run" or "training", for messages.
-      flag: the flag that gave the folder.
-      differing: given the found record, lists what makes it another run; empty if it is the same
-        one. By default, every leaf in which it differs from `record`.
+    `record` is plain data that tells this run from others of its kind; `what` is the kind in words,
+    such as "run" or "training", and `flag` gave the folder, for messages. `differing`, given the
+    found record, lists what makes it another run; by default, every leaf that differs.
 
     Returns the record found there, None if the folder was free and now holds `record`. Raises
     UserError if the folder holds another run or other files, or its record is not complete.

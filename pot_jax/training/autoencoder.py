@@ -33,8 +33,7 @@ def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLos
     would come at the cost of hues: without the colour term, violet nebulae came out grey.
     """
     error = decoded - images
-    total = jnp.mean(jnp.abs(error))
-    total = total + weights.colour * jnp.mean(jnp.abs(downsample(error, 4)))
+    total = jnp.mean(jnp.abs(error)) + weights.colour * jnp.mean(jnp.abs(downsample(error, 4)))
     for scaled in (error, downsample(error, 2)):
         down = jnp.mean(jnp.abs(scaled[:, 1:] - scaled[:, :-1]))
         right = jnp.mean(jnp.abs(scaled[:, :, 1:] - scaled[:, :, :-1]))
@@ -78,8 +77,9 @@ def make_distillation(tiny: AutoencoderTiny, teacher: AutoencoderKL) -> Loss:
         blur, noise, gain = jax.random.uniform(part_key, (3, len(images), 1, 1, 1))
         known = encode_latents(teacher, theirs, images)
         latents = known + blur * (upsample(downsample(known, 4), 4) - known)
-        latents = (0.8 + 0.5 * gain) * latents
-        latents = latents + 0.15 * noise * jax.random.normal(noise_key, latents.shape)
+        latents = (0.8 + 0.5 * gain) * latents + 0.15 * noise * jax.random.normal(
+            noise_key, latents.shape
+        )
         decoded = decode_latents(teacher, theirs, latents)
         wanted = jnp.concatenate([known, encode_latents(teacher, theirs, decoded)])
         encoded = encode_latents(tiny, params, jnp.concatenate([images, decoded]))

@@ -89,17 +89,13 @@ _CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
 class _Reader(pickle.Unpickler):
     """An unpickler that knows the names above and no others."""
 
-    def __init__(self, text: bytes, where: str):
-        super().__init__(io.BytesIO(text))
-        self._where = where
-
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if f"{module}.".startswith(_CALLBACKS):
             return _INERT
         why = "which no weights need: nothing was run; get the model as safetensors"
-        raise UserError(f"{self._where} asks for {shown(f'{module}.{name}')}, {why}")
+        raise UserError(f"asks for {shown(f'{module}.{name}')}, {why}")
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -198,9 +194,9 @@ def _unpickled(text: bytes, where: str) -> dict:
             # Python allocates as many slots as the largest number that names an object.
             if "PUT" in operation.name and argument > len(text):
                 raise ValueError(f"object number {argument}")
-        content = _Reader(text, where).load()
-    except UserError:
-        raise
+        content = _Reader(io.BytesIO(text)).load()
+    except UserError as error:
+        raise UserError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises almost anything
         line = one_line(error)
         raise UserError(f"{where} has a damaged data.pkl ({line}); get it again") from None
