@@ -25,8 +25,7 @@ class UserError(ValueError):
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
-# What can be wrong with a file or disk that a user can mend -> what the system calls it. Other
-# OSErrors are defects of ours.
+# What a user can mend about a file or disk -> the system's names. Other OSErrors are our defects.
 _MENDABLE = {
     "a file stands where a folder is needed": "EEXIST ENOTDIR",
     "a folder stands where the file is needed": "EISDIR",
@@ -143,11 +142,9 @@ def edge(name: str, place: object) -> Iterator[None]:
         if name.startswith("reading"):
             _require_end(place)
         yield
-    except UserError:
-        raise
     except Exception as error:
         row = EDGES[name]
-        if not _is_foreign(error, row):
+        if isinstance(error, UserError) or not _is_foreign(error, row):
             raise
         number = error.errno if isinstance(error, OSError) else None
         path = str(place)

@@ -78,11 +78,7 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
         together = min(rows_at_once * mesh.size if rows_at_once else count, count)
         together += -together % mesh.size
         padding = -count % together
-
-        def pad(x):
-            return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-
-        rows = jax.tree.map(pad, rows)
+        rows = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:].repeat(padding, 0)]), rows)
         if count + padding == together:
             return on_all_devices(weights, *rows)[:count]
         groups = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), rows)

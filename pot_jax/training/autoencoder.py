@@ -118,8 +118,7 @@ def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
 
 CARRIERS = 8  # channels: red, green and blue, each once positive and once negative, and a constant
 CONSTANT = 8.0  # of the last two: well above the colours, so that it sets the group's deviation
-# What a convolution does with a carrier: keeps it, takes the mean of 2 x 2 pixels, interpolates
-# between the nearest two of the coarser grid.
+# What a convolution does with a carrier: keeps it, takes means of 2 x 2 pixels, interpolates.
 _TAPS = {
     "conv_shortcut": np.ones((1, 1)),
     "downsamplers_0": np.pad(np.full((2, 2), 0.25), ((0, 1), (0, 1))),

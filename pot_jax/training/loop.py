@@ -54,8 +54,7 @@ def make_start(settings: OptimizationSettings, mesh: Mesh) -> Callable[[Any], Tr
     """Returns params -> the state of step 0, on all devices of `mesh`, jitted as one program."""
 
     def start(params):
-        # Copies of its own: a step donates its state, and the caller's parameters, or one array
-        # standing in two places, would be freed with it.
+        # Copies: a step donates its state, and would free the caller's parameters with it.
         params, average = (jax.tree.map(jnp.array, params) for _ in range(2))
         return TrainState(params, average, make_optimizer(settings).init(params))
 

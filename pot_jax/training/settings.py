@@ -164,8 +164,7 @@ class TrainSettings(Settings):
     autoencoder: AutoencoderSettings
     text_encoder: TextEncoderSettings
     diffusion: DiffusionSettings
-    # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs,
-    # which have units for it.
+    # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
     intervals: IntervalSettings = IntervalSettings()

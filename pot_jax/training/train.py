@@ -63,7 +63,7 @@ def train(settings: TrainSettings, workdir: str) -> None:
     side = settings.data.size // module.config.downsample_factor
     # Before any work: the same networks, except for the vocabulary's size, which is not known yet.
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
-    tiny = _tiny_vae(settings, module)
+    tiny = _tiny_vae(settings, module) if settings.tiny_vae else None
     diffusion.check_sizes(planned, side, module.config.latent_channels, settings.tokenizer.length)
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
@@ -184,9 +184,7 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     return module
 
 
-def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny | None:
-    if settings.tiny_vae is None:
-        return None
+def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny:
     usual = {"latent_channels": module.config.latent_channels, "scaling_factor": 1.0}
     tiny = AutoencoderTiny(AutoencoderTinyConfig.from_json(usual | settings.tiny_vae.model))
     came, wanted = tiny.config.downsample_factor, module.config.downsample_factor

@@ -63,8 +63,7 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
-# What a checkpoint holds besides: the text encoder's constants, and parts of a whole CLIP that have
-# no effect on the pictures.
+# What a checkpoint holds without effect on pictures: constants, and parts of a whole CLIP.
 IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"

@@ -71,11 +71,9 @@ class Model:
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self.params)
         dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
-        return (
-            f"Model({self.name!r}, source={self.source!r}, {self.pipeline}, "
-            f"{sum(leaf.size for leaf in leaves):,} parameters of {dtypes}, "
-            f"digest {self.digest[:12]}...)"
-        )
+        size = f"{sum(leaf.size for leaf in leaves):,} parameters of {dtypes}"
+        origin = f"{self.name!r}, source={self.source!r}, {self.pipeline}"
+        return f"Model({origin}, {size}, digest {self.digest[:12]}...)"
 
 
 @dataclass(frozen=True, eq=False)

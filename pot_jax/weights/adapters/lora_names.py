@@ -42,11 +42,10 @@ _OLD = {"to_out_0": "to_out"} | {f"{part}_proj": f"to_{part}" for part in ("q", 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:
     """Splits a key into the layer's name and "down", "up", "mid" or "alpha"; None for others."""
-    match = _SUFFIX.fullmatch(key)
-    if match is None:
-        return None
-    name, part, alpha = match.groups()
-    return name, alpha or _PARTS.get(part, part)
+    if match := _SUFFIX.fullmatch(key):
+        name, part, alpha = match.groups()
+        return name, alpha or _PARTS.get(part, part)
+    return None
 
 
 def plain(name: str) -> str:

@@ -11,7 +11,7 @@ of these models, and is a constant here with its origin.
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
-from pot_jax.weights.layouts.stated import Statement, agreed
+from pot_jax.weights.layouts.stated import Statement, Statements, agreed
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
@@ -138,9 +138,7 @@ class Description(NamedTuple):
 
 
 def describe(
-    shapes: Shapes,
-    prediction_type: str | None = None,
-    stated: Mapping[str, Sequence[Statement]] = MappingProxyType({}),
+    shapes: Shapes, prediction_type: str | None = None, stated: Statements = MappingProxyType({})
 ) -> Description:
     """Derives a model's configs from the names and shapes of a file, and from what is said of it.
 
@@ -165,7 +163,7 @@ def describe(
         raise UserError(f"{prefix}{error}") from None
 
 
-def _stated_facts(shapes: Shapes, stated, predicts: bool) -> dict[str, Any]:
+def _stated_facts(shapes: Shapes, stated: Statements, predicts: bool) -> dict[str, Any]:
     """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     places = {

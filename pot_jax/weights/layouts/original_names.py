@@ -44,7 +44,6 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
     }
-
     resnets = {"mid_block.resnets.0": "middle_block.0", "mid_block.resnets.1": "middle_block.2"}
 
     def layers(ours: str, theirs: str, numbers: Iterable[int]) -> None:

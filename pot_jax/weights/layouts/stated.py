@@ -37,7 +37,7 @@ class Statement(NamedTuple):
     value: Any
 
 
-Statements = dict[str, list[Statement]]  # fact -> who states it
+Statements = Mapping[str, list[Statement]]  # fact -> who states it
 
 
 def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
@@ -56,9 +56,9 @@ def assumed(path: Path, prediction_type: str) -> str:
     return f"{shown(path)} does not say what the model predicts; {prediction_type} is assumed"
 
 
-def metadata_statements(metadata: Mapping[str, str]) -> Statements:
+def metadata_statements(metadata: Mapping[str, str]) -> dict[str, list[Statement]]:
     """Returns what a file's metadata say of "prediction_type" and "generation" (1 or 2)."""
-    found: Statements = {}
+    found: dict[str, list[Statement]] = {}
     for key, fact, pattern, values in _METADATA:
         text = metadata.get(key, "").strip().lower()
         if text and (match := re.match(pattern, text)):
