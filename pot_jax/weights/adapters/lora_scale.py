@@ -8,6 +8,7 @@
 Where several places speak of a layer they must agree; where none does, alpha is the rank.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from typing import Any, NamedTuple
 
 from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.lora_names import Target
-from pot_jax.weights.formats.kinds import json_object, parse
+from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import read_metadata
 
-# PEFT's settings that change the sum W + scale up @ down -> the values with which they do not.
+# PEFT's settings that make an adapter another sum than W + scale up @ down -> the values that do
+# not. Others matter to training only.
 _PLAIN: dict[str, tuple] = {
     "peft_type": ("LORA", None),
     "bias": ("none", None),
@@ -79,10 +81,11 @@ def read_said(path: str | Path) -> Said:
     metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):
         try:
-            settings = parse(text)
-        except ValueError:
-            wrong = "its lora_adapter_metadata is not a JSON object"
-            raise UserError(f"{shown(path)}: {wrong}") from None
+            settings = json.loads(text)
+        except (ValueError, RecursionError):
+            settings = None
+        if not isinstance(settings, dict):
+            raise UserError(f"{shown(path)}: its lora_adapter_metadata is not a JSON object")
         for key, value in settings.items():  # "unet.lora_alpha"
             component, _, name = key.partition(".")
             peft.setdefault(("lora_adapter_metadata", component), {})[name] = value

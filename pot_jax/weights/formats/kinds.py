@@ -60,7 +60,7 @@ def _mistake(start: bytes) -> str | None:
     return next((meaning for magic, meaning in _MISTAKES if start.startswith(magic)), None)
 
 
-def parse(text: str | bytes) -> dict[str, Any]:
+def parse(text: bytes) -> dict[str, Any]:
     """Parses one JSON object; raises ValueError as `parsed_json` does, and if it is no object."""
     value = parsed_json(text)
     if isinstance(value, dict):
