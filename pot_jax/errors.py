@@ -146,8 +146,7 @@ def edge(name: str, place: object) -> Iterator[None]:
         row = EDGES[name]
         if isinstance(error, UserError) or not _is_foreign(error, row):
             raise
-        number = error.errno if isinstance(error, OSError) else None
-        path = str(place)
+        number, path = getattr(error, "errno", None), str(place)
         folder, _, file = path.rpartition("/")
         facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
         why = MENDABLE.get(number) or one_line(error)

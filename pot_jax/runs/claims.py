@@ -29,8 +29,7 @@ BEAT, STALE = 10.0, 120.0  # seconds
 _CLAIM = f"{TEMPORARY}claim.json"
 # What killed processes leave: files of `write_atomically`, and folders of Orbax.
 _LEFTOVERS = (f"{TEMPORARY}*", "*.orbax-checkpoint-tmp*")
-# What desktops, disks, schedulers and loggers leave in any folder. Everything else that lies in a
-# folder without a record is somebody's work.
+# What desktops, disks, schedulers and loggers leave in any folder; all else is somebody's work.
 _CLUTTER = (
     (".*", "lost+found", "Thumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "$RECYCLE.BIN")
     + ("*.log", "*.out", "*.err", "*.pid", "*.o[0-9]*", "*.e[0-9]*", "*.log.[0-9]*", "*.tmp", "*~")

@@ -124,15 +124,12 @@ def code_state() -> dict[str, Any] | None:
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = functools.partial(subprocess.check_output, cwd=root, text=True, stderr=subprocess.DEVNULL)
     try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
+        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
     except (OSError, subprocess.CalledProcessError):  # no git, or a checkout that it does not trust
         return None
+    return {"commit": commit.strip(), "clean": not changes.strip()}
 
 
 def digest(value: Any) -> str:

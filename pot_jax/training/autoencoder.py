@@ -98,19 +98,13 @@ def psnr(mean_square: jax.Array) -> jax.Array:
 
 
 def zero_residuals(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns parameters whose residual branches are zero at first: their last layers are.
-
-    Training then starts from a short network, and a much higher learning rate is stable.
-    """
+    """Returns parameters whose residual branches end in zeros: high learning rates are stable."""
     lasts = ("conv2", "to_out_0", "net_2", "proj_out", "conv_4")
     return traverse_util.path_aware_map(lambda path, x: x * 0 if path[-2] in lasts else x, params)
 
 
 def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns parameters whose latents have little noise at first: log-variances of -6, not 0.
-
-    Noise as large as the latents themselves would drown the first steps' reconstructions.
-    """
+    """Returns parameters whose log-variances start at -6: noise of 0 would drown the latents."""
     layer = params["quant_conv"]
     bias = layer["bias"].at[len(layer["bias"]) // 2 :].set(-6.0)
     return {**params, "quant_conv": {**layer, "bias": bias}}

@@ -40,10 +40,7 @@ class Table:
         self._jobs = [] if found else describe_views(settings.data, settings.seed, processes)
 
     def read(self, tokenizer: Any) -> Descriptions:
-        """Returns the descriptions in the words of `tokenizer`, and writes them if they are new.
-
-        Raises UserError if the file is of other views or another tokenizer, or damaged.
-        """
+        """Returns, or makes and writes, the descriptions; UserError if the file has others."""
         words = tokenizer.backend_tokenizer.to_str()
         record = {
             "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],

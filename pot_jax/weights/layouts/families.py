@@ -23,8 +23,7 @@ class Family(NamedTuple):
     # The UNet's input channels besides the latents, from the number of the latents' own.
     extra_channels: Callable[[int], int] = lambda latents: 0
     schedules: tuple[str, ...] = ("scheduler",)  # folders of scheduler configs
-    # Our component, or a folder of `schedules` -> the correction. diffusers' component classes do
-    # not correct; the pipelines' constructors do.
+    # Our component, or a folder of `schedules` -> what diffusers' pipelines correct in its config.
     corrections: Mapping[str, Correction] = MappingProxyType({})
     # What else export writes to model_index.json: absent components, and settings.
     others: Mapping[str, Any] = MappingProxyType({})
