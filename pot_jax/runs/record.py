@@ -141,8 +141,7 @@ def digest(value: Any) -> str:
 
 def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
-    modules = (getattr(model, name) for name in COMPONENTS)
-    schedule = model.schedule
+    schedule, modules = model.schedule, (getattr(model, name) for name in COMPONENTS)
     if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
         schedule = dataclasses.replace(schedule, steps_offset=0)
     networks = [[m.config.to_json(), str(np.dtype(m.dtype))] for m in modules if m is not None]

@@ -43,8 +43,7 @@ Picture = Callable[[int, float, int], np.ndarray]
 
 def draw_views(settings: DataSettings, seed: int) -> Views:
     """Returns the views of a data set: n worlds, scales spread evenly over [0, deepest]."""
-    n = settings.pictures
-    rng = np.random.default_rng([seed, STREAMS["views"]])
+    n, rng = settings.pictures, np.random.default_rng([seed, STREAMS["views"]])
     # Jittered cells, shuffled: even coverage of the scales in every part of the set.
     scales = rng.permutation((np.arange(n) + rng.random(n)) / n * settings.deepest)
     seeds = rng.permutation(n).astype(np.int64) + seed * 1_000_003

@@ -40,7 +40,7 @@ class Table:
         self._jobs = [] if found else describe_views(settings.data, settings.seed, processes)
 
     def read(self, tokenizer: Any) -> Descriptions:
-        """Returns, or makes and writes, the descriptions; UserError if the file has others."""
+        """Returns the descriptions, made and written if new; UserError if the file has others."""
         words = tokenizer.backend_tokenizer.to_str()
         record = {
             "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],

@@ -222,8 +222,7 @@ def prepare_denoiser(
     finished = {}  # what the preview needs of the phases before, once they have ended
 
     def preview(step, params):
-        began = time.monotonic()
-        params = jax.device_get(params)
+        began, params = time.monotonic(), jax.device_get(params)
         latents = sample(params, preview_ids, empty, noise)
         pictures = to_bytes(codec.decode(finished["autoencoder"], latents))
         save_png(run.folder / f"samples_{step:06d}.png", contact_sheet(pictures))

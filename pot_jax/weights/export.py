@@ -33,9 +33,8 @@ _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> 
 def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) -> None:
     """Writes a model in diffusers' layout, which `load` reads back to the same bytes.
 
-    `folder` is absent or empty; missing parents are made. `dtype` is that of the weights in the
-    files, by default each parameter's own. Raises UserError if `folder` is not empty or cannot be
-    written; a value is beyond the range of `dtype`.
+    `folder` is absent or empty; missing parents are made. `dtype` is that of the files, by default
+    each parameter's own. Raises UserError if it cannot hold a value, or for any other `folder`.
     """
     require_model(model)
     dtype = None if dtype is None else checked_dtype(dtype)
@@ -129,8 +128,7 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
     """Writes a network's parameters as one safetensors file, under its checkpoint's own names.
 
     One tensor is in memory at a time; the library's writer would need all of them, transposed.
-    `params` is a nested dict; without a `dtype`, each tensor has its parameter's own. Raises
-    UserError if a value is beyond the range of `dtype`; the file is incomplete.
+    `params` is a nested dict. Raises UserError if a value is beyond `dtype`, by default its own.
     """
     leaves = flatten_dict(dict(params))
     entries = sorted(key_table(params).items(), key=lambda item: item[1].key)

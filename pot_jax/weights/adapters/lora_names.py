@@ -61,8 +61,7 @@ def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Targ
         for path, entry in key_table(shapes[component]).items():
             if path[-1] != "kernel":  # dense layers and convolutions only
                 continue
-            target = Target((component, *path), entry)
-            keys = [entry.key, *entry.aliases]
+            target, keys = Target((component, *path), entry), [entry.key, *entry.aliases]
             if component == "unet":
                 keys += [respelled(key, ldm) for key in keys]
             for key in keys:

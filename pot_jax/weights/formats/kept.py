@@ -28,7 +28,7 @@ AGAIN = "make it again with `pot-jax convert`"
 def keep_arrays(params: Mapping[str, Any], folder: Path) -> None:
     """Writes parameters, then the marker, which makes a kept copy; OSError if the disk is full."""
     # Weights hardly compress: zstd would cost more time than reading the difference.
-    # The layout is stated in full because `_reader` relies on it.
+    # The layout is stated in full because `reader` relies on it.
     layout = {"use_compression": False, "use_ocdbt": True, "use_zarr3": False}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**layout)) as writer:
         writer.save(folder.absolute() / _ARRAYS, args=ocp.args.PyTreeSave(dict(params)))
