@@ -7,6 +7,7 @@ Every message names the setting by its full path ("loras[1].strength"). Does not
 a mistake is reported, and a render worker starts, at once.
 """
 
+import collections
 import contextlib
 import contextvars
 import copy
@@ -137,8 +138,7 @@ def described(kind: Any) -> str:
         return "one of " + ", ".join(str(one) or "'' (unset)" for one in args)
     if origin is tuple:
         return f"a list, each {described(args[0])}"
-    plain = origin or kind
-    return _WORDS.get(plain) or f"a {plain.__name__}"
+    return _WORDS.get(origin or kind) or f"a {(origin or kind).__name__}"
 
 
 class Settings:
@@ -209,9 +209,8 @@ def parsed_json(text: str | bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names if len(set(names)) < len(names) else ():
-        if names.count(name) > 1:
+    for name, count in collections.Counter(name for name, _ in pairs).items():
+        if count > 1:
             raise ValueError(f"{shown(name)!r} is given twice")
     return dict(pairs)
 
@@ -225,23 +224,20 @@ def _constant(text: str) -> float:
 def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> dict[str, Any]:
     """Lays `data` over `base`, both plain data of `cls`; old names become the current ones.
 
-    This is the only check of unknown names, for files, flags, records and Python. Raises UserError
-    if a name is unknown (the known ones are listed), given twice under two names, or a group is
-    given something else.
+    This is the only check of names, for files, flags, records and Python. Raises UserError if one
+    is unknown (the known ones are listed) or given twice, or a group is given something else.
     """
     place = path.rstrip(".") or "the configuration"
     require(isinstance(data, Mapping), place, _WORDS[dict], data)
-    kinds = _hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    kinds, known = _hints(cls), [field.name for field in dataclasses.fields(cls)]
     out, given = dict(base), {}
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
         if name not in known:
             raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
         if name in given:
-            raise UserError(
-                f"{path}{given[name]} and {path}{key} are the same setting; give one of them"
-            )
+            both = f"{path}{given[name]} and {path}{key}"
+            raise UserError(f"{both} are the same setting; give one of them")
         given[name] = key
         group = _groups(cls)[name]
         if group and not (value is None and group is not kinds[name]):
@@ -289,10 +285,8 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
 
 def todays_name(cls: type, name: str) -> str:
     """Returns the path of a setting, its old names replaced; raises UserError if there is none."""
-    data: Any = {}
-    for part in reversed(name.split(".")):
-        data = {part: data}
-    parts, data = [], overlay(cls, {}, data)
+    nested = functools.reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), {})
+    parts, data = [], overlay(cls, {}, nested)
     while data:
         ((part, data),) = data.items()
         parts.append(part)

@@ -25,8 +25,7 @@ class UserError(ValueError):
 
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
-# What can be wrong with a file or disk that a user can mend -> what the system calls it. Other
-# OSErrors are defects of ours.
+# What a user can mend about a file or disk -> the system's names. Other OSErrors are our defects.
 _MENDABLE = {
     "a file stands where a folder is needed": "EEXIST ENOTDIR",
     "a folder stands where the file is needed": "EISDIR",
@@ -49,12 +48,7 @@ _MENDABLE = {
     "there is no such device": "ENODEV ENXIO",
     "too many files are open": "EMFILE ENFILE",
 }
-MENDABLE = {
-    getattr(errno, name): text
-    for text, names in _MENDABLE.items()
-    for name in names.split()
-    if hasattr(errno, name)
-}
+MENDABLE = {getattr(errno, name): text for text in _MENDABLE for name in _MENDABLE[text].split()}
 
 
 class Edge(NamedTuple):
@@ -143,27 +137,16 @@ EDGES = {
 
 @contextlib.contextmanager
 def edge(name: str, place: object) -> Iterator[None]:
-    """Turns what a library raises in the block into one line, where `EDGES[name]` says so.
-
-    Args:
-      name: a row of `EDGES`.
-      place: the file or folder that the block uses.
-
-    Raises:
-      UserError: the library, or the system, refused what the user gave.
-    """
+    """Raises a one-line UserError for what the block raises at `place`, as `EDGES[name]` says."""
     try:
         if name.startswith("reading"):
             _require_end(place)
         yield
-    except UserError:
-        raise
     except Exception as error:
         row = EDGES[name]
-        if not _is_foreign(error, row):
+        if isinstance(error, UserError) or not _is_foreign(error, row):
             raise
-        number = error.errno if isinstance(error, OSError) else None
-        path = str(place)
+        number, path = getattr(error, "errno", None), str(place)
         folder, _, file = path.rpartition("/")
         facts = {"place": shown(path), "folder": shown(folder or "."), "name": shown(file)}
         why = MENDABLE.get(number) or one_line(error)

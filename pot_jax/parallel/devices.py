@@ -48,16 +48,12 @@ def fixed_settings() -> Iterator[None]:
 def set_up(platform: str | None = None, distributed: bool = False, cache: str = "") -> None:
     """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
 
-    Call it before any array is made.
+    Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
 
-    Args:
-      platform: "cpu", "gpu" or "tpu"; None leaves the choice to JAX.
-      distributed: whether this is one process of several (jax.distributed.initialize reads the
-        cluster's environment: Cloud TPU, Slurm, Open MPI, Kubernetes).
-      cache: folder of compiled programs; "" is one in the user's cache folder, "none" keeps none.
-
-    Raises:
-      UserError: the platform is not available, or there is no cluster.
+    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `distributed` says that this
+    is one process of several (jax.distributed.initialize reads the cluster's environment: Cloud
+    TPU, Slurm, Open MPI, Kubernetes). `cache` is a folder of compiled programs; "" is one in the
+    user's cache folder, "none" keeps none.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:
@@ -78,22 +74,19 @@ def _use_cache(folder: pathlib.Path) -> None:
     """Keeps compiled programs in `folder`; warns once if that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
             probe.write(bytes(_PROBE))
-            probe.flush()
     except OSError as error:
         why = f"{folder} cannot be written ({error.strerror})"
         logging.warning("compiled programs are not kept: %s; see --compilation_cache", why)
         return
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    for name, value in (
-        ("jax_compilation_cache_dir", str(folder)),
-        ("jax_compilation_cache_max_size", _CACHE_SIZE),
-        ("jax_persistent_cache_min_compile_time_secs", 0.0),
-        ("jax_persistent_cache_min_entry_size_bytes", -1),
-        ("jax_persistent_cache_enable_xla_caches", "none"),  # they hold paths, which change keys
-    ):
-        jax.config.update(name, value)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_SIZE)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # They hold paths, which change keys.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _processor() -> str:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.checks import require
 
@@ -18,10 +17,7 @@ AXIS = "levels"
 
 
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of one axis over `devices` (default: all, of every process).
-
-    Raises UserError if they are no list of different devices.
-    """
+    """Returns a mesh of one axis over different `devices`, by default all; UserError for others."""
     if devices is None:
         devices = jax.devices()
     given = devices if isinstance(devices, Sequence | np.ndarray) else ()
@@ -33,17 +29,21 @@ def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that keeps a complete copy on every device of `mesh`."""
-    return NamedSharding(mesh, P())
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split_over(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that splits arrays along their first axis over the devices of `mesh`."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def replicate(tree, mesh: Mesh):
     """Returns `tree` with a copy of every array, or shape, on every device of `mesh`."""
-    whole = replicated(mesh)
 
     def place(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
-        return jax.device_put(leaf, whole)
+            return leaf.update(sharding=replicated(mesh))
+        return jax.device_put(leaf, replicated(mesh))
 
     return jax.tree.map(place, tree)
 
@@ -61,18 +61,13 @@ def computed(function: Callable, *arguments):
 def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) -> Callable:
     """Returns `function(weights, *rows)`, computing its batch rows on all devices of `mesh`.
 
-    Args:
-      function: takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
-        whose batch rows are independent of each other; returns one array `[M, ...]`.
-      mesh: from `device_mesh`.
-      rows_at_once: the most batch rows computed at a time on each device, which bounds memory (an
-        autoencoder at 512 pixels needs about a gigabyte per batch row); None: all.
-
-    Returns:
-      A function of the same signature. Copies of the last batch row are added if the number of
-      devices, or `rows_at_once`, does not divide M; their results are dropped.
+    `function` takes `weights`, any pytree, replicated, and arrays `[M, ...]`, or pytrees of them,
+    whose batch rows are independent of each other; it returns one array `[M, ...]`. At most
+    `rows_at_once` (None: all) are computed at a time on each device, which bounds memory: an
+    autoencoder at 512 pixels needs about a gigabyte per batch row. Copies of the last batch row are
+    added if the number of devices, or `rows_at_once`, does not divide M; their results are dropped.
     """
-    split, whole = NamedSharding(mesh, P(AXIS)), replicated(mesh)
+    split, whole = split_over(mesh), replicated(mesh)
 
     def on_all_devices(weights, *rows):
         rows = jax.lax.with_sharding_constraint(rows, split)
@@ -83,11 +78,7 @@ def split_rows(function: Callable, mesh: Mesh, rows_at_once: int | None = None) 
         together = min(rows_at_once * mesh.size if rows_at_once else count, count)
         together += -together % mesh.size
         padding = -count % together
-
-        def pad(x):
-            return jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-
-        rows = jax.tree.map(pad, rows)
+        rows = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:].repeat(padding, 0)]), rows)
         if count + padding == together:
             return on_all_devices(weights, *rows)[:count]
         groups = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), rows)

@@ -35,20 +35,14 @@ Older = Mapping[int, tuple[Any, Callable[[Any], Any]]]
 
 
 class Checkpoints:
-    """The saved states of one run or training phase.
-
-    A state is any pytree of arrays; facts are plain JSON data saved with it (seconds spent).
-    """
+    """The saved states of a run or training phase: pytrees of arrays, each with JSON facts."""
 
     def __init__(self, folder: str | Path):
         self._folder = Path(folder).absolute()
         self._unusable: set[int] = set()
 
     def save(self, step: int, state: Any, facts: dict) -> None:
-        """Saves `state` as of `step`; a sound step that is already saved is left unchanged.
-
-        Raises UserError if the disk is full or unwritable; earlier saved states are kept.
-        """
+        """Saves `state` as of `step`, unless it is there and sound; UserError if it cannot."""
         if step in set(self.steps()) - self._unusable or jax.process_index():
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
@@ -72,9 +66,9 @@ class Checkpoints:
                 shutil.rmtree(self._folder / str(step), ignore_errors=True)  # an unusable one
                 os.replace(place, self._folder / str(step))
         except UserError as error:
-            before = max((s for s in self.steps() if s < step), default=0)
-            resumes = f"the same command resumes from step {before}"
-            raise UserError(f"step {step}: {error}; {resumes}") from error
+            last = max((s for s in self.steps() if s < step), default=0)
+            again = f"step {step}: {error}; the same command resumes from step {last}"
+            raise UserError(again) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
         self._unusable.discard(step)
@@ -86,13 +80,8 @@ class Checkpoints:
     ) -> tuple[int, Any, dict] | None:
         """Returns the newest sound state, as (step, state, facts); None if nothing was saved.
 
-        Args:
-          like: a state of the same structure, shapes and shardings.
-          older: the structure of states of earlier formats, and their upgrade functions.
-          upto: the newest step that will do.
-
-        Raises:
-          UserError: states were saved, but none of them can be read.
+        `like` is a state of the same structure, shapes and shardings, `older` describes those of
+        earlier formats; none is newer than `upto`. Raises UserError if all saved ones are damaged.
         """
         steps = sorted((step for step in self.steps() if step <= upto), reverse=True)
         for step in steps:
@@ -103,12 +92,10 @@ class Checkpoints:
             except UserError as error:
                 logging.warning("step %d: %s", step, error)
                 self._unusable.add(step)
-        if steps:
-            raise UserError(
-                f"none of the steps {steps} in {self._folder} can be read as this run's state: "
-                "delete the folder to start this phase again"
-            )
-        return None
+        if not steps:
+            return None
+        none = f"none of the steps {steps} in {self._folder} can be read as this run's state"
+        raise UserError(f"{none}: delete the folder to start this phase again")
 
     def steps(self) -> list[int]:
         """Returns the saved steps, sound or not."""

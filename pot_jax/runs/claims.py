@@ -14,11 +14,11 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from pot_jax.checks import differences, parsed_json
@@ -29,8 +29,7 @@ BEAT, STALE = 10.0, 120.0  # seconds
 _CLAIM = f"{TEMPORARY}claim.json"
 # What killed processes leave: files of `write_atomically`, and folders of Orbax.
 _LEFTOVERS = (f"{TEMPORARY}*", "*.orbax-checkpoint-tmp*")
-# What desktops, disks, schedulers and loggers leave in any folder. Everything else that lies in a
-# folder without a record is somebody's work.
+# What desktops, disks, schedulers and loggers leave in any folder; all else is somebody's work.
 _CLUTTER = (
     (".*", "lost+found", "Thumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "$RECYCLE.BIN")
     + ("*.log", "*.out", "*.err", "*.pid", "*.o[0-9]*", "*.e[0-9]*", "*.log.[0-9]*", "*.tmp", "*~")
@@ -45,10 +44,8 @@ class InUse(UserError):
 
 def named_differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Returns the leaves in which two records differ, each as "name is A there, B here"."""
-    return [
-        f"{name} is {shown(repr(there))} there, {shown(repr(here))} here"
-        for name, there, here in differences(found, wanted)
-    ]
+    rows = differences(found, wanted)
+    return [f"{name} is {shown(repr(a))} there, {shown(repr(b))} here" for name, a, b in rows]
 
 
 def claim(
@@ -59,21 +56,14 @@ def claim(
     flag: str = "--workdir",
     differing: Callable[[Mapping[str, Any]], Iterable[str]] | None = None,
 ) -> dict[str, Any] | None:
-    """Claims the folder of `record_file` for the run that `record` describes.
+    """Claims the folder of `record_file`, a JSON file, for the run that `record` describes.
 
-    Args:
-      record_file: the JSON file that says which run the folder belongs to.
-      record: plain data that tells this run from others of its kind.
-      what: the kind in words, such as "run" or "training", for messages.
-      flag: the flag that gave the folder.
-      differing: given the found record, lists what makes it another run; empty if it is the same
-        one. By default, every leaf in which it differs from `record`.
+    `record` is plain data that tells this run from others of its kind; `what` is the kind in words,
+    such as "run" or "training", and `flag` gave the folder, for messages. `differing`, given the
+    found record, lists what makes it another run; by default, every leaf that differs.
 
-    Returns:
-      The record found there; None if the folder was free and now holds `record`.
-
-    Raises:
-      UserError: the folder holds another run or other files, or its record is not complete.
+    Returns the record found there, None if the folder was free and now holds `record`. Raises
+    UserError if the folder holds another run or other files, or its record is not complete.
     """
     path = Path(record_file)
     check_free(path, what=what, flag=flag)
@@ -82,9 +72,8 @@ def claim(
         return None
     found = read_json(path)
     if rows := list(differing(found) if differing else named_differences(found, record)):
-        raise UserError(
-            f"{flag}: {path.parent} holds another {what} ({few(rows, '; ')}); give another folder"
-        )
+        another = f"holds another {what} ({few(rows, '; ')})"
+        raise UserError(f"{flag}: {path.parent} {another}; give another folder")
     return found
 
 
@@ -101,10 +90,8 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
         names = os.listdir(folder) if folder.is_dir() else []
     others = [name for name in names if not any(fnmatch.fnmatch(name, c) for c in _CLUTTER)]
     if others and path.name not in names:
-        raise UserError(
-            f"{flag}: {folder} holds other files and no {what} ({shown(min(others))}, ...); give a "
-            "new or empty folder"
-        )
+        holds = f"holds other files and no {what} ({shown(min(others))}, ...)"
+        raise UserError(f"{flag}: {folder} {holds}; give a new or empty folder")
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -113,10 +100,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         data = Path(path).read_bytes()
     with edge("parsing a record", path):
         value = parsed_json(data.decode("utf-8-sig"))
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise UserError(f"{shown(path)} contains a {kind}; expected a JSON object")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise UserError(f"{shown(path)} contains a {type(value).__name__}; expected a JSON object")
 
 
 # Which process works in a folder. ----------------------------------------------------------------
@@ -135,9 +121,15 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
         while not _made(path, mine):
             _remove_stale(path, flag)
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, mine, ended), daemon=True)
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            if _read(path) == mine:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+
     try:
-        thread.start()
+        threading.Thread(target=beat, daemon=True).start()
         for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
             if found.is_dir():
                 shutil.rmtree(found, ignore_errors=True)
@@ -155,18 +147,15 @@ def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
     """Returns whether a stale claim lies in `folder`; UserError if another process holds it."""
     path = Path(folder) / _CLAIM
     with contextlib.suppress(OSError):  # absent, or just removed
-        age = _age(path)
-        holder = _read(path)
+        age, holder = _age(path), _read(path)
         here = _process(holder.get("pid"))
         same_host = here["host"] == holder.get("host") and bool(here["host"][1])
         ended = same_host and here["start"] != holder.get("start")
         if not ended and (age < STALE or same_host):
             who = f"process {shown(holder.get('pid', '?'))} on {shown(holder.get('name', '?'))}"
+            who += f", last seen {max(age, 0):.0f} s ago; wait for its end"
             rest = "" if same_host else f", or until it has been silent for {STALE:.0f} s"
-            raise InUse(
-                f"{flag}: {folder} is in use by {who}, last seen {max(age, 0):.0f} s ago; wait for "
-                f"its end{rest}, or give another folder"
-            )
+            raise InUse(f"{flag}: {folder} is in use by {who}{rest}, or give another folder")
         return True
     return False
 
@@ -188,17 +177,14 @@ def _process(pid: object) -> dict[str, Any]:
 
 def _made(path: Path, mine: dict[str, Any]) -> bool:
     """Makes the claim file; returns False if there is one."""
-    try:
-        file = open(path, "x", encoding="utf-8")  # noqa: SIM115 - closed below
-    except FileExistsError:
-        return False
-    try:
-        with file:
-            json.dump(mine, file)
-    except OSError:  # a full disk: an empty claim would keep others out
-        path.unlink()
-        raise
-    return True
+    with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+        try:
+            print(json.dumps(mine), file=file, flush=True)
+        except OSError:  # a full disk: an empty claim would keep others out
+            path.unlink()
+            raise
+        return True
+    return False
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -211,12 +197,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _age(path: Path) -> float:
     """Seconds since the file was touched, by the clock of its disk, which other hosts share."""
     touched = path.stat().st_mtime
-    with (
-        contextlib.suppress(OSError),  # a full or read-only disk
-        tempfile.TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe,
-    ):
+    with contextlib.suppress(OSError), TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe:
         return os.fstat(probe.fileno()).st_mtime - touched
-    return time.time() - touched
+    return time.time() - touched  # a full or read-only disk
 
 
 def _remove_stale(path: Path, flag: str) -> None:
@@ -229,10 +212,3 @@ def _remove_stale(path: Path, flag: str) -> None:
             path.unlink(missing_ok=True)
     finally:
         os.close(folder)
-
-
-def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
-    while not ended.wait(BEAT):
-        if _read(path) == mine:
-            with contextlib.suppress(OSError):
-                os.utime(path)

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-_KINDLY = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_KINDLY = [signal.SIGTERM, signal.SIGHUP]
 
 
 class Stopped(KeyboardInterrupt):
@@ -43,8 +43,7 @@ def at_once() -> contextlib.AbstractContextManager:
 def at_saved_states() -> Iterator[Callable[[], bool]]:
     """Notes SIGTERM and SIGHUP; yields a function that returns whether one has come.
 
-    Whoever asks saves its state then, and raises KeyboardInterrupt. The block ends with `Stopped`
-    if a signal has come.
+    Whoever asks saves its state and raises KeyboardInterrupt; the block then ends with `Stopped`.
     """
     came: list[int] = []
 
@@ -75,10 +74,8 @@ def resuming(where: Callable[[], str]) -> Iterator[None]:
 def _handled(numbers: list[int], handler: Callable) -> Iterator[None]:
     # Only the main thread may; and what nohup ignores stays ignored.
     free = threading.current_thread() is threading.main_thread()
-    before = {n: signal.getsignal(n) for n in numbers if free}
-    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, handler)
+    heeded = [n for n in numbers if free and signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:

@@ -77,10 +77,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], place: str) -> "Record":
-        """Reads what `to_json` returned, in this version or an earlier one, from the file `place`.
-
-        Raises UserError if it is not the record of a run.
-        """
+        """Reads what any version's `to_json` returned, in file `place`; UserError if it is none."""
         data = config.upgraded(data, place)
         try:
             return cls(
@@ -98,10 +95,7 @@ class Record:
     ) -> dict[str, Any] | None:
         """Claims `folder` for this run, as `runs.claims.claim` does."""
         path = folder / "config.json"
-
-        def differing(found):
-            return Record.from_json(found, str(path)).differing(self)
-
+        differing = lambda found: Record.from_json(found, str(path)).differing(self)  # noqa: E731
         return claim(path, self.to_json(), what=what, flag=flag, differing=differing)
 
     def differing(self, wanted: "Record") -> list[str]:
@@ -126,22 +120,16 @@ class Record:
 
 @functools.cache
 def code_state() -> dict[str, Any] | None:
-    """Returns the commit of the checkout that this code runs from, and whether it is clean.
-
-    {"commit": its SHA, "clean": whether no file differs}; None without a checkout or without git.
-    """
+    """Returns the checkout's {"commit": SHA, "clean": if no file differs}; None without git."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    git = functools.partial(subprocess.check_output, cwd=root, text=True, stderr=subprocess.DEVNULL)
     try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
+        commit, changes = git(["git", "rev-parse", "HEAD"]), git(["git", "status", "--porcelain"])
     except (OSError, subprocess.CalledProcessError):  # no git, or a checkout that it does not trust
         return None
+    return {"commit": commit.strip(), "clean": not changes.strip()}
 
 
 def digest(value: Any) -> str:
@@ -153,8 +141,7 @@ def digest(value: Any) -> str:
 
 def model_identity(model: Model) -> dict[str, str]:
     """Returns the digests of what a model contributes: weights, configs, precision, schedule."""
-    modules = (getattr(model, name) for name in COMPONENTS)
-    schedule = model.schedule
+    schedule, modules = model.schedule, (getattr(model, name) for name in COMPONENTS)
     if schedule.timestep_spacing not in (None, "leading"):  # the only one that reads the offset
         schedule = dataclasses.replace(schedule, steps_offset=0)
     networks = [[m.config.to_json(), str(np.dtype(m.dtype))] for m in modules if m is not None]
@@ -185,8 +172,7 @@ def own_part(part: str, value: Any) -> OwnPartSettings:
     """Returns what a run records of a part passed from Python: its name and a digest of its source.
 
     The digest covers the source, the defaults and what a function closes over. If one of these
-    cannot be read (a lambda typed at a prompt, an object in a closure), there is no digest, and a
-    resumed run cannot check the part.
+    cannot be read (typed at a prompt, an object in a closure), there is none: it is not checked.
     """
     try:
         return OwnPartSettings(part, _name(value), digest(_content(value)))

@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.tiny_vae import AutoencoderTiny
 from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
-from pot_jax.parallel.mesh import AXIS, replicate, replicated
+from pot_jax.parallel.mesh import replicate, replicated, split_over
 from pot_jax.training.loop import Ahead, Loss
 from pot_jax.training.settings import AutoencoderLoss
 from pot_jax.weights.keys import abstract_params
@@ -30,13 +29,11 @@ AT_ONCE = 64  # pictures: at 128 pixels and float32, activations of a quarter of
 def picture_error(decoded: jax.Array, images: jax.Array, weights: AutoencoderLoss) -> jax.Array:
     """Returns the mean |error| of pixels, neighbour differences at two sizes, and coarse colours.
 
-    Soft edges cost little in the mean error of pixels, but much in the differences. Where four
-    channels cannot hold everything, edges alone would come at the cost of hues: an autoencoder
-    trained without the colour term showed violet nebulae grey.
+    Soft edges cost little in the mean error of pixels, but much in the differences. Edges alone
+    would come at the cost of hues: without the colour term, violet nebulae came out grey.
     """
     error = decoded - images
-    total = jnp.mean(jnp.abs(error))
-    total = total + weights.colour * jnp.mean(jnp.abs(downsample(error, 4)))
+    total = jnp.mean(jnp.abs(error)) + weights.colour * jnp.mean(jnp.abs(downsample(error, 4)))
     for scaled in (error, downsample(error, 2)):
         down = jnp.mean(jnp.abs(scaled[:, 1:] - scaled[:, :-1]))
         right = jnp.mean(jnp.abs(scaled[:, :, 1:] - scaled[:, :, :-1]))
@@ -80,8 +77,9 @@ def make_distillation(tiny: AutoencoderTiny, teacher: AutoencoderKL) -> Loss:
         blur, noise, gain = jax.random.uniform(part_key, (3, len(images), 1, 1, 1))
         known = encode_latents(teacher, theirs, images)
         latents = known + blur * (upsample(downsample(known, 4), 4) - known)
-        latents = (0.8 + 0.5 * gain) * latents
-        latents = latents + 0.15 * noise * jax.random.normal(noise_key, latents.shape)
+        latents = (0.8 + 0.5 * gain) * latents + 0.15 * noise * jax.random.normal(
+            noise_key, latents.shape
+        )
         decoded = decode_latents(teacher, theirs, latents)
         wanted = jnp.concatenate([known, encode_latents(teacher, theirs, decoded)])
         encoded = encode_latents(tiny, params, jnp.concatenate([images, decoded]))
@@ -100,19 +98,13 @@ def psnr(mean_square: jax.Array) -> jax.Array:
 
 
 def zero_residuals(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns parameters whose residual branches are zero at first: their last layers are.
-
-    Training then starts from a short network, and a much higher learning rate is stable.
-    """
+    """Returns parameters whose residual branches end in zeros: high learning rates are stable."""
     lasts = ("conv2", "to_out_0", "net_2", "proj_out", "conv_4")
     return traverse_util.path_aware_map(lambda path, x: x * 0 if path[-2] in lasts else x, params)
 
 
 def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns parameters whose latents have little noise at first: log-variances of -6, not 0.
-
-    Noise as large as the latents themselves would drown the first steps' reconstructions.
-    """
+    """Returns parameters whose log-variances start at -6: noise of 0 would drown the latents."""
     layer = params["quant_conv"]
     bias = layer["bias"].at[len(layer["bias"]) // 2 :].set(-6.0)
     return {**params, "quant_conv": {**layer, "bias": bias}}
@@ -120,8 +112,7 @@ def initialise_logvar(params: dict[str, Any]) -> dict[str, Any]:
 
 CARRIERS = 8  # channels: red, green and blue, each once positive and once negative, and a constant
 CONSTANT = 8.0  # of the last two: well above the colours, so that it sets the group's deviation
-# What a convolution does with a carrier: keeps it, takes the mean of 2 x 2 pixels, interpolates
-# between the nearest two of the coarser grid.
+# What a convolution does with a carrier: keeps it, takes means of 2 x 2 pixels, interpolates.
 _TAPS = {
     "conv_shortcut": np.ones((1, 1)),
     "downsamplers_0": np.pad(np.full((2, 2), 0.25), ((0, 1), (0, 1))),
@@ -159,9 +150,8 @@ def initialise_carriers(module: AutoencoderKL, params: dict[str, Any]) -> dict[s
         leave[..., :3] = 0
         deviation = np.sqrt(2 * CONSTANT**2 / width)
         for colour in range(3):
-            positive, negative = 2 * colour, 2 * colour + 1
-            enter[1, 1, colour, positive], enter[1, 1, colour, negative] = 1, -1
-            leave[1, 1, positive, colour], leave[1, 1, negative, colour] = deviation, -deviation
+            pair = slice(2 * colour, 2 * colour + 2)
+            enter[1, 1, colour, pair], leave[1, 1, pair, colour] = (1, -1), (deviation, -deviation)
     flat["quant_conv", "kernel"][0, 0] = np.diag([1.0] * latents + [0.0] * latents)
     flat["post_quant_conv", "kernel"][0, 0] = np.eye(latents)
     return traverse_util.unflatten_dict({path: jnp.asarray(x) for path, x in flat.items()})
@@ -181,22 +171,18 @@ def standardise(params: dict[str, Any], latents: np.ndarray) -> dict[str, Any]:
     shrink = np.concatenate([1 / std, np.ones_like(std)])
     shift = np.concatenate([-mean / std, -2 * np.log(std)])
     kernel = quant["kernel"] * shrink[None, None, None]  # [1, 1, channels in, channels out]
-    new_quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
-    kernel = post["kernel"]
-    bias = post["bias"] + jnp.einsum("i,io->o", mean, kernel[0, 0])
-    new_post = {"kernel": kernel * std[None, None, :, None], "bias": bias}
-    return {**params, "quant_conv": new_quant, "post_quant_conv": new_post}
+    quant = {"kernel": kernel, "bias": quant["bias"] * shrink + shift}
+    bias = post["bias"] + jnp.einsum("i,io->o", mean, post["kernel"][0, 0])
+    post = {"kernel": post["kernel"] * std[None, None, :, None], "bias": bias}
+    return {**params, "quant_conv": quant, "post_quant_conv": post}
 
 
 class Codec:
-    """Both halves of a trained autoencoder, compiled once, in the background, for rows of AT_ONCE.
-
-    Pictures are bytes here, and latents on all devices.
-    """
+    """A trained autoencoder, bytes <-> latents on all devices; compiled ahead, for AT_ONCE rows."""
 
     def __init__(self, module: AutoencoderKL, mesh: Mesh):
         self._mesh, self._rows = mesh, AT_ONCE + -AT_ONCE % mesh.size
-        config, (split, whole) = module.config, (NamedSharding(mesh, P(AXIS)), replicated(mesh))
+        config, split, whole = module.config, split_over(mesh), replicated(mesh)
         size, side = config.sample_size, config.sample_size // config.downsample_factor
         self.shape = (side, side, config.latent_channels)  # of a picture's latents
 

@@ -39,8 +39,7 @@ grammar; {data.held_out} views held out. `pot_jax/world` makes all of it; there 
 {s.seed}.
 {steps}
 v-prediction, zero terminal SNR, trailing timesteps; captions dropped in
-{s.diffusion.caption_dropout:.0%} of the examples, for guidance. The exact settings are at the end
-of this card.
+{s.diffusion.caption_dropout:.0%} of the examples, for guidance. The exact settings are below.
 
 **Hardware and time.** {hardware}. {minutes}
 

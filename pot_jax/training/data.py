@@ -8,8 +8,7 @@ processes, into shards of bytes that later runs with the same settings reuse:
   folder/views.json        what the shards hold
   folder/shard_00000.npy   uint8 [SHARD, S, S, 3]
 
-Rendering goes on in the background: whoever reads pictures waits for those alone, so that an
-accelerator compiles and trains meanwhile.
+Rendering goes on in the background; whoever reads pictures waits for those alone.
 Everything is a function of the settings and the step, so that a resumed run sees the same batches.
 """
 
@@ -44,8 +43,7 @@ Picture = Callable[[int, float, int], np.ndarray]
 
 def draw_views(settings: DataSettings, seed: int) -> Views:
     """Returns the views of a data set: n worlds, scales spread evenly over [0, deepest]."""
-    n = settings.pictures
-    rng = np.random.default_rng([seed, STREAMS["views"]])
+    n, rng = settings.pictures, np.random.default_rng([seed, STREAMS["views"]])
     # Jittered cells, shuffled: even coverage of the scales in every part of the set.
     scales = rng.permutation((np.arange(n) + rng.random(n)) / n * settings.deepest)
     seeds = rng.permutation(n).astype(np.int64) + seed * 1_000_003
@@ -71,23 +69,19 @@ def finished(job: Future) -> Any:
     try:
         return job.result()
     except BrokenProcessPool:
-        raise UserError(
-            "a rendering process was killed, perhaps for want of memory; run the same command "
-            "again, with fewer data.workers"
-        ) from None
+        killed = "a rendering process was killed, perhaps for want of memory"
+        how = "run the same command again, with fewer data.workers"
+        raise UserError(f"{killed}; {how}") from None
 
 
 def describe_views(settings: DataSettings, seed: int, processes: Executor) -> list[Future]:
-    """Starts describing the views to train on, a shard a job.
+    """Starts describing the views to train on, a shard of m views a job.
 
-    Returns:
-      Futures of (texts, each once; which of them, [P, m]; `captions.answers`), of m views.
+    Returns futures of (texts, each once; which of them, [P, m]; `captions.answers`).
     """
     views, end = draw_views(settings, seed), settings.trained_on
-    return [
-        processes.submit(_describe, views.take(slice(i, min(i + SHARD, end))), settings.phrasings)
-        for i in range(0, end, SHARD)
-    ]
+    parts = (views.take(slice(i, min(i + SHARD, end))) for i in range(0, end, SHARD))
+    return [processes.submit(_describe, part, settings.phrasings) for part in parts]
 
 
 class Renders:
@@ -98,7 +92,7 @@ class Renders:
         self.jobs: dict[Path, Future] = {}  # what is still being rendered
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Returns pictures `first` to `end` - 1: uint8 [end - first, S, S, 3], once rendered.
+        """Returns pictures `first` to `end` - 1, once rendered: uint8 [end - first, S, S, 3].
 
         Raises UserError if a shard is not what it should be, or a process was killed.
         """
@@ -114,10 +108,8 @@ class Renders:
                 shard = np.load(path)
             shape = (part.stop - part.start, *picture)
             if (shard.dtype, shard.shape) != (np.uint8, shape):
-                raise UserError(
-                    f"renders: {path} holds {shard.dtype} {shard.shape}, expected uint8 {shape}; "
-                    "delete it, and it is rendered again"
-                )
+                wrong = f"{path} holds {shard.dtype} {shard.shape}, expected uint8 {shape}"
+                raise UserError(f"renders: {wrong}; delete it, and it is rendered again")
             pictures[low - first : high - first] = shard[low - part.start : high - part.start]
         return pictures
 
@@ -177,23 +169,17 @@ def render_views(
 def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) -> None:
     """Raises UserError unless the world still looks like the first pictures of a part on disk.
 
-    If its code has changed since, the same seeds draw other worlds. Captions are made when needed:
-    they would describe pictures that are not there.
+    If its code has changed, captions, made when needed, would describe pictures that are not there.
     """
     some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)
     if (found != _render(picture, views.take(some), found.shape[1])).any():
-        raise UserError(
-            "renders: the folder holds pictures of another world than this version renders; give "
-            "another folder"
-        )
+        another = "pictures of another world than this version renders"
+        raise UserError(f"renders: the folder holds {another}; give another folder")
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """Returns which of `count` examples step `step` takes: int64 [batch_size].
-
-    Every pass over the set is a fresh shuffle; a batch may straddle two passes.
-    """
+    """Returns a step's examples, int64 [batch_size]; each pass over `count` is a new shuffle."""
     places = range(step * batch_size, (step + 1) * batch_size)
     return np.array([_shuffle(seed, place // count, count)[place % count] for place in places])
 
@@ -221,12 +207,10 @@ def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
 
 def _give_way() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers for them
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(10)
-    # A process whose parent was killed would wait for work for ever.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.nice(10)
 
+    def end_with_parent() -> None:  # if it was killed: this process would wait for work for ever
+        multiprocessing.parent_process().join()
+        os._exit(1)
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -40,10 +40,7 @@ class Table:
         self._jobs = [] if found else describe_views(settings.data, settings.seed, processes)
 
     def read(self, tokenizer: Any) -> Descriptions:
-        """Returns the descriptions in the words of `tokenizer`, and writes them if they are new.
-
-        Raises UserError if the file is of other views or another tokenizer, or damaged.
-        """
+        """Returns the descriptions, made and written if new; UserError if the file has others."""
         words = tokenizer.backend_tokenizer.to_str()
         record = {
             "tokenizer": hashlib.sha256(words.encode()).hexdigest()[:16],
@@ -81,8 +78,6 @@ class Table:
         if not whole:
             raise UserError(f"{self._path} holds no descriptions, or not all: delete it")
         if different := named_differences(found, record):
-            raise UserError(
-                f"{self._path} describes other views, or in other words ({'; '.join(different)}): "
-                "delete it, and it is made again"
-            )
+            other = f"describes other views, or in other words ({'; '.join(different)})"
+            raise UserError(f"{self._path} {other}: delete it, and it is made again")
         return described

@@ -51,9 +51,8 @@ class Networks(NamedTuple):
 
 
 def make_loss(networks: Networks) -> Loss:
-    """Returns the mean squared error of v, as a `Loss`.
+    """Returns the mean squared error of v, over {"latents": [B, h, w, c], "ids": int32 [B, T]}.
 
-    Its batches are {"latents": [B, h, w, c], "ids": int32 [B, T]}.
     In terms of z_0, a timestep has weight 1 + SNR. (Min-SNR, arXiv 2303.09556, would give weight 0
     to the terminal timestep, from which every sample starts.)
     """
@@ -72,9 +71,8 @@ def make_loss(networks: Networks) -> Loss:
         alpha, sigma = (jnp.asarray(x)[timesteps, None, None, None] for x in table)
         noisy = alpha * latents + sigma * eps
         target = prediction_target(latents, eps, alpha, sigma, SCHEDULE.prediction_type)
-        errors = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
-        errors = errors.mean(axis=(1, 2, 3))
-        third = size // 3
+        squares = (networks(params, noisy, timesteps, batch["ids"]) - target) ** 2
+        errors, third = squares.mean(axis=(1, 2, 3)), size // 3
         parts = {"loss_clean": errors[:third].mean(), "loss_noisy": errors[-third:].mean()}
         return errors.mean(), parts if third else {}
 
@@ -86,8 +84,7 @@ def choose_captions(
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Returns choose(step) -> which of `count` views, and a phrasing of each: int32 [B].
 
-    A part `dropout` of the phrasings are -1, no caption: guidance needs the network's prediction
-    without a prompt (arXiv 2207.12598).
+    A part `dropout` of the phrasings are -1, no caption, as guidance needs (arXiv 2207.12598).
     """
     seed, batch_size = settings.seed, settings.phases()[stream].batch_size
 
@@ -127,20 +124,15 @@ def check_sizes(networks: Networks, latent_side: int, channels: int, length: int
         ("cross_attention_dim", unet.cross_attention_dim, text.hidden_size),
     ):
         if came != wanted:
-            raise UserError(
-                f"diffusion.unet.{name} is {came}, where the other networks have {wanted}; "
-                "leave it out"
-            )
+            wrong = f"{name} is {came}, where the other networks have {wanted}"
+            raise UserError(f"diffusion.unet.{wrong}; leave it out")
     if latent_side % 2 ** (blocks - 1):
-        raise UserError(
-            f"latents of {latent_side} x {latent_side} do not halve {blocks - 1} times for a UNet "
-            f"of {blocks} blocks; use fewer blocks or larger pictures"
-        )
+        wrong = f"do not halve {blocks - 1} times for a UNet of {blocks} blocks"
+        how = "use fewer blocks or larger pictures"
+        raise UserError(f"latents of {latent_side} x {latent_side} {wrong}; {how}")
     if length > text.max_position_embeddings:
-        raise UserError(
-            f"prompts of {length} tokens do not fit a text encoder of "
-            f"{text.max_position_embeddings} positions"
-        )
+        positions = f"a text encoder of {text.max_position_embeddings} positions"
+        raise UserError(f"prompts of {length} tokens do not fit {positions}")
 
 
 def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Callable[..., jax.Array]:
@@ -148,10 +140,7 @@ def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Calla
 
     The joint sampler on one device, whose levels are here B pictures that need not agree.
     """
-
-    def no_noise(key):
-        return jnp.float32(0)  # DDIM with eta 0 adds none
-
+    no_noise = lambda key: jnp.float32(0)  # noqa: E731 - DDIM with eta 0 adds none
     mesh = device_mesh(devices=jax.local_devices()[:1])
     denoise = denoiser(networks.unet, SCHEDULE, CLASSIFIER_FREE, guided=True, mesh=mesh)
     parts = Parts(denoise, leave_alone, no_noise, no_noise, SOLVERS["ddim"])

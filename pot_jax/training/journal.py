@@ -13,13 +13,11 @@ from pot_jax.media.images import save_png
 class Journal:
     """The losses of one phase: `<name>.csv`, one row an entry, and `<name>_loss.png`.
 
-    A resumed phase continues the same table; rows past the step it resumes from are dropped, since
-    those steps are about to be repeated.
+    A resumed phase continues the table; rows past the step it resumes from are dropped.
     """
 
     def __init__(self, folder: str | Path, name: str, resumed_at: int = 0):
-        self._name = name
-        self._table = Path(folder) / f"{name}.csv"
+        self._name, self._table = name, Path(folder) / f"{name}.csv"
         self._curve = Path(folder) / f"{name}_loss.png"
         text = self._table.read_text(encoding="utf-8") if self._table.exists() else ""
         rows = csv.DictReader(text.splitlines())

@@ -4,8 +4,7 @@ A phase ends after `steps` steps or `minutes` minutes, whichever comes first. Th
 follows the progress towards that end, so that a run on a slow machine still ends with the rate
 decayed. With `minutes` 0 the clock plays no part, and a resumed run ends in the same bytes as one
 that was never stopped. With a clock, the number of steps taken is reported; repeating the run with
-that number as `steps` repeats it on any machine of the same arithmetic. The clock starts once the
-step is compiled.
+that number as `steps` repeats it on any machine of the same arithmetic. Compiling does not count.
 
 The examples are on the devices, whole. The host chooses a batch by number and starts steps ahead of
 the devices, which gather the batch, follow the learning rate, and never wait for the host.
@@ -24,10 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from pot_jax.errors import UserError
-from pot_jax.parallel.mesh import AXIS, replicate, replicated
+from pot_jax.parallel.mesh import replicate, replicated, split_over
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.training.journal import Journal
@@ -52,14 +51,10 @@ AHEAD = 2  # steps started before their forerunners' end: enough to keep a devic
 
 
 def make_start(settings: OptimizationSettings, mesh: Mesh) -> Callable[[Any], TrainState]:
-    """Returns the jitted function params -> the state of step 0, on all devices of `mesh`.
-
-    Jitted, since every operation on every shape would be a program of its own.
-    """
+    """Returns params -> the state of step 0, on all devices of `mesh`, jitted as one program."""
 
     def start(params):
-        # Copies of its own: a step donates its state, and the caller's parameters, or one array
-        # standing in two places, would be freed with it.
+        # Copies: a step donates its state, and would free the caller's parameters with it.
         params, average = (jax.tree.map(jnp.array, params) for _ in range(2))
         return TrainState(params, average, make_optimizer(settings).init(params))
 
@@ -72,16 +67,13 @@ def make_step(
     """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
     `step` counts from 0; the randomness of a step is `fold_in(key, step)`. `clock` is the part of
-    the phase's minutes that has passed. The values are {name: value []}, "loss" and
-    "learning_rate" among them.
+    the phase's minutes that has passed. `values` are {name: []}, with "loss" and "learning_rate".
     """
     optimizer = make_optimizer(settings)
-    split, whole = NamedSharding(mesh, PartitionSpec(AXIS)), replicated(mesh)
 
     def train_step(state: TrainState, data, chosen, step, clock, key):
-        batch = gather(data, chosen)
-        compute = jax.value_and_grad(loss, has_aux=True)
-        (value, parts), gradients = compute(state.params, batch, jax.random.fold_in(key, step))
+        batch, key = gather(data, chosen), jax.random.fold_in(key, step)
+        (value, parts), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
         direction, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         progress = jnp.maximum(step.astype(jnp.float32) / settings.steps, clock)
         rate = learning_rate(progress, settings)
@@ -92,15 +84,15 @@ def make_step(
         values = {"loss": value, "learning_rate": rate, **parts}
         return TrainState(params, average, optimizer_state), values
 
-    places = (whole, whole, split, whole, whole, whole)
+    whole = replicated(mesh)
+    places = (whole, whole, split_over(mesh), whole, whole, whole)
     return jax.jit(train_step, donate_argnums=0, in_shardings=places, out_shardings=whole)
 
 
 class Ahead:
     """A jitted function that compiles in the background; a call waits until it has.
 
-    What the background does is XLA's part alone: tracing holds the interpreter's lock anyway, and
-    reads settings that belong to the thread.
+    Tracing comes before: it holds the interpreter's lock, and reads settings of this thread.
     """
 
     def __init__(self, jitted: Callable, *like: Any):
@@ -145,10 +137,8 @@ class Phase:
 def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
     """Raises UserError where the batch of phase `name` cannot be split over the devices."""
     if settings.batch_size % mesh.size:
-        raise UserError(
-            f"{name}.optimization.batch_size: a batch of {settings.batch_size} does not divide "
-            f"over {mesh.size} devices"
-        )
+        wrong = f"a batch of {settings.batch_size} does not divide over {mesh.size} devices"
+        raise UserError(f"{name}.optimization.batch_size: {wrong}")
 
 
 class PhaseRun:
@@ -181,12 +171,8 @@ class PhaseRun:
     def run(self, start: Callable[[], Any], data: Any) -> tuple[int, float, Any]:
         """Trains from parameters `start()`, or resumes from the saved state, on `gather`'s `data`.
 
-        Returns:
-          (steps taken, seconds spent, averaged parameters).
-
-        Raises:
-          UserError: the loss is no longer finite.
-          Stopped: by a signal; on SIGTERM and SIGHUP the state is saved.
+        Returns (steps taken, seconds spent, averaged parameters). Raises UserError if the loss is
+        no longer finite, Stopped by a signal; on SIGTERM and SIGHUP the state is saved.
         """
         phase, settings = self._phase, self._phase.settings
         step, state, facts = self._saved or (0, None, {"seconds": 0.0})
@@ -225,12 +211,10 @@ class PhaseRun:
                 if step % phase.log_every == 0:
                     values = {name: float(value) for name, value in values.items()}
                     if not math.isfinite(values["loss"]):
-                        raise UserError(
-                            f"{phase.name}: the loss is {values['loss']} at step {step}; start "
-                            "again in a new folder, with a lower learning_rate"
-                        )
-                    seconds = time.monotonic() - began
-                    rate = values.pop("learning_rate")
+                        wrong = f"{phase.name}: the loss is {values['loss']} at step {step}"
+                        how = "start again in a new folder, with a lower learning_rate"
+                        raise UserError(f"{wrong}; {how}")
+                    seconds, rate = time.monotonic() - began, values.pop("learning_rate")
                     phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
 
 

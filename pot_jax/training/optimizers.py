@@ -21,9 +21,8 @@ def make_optimizer(settings: OptimizationSettings) -> optax.GradientTransformati
 
 def learning_rate(progress: jax.typing.ArrayLike, settings: OptimizationSettings) -> jax.Array:
     """Returns the rate [] at `progress` [], 0 to 1: a linear warm-up, then half a cosine to 0."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, max(int(settings.warmup * TICKS), 1), TICKS
-    )
+    peak, rise = settings.learning_rate, max(int(settings.warmup * TICKS), 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, rise, TICKS)
     return schedule(jnp.minimum(jnp.asarray(progress, jnp.float32), 1.0) * TICKS)
 
 

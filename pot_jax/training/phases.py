@@ -31,6 +31,7 @@ from pot_jax.models.vae import AutoencoderKL
 from pot_jax.parallel.mesh import replicate
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import autoencoder, diffusion, text_encoder
+from pot_jax.training.autoencoder import Codec
 from pot_jax.training.data import SHARD, Renders, batch_indices
 from pot_jax.training.descriptions import Descriptions
 from pot_jax.training.journal import Journal
@@ -59,11 +60,8 @@ class Run(NamedTuple):
 
         Its files go to the run's folder. `params` and `data` may be shapes. `parts` are the rest of
         the `Phase`; `scored` is the logged value whose recent mean becomes one of the run's scores,
-        if any.
-
-        Returns:
-          train(start, load) -> averaged parameters: trains from the parameters `start()`, or
-          resumes, on the data `load()`.
+        if any. Returns train(start, load) -> averaged parameters, which trains from the parameters
+        `start()`, or resumes, on the data `load()`.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
         intervals = self.settings.intervals
@@ -86,9 +84,8 @@ class Run(NamedTuple):
             phase.journal.draw()
             self.scores["minutes"][name] = seconds / 60
             self.scores[f"{name}_steps"] = steps
-            if scored:
-                recent = phase.journal.recent(scored)
-                self.scores.update({f"{name}_{value}": mean for value, mean in recent.items()})
+            for value, mean in phase.journal.recent(scored).items() if scored else ():
+                self.scores[f"{name}_{value}"] = mean
             phase.preview(steps, params)
             write_json(self.folder / "scores.json", self.scores)
             return params
@@ -119,11 +116,10 @@ def _chosen(settings: TrainSettings, phase: str, step: int) -> np.ndarray:
     return batch_indices(settings.seed, step, batch_size, count).astype(np.int32)
 
 
-def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Codec):
+def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: Codec):
     """Prepares the first phase; returns train() -> parameters with standardised latents."""
-    settings, renders = run.settings, run.renders
+    settings, renders, size = run.settings, run.renders, run.settings.data.size
     count, held_out = settings.autoencoder_pictures, settings.data.trained_on
-    size = settings.data.size
 
     def preview(step, params):
         params = jax.device_get(params)
@@ -134,8 +130,8 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: autoencoder.Code
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
-        sheet = contact_sheet(np.stack(few))
-        save_png(run.folder / f"reconstructions_{step:06d}.png", sheet)
+        path = run.folder / f"reconstructions_{step:06d}.png"
+        save_png(path, contact_sheet(np.stack(few)))
 
     def start():
         return autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, initial()))
@@ -164,13 +160,11 @@ def prepare_tiny_vae(run: Run, tiny: AutoencoderTiny, module: AutoencoderKL):
     """Prepares the distillation; returns train(autoencoder) -> the tiny one's parameters."""
     settings, size = run.settings, run.settings.data.size
     count = settings.autoencoder_pictures
+    pictures = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8)
     train = run.prepare(
         "tiny_vae",
         abstract_params(tiny),
-        {
-            "pictures": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8),
-            "teacher": abstract_params(module),
-        },
+        {"pictures": pictures, "teacher": abstract_params(module)},
         "psnr",
         loss=autoencoder.make_distillation(*map(run.in_precision, (tiny, module))),
         choose=partial(_chosen, settings, "tiny_vae"),
@@ -198,11 +192,10 @@ def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Description
         return {"text_encoder": initial(), "heads": heads}
 
     data = {"ids": described.ids, "numbers": described.numbers}
-    shapes = {"text_encoder": abstract_params(module), "heads": heads}
     # The accuracy is over all phrasings: most leave attributes out, so that it stays far from 1.
     train = run.prepare(
         "text_encoder",
-        shapes,
+        {"text_encoder": abstract_params(module), "heads": heads},
         data,
         "accuracy",
         loss=text_encoder.make_loss(run.in_precision(module)),
@@ -214,33 +207,25 @@ def prepare_text_encoder(run: Run, module: CLIPTextModel, described: Description
 
 
 def prepare_denoiser(
-    run: Run,
-    networks: diffusion.Networks,
-    described: Descriptions,
-    tokenizer: Any,
-    codec: autoencoder.Codec,
+    run: Run, networks: diffusion.Networks, described: Descriptions, tokenizer: Any, codec: Codec
 ):
     """Prepares the third phase.
 
-    Returns:
-      train(autoencoder, text_encoder, publish) -> the averaged parameters of both networks, from
-      those of the phases before; publish(params) writes the model so far.
+    Returns train(autoencoder, text_encoder, publish) -> the averaged parameters of both networks,
+    from those of the phases before; publish(params) writes the model so far.
     """
     settings, data = run.settings, run.settings.data
     empty = tokenize(tokenizer, [""])[0]
-    prompts = captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD)
-    preview_ids = tokenize(tokenizer, prompts)
-    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(prompts), *codec.shape))
+    preview_ids = tokenize(tokenizer, captions.scene_prompts(int(DEEPEST), PREVIEW_WORLD))
+    noise = jax.random.normal(jax.random.key(settings.seed + 1), (len(preview_ids), *codec.shape))
     shapes = {name: abstract_params(module) for name, module in networks._asdict().items()}
     finished = {}  # what the preview needs of the phases before, once they have ended
 
     def preview(step, params):
-        began = time.monotonic()
-        params = jax.device_get(params)
+        began, params = time.monotonic(), jax.device_get(params)
         latents = sample(params, preview_ids, empty, noise)
-        pictures = codec.decode(finished["autoencoder"], latents)
-        sheet = contact_sheet(to_bytes(pictures))
-        save_png(run.folder / f"samples_{step:06d}.png", sheet)
+        pictures = to_bytes(codec.decode(finished["autoencoder"], latents))
+        save_png(run.folder / f"samples_{step:06d}.png", contact_sheet(pictures))
         finished["publish"](params)
         logging.info("samples at step %d took %.0f s", step, time.monotonic() - began)
 

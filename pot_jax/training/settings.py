@@ -17,6 +17,8 @@ BASE_TOKENS = 2 * 256  # every byte, and every byte at a word's end, so that no 
 
 Positive = Annotated[float, Within("above 0", math.ulp(0))]
 NotNegative = Annotated[float, Within("at least 0", 0)]
+_ENDS = f"above 0 and at most {DEEPEST:g}, where the world ends"
+Scale = Annotated[float, Within(_ENDS, math.ulp(0), DEEPEST)]
 Part = Annotated[float, Within("from 0 to below 1", 0, math.nextafter(1, 0))]
 
 
@@ -27,7 +29,7 @@ class DataSettings(Settings, group="data"):
     pictures: int  # views in all, including those held out
     size: Annotated[int, Within("at least 8 pixels", 8)]  # S, pixels a side
     held_out: int  # the last views are never trained on
-    deepest: float  # scales are drawn from [0, deepest]
+    deepest: Scale  # scales are drawn from [0, deepest]
     workers: Count  # rendering processes
     phrasings: Count  # different captions per view
 
@@ -39,8 +41,6 @@ class DataSettings(Settings, group="data"):
     def _check_ranges(self):
         most = self.pictures - 1
         self.require("held_out", 1 <= self.held_out <= most, f"1 to pictures - 1 ({most})")
-        ends = f"above 0 and at most {DEEPEST:g}, where the world ends"
-        self.require("deepest", 0 < self.deepest <= DEEPEST, ends)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +164,7 @@ class TrainSettings(Settings):
     autoencoder: AutoencoderSettings
     text_encoder: TextEncoderSettings
     diffusion: DiffusionSettings
-    # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs,
-    # which have units for it.
+    # Of the networks' arithmetic; the weights stay float32. "auto" is bfloat16 on GPUs and TPUs.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     renders: str = ""  # folder of rendered views shared between runs; "" keeps them in the workdir
     intervals: IntervalSettings = IntervalSettings()
@@ -177,10 +176,8 @@ class TrainSettings(Settings):
         for phase, optimization in self.phases().items():
             count = self.autoencoder_pictures if phase in ("autoencoder", "tiny_vae") else most
             if optimization.batch_size > count:
-                raise UserError(
-                    f"{phase}.optimization.batch_size: a batch of {optimization.batch_size} is "
-                    f"more than the {count} pictures to train on"
-                )
+                more = f"{optimization.batch_size} is more than the {count} pictures to train on"
+                raise UserError(f"{phase}.optimization.batch_size: a batch of {more}")
 
     @property
     def autoencoder_pictures(self) -> int:
@@ -193,26 +190,19 @@ class TrainSettings(Settings):
         return {name: part.optimization for name, part in parts.items() if part is not None}
 
 
-# What a run may be given anew when it resumes, by how the names begin: where and how long it works,
-# not what it is.
+# What a run may be given anew when it resumes, by how the names begin: where and how long it works.
 CIRCUMSTANCES = ("data.workers", "renders", "intervals")
 CIRCUMSTANCES += tuple(f"{phase}.optimization.minutes" for phase in PHASES)
 
 
 def read(path: str) -> dict[str, Any]:
-    """Reads a training's configuration: as `config.read`, or of a run's `config.json`.
-
-    Raises UserError as there, or if a later version wrote the record, or it is not of a training.
-    """
+    """Reads a training's configuration, or a run's `config.json`; UserError as `config.read`."""
     data = config.read(path, "train")
     return upgraded(data, path)["config"] if "config" in data else data
 
 
 def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Returns the record of a training, found at `place`, as {"format": FORMAT, "config": ...}.
-
-    Raises UserError if a later version wrote it, or it is not of a training.
-    """
+    """Returns a training's record as {"format": FORMAT, "config": ...}; UserError if it is none."""
     number = record.get("format", 1)
     config.check_format(number, FORMAT, place)
     # Format 1 is the settings themselves, none left out, some under the names of that time.

@@ -34,8 +34,7 @@ def train_tokenizer(captions: Iterable[str], settings: TokenizerSettings) -> CLI
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary - 2,
         initial_alphabet=alphabet,
-        # Declared in advance: otherwise the trainer numbers the word ends in a hash map's order,
-        # and merges of equal count come out differently every time.
+        # Declared in advance: in a hash map's order, merges of equal count would differ every time.
         special_tokens=word_ends,
         end_of_word_suffix=WORD_END,
         show_progress=False,

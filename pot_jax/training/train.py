@@ -12,8 +12,7 @@ describe the views, and all programs compile, while what is ready trains.
   <phase>.csv, <phase>_loss.png, reconstructions_*.png, samples_*.png, scores.json
   model/                the model so far, whole at any time
 
-After a kill at any moment, the same command resumes from the last saved step. On SIGTERM, which
-announces that the machine will be taken away, the state is saved at once.
+After a kill at any moment, the same command resumes from the last saved step; SIGTERM saves one.
 """
 
 import logging
@@ -29,7 +28,6 @@ from jax.sharding import Mesh
 
 from pot_jax import world
 from pot_jax.checks import require, to_dict, version
-from pot_jax.errors import UserError
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
@@ -43,7 +41,7 @@ from pot_jax.runs.record import code_state
 from pot_jax.training import diffusion, phases
 from pot_jax.training.autoencoder import Codec
 from pot_jax.training.card import write_card
-from pot_jax.training.data import Renders, draw_views, render_views, worker_processes
+from pot_jax.training.data import draw_views, render_views, worker_processes
 from pot_jax.training.descriptions import Table
 from pot_jax.training.loop import check_batch
 from pot_jax.training.settings import CIRCUMSTANCES, FORMAT, TrainSettings, upgraded
@@ -56,20 +54,16 @@ from pot_jax.world import captions
 
 
 def train(settings: TrainSettings, workdir: str) -> None:
-    """Runs, or resumes, a training.
+    """Runs, or resumes, a training in `workdir`: a new folder, or one that holds this same run.
 
-    Args:
-      settings: for instance those of a file in `configs/train/`, by `checks.build`.
-      workdir: a new folder, or one that holds this same run.
-
-    Raises:
-      UserError: settings that cannot work, a workdir of another run, a full disk.
+    `settings` are for instance those of a file in `configs/train/`, by `checks.build`. Raises
+    UserError if they cannot work, the workdir is of another run, or the disk is full.
     """
     module = _autoencoder_module(settings)
     side = settings.data.size // module.config.downsample_factor
     # Before any work: the same networks, except for the vocabulary's size, which is not known yet.
     planned = _networks(settings, vocab_size=settings.tokenizer.vocabulary)
-    tiny = _tiny_vae(settings, module)
+    tiny = _tiny_vae(settings, module) if settings.tiny_vae else None
     diffusion.check_sizes(planned, side, module.config.latent_channels, settings.tokenizer.length)
     mesh = device_mesh()
     for phase, optimization in settings.phases().items():
@@ -84,14 +78,7 @@ def train(settings: TrainSettings, workdir: str) -> None:
             _train(settings, folder, mesh, module, tiny, processes)
 
 
-def _train(
-    settings: TrainSettings,
-    folder: Path,
-    mesh: Mesh,
-    module: AutoencoderKL,
-    tiny: AutoencoderTiny | None,
-    processes: Executor,
-) -> None:
+def _train(settings: TrainSettings, folder: Path, mesh: Mesh, module, tiny, processes) -> None:
     kind = jax.devices()[0].device_kind
     logging.info("%d devices, %s", mesh.size, kind)
     path = folder / "scores.json"
@@ -123,8 +110,7 @@ def _train(
         params = jax.device_get({**params, "autoencoder": autoencoder, **tiny_params})
         model = Model(
             name=settings.name,
-            text_encoder=networks.text_encoder,
-            unet=networks.unet,
+            **networks._asdict(),
             autoencoder=module,
             tiny_vae=tiny,
             tokenizer=tokenizer,
@@ -156,12 +142,11 @@ def _where(folder: Path) -> str:
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
-    path = folder / "config.json"
-    record = {"format": FORMAT, "config": to_dict(settings)}
-    record |= {"version": version(), "code": code_state()}
+    path, data = folder / "config.json", to_dict(settings)
+    record = {"format": FORMAT, "config": data, "version": version(), "code": code_state()}
 
     def differing(found):
-        rows = named_differences(upgraded(found, str(path))["config"], record["config"])
+        rows = named_differences(upgraded(found, str(path))["config"], data)
         return [row for row in rows if not row.startswith(CIRCUMSTANCES)]
 
     found = claim(path, record, what="training", differing=differing)
@@ -169,9 +154,7 @@ def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
         write_json(path, record)
 
 
-def _start_rendering(
-    settings: TrainSettings, folder: Path, scores: dict, processes: Executor
-) -> Renders:
+def _start_rendering(settings: TrainSettings, folder: Path, scores: dict, processes: Executor):
     began = time.monotonic()
 
     def progress(done, total):
@@ -194,19 +177,14 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
         "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
     }
     module = AutoencoderKL(AutoencoderKLConfig.from_json(usual | given))
-    factor = module.config.downsample_factor
-    if settings.data.size % (2 * factor):
-        raise UserError(
-            f"data.size: expected a multiple of {2 * factor} for an autoencoder of {blocks} blocks "
-            f"(latents are {factor} times as coarse, and halved once more in its loss), got "
-            f"{settings.data.size}"
-        )
+    factor, size = module.config.downsample_factor, settings.data.size
+    why = f"latents are {factor} times as coarse, and halved once more in its loss"
+    expected = f"a multiple of {2 * factor} for an autoencoder of {blocks} blocks ({why})"
+    require(size % (2 * factor) == 0, "data.size", expected, size)
     return module
 
 
-def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny | None:
-    if settings.tiny_vae is None:
-        return None
+def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny:
     usual = {"latent_channels": module.config.latent_channels, "scaling_factor": 1.0}
     tiny = AutoencoderTiny(AutoencoderTinyConfig.from_json(usual | settings.tiny_vae.model))
     came, wanted = tiny.config.downsample_factor, module.config.downsample_factor
@@ -218,11 +196,8 @@ def _networks(settings: TrainSettings, **vocabulary: int) -> diffusion.Networks:
     usual = {**vocabulary, "max_position_embeddings": settings.tokenizer.length}
     text = CLIPTextConfig.from_json(usual | settings.text_encoder.model)
     autoencoder = _autoencoder_module(settings).config
-    usual = {
-        "sample_size": settings.data.size // autoencoder.downsample_factor,
-        "in_channels": autoencoder.latent_channels,
-        "out_channels": autoencoder.latent_channels,
-        "cross_attention_dim": text.hidden_size,
-    }
+    usual = dict.fromkeys(("in_channels", "out_channels"), autoencoder.latent_channels)
+    usual["sample_size"] = settings.data.size // autoencoder.downsample_factor
+    usual["cross_attention_dim"] = text.hidden_size
     unet = UNetConfig.from_json(usual | settings.diffusion.unet)
     return diffusion.Networks(CLIPTextModel(text), UNet2DConditionModel(unet))

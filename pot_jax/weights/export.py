@@ -33,11 +33,8 @@ _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> 
 def export(model: Model, folder: str | Path, *, dtype: DTypeLike | None = None) -> None:
     """Writes a model in diffusers' layout, which `load` reads back to the same bytes.
 
-    `folder` is absent or empty; missing parents are made. `dtype` is that of the weights in the
-    files, by default each parameter's own.
-
-    Raises:
-      UserError: `folder` is not empty or cannot be written; a value is beyond the range of `dtype`.
+    `folder` is absent or empty; missing parents are made. `dtype` is that of the files, by default
+    each parameter's own. Raises UserError if it cannot hold a value, or for any other `folder`.
     """
     require_model(model)
     dtype = None if dtype is None else checked_dtype(dtype)
@@ -54,10 +51,8 @@ def convert(
     """Loads a model and writes a kept copy of it, a folder that `load` then reads faster.
 
     `target` is absent or empty; `dtype` is that of the kept arrays: float32, bfloat16 or float16.
-    The others are those of `load`: variant, tokenizer, prediction_type, allow_pickle.
-
-    Raises:
-      UserError: the source cannot be loaded, or the target is not empty or cannot be written.
+    The others are those of `load`: variant, tokenizer, prediction_type, allow_pickle. Raises
+    UserError if the source cannot be loaded, or the target is not empty or cannot be written.
     """
     check_vacant(target)  # before minutes of work
     model = load(source, dtype=dtype, **how)
@@ -70,8 +65,7 @@ def convert(
 def new_folder(target: str | Path) -> Iterator[Path]:
     """Makes a folder under a temporary name beside `target`, its place if the block succeeds.
 
-    Raises:
-      UserError: `target` exists and is not an empty folder, or writing fails.
+    Raises UserError if `target` exists and is not an empty folder, or writing fails.
     """
     target = check_vacant(target)
     place = target.with_name(f"{TEMPORARY}{secrets.token_hex(6)}")
@@ -134,10 +128,7 @@ def write_weights(params: Mapping[str, Any], path: Path, dtype: np.dtype | None 
     """Writes a network's parameters as one safetensors file, under its checkpoint's own names.
 
     One tensor is in memory at a time; the library's writer would need all of them, transposed.
-    `params` is a nested dict; without a `dtype`, each tensor has its parameter's own.
-
-    Raises:
-      UserError: a value is beyond the range of `dtype`; the file is incomplete.
+    `params` is a nested dict. Raises UserError if a value is beyond `dtype`, by default its own.
     """
     leaves = flatten_dict(dict(params))
     entries = sorted(key_table(params).items(), key=lambda item: item[1].key)

@@ -50,10 +50,7 @@ class Entry:
 
 @functools.lru_cache(maxsize=16)  # tracing a UNet takes a second
 def abstract_params(module: Any) -> dict[str, Any]:
-    """Returns the shapes and dtypes of a model's parameters, as a nested dict; computes none.
-
-    The module's `example_inputs()` says what it is called with.
-    """
+    """Returns the shapes and dtypes of a model's parameters, called with its `example_inputs()`."""
     # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
     module = module.clone(dtype=jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
@@ -66,8 +63,7 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
-# What a checkpoint holds besides: the text encoder's constants, and parts of a whole CLIP that have
-# no effect on the pictures.
+# What a checkpoint holds without effect on pictures: constants, and parts of a whole CLIP.
 IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +56,7 @@ def load(
       path_or_name: a folder in diffusers' layout (with a `model_index.json`), a folder made by
         `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
         (`cosmos128`), or a repository of the Hugging Face hub as `owner/name` or
-        `owner/name@revision`. A path that exists takes precedence; "./" at its beginning rules out
-        the others.
+        `owner/name@revision`. A path that exists takes precedence; "./" rules out the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
@@ -94,15 +93,10 @@ def open_model(
     loras=(),
     embeddings=(),
 ) -> OpenedModel:
-    """Reads a model's settings and headers: what does not fit is known before gigabytes are read.
-
-    Arguments and errors are those of `load`, without `sharding`.
-    """
+    """As `load`, but reads only settings and headers, which show whether the model fits."""
     with edge("reading a model", path_or_name):
         dtype = checked_dtype(dtype)
-        known = prediction_type in (None, *PREDICTION_TYPES)
-        expected = f"one of {', '.join(PREDICTION_TYPES)}"
-        checks.require(known, "prediction_type", expected, prediction_type)
+        checks.checked(prediction_type, Literal[*PREDICTION_TYPES] | None, "prediction_type")
         is_id = isinstance(path_or_name, str) and hub.is_id(path_or_name)
         on_hub = is_id and not os.path.lexists(path_or_name)
         snapshot = hub.fetch_settings(path_or_name) if on_hub else None
@@ -125,13 +119,11 @@ def open_model(
     name = snapshot.source if snapshot else str(path_or_name)
     told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
+    params = {name: abstract_params(module) for name, module in parts.modules.items()}
     model = Model(
         **facts.pop("modules"),
         **facts,
-        params=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype),
-            {name: abstract_params(module) for name, module in parts.modules.items()},
-        ),
+        params=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), params),
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
@@ -143,12 +135,12 @@ def open_model(
         if snapshot:
             hub.fetch_weights(snapshot, variant)
         if is_kept:
-            params, digests = restored_params(path, shapes, dtype, put)
+            loaded = restored_params(path, shapes, dtype, put)
         else:
-            files = source or folder_source(path, stored, variant)
-            params, digests = read_params(files, dtype, put)
-        lora.merge(merges, params, digests)
-        textual_inversion.add_vectors(words, parts, params, digests)
+            loaded = read_params(source or folder_source(path, stored, variant), dtype, put)
+        lora.merge(merges, loaded)
+        textual_inversion.add_vectors(words, parts, loaded)
+        params, digests = loaded
         return replace(model, params=params, digest=combined_digest(digests))
 
     return OpenedModel(model, read)
@@ -164,8 +156,6 @@ def _find(path_or_name: str | Path) -> Path:
         return SHIPPED[name]
     if path.is_dir() or path.is_file():
         return path
-    raise UserError(
-        f"there is no model folder {shown(name)} and no such file, and the package has no model of "
-        f"that name (it has: {', '.join(SHIPPED)}); write a model of the hub as "
-        "owner/name@revision"
-    )
+    none = f"there is no model folder {shown(name)} and no such file, and the package has no model"
+    how = "write a model of the hub as owner/name@revision"
+    raise UserError(f"{none} of that name (it has: {', '.join(SHIPPED)}); {how}")

@@ -71,11 +71,9 @@ class Model:
     def __repr__(self) -> str:
         leaves = jax.tree.leaves(self.params)
         dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
-        return (
-            f"Model({self.name!r}, source={self.source!r}, {self.pipeline}, "
-            f"{sum(leaf.size for leaf in leaves):,} parameters of {dtypes}, "
-            f"digest {self.digest[:12]}...)"
-        )
+        size = f"{sum(leaf.size for leaf in leaves):,} parameters of {dtypes}"
+        origin = f"{self.name!r}, source={self.source!r}, {self.pipeline}"
+        return f"Model({origin}, {size}, digest {self.digest[:12]}...)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +102,7 @@ class Source:
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """Returns the dtype of the parameters and the networks' arithmetic.
-
-    Raises:
-      UserError: it is none of DTYPES.
-    """
+    """Returns the dtype of parameters and networks' arithmetic; UserError if not in DTYPES."""
     try:
         found = jnp.dtype(dtype)
     except TypeError:
@@ -119,11 +113,7 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
-    """Checks that the components fit each other; JAX would fail only in the first step.
-
-    Raises:
-      UserError: they do not fit; the message names `path`, the folder or file they come from.
-    """
+    """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
     text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
     latents = vae.latent_channels
     extra = family.extra_channels(latents)
@@ -137,7 +127,5 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
         rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(vae, key)) for t in tiny]
     for what, needed, giver, given in rows:
         if needed != given:
-            raise UserError(
-                f"{shown(path)}: the {what} is {needed}, but its {giver} gives {given}; the "
-                "components do not belong together"
-            )
+            misfit = f"the {what} is {needed}, but its {giver} gives {given}"
+            raise UserError(f"{shown(path)}: {misfit}; the components do not belong together")

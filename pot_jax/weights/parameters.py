@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from pot_jax.errors import UserError, listed, shown
+from pot_jax.errors import UserError, few, listed, shown
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
@@ -43,20 +43,37 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
 def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
-    Raises:
-      UserError: the copy is damaged, is of other models, or has values beyond the range of `dtype`.
+    `shapes` are those that the models need, nested dicts; the dtype is the copy's own. Raises
+    UserError if it is incomplete or damaged, of other models, or has values beyond `dtype`.
     """
+    wanted, where = flatten_dict(shapes, sep="/"), shown(folder)
+    digests, read = kept.kept_digests(folder, wanted), kept.reader(folder)
+    damaged: list[str] = []
 
-    def take(path: str, values: np.ndarray, digest: str) -> tuple[jax.Array, str]:
+    def fill(path: str) -> tuple[jax.Array, str] | None:
+        values = read(path)
+        digest = array_digest(values)
+        if digest != digests[path]:
+            damaged.append(path)
+        if damaged:  # the rest is read only to find what else is damaged
+            return None
+        if values.shape != wanted[path].shape:
+            found = f"{shown(path)} is {values.shape}, expected {wanted[path].shape}"
+            raise UserError(f"{where} was kept for other models: {found}; {kept.AGAIN}")
         if values.dtype != dtype:
             values = _cast(values, dtype)
             if not _finite(values):
                 beyond = f"has values beyond {dtype.name}; choose a wider dtype"
-                raise UserError(f"{shown(path)} of {shown(folder)} {beyond}")
+                raise UserError(f"{shown(path)} of {where} {beyond}")
             digest = array_digest(values)
         return put(path, values), digest
 
-    return _params_and_digests(kept.restore_arrays(folder, shapes, take))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        filled = dict(zip(wanted, threads.map(fill, wanted)))
+    if damaged:
+        arrays = f"{len(damaged)} of {len(digests)} arrays are not what was kept"
+        raise UserError(f"{where} is damaged: {arrays} ({few(sorted(damaged))}); {kept.AGAIN}")
+    return _params_and_digests(filled)
 
 
 class Problems(defaultdict[str, list[str]]):
@@ -82,12 +99,7 @@ class Problems(defaultdict[str, list[str]]):
 
 
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
-    """Returns the tensor of each parameter by its path, which the headers of a source tell.
-
-    Raises:
-      UserError: tensors are missing, unexpected or misshapen, or of another dtype: all of them, in
-        one message.
-    """
+    """Returns each parameter's tensor by its path; one UserError for all that do not fit."""
     problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
         left, names = dict(source.tensors[name]), source.names.get(name, {})
@@ -117,8 +129,7 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
 def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
-    Raises:
-      UserError: as `matched`; or tensors are not finite in `dtype`: all of them, in one message.
+    Raises UserError as `matched` does, and one for all tensors that are not finite in `dtype`.
     """
     entries, problems = matched(source), Problems(source.path)
 
@@ -147,16 +158,13 @@ def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
 
 
 def change_param(
-    params: dict[str, Any],
-    digests: dict[str, str],
-    path: tuple[str, ...],
-    change: Callable[[np.ndarray], np.ndarray],
+    loaded: Loaded, path: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """Replaces one parameter, and its digest, in place and on the same devices.
 
     A new tree would hold each old parameter until the last is changed.
     """
-    *parents, leaf = path
+    (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
     values = change(np.asarray(owner[leaf]))
     owner[leaf] = jax.device_put(values, owner[leaf].sharding)

@@ -24,24 +24,17 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 _SPARE = 128  # fewer embeddings than this may lack a token: a table padded to suit hardware
 # Where a user's cache may hold CLIP's vocabulary; all of these are the same.
-_CACHED = (
-    ("openai/clip-vit-large-patch14", ""),
-    ("stable-diffusion-v1-5/stable-diffusion-v1-5", "tokenizer/"),
-    ("runwayml/stable-diffusion-v1-5", "tokenizer/"),
-    ("CompVis/stable-diffusion-v1-4", "tokenizer/"),
-    ("stabilityai/stable-diffusion-2-1", "tokenizer/"),
-    ("stabilityai/stable-diffusion-2-1-base", "tokenizer/"),
-    ("stabilityai/stable-diffusion-2", "tokenizer/"),
-    ("stabilityai/stable-diffusion-2-base", "tokenizer/"),
+_MODELS = (
+    *("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
+    *("CompVis/stable-diffusion-v1-4", "stabilityai/stable-diffusion-2-1"),
+    *("stabilityai/stable-diffusion-2-1-base", "stabilityai/stable-diffusion-2"),
+    "stabilityai/stable-diffusion-2-base",
 )
+_CACHED = {"openai/clip-vit-large-patch14": "", **dict.fromkeys(_MODELS, "tokenizer/")}
 
 
 def given_tokenizer(folder: str | Path) -> Path:
-    """Returns the tokenizer's folder that a user gives, as itself or as a whole model's folder.
-
-    Raises:
-      UserError: there is no such folder.
-    """
+    """Returns the tokenizer's folder in what a user gives, it or a model's; UserError if absent."""
     folder = Path(checks.checked(folder, checks.Path, "tokenizer"))
     if not folder.is_dir():
         raise UserError(f"there is no tokenizer folder {shown(folder)}")
@@ -53,34 +46,29 @@ def cached_tokenizer() -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     names = ("vocab.json", "merges.txt")
-    for repository, folder in _CACHED:
+    for repository, folder in _CACHED.items():
         files = [try_to_load_from_cache(repository, folder + name) for name in names]
         if all(isinstance(file, str) for file in files):  # others are absent, or known not to exist
             return Path(files[0]).parent
     return None
 
 
-def read_tokenizer(
-    folder: Path, positions: int, vocabulary: int, pad_token: str | None = None
-) -> Any:
+def read_tokenizer(folder: Path, positions: int, vocabulary: int, pad: str | None = None) -> Any:
     """Reads the `CLIPTokenizer` in a folder; fetches nothing, and runs no code in the folder.
 
     Args:
       folder: holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
       positions: how many tokens the text encoder takes; limits `model_max_length`.
       vocabulary: how many tokens the text encoder has an embedding for.
-      pad_token: the token that prompts are padded with; by default the folder's own.
+      pad: the token that prompts are padded with; by default the folder's own.
 
-    Raises:
-      UserError: files are missing or damaged, a token has no embedding, or too many embeddings have
-        no token.
+    Raises UserError if files are missing or damaged, or tokens and embeddings are not of one model.
     """
     # Importing transformers takes two seconds, so only those who need tokens wait for it.
     from transformers import CLIPTokenizer
 
-    where = shown(folder)
-    pad = {} if pad_token is None else {"pad_token": pad_token}
-    whole = folder / "tokenizer.json"
+    where, whole = shown(folder), folder / "tokenizer.json"
+    how = {} if pad is None else {"pad_token": pad}
     for path in [whole] if whole.exists() else [folder / "vocab.json", folder / "merges.txt"]:
         regular_file(path, "tokenizer file")
         if path.suffix == ".json":
@@ -95,15 +83,14 @@ def read_tokenizer(
             expected = "expected a file name in the tokenizer's own folder"
             raise UserError(f"{shown(path)}: {key} is {shown(place)!r}; {expected}")
     with edge("reading a tokenizer", folder), _without_marks(folder) as place:
-        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **pad)
+        tokenizer = CLIPTokenizer.from_pretrained(str(place), local_files_only=True, **how)
         ids = tokenizer.get_vocab().values()
         highest = max(ids)
     # Otherwise ids would stand for other words than in training.
     if len(ids) + _SPARE <= vocabulary or highest >= vocabulary:
-        raise UserError(
-            f"the tokenizer in {where} has {len(ids)} tokens with ids up to {highest}, the text "
-            f"encoder embeddings for {vocabulary}; the two do not belong together"
-        )
+        has = f"{len(ids)} tokens with ids up to {highest}, the text encoder embeddings for"
+        belong = f"{vocabulary}; the two do not belong together"
+        raise UserError(f"the tokenizer in {where} has {has} {belong}")
     for key in ("local_files_only", "is_local"):  # transformers would save them as settings
         tokenizer.init_kwargs.pop(key, None)
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
@@ -131,16 +118,11 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
-    """Returns the token ids of prompts, int32 [n, T], with start and end tokens and padding.
+    """Returns the token ids of n prompts, int32 [n, T], with start and end tokens and padding.
 
-    A learned word of several vectors becomes all its tokens (`adapters/textual_inversion.py`).
-
-    Args:
-      tokenizer: a model's `CLIPTokenizer`; T is its `model_max_length`.
-      prompts: n texts; "" gives the ids of the empty prompt.
-
-    Raises:
-      UserError: a prompt is too long; the message names it and what would be cut.
+    `tokenizer` is a model's `CLIPTokenizer`; T is its `model_max_length`. "" gives the ids of the
+    empty prompt. A learned word of several vectors becomes all its tokens (`textual_inversion.py`).
+    Raises UserError if a prompt is too long; the message names it and what would be cut.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
@@ -153,10 +135,9 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
         if len(tokens) > length:
             # The end token stays, so what would be cut lies before it.
             cut = " ".join(tokenizer.decode(tokens[length - 1 : -1]).split())
-            raise UserError(
-                f"prompt {number} ({shown(prompt[:60])}...) has {len(tokens) - 2} tokens, the "
-                f"model takes {length - 2}; '{shown(cut)}' would be cut: shorten the prompt"
-            )
+            counts = f"has {len(tokens) - 2} tokens, the model takes {length - 2}"
+            how = f"'{shown(cut)}' would be cut: shorten the prompt"
+            raise UserError(f"prompt {number} ({shown(prompt[:60])}...) {counts}; {how}")
         ids[number, : len(tokens)] = tokens
     return ids
 
@@ -200,8 +181,7 @@ def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
 
 def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
     """Returns the ids of `word`, `word_1`, `word_2`, ... by the first, for every added word."""
-    added = tokenizer.added_tokens_encoder
-    words = {}
+    added, words = tokenizer.added_tokens_encoder, {}
     for word, first in added.items():
         rest = itertools.takewhile(added.__contains__, (f"{word}_{i}" for i in itertools.count(1)))
         words[first] = [first, *(added[name] for name in rest)]

@@ -30,17 +30,11 @@ _IN_FOLDERS = "adapter_model", "pytorch_lora_weights", "learned_embeds"
 def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]]]:
     """Yields what a user gives as `loras` or `embeddings`: settings, and where the tensors lie.
 
-    The settings have the SHA-256 of all bytes of their file.
-
-    Args:
-      given: a list, each item a path (of a file, or of a folder as PEFT saves it), the settings, or
-        their values: (path, strength) or (path, strength, sha256) of a LoRA, (token, path) or
-        (token, path, sha256) of an embedding. LoRAs may also be {path: strength}.
-      cls: LoraSettings or EmbeddingSettings.
-
-    Raises:
-      UserError: it is something else, or a strength is not a finite number; a file is missing,
-        damaged, of another kind or has another digest than its settings.
+    `given` is a list, each item a path (of a file, or of a folder as PEFT saves it), the settings,
+    or their values: (path, strength) or (path, strength, sha256) of a LoRA, (token, path) or
+    (token, path, sha256) of an embedding. LoRAs may also be {path: strength}. The settings that
+    come out have the SHA-256 of all bytes of their file. Raises UserError if it is something else,
+    or a strength is not finite; a file is missing, damaged, of another kind or has another digest.
     """
     group, what, names, expected = _LISTS[cls]
     if cls is LoraSettings and isinstance(given, Mapping):

@@ -6,8 +6,7 @@ A LoRA adds to a layer's weight W a product of low rank (arXiv 2106.09685):
 
 W is [out, in], or [out, in, h, w] for a convolution; down is [rank, in] or [rank, in, h, w]; up is
 [out, rank] or [out, rank, 1, 1]; alpha is [] (`lora_scale`). If there is a `mid`
-[rank, rank, h, w], down is [rank, in, 1, 1] and the product is up @ mid @ down (LyCORIS calls this
-CP decomposition).
+[rank, rank, h, w], down is [rank, in, 1, 1], the product up @ mid @ down (CP in LyCORIS).
 
 Each weight is merged in float32 and rounded once, however many LoRAs there are.
 """
@@ -29,7 +28,7 @@ from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_ta
 from pot_jax.weights.adapters.lora_scale import Wrong, read_said
 from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
-from pot_jax.weights.parameters import change_param
+from pot_jax.weights.parameters import Loaded, change_param
 
 # kohya's trainer saves alpha as the integer it was given.
 _NUMBERS = FLOATS | {"I64": np.dtype(np.int64), "I32": np.dtype(np.int32)}
@@ -66,16 +65,11 @@ class Lora(NamedTuple):
 def read_loras(
     loras: Mapping[Any, float] | Sequence[Any], config: UNetConfig, shapes: Mapping[str, Any]
 ) -> list[Lora]:
-    """Reads the headers of LoRA files and finds the weight of each layer.
+    """Reads the headers of LoRA files, as `given_files` takes them; finds each layer's weight.
 
-    Args:
-      loras: as for `given_files`.
-      config: the UNet's.
-      shapes: the shapes of the parameters of "unet" and "text_encoder", nested dicts.
-
-    Raises:
-      UserError: a file is missing, damaged or of another kind, or has keys, layers or shapes that
-        do not fit the model: one message names those of all files.
+    `config` is the UNet's; `shapes` are those of the parameters of "unet" and "text_encoder",
+    nested dicts. Raises UserError if a file is missing, damaged or of another kind, or has keys,
+    layers or shapes that do not fit the model: one message names those of all files.
     """
     table: dict[str, Target] = {}
     found, wrong = [], []
@@ -174,21 +168,17 @@ def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def merge(loras: Sequence[Lora], params: dict[str, Any], digests: dict[str, str]) -> None:
-    """Adds LoRAs to their weights; a strength of 0 changes no bit.
+def merge(loras: Sequence[Lora], loaded: Loaded) -> None:
+    """Adds LoRAs to their weights in place; a strength of 0 changes no bit.
 
-    The LoRAs are from `read_loras` with the shapes of `params`, the model's arrays in a nested
-    dict, component first; `digests` are theirs, by path ("unet/conv_in/kernel"). Both dicts are
-    changed in place.
-
-    Raises:
-      UserError: a LoRA's values, or a sum in the weight's own dtype, are not finite.
+    The LoRAs are from `read_loras` with the shapes of the `loaded` parameters. Raises UserError if
+    a LoRA's values, or a sum in the weight's own dtype, are not finite.
     """
     by_path = defaultdict(list)
     for layer in (layer for lora in loras for layer in lora.layers if layer.scale):
         by_path[layer.target.path].append(layer)
     for path, layers in by_path.items():
-        change_param(params, digests, path, partial(_merged, layers=layers))
+        change_param(loaded, path, partial(_merged, layers=layers))
 
 
 def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
@@ -200,10 +190,9 @@ def _merged(weight: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
         merged = total.astype(weight.dtype, copy=False)
     if not np.isfinite(merged).all():
         files = sorted({shown(layer.down.file) for layer in layers})
-        raise UserError(
-            f"the weight of {shown(layers[0].down.name)} is not finite in {weight.dtype.name} with "
-            f"{', '.join(files)}; get the file again, or use a smaller strength or a wider dtype"
-        )
+        wrong = f"{shown(layers[0].down.name)} is not finite in {weight.dtype.name}"
+        how = "get the file again, or use a smaller strength or a wider dtype"
+        raise UserError(f"the weight of {wrong} with {', '.join(files)}; {how}")
     return merged
 
 

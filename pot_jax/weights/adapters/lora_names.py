@@ -42,11 +42,10 @@ _OLD = {"to_out_0": "to_out"} | {f"{part}_proj": f"to_{part}" for part in ("q", 
 
 def layer_and_part(key: str) -> tuple[str, str] | None:
     """Splits a key into the layer's name and "down", "up", "mid" or "alpha"; None for others."""
-    match = _SUFFIX.fullmatch(key)
-    if match is None:
-        return None
-    name, part, alpha = match.groups()
-    return name, alpha or _PARTS.get(part, part)
+    if match := _SUFFIX.fullmatch(key):
+        name, part, alpha = match.groups()
+        return name, alpha or _PARTS.get(part, part)
+    return None
 
 
 def plain(name: str) -> str:
@@ -56,17 +55,13 @@ def plain(name: str) -> str:
 
 
 def layer_table(config: UNetConfig, shapes: Mapping[str, Any]) -> dict[str, Target]:
-    """Returns every layer that a LoRA can change, under each of its names.
-
-    The arguments are those of `lora.read_loras`.
-    """
+    """Returns every layer that a LoRA can change, by each name; arguments as `lora.read_loras`."""
     table, ldm = {}, unet_names(config)
     for component in ("unet", "text_encoder"):
         for path, entry in key_table(shapes[component]).items():
             if path[-1] != "kernel":  # dense layers and convolutions only
                 continue
-            target = Target((component, *path), entry)
-            keys = [entry.key, *entry.aliases]
+            target, keys = Target((component, *path), entry), [entry.key, *entry.aliases]
             if component == "unet":
                 keys += [respelled(key, ldm) for key in keys]
             for key in keys:

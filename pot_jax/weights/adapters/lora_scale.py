@@ -49,12 +49,9 @@ class Said(NamedTuple):
     metadata: Mapping[str, str]
 
     def scale(self, target: Target, rank: int, alpha: float | None) -> float:
-        """Returns alpha / rank of one layer, NaN if no place states it.
+        """Returns alpha / rank of a layer, NaN if no place states it; `alpha` is its tensor's.
 
-        `alpha` is that of its tensor, if it has one.
-
-        Raises:
-          Wrong: places contradict each other, or what one says is of no use.
+        Raises Wrong if places contradict each other, or what one says is of no use.
         """
         keys = (target.entry.key, *target.entry.aliases)
         names = [key.removesuffix(".weight") for key in keys]
@@ -79,11 +76,7 @@ class Said(NamedTuple):
 
 
 def read_said(path: str | Path) -> Said:
-    """Reads what is said of a LoRA file, in its metadata and beside it.
-
-    Raises:
-      UserError: it is damaged, or asks for more than a product added to each weight.
-    """
+    """Reads what is said of a LoRA in its file and beside it; UserError unless it is plain."""
     file, peft = Path(path), {}
     metadata = read_metadata(file)
     if text := metadata.get("lora_adapter_metadata"):

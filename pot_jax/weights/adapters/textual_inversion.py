@@ -20,7 +20,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.formats.safetensors import Tensor, read_tensor
 from pot_jax.weights.model import Parts
-from pot_jax.weights.parameters import change_param
+from pot_jax.weights.parameters import Loaded, change_param
 
 _TABLE = ("text_encoder", "text_model", "embeddings", "token_embedding", "embedding")
 _NAMELESS = "emb_params"  # the key in a file that does not name its token
@@ -37,14 +37,10 @@ class Embedding(NamedTuple):
 def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     """Reads the headers of embedding files and checks that the tokenizer can take their tokens.
 
-    Args:
-      embeddings: as for `given_files`. The default token is the file's own or, if it has
-        none (`emb_params`), the file's name without its extension.
-      parts: the model without its weights.
-
-    Raises:
-      UserError: a file is missing, damaged or of another kind, its vectors do not have the text
-        encoder's width, or its token is a word that the tokenizer already has.
+    `embeddings` are as for `given_files`. The default token is the file's own or, if it has none
+    (`emb_params`), the file's name without its extension. Raises UserError if a file is missing,
+    damaged or of another kind, its vectors do not have the text encoder's width, or its token is a
+    word that the tokenizer already has.
     """
     found = []
     for file, tensors in given_files(embeddings, EmbeddingSettings):
@@ -71,10 +67,9 @@ def _only_tensor(file: EmbeddingSettings, tensors, width) -> tuple[str, Tensor]:
     ((key, tensor),) = tensors.items()
     shape = tensor.shape
     if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
-        raise UserError(
-            f"{where}: the embedding has shape {list(shape)}, expected [{width}] or "
-            f"[n, {width}], the text encoder's width; it is for another kind of model"
-        )
+        expected = f"expected [{width}] or [n, {width}], the text encoder's width"
+        wrong = f"{where}: the embedding has shape {list(shape)}, {expected}"
+        raise UserError(f"{wrong}; it is for another kind of model")
     return key, tensor
 
 
@@ -97,10 +92,9 @@ def _check_new(file: EmbeddingSettings, tokens, tokenizer, earlier) -> None:
 
 
 def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
-    """Returns the parts with a text encoder that has a place for each token.
+    """Returns the parts with a text encoder that has a place for each token of `embeddings`.
 
-    The tokens are added to the parts' tokenizer in place. `embeddings` are from `read_embeddings`
-    with these parts.
+    The tokens are added to the parts' tokenizer in place.
     """
     if not embeddings:
         return parts
@@ -113,15 +107,10 @@ def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
     return dataclasses.replace(parts, modules={**parts.modules, "text_encoder": encoder})
 
 
-def add_vectors(
-    embeddings: Sequence[Embedding], parts: Parts, params: dict[str, Any], digests: dict[str, str]
-) -> None:
-    """Writes the vectors into the embedding table, which is replaced in `params` and `digests`.
+def add_vectors(embeddings: Sequence[Embedding], parts: Parts, loaded: Loaded) -> None:
+    """Writes the vectors into the embedding table, which is replaced in the `loaded` parameters.
 
-    These are as for `lora.merge`; the parts are from `add_tokens`.
-
-    Raises:
-      UserError: a vector is not finite in the table's dtype.
+    The parts are from `add_tokens`. Raises UserError if a vector is not finite in its dtype.
     """
     size = parts.modules["text_encoder"].config.vocab_size
 
@@ -137,4 +126,4 @@ def add_vectors(
         return table
 
     if embeddings:
-        change_param(params, digests, _TABLE, lengthened)
+        change_param(loaded, _TABLE, lengthened)

@@ -22,11 +22,7 @@ _MISTAKES = (
 
 
 def regular_file(path: Path, what: str = "file") -> Path:
-    """Returns `path` itself if it is a regular file, or a link to one.
-
-    Raises:
-      UserError: it is missing, or it is a folder, a pipe or a device.
-    """
+    """Returns `path` if it is a regular file, or a link to one; UserError for anything else."""
     if path.is_file():
         return path
     state = "is not a regular file" if path.exists() or path.is_symlink() else "does not exist"
@@ -54,10 +50,8 @@ def not_safetensors(start: bytes, size: int) -> str:
 def not_torch(start: bytes) -> str:
     """Says what a file that is not a zip of torch's is, and what to do about it."""
     if start.startswith(PICKLE):
-        return (
-            "is in the format that torch wrote before version 1.6, which is not supported; load "
-            "and save it with a newer torch, or get the model as safetensors"
-        )
+        old = "is in the format that torch wrote before version 1.6, which is not supported"
+        return f"{old}; load and save it with a newer torch, or get the model as safetensors"
     return _mistake(start) or "is not a torch checkpoint; get it again"
 
 
@@ -69,19 +63,14 @@ def _mistake(start: bytes) -> str | None:
 def parse(text: bytes) -> dict[str, Any]:
     """Parses one JSON object; raises ValueError as `parsed_json` does, and if it is no object."""
     value = parsed_json(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
-    return value
+    if isinstance(value, dict):
+        return value
+    raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """Reads the JSON object in a model folder's settings file.
-
-    Raises:
-      UserError: the file is missing, too large, a git-lfs pointer, not JSON or not an object.
-    """
-    regular_file(path)
-    where = shown(path)
+    """Reads the JSON object in a model folder's settings file; UserError if it is anything else."""
+    where = shown(regular_file(path))
     if (size := path.stat().st_size) > _MAX_JSON:
         raise UserError(f"{where} has {size} bytes; a model's has under {_MAX_JSON}; get it again")
     text = path.read_bytes()

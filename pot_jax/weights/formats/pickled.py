@@ -55,8 +55,7 @@ class _View(NamedTuple):
 class _Named:
     """What a pickle can name and call.
 
-    A function or class would not do: a pickle that sets attributes (its BUILD) must change nothing
-    that outlives it.
+    No function or class: what a pickle sets attributes of (its BUILD) must not outlive it.
     """
 
     __slots__ = ("_call",)
@@ -90,17 +89,13 @@ _CALLBACKS = ("pytorch_lightning.callbacks.", "lightning.pytorch.callbacks.")
 class _Reader(pickle.Unpickler):
     """An unpickler that knows the names above and no others."""
 
-    def __init__(self, text: bytes, where: str):
-        super().__init__(io.BytesIO(text))
-        self._where = where
-
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if f"{module}.".startswith(_CALLBACKS):
             return _INERT
         why = "which no weights need: nothing was run; get the model as safetensors"
-        raise UserError(f"{self._where} asks for {shown(f'{module}.{name}')}, {why}")
+        raise UserError(f"asks for {shown(f'{module}.{name}')}, {why}")
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -113,16 +108,14 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a pickled checkpoint lie, by name.
 
     If it has a `state_dict`, that is read. Optimizer states, callbacks, counters and everything
-    else that is not a tensor are left out.
-
-    Raises:
-      UserError: the file is not a zip of torch's, is truncated or damaged, names something that is
-        not in the table above, or has tensors that lie outside their storages (all are named).
+    else that is not a tensor are left out. Raises UserError if the file is not a zip of torch's, is
+    truncated or damaged, names something that is not in the table above, or has tensors that lie
+    outside their storages (all are named).
     """
     path = regular_file(Path(path), "checkpoint")
-    where = shown(path)
     with path.open("rb") as file:
         start = file.read(64)
+    where = shown(path)
     if not start.startswith(ZIP):
         raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
@@ -173,8 +166,7 @@ def _archive(path: Path, where: str) -> tuple[bytes, dict[str, range]]:
 
 def _records(path: Path, where: str, entries: list[zipfile.ZipInfo]) -> dict[str, range]:
     """Returns where each entry lies; raises ValueError if it overlaps one or leaves the file."""
-    records = {}
-    size = path.stat().st_size
+    records, size = {}, path.stat().st_size
     with path.open("rb") as file:
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
@@ -202,9 +194,9 @@ def _unpickled(text: bytes, where: str) -> dict:
             # Python allocates as many slots as the largest number that names an object.
             if "PUT" in operation.name and argument > len(text):
                 raise ValueError(f"object number {argument}")
-        content = _Reader(text, where).load()
-    except UserError:
-        raise
+        content = _Reader(io.BytesIO(text)).load()
+    except UserError as error:
+        raise UserError(f"{where} {error}") from None
     except Exception as error:  # a damaged pickle raises almost anything
         line = one_line(error)
         raise UserError(f"{where} has a damaged data.pkl ({line}); get it again") from None
@@ -227,9 +219,8 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, range]) ->
     whole = isinstance(storage, _Storage) and type(shape) is type(strides) is tuple
     whole = whole and len(shape) == len(strides) <= 32
     if not whole or not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *shape, *strides)):
-        raise ValueError(
-            f"has shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
-        )
+        facts = f"shape {_brief(shape)}, strides {_brief(strides)} and offset {_brief(offset)}"
+        raise ValueError(f"has {facts}")
     item = ITEM_BYTES[storage.dtype]
     if (record := records.get(storage.key)) is None:
         raise ValueError(f"is in the storage {shown(storage.key)}, which the file lacks")
@@ -238,9 +229,8 @@ def _placed(path: Path, name: str, view: _View, records: Mapping[str, range]) ->
         raise ValueError(f"is in a storage of {size}, for which the file has {len(record)} bytes")
     axes, elements = _axes(shape, strides), math.prod(shape)
     if offset + elements > storage.size:
-        raise ValueError(
-            f"of shape {_brief(shape)} begins at element {offset} of a storage of {storage.size}"
-        )
+        begins = f"begins at element {offset} of a storage of {storage.size}"
+        raise ValueError(f"of shape {_brief(shape)} {begins}")
     start = record.start + offset * item
     return Tensor(path, name, storage.dtype, shape, start, elements * item, axes)
 
@@ -257,9 +247,8 @@ def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] |
     step = 1
     for axis in reversed(slowest_first):
         if strides[axis] != step:
-            raise ValueError(
-                f"of shape {_brief(shape)} has strides {_brief(strides)}, which leave gaps "
-                "or overlap; save it again from contiguous tensors"
-            )
+            wrong = f"has strides {_brief(strides)}, which leave gaps or overlap"
+            how = "save it again from contiguous tensors"
+            raise ValueError(f"of shape {_brief(shape)} {wrong}; {how}")
         step *= shape[axis]
     return None if slowest_first == long else (*short, *slowest_first)

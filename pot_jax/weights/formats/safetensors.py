@@ -4,9 +4,8 @@ A safetensors file is `u64 header length | JSON header | data`; the header gives
 dtype, shape and byte range in the data. None of it is trusted, and nothing in a file is ever run.
 
 The `safetensors` library decides whether a header is well formed, but does not read the data: its
-NumPy side does not know bfloat16, and while a model of several gigabytes is read, the pages of its
-memory map would count a second time against the host's memory. `read_tensor` reads each tensor into
-a new buffer instead.
+NumPy side does not know bfloat16, and the pages of its memory map would count a second time against
+the host's memory. `read_tensor` reads each tensor into a new buffer instead.
 """
 
 import math
@@ -27,12 +26,8 @@ ITEM_BYTES = {
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
 }
 # The dtypes weights may have.
-FLOATS = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
+_KINDS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+FLOATS = {name: np.dtype(kind) for name, kind in _KINDS.items()}
 _SMALL_FLOATS = ("F8_", "F6_", "F4")  # dtypes whose size only the library knows
 
 
@@ -51,14 +46,11 @@ class Tensor(NamedTuple):
 def read_header(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a safetensors file lie, by name.
 
-    Raises:
-      UserError: the file is missing, of another kind (a git-lfs pointer, a web page, a pickle) or
-        truncated, or its header is damaged: byte ranges that overlap, leave gaps or do not fit
-        their shapes, a name given twice, malformed entries.
+    Raises UserError if it is missing, truncated or of another kind, or its header is damaged: byte
+    ranges that overlap, leave gaps or do not fit shapes, a name given twice, malformed entries.
     """
     path = regular_file(Path(path), "weight file")
-    where = shown(path)
-    size = path.stat().st_size
+    where, size = shown(path), path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
         length = int.from_bytes(start[:8], "little")
@@ -100,9 +92,8 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ValueError(f"{tensor} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str):
-        raise ValueError(f"{tensor} has dtype {shown(dtype)}")
-    if dtype not in ITEM_BYTES and not dtype.startswith(_SMALL_FLOATS):
+    known = isinstance(dtype, str) and (dtype in ITEM_BYTES or dtype.startswith(_SMALL_FLOATS))
+    if not known:
         raise ValueError(f"{tensor} has the unknown dtype {shown(dtype)}")
     if not _are_counts(shape) or len(shape) > 32:
         raise ValueError(f"{tensor} has shape {shown(shape)}")
@@ -110,9 +101,8 @@ def _tensor(path: Path, name: str, entry: Any, base: int) -> Tensor:
         raise ValueError(f"{tensor} has data_offsets {shown(offsets)}")
     nbytes = offsets[1] - offsets[0]
     if dtype in ITEM_BYTES and (needed := math.prod(shape) * ITEM_BYTES[dtype]) != nbytes:
-        raise ValueError(
-            f"{tensor} has {nbytes} bytes; shape {shown(shape)} in {dtype} takes {shown(needed)}"
-        )
+        takes = f"shape {shown(shape)} in {dtype} takes {shown(needed)}"
+        raise ValueError(f"{tensor} has {nbytes} bytes; {takes}")
     return Tensor(path, name, dtype, tuple(shape), base + offsets[0], nbytes)
 
 
@@ -122,11 +112,7 @@ def _are_counts(value: Any) -> bool:
 
 
 def read_tensor(tensor: Tensor, dtypes: Mapping[str, np.dtype] = FLOATS) -> np.ndarray:
-    """Reads a tensor's values, in the file's own dtype, into a new array.
-
-    Raises:
-      UserError: the dtype is none of `dtypes`, or the file has shrunk since its header was read.
-    """
+    """Reads a tensor into a new array; UserError unless in `dtypes`, or if the file has shrunk."""
     where = f"{shown(tensor.file)}: tensor {shown(tensor.name)}"
     if tensor.dtype not in dtypes:
         raise UserError(f"{where} has dtype {shown(tensor.dtype)}; expected one of {list(dtypes)}")

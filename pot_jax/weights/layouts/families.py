@@ -1,7 +1,6 @@
 """The kinds of models: which of diffusers' pipelines are supported, and how they differ.
 
-All have a text encoder, a UNet and an autoencoder. They differ in what the UNet sees besides the
-latents.
+All have a text encoder, a UNet and an autoencoder. What the UNet sees besides latents differs.
 """
 
 import re
@@ -24,8 +23,7 @@ class Family(NamedTuple):
     # The UNet's input channels besides the latents, from the number of the latents' own.
     extra_channels: Callable[[int], int] = lambda latents: 0
     schedules: tuple[str, ...] = ("scheduler",)  # folders of scheduler configs
-    # Our component, or a folder of `schedules` -> the correction. diffusers' component classes do
-    # not correct; the pipelines' constructors do.
+    # Our component, or a folder of `schedules` -> what diffusers' pipelines correct in its config.
     corrections: Mapping[str, Correction] = MappingProxyType({})
     # What else export writes to model_index.json: absent components, and settings.
     others: Mapping[str, Any] = MappingProxyType({})
@@ -63,6 +61,7 @@ def _old_sample_size(unet: Mapping[str, Any]) -> dict[str, Any]:
     return {"sample_size": 64} if old and type(size) is int and size < 64 else {}
 
 
+_OLD_UNET: dict[str, Correction] = {"unet": _old_sample_size}
 _SAFETY = {"safety_checker": [None, None], "feature_extractor": [None, None]}
 _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker": False}
 
@@ -70,20 +69,14 @@ _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker":
 FAMILIES = {
     "StableDiffusionPipeline": Family(
         "text-to-image",
-        corrections={
-            "scheduler": _always(steps_offset=1, clip_sample=False),
-            "unet": _old_sample_size,
-        },
+        corrections={"scheduler": _always(steps_offset=1, clip_sample=False), **_OLD_UNET},
         others=_ENCODER,
     ),
     "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),
     "StableDiffusionInpaintPipeline": Family(
         "inpainting",
         extra_channels=lambda latents: 1 + latents,  # the mask, and the encoded picture around it
-        corrections={
-            "scheduler": _always(steps_offset=1, skip_prk_steps=True),
-            "unet": _old_sample_size,
-        },
+        corrections={"scheduler": _always(steps_offset=1, skip_prk_steps=True), **_OLD_UNET},
         others=_ENCODER,
     ),
     "StableDiffusionUpscalePipeline": Family(
@@ -116,7 +109,5 @@ def require_task(model: Any, task: str, what: str) -> None:
     require_model(model)
     given = FAMILIES[model.pipeline].task
     if given != task:
-        raise UserError(
-            f"{what} takes a model for {task}, but {model.name} is for {given} "
-            f"({model.pipeline}); use it with {USES[given]}"
-        )
+        but = f"{model.name} is for {given} ({model.pipeline}); use it with {USES[given]}"
+        raise UserError(f"{what} takes a model for {task}, but {but}")

@@ -27,43 +27,32 @@ _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 10
 _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are not components, or have no effect on the pictures.
-_IGNORED = (
-    *("safety_checker", "feature_extractor", "requires_safety_checker"),
-    *("watermarker", "max_noise_level"),
-)
+_IGNORED = "safety_checker feature_extractor requires_safety_checker watermarker max_noise_level"
 
 
 def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
-    """Returns the classes that each component of a pipeline may have, by its folder.
-
-    None stands for a schedule's: it knows its own classes.
-    """
+    """Returns the classes that each component may have, by its folder; None means a schedule's."""
     classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values() if not c.optional}
     return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Reads `model_index.json` and checks that it names every component, each of a known class.
-
-    Raises:
-      UserError: the folder is not a model folder, or its model is of an unsupported kind.
-    """
+    """Reads `model_index.json`; UserError unless it names all components, each of a known class."""
     path = folder / "model_index.json"
-    where = shown(path)
     if not path.exists():
         why = "it has no model_index.json (the layout that diffusers saves was expected)"
         raise UserError(f"{shown(folder)} is not a model folder: {why}")
-    index = json_object(path)
+    index, where = json_object(path), shown(path)
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str) or pipeline not in FAMILIES:
         supported = ", ".join(FAMILIES)
         raise UserError(f"{where}: {shown(pipeline)} is not supported; supported: {supported}")
     known = known_classes(pipeline)
-    for name in known:
-        if index.get(name) in ([None, None], None):
-            raise UserError(f"{where} names no {name}; the model is incomplete")
-    for name, entry in index.items():
-        if name.startswith("_") or name in _IGNORED or entry in ([None, None], None):
+    named = {name: entry for name, entry in index.items() if entry not in ([None, None], None)}
+    if missing := [name for name in known if name not in named]:
+        raise UserError(f"{where} names no {missing[0]}; the model is incomplete")
+    for name, entry in named.items():
+        if name.startswith("_") or name in _IGNORED.split():
             continue
         if name not in known:
             wrong, supported = f"the component {shown(name)} ({shown(entry)})", known
@@ -88,13 +77,10 @@ def read_parts(
 ) -> Parts:
     """Reads everything in a model folder except its weights; the arguments are those of `load`.
 
-    Raises:
-      UserError: the folder is not a model folder, or its model is of an unsupported kind; a setting
-        is missing, damaged or unsupported; or the components do not fit each other.
+    Raises UserError if it is no supported model, or a setting is missing, damaged or unsupported.
     """
     index = read_index(folder)
-    family = FAMILIES[index["_class_name"]]
-    modules = {}
+    family, modules = FAMILIES[index["_class_name"]], {}
     for name, component in COMPONENTS.items():
         path, correct = folder / component.folder / "config.json", family.corrections.get(name)
         if component.optional and not os.path.lexists(path.parent):
@@ -105,10 +91,8 @@ def read_parts(
     text = modules["text_encoder"].config
     place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
-    schedule, *low_res = (
-        read_config(path, ScheduleConfig, family.corrections.get(path.parent.name))
-        for path in paths
-    )
+    corrected = zip(paths, map(family.corrections.get, family.schedules))
+    schedule, *low_res = (read_config(path, ScheduleConfig, c) for path, c in corrected)
     notices = ()
     if prediction_type is not None:
         schedule = replace(schedule, prediction_type=prediction_type)
@@ -147,10 +131,7 @@ def _low_res(folder: Path, index: dict[str, Any], schedule: ScheduleConfig) -> L
 
 
 def read_config(path: Path, kind: Any, correct: Correction | None = None, named: str = "") -> Any:
-    """Reads a config of class `kind`, corrected; the file may name only the class `named`.
-
-    Raises UserError, which names the file, if it is missing or damaged or does not fit.
-    """
+    """Reads a corrected config of class `kind`, which may name only `named`; UserError if unfit."""
     settings, where = json_object(path), shown(path)
     stated = settings.get("_class_name", named)
     if named and stated != named:
@@ -170,11 +151,7 @@ def read_config(path: Path, kind: Any, correct: Correction | None = None, named:
 
 
 def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
-    """Finds the tensors of a diffusers folder whose `parts` have been read.
-
-    Raises:
-      UserError: weights are missing, or a file is damaged.
-    """
+    """Finds the tensors of a diffusers folder; UserError if some are missing or damaged."""
     tensors = {}
     for name in parts.modules:
         found = component_tensors(folder / COMPONENTS[name].folder, COMPONENTS[name].stem, variant)
@@ -187,21 +164,35 @@ def component_tensors(folder: Path, stem: str, variant: str | None = None) -> di
 
     `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` says which
     of several copies to read, such as "fp16". None means the copy without a variant or, if there is
-    none, the only variant.
-
-    Raises:
-      UserError: there are no such weights (the message names what there is), or a file is damaged.
+    none, the only variant. Raises UserError if there are no such weights (the message names what
+    there is), or a file is damaged.
     """
     names = [path.name for path in folder.iterdir()]
     source = folder / choose_weights(names, stem, variant, shown(folder))
-    return read_header(source) if source.suffix == ".safetensors" else _sharded(source)
+    if source.suffix == ".safetensors":
+        return read_header(source)
+    where, places = shown(source), read_weight_map(source)
+    shards = sorted(set(places.values()))
+    absent = [shown(place) for place in shards if not (folder / place).is_file()]
+    if absent:
+        count = f"{len(absent)} of {len(shards)} shards"
+        raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
+    headers = {place: read_header(folder / place) for place in shards}
+    count = Counter(name for tensors in headers.values() for name in tensors)
+    kinds = {
+        "tensors that lie in two shards": [n for n in count if count[n] > 1],
+        "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
+        "tensors that it leaves out": [n for n in count if n not in places],
+    }
+    if wrong := {k: list(map(shown, sorted(names))) for k, names in kinds.items() if names}:
+        raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
+    return {name: headers[place][name] for name, place in places.items()}
 
 
 def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: str) -> str:
     """Returns the name of the file with a component's weights, or of the index of their shards.
 
-    `names` are the files in the component's folder, which messages call `where`; the rest is as for
-    `component_tensors`.
+    `names` are the files in its folder, `where` in messages; the rest is as in `component_tensors`.
     """
     names = sorted(names)
     # The one file, or else the index, of each variant (None: no variant).
@@ -223,13 +214,8 @@ def choose_weights(names: Iterable[str], stem: str, variant: str | None, where: 
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Reads which shard holds each tensor from an index; shards are in the index's folder.
-
-    Raises:
-      UserError: the index is damaged, or names a file elsewhere or of another kind.
-    """
-    where = shown(index)
-    places = json_object(index).get("weight_map")
+    """Reads which shard, a file beside the index, holds each tensor; UserError if it is damaged."""
+    where, places = shown(index), json_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{where} has no weight_map from tensor names to file names; get it again")
     for place in sorted(set(places.values())):
@@ -238,24 +224,3 @@ def read_weight_map(index: Path) -> dict[str, str]:
             expected = "a plain .safetensors file name, in the folder of the index"
             raise UserError(f"{where} names the shard {shown(place)!r}; expected {expected}")
     return places
-
-
-def _sharded(index: Path) -> dict[str, Tensor]:
-    """Reads where the tensors in the shards of an index lie."""
-    where, places = shown(index), read_weight_map(index)
-    shards = sorted(set(places.values()))
-    absent = [shown(place) for place in shards if not (index.parent / place).is_file()]
-    if absent:
-        count = f"{len(absent)} of {len(shards)} shards"
-        raise UserError(f"{where} names {count} that are missing ({few(absent)}); get them")
-    headers = {place: read_header(index.parent / place) for place in shards}
-    count = Counter(name for tensors in headers.values() for name in tensors)
-    wrong = {
-        "tensors that lie in two shards": [n for n in count if count[n] > 1],
-        "tensors that its shards lack": [n for n in places if n not in headers[places[n]]],
-        "tensors that it leaves out": [n for n in count if n not in places],
-    }
-    wrong = {kind: list(map(shown, sorted(names))) for kind, names in wrong.items() if names}
-    if wrong:
-        raise UserError(f"{where} does not fit its shards: {listed(wrong)}; get all of them again")
-    return {name: headers[place][name] for name, place in places.items()}

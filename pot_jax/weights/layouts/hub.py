@@ -21,13 +21,7 @@ from typing import NamedTuple
 from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
-from pot_jax.weights.layouts.folder import (
-    SAMPLER,
-    choose_weights,
-    known_classes,
-    read_index,
-    read_weight_map,
-)
+from pot_jax.weights.layouts import folder as layout
 from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -36,9 +30,8 @@ _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 # What is fetched of a component besides its weights, where the repository has it.
 _SETTINGS = (
-    *("config.json", "scheduler_config.json"),
-    *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
+    "config.json scheduler_config.json tokenizer.json vocab.json merges.txt tokenizer_config.json "
+    "special_tokens_map.json added_tokens.json"
 )
 _OPTIONAL = [component.folder for component in COMPONENTS.values() if component.optional]
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -66,9 +59,8 @@ def is_id(name: str) -> bool:
 def fetch_settings(name: str) -> Snapshot:
     """Fetches everything of the model `owner/name` or `owner/name@revision` except its weights.
 
-    Raises:
-      UserError: there is no such repository or revision, this user has no access to it, it holds no
-        model in diffusers' layout, or it is not in the cache and the hub cannot be reached.
+    Raises UserError if there is no such repository or revision, this user has no access to it, it
+    holds no model in diffusers' layout, or it is not in the cache and the hub cannot be reached.
     """
     repository, revision = _REPOSITORY.fullmatch(name).groups()
     if revision is not None and not _REVISION.fullmatch(revision):
@@ -77,29 +69,28 @@ def fetch_settings(name: str) -> Snapshot:
     revision = revision or "main"
     index = _fetch(repository, revision, "model_index.json")
     commit = index.parent.name
-    folders = [*known_classes(read_index(index.parent)["_class_name"]), *_OPTIONAL]
+    folders = [*layout.known_classes(layout.read_index(index.parent)["_class_name"]), *_OPTIONAL]
     files = _files(repository, commit, index.parent)
-    for file in (SAMPLER, *(f"{folder}/{file}" for folder in folders for file in _SETTINGS)):
+    for file in (
+        layout.SAMPLER,
+        *(f"{folder}/{file}" for folder in folders for file in _SETTINGS.split()),
+    ):
         if file in files:
             _fetch(repository, commit, file)
     return Snapshot(repository, commit, index.parent, files)
 
 
 def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
-    """Fetches the weights of every component: those that `component_tensors` will choose.
-
-    Raises:
-      UserError: the repository has no such weights, or they cannot be fetched.
-    """
+    """Fetches every component's weights, as `component_tensors` chooses; UserError if it cannot."""
     for folder, stem, *_ in COMPONENTS.values():
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
         if folder in _OPTIONAL and not names:
             continue
-        chosen = choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
+        chosen = layout.choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):
-            for shard in sorted(set(read_weight_map(path).values())):
+            for shard in sorted(set(layout.read_weight_map(path).values())):
                 _fetch(snapshot.repository, snapshot.commit, place + shard)
 
 
@@ -155,10 +146,9 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
         how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
         return UserError(f"{repository} is open only to users who accept its terms: {how}")
     if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
-        return UserError(
-            f"there is no model folder {repository} here and no such repository on the hub; check "
-            f"the name; if it is private, {_LOG_IN}"
-        )
+        check = f"check the name; if it is private, {_LOG_IN}"
+        neither = f"no model folder {repository} here and no such repository on the hub"
+        return UserError(f"there is {neither}; {check}")
     if isinstance(cause, errors.RevisionNotFoundError):
         check = "check what is after the @"
         return UserError(f"{repository} has no branch, tag or commit {revision}; {check}")
@@ -173,8 +163,7 @@ def _explanation(error: Exception, repository: str, revision: str, file: str) ->
         type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
     ):
         state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
-        return _Unreachable(
-            f"the hub cannot be reached ({state}) and {what} of {name} is not in the cache "
-            f"({constants.HF_HUB_CACHE}); load it once with a connection"
-        )
+        lacks = f"{what} of {name} is not in the cache ({constants.HF_HUB_CACHE})"
+        once = f"{lacks}; load it once with a connection"
+        return _Unreachable(f"the hub cannot be reached ({state}) and {once}")
     return UserError(f"{what} of {name} cannot be fetched ({one_line(error)})")

@@ -9,8 +9,9 @@ from them the configs that a diffusers folder would hold. What they cannot tell 
 of these models, and is a constant here with its origin.
 """
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,13 +20,15 @@ from pot_jax.errors import UserError, shown
 from pot_jax.models.clip import CLIPTextConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
-from pot_jax.weights.layouts.stated import Statement, agreed
+from pot_jax.weights.layouts.stated import Statement, Statements, agreed
 
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
 TEXT = "cond_stage_model."
 CLIP = TEXT + "transformer."
 OPEN_CLIP = TEXT + "model."
+# Our components -> the prefixes of their tensors.
+PREFIXES = {"text_encoder": TEXT, "unet": UNET, "autoencoder": AUTOENCODER}
 _CROSS_ATTENTION = UNET + "middle_block.1.transformer_blocks.0.attn2"
 
 # What training leaves in a file without any effect on the pictures.
@@ -57,8 +60,7 @@ class Shapes:
     """The shapes of a file's tensors; errors name the file and the tensor."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], where: str):
-        self.where = where
-        self._shapes = shapes
+        self.where, self._shapes = where, shapes
         parts = (name.split(".") for name in shapes)
         self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
         # Whether the text encoder's tensors have OpenCLIP's names.
@@ -92,17 +94,13 @@ class Shapes:
 
     def count(self, module: str) -> int:
         """Counts module.0, module.1, ... up to the first that is missing."""
-        number = 0
-        while f"{module}.{number}" in self:
-            number += 1
-        return number
+        return next(number for number in itertools.count() if f"{module}.{number}" not in self)
 
     @property
     def generation(self) -> int:
         """1 for models like SD 1.x, 2 for those like SD 2.x: the width of the text states says it.
 
-        A file written by another program may give the text encoder of SD 2.x transformers' names.
-        Models of other widths are like none of the two, and then the names decide.
+        Names do not, since programs rewrite them; they only decide for models of other widths.
         """
         width = self.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
@@ -140,22 +138,15 @@ class Description(NamedTuple):
 
 
 def describe(
-    shapes: Shapes,
-    prediction_type: str | None = None,
-    stated: Mapping[str, Sequence[Statement]] = MappingProxyType({}),
+    shapes: Shapes, prediction_type: str | None = None, stated: Statements = MappingProxyType({})
 ) -> Description:
     """Derives a model's configs from the names and shapes of a file, and from what is said of it.
 
-    Args:
-      shapes: those of all tensors in the file.
-      prediction_type: what the weights predict, as diffusers names it, whatever the files say; by
-        default what they state, else `Shapes.usual_prediction`. SD 2.x with "epsilon" counts as the
-        model of 512 pixels.
-      stated: what the file's metadata and its yaml say (`stated.py`).
-
-    Raises:
-      UserError: a tensor that gives a size is missing or has another rank, no model has these
-        sizes, or two places contradict each other.
+    `prediction_type` is what the weights predict, as diffusers names it, whatever the files say; by
+    default what they state, else `Shapes.usual_prediction`. SD 2.x with "epsilon" counts as the
+    model of 512 pixels. `stated` is what the file's metadata and its yaml say (`stated.py`). Raises
+    UserError if a tensor that gives a size is missing or has another rank, no model has these
+    sizes, or two places contradict each other.
     """
     try:
         facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
@@ -172,7 +163,7 @@ def describe(
         raise UserError(f"{prefix}{error}") from None
 
 
-def _stated_facts(shapes: Shapes, stated, predicts: bool) -> dict[str, Any]:
+def _stated_facts(shapes: Shapes, stated: Statements, predicts: bool) -> dict[str, Any]:
     """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     places = {
@@ -188,7 +179,7 @@ def _stated_facts(shapes: Shapes, stated, predicts: bool) -> dict[str, Any]:
         for fact in {**places, **stated}
         if predicts or fact != "prediction_type"
     }
-    return {fact: facts[fact] for fact in facts if fact not in sizes}
+    return {fact: facts[fact] for fact in facts.keys() - sizes}
 
 
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
@@ -233,14 +224,11 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     )
 
 
-def _unet_levels(shapes: Shapes) -> list[list[int]]:
+def _unet_levels(shapes: Shapes) -> list[range]:
     """Returns the numbers of each level's input blocks; a downsampling separates two levels."""
-    levels: list[list[int]] = [[]]
-    for number in range(1, shapes.count(f"{UNET}input_blocks")):
-        if f"{UNET}input_blocks.{number}.0.op" in shapes:
-            levels.append([])
-        else:
-            levels[-1].append(number)
+    numbers = range(1, shapes.count(f"{UNET}input_blocks"))
+    cuts = [number for number in numbers if f"{UNET}input_blocks.{number}.0.op" in shapes]
+    levels = [range(a + 1, b) for a, b in itertools.pairwise([0, *cuts, numbers.stop])]
     if not all(levels):
         raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
     return levels
@@ -250,37 +238,31 @@ def _one_or_all(values: list) -> Any:
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
-def autoencoder_config(
-    shapes: Shapes, latent_size: int, scaling_factor: float
-) -> AutoencoderKLConfig:
+def autoencoder_config(shapes: Shapes, latent_size: int, scaling: float) -> AutoencoderKLConfig:
     """Derives the autoencoder's config; `latent_size` is the height and width of the latents."""
     encoder = f"{AUTOENCODER}encoder."
     levels = max(1, shapes.count(f"{encoder}down"))
-    channels = [
-        shapes.size(f"{encoder}down.{level}.block.0.conv1.weight", 0, 4) for level in range(levels)
-    ]
+    firsts = [f"{encoder}down.{level}.block.0.conv1.weight" for level in range(levels)]
     return AutoencoderKLConfig(
         sample_size=latent_size * 2 ** (levels - 1),
         in_channels=shapes.size(f"{encoder}conv_in.weight", 1, 4),
         out_channels=shapes.size(f"{AUTOENCODER}decoder.conv_out.weight", 0, 4),
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(channels),
+        block_out_channels=tuple(shapes.size(first, 0, 4) for first in firsts),
         layers_per_block=shapes.count(f"{encoder}down.0.block"),
         latent_channels=shapes.size(f"{AUTOENCODER}post_quant_conv.weight", 1),
         norm_num_groups=_GROUPS,
-        scaling_factor=scaling_factor,
+        scaling_factor=scaling,
     )
 
 
 def text_config(shapes: Shapes) -> CLIPTextConfig:
     """Derives the text encoder's config; raises as `describe` does."""
+    tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
+    mlp = "mlp.fc1.weight"
     if shapes.is_open_clip:
-        tokens, positions = "token_embedding.weight", "positional_embedding"
-        mlp = "mlp.c_fc.weight"
-    else:
-        tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
-        mlp = "mlp.fc1.weight"
+        tokens, positions, mlp = "token_embedding.weight", "positional_embedding", "mlp.c_fc.weight"
     vocabulary, width = (shapes.size(shapes.text + tokens, axis, 2) for axis in (0, 1))
     return CLIPTextConfig(
         vocab_size=vocabulary,

@@ -14,10 +14,7 @@ from pot_jax.models.vae import AutoencoderKLConfig
 
 
 def respelled(key: str, table: Mapping[str, str]) -> str:
-    """Returns the file's name of what diffusers calls `key`.
-
-    The longest prefix of `key` in the table is replaced; "" is a prefix of every name.
-    """
+    """Returns the file's name of diffusers' `key`: its longest prefix in the table is replaced."""
     parts = key.split(".")
     for i in range(len(parts), -1, -1):
         found = table.get(".".join(parts[:i]))
@@ -47,7 +44,6 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
     }
-
     resnets = {"mid_block.resnets.0": "middle_block.0", "mid_block.resnets.1": "middle_block.2"}
 
     def layers(ours: str, theirs: str, numbers: Iterable[int]) -> None:

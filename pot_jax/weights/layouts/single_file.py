@@ -15,16 +15,11 @@ from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import Tensor, read_header, read_metadata
 from pot_jax.weights.layouts import original, original_names
 from pot_jax.weights.layouts.families import FAMILIES, LowRes
-from pot_jax.weights.layouts.original import Shapes
+from pot_jax.weights.layouts.original import PREFIXES, Shapes
 from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
 from pot_jax.weights.model import COMPONENTS, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
-_PREFIXES = {
-    "text_encoder": original.TEXT,
-    "unet": original.UNET,
-    "autoencoder": original.AUTOENCODER,
-}
 # Prefixes of names in files that users take for a whole model -> what these files are.
 _OTHERS = {
     "lora_": "a LoRA, which changes a model but is not one",
@@ -54,11 +49,8 @@ def file_source(
     """Reads everything in a single-file checkpoint except its weights; fetches and runs nothing.
 
     The arguments are those of `load`. What the model predicts may be said by the file's metadata or
-    a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`).
-
-    Raises:
-      UserError: the file is damaged, not such a model, or a pickle that is not allowed; or there is
-        no tokenizer.
+    a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`). Raises
+    UserError if it is damaged, no such model or a pickle not allowed, or there is no tokenizer.
     """
     found, metadata = _read(path, allow_pickle)
     _check_whole(found, shown(path))
@@ -67,7 +59,7 @@ def file_source(
     for fact, statements in yaml_statements(path).items():
         stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
-    configs = {name: getattr(facts, name) for name in _PREFIXES}
+    configs = {name: getattr(facts, name) for name in PREFIXES}
     modules = {n: COMPONENTS[n].classes[c.CLASS_NAME][1](c, dtype) for n, c in configs.items()}
     (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
     # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
@@ -95,40 +87,33 @@ def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, 
     if is_safetensors(start, path.stat().st_size) or not pickled:
         return read_header(path), read_metadata(path)
     if not allow_pickle:
-        raise UserError(
-            f"{shown(path)} is a pickle, a format that can hold programs; get the model as "
-            "safetensors, or allow pickles (--allow_pickle, in Python allow_pickle=True); they are "
-            "read without running anything"
-        )
+        allow = "allow pickles (--allow_pickle, in Python allow_pickle=True)"
+        how = f"get the model as safetensors, or {allow}; they are read without running anything"
+        raise UserError(f"{shown(path)} is a pickle, a format that can hold programs; {how}")
     return read_pickled(path), {}
 
 
 def _check_whole(names: Iterable[str], where: str) -> None:
     """Raises UserError unless there are tensors of all three networks."""
-    missing = [
-        f"{component} ({prefix}*)"
-        for component, prefix in _PREFIXES.items()
-        if not any(name.startswith(prefix) for name in names)
-    ]
-    if not missing:
-        return
-    is_a = next((w for n in names for start, w in _OTHERS.items() if n.startswith(start)), None)
-    raise UserError(
-        f"{where} holds no {', no '.join(missing)}"
-        + (f": it is {is_a}" if is_a else "; a whole model in the original layout was expected")
-    )
+    absent = [c for c, p in PREFIXES.items() if not any(name.startswith(p) for name in names)]
+    if absent:
+        missing = ", no ".join(f"{component} ({PREFIXES[component]}*)" for component in absent)
+        kinds = [kind for n in names for start, kind in _OTHERS.items() if n.startswith(start)]
+        expected = "; a whole model in the original layout was expected"
+        why = f": it is {kinds[0]}" if kinds else expected
+        raise UserError(f"{where} holds no {missing}{why}")
 
 
 def _sorted(found: Mapping[str, Tensor], shapes: Shapes) -> tuple[dict, dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
-    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*_PREFIXES, None)}
+    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*PREFIXES, None)}
     layers = shapes.count(shapes.text_layers)
     dropped = range(layers - shapes.dropped_layers, layers)
     unused = tuple(f"{shapes.text_layers}.{layer}." for layer in dropped)
     for name, tensor in found.items():
         if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
-        component = next((c for c, prefix in _PREFIXES.items() if name.startswith(prefix)), None)
+        component = next((c for c, prefix in PREFIXES.items() if name.startswith(prefix)), None)
         tensors[component].update(_thirds(name, tensor))
     others = tensors.pop(None)
     return tensors, others
@@ -150,16 +135,14 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    is_open_clip = shapes.is_open_clip
+    found, is_open_clip = {}, shapes.is_open_clip
     text = original_names.open_clip_names(facts.text_encoder) if is_open_clip else {}
-    found = {}
     for component, prefix, table in (
         ("text_encoder", original.OPEN_CLIP if is_open_clip else original.CLIP, text),
         ("unet", original.UNET, original_names.unet_names(facts.unet)),
         ("autoencoder", original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
     ):
-        names = {ours: prefix + theirs for ours, theirs in table.items()}
-        found[component] = {"": prefix[:-1], **names}
+        found[component] = {"": prefix[:-1]} | {ours: prefix + table[ours] for ours in table}
     return found
 
 
@@ -167,15 +150,13 @@ def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple
     """Returns the tokenizer's folder, and what the user should be told of it."""
     if given is not None:
         return given_tokenizer(given), ()
-    folder = path.parent / "tokenizer"
-    if folder.is_dir():
-        return folder, ()
-    folder = cached_tokenizer()
-    if folder is None:
-        raise UserError(
-            f"{shown(path)} holds no tokenizer, and there is none in the folder 'tokenizer' next "
-            "to it or in the Hugging Face cache; give a folder with CLIP's vocab.json and "
-            "merges.txt, such as that of any Stable Diffusion 1.x or 2.x (--tokenizer=FOLDER, in "
-            "Python tokenizer=FOLDER)"
-        )
-    return folder, (f"{shown(path)} holds no tokenizer; the one in {shown(folder)} is used",)
+    beside, none = path.parent / "tokenizer", f"{shown(path)} holds no tokenizer"
+    if beside.is_dir():
+        return beside, ()
+    if cached := cached_tokenizer():
+        return cached, (f"{none}; the one in {shown(cached)} is used",)
+    raise UserError(
+        f"{none}, and there is none in the folder 'tokenizer' next to it or in the Hugging Face "
+        "cache; give a folder with CLIP's vocab.json and merges.txt, such as that of any Stable "
+        "Diffusion 1.x or 2.x (--tokenizer=FOLDER, in Python tokenizer=FOLDER)"
+    )

@@ -37,22 +37,17 @@ class Statement(NamedTuple):
     value: Any
 
 
-Statements = dict[str, list[Statement]]  # fact -> who states it
+Statements = Mapping[str, list[Statement]]  # fact -> who states it
 
 
 def agreed(fact: str, statements: Iterable[Statement], where: str) -> Any:
-    """Returns what all statements say, None if there are none.
-
-    Raises:
-      UserError: two of them contradict each other; `where` is the model.
-    """
+    """Returns what all statements say, or None; UserError, naming `where`, if two contradict."""
     first, *others = [*statements] or [Statement("", None)]
     for other in others:
         if other.value != first.value:
-            raise UserError(
-                f"{where}: {first.place} says that {fact} is {shown(first.value)}, {other.place} "
-                f"that it is {shown(other.value)}; correct the wrong one, or remove it"
-            )
+            one = f"{first.place} says that {fact} is {shown(first.value)}"
+            two = f"{other.place} that it is {shown(other.value)}"
+            raise UserError(f"{where}: {one}, {two}; correct the wrong one, or remove it")
     return first.value
 
 
@@ -61,9 +56,9 @@ def assumed(path: Path, prediction_type: str) -> str:
     return f"{shown(path)} does not say what the model predicts; {prediction_type} is assumed"
 
 
-def metadata_statements(metadata: Mapping[str, str]) -> Statements:
+def metadata_statements(metadata: Mapping[str, str]) -> dict[str, list[Statement]]:
     """Returns what a file's metadata say of "prediction_type" and "generation" (1 or 2)."""
-    found: Statements = {}
+    found: dict[str, list[Statement]] = {}
     for key, fact, pattern, values in _METADATA:
         text = metadata.get(key, "").strip().lower()
         if text and (match := re.match(pattern, text)):
@@ -76,9 +71,7 @@ def yaml_statements(path: Path) -> Statements:
     """Returns what the yaml file beside the checkpoint `path` says, if there is one.
 
     The facts are those of a scheduler's config, "scaling_factor", "context_dim", "in_channels".
-
-    Raises:
-      UserError: the file is not the settings of a Stable Diffusion.
+    Raises UserError if the file is not the settings of a Stable Diffusion.
     """
     path = path.with_suffix(".yaml")
     if not path.is_file():
@@ -100,8 +93,6 @@ def yaml_statements(path: Path) -> Statements:
             "in_channels": unet.get("in_channels"),
         }
     except (*_STRUCTURE, OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)}); "
-            "correct it, or remove it"
-        ) from None
+        wrong = f"{shown(path)} is not the settings of a Stable Diffusion ({one_line(error)})"
+        raise UserError(f"{wrong}; correct it, or remove it") from None
     return {fact: [Statement(shown(path), v)] for fact, v in values.items() if v is not None}

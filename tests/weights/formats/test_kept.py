@@ -19,6 +19,7 @@ from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.export import convert
 from pot_jax.weights.formats import kept
 from pot_jax.weights.load import load
+from pot_jax.weights.parameters import restored_params
 
 # Orbax abandons its read tasks when an array's file is damaged; their exceptions surface, without a
 # name, whenever Python next collects them: here, while this module's filter stands.
@@ -202,20 +203,20 @@ def test_parameters_are_split_over_a_mesh(source, model):
 
 def test_two_arrays_at_most_are_on_their_way(converted, model, monkeypatch):
     read, waiting = [], []
-    reader = kept._reader
+    reader = kept.reader
 
     def counting(folder):
         inner = reader(folder)
         return lambda path: (read.append(path), inner(path))[1]
 
-    def take(path, values, digest):
+    def put(path, values):
         taken.append(path)
         waiting.append(len(read) - len(taken))
-        return digest
+        return values
 
     taken = []
-    monkeypatch.setattr(kept, "_reader", counting)
-    digests = kept.restore_arrays(converted, model.params, take)
+    monkeypatch.setattr(kept, "reader", counting)
+    _, digests = restored_params(converted, model.params, jnp.dtype("float32"), put)
     assert combined_digest(digests) == model.digest
     assert max(waiting) <= 2
 
