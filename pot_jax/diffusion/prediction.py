@@ -34,17 +34,10 @@ _TARGET = {
 def clean_from_prediction(
     prediction: jax.Array, z: jax.Array, alpha, sigma, prediction_type: str
 ) -> jax.Array:
-    """Returns the estimate of x0 that a prediction implies.
+    """Returns the estimate of x0 that a prediction, shaped like `z`, implies.
 
-    Args:
-      prediction: the network's (guided) output, shaped like `z`.
-      z: what the network saw, at signal `alpha` and noise `sigma`.
-      alpha: the step's signal scale; not 0 for `epsilon`.
-      sigma: the step's noise scale.
-      prediction_type: "epsilon", "v_prediction" (arXiv 2202.00512, section 4) or "sample".
-
-    Raises:
-      UserError: the prediction type is unknown.
+    `prediction_type` is "epsilon", for which alpha is not 0, "v_prediction" (arXiv 2202.00512,
+    section 4) or "sample"; UserError if it is another.
     """
     return _look_up(_CLEAN, prediction_type)(prediction, z, alpha, sigma)
 

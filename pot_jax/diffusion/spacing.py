@@ -34,8 +34,7 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     check_steps(config, steps)
     log_snr = -np.log(noise_to_signal(config))  # falls with t
     lowest = -np.inf if config.lambda_min_clipped is None else config.lambda_min_clipped
-    last = int(np.sum(log_snr >= lowest))
-    if last == 0:
+    if not (last := int(np.sum(log_snr >= lowest))):
         end = f"the schedule's log(alpha/sigma) ends at {log_snr[0]:.3f}"
         raise UserError(f"lambda_min_clipped={lowest} leaves no timestep: {end}")
     return _spaced(config, steps, spacing, last, omitted=1)
@@ -87,6 +86,6 @@ def _spaced(config, steps, spacing, last, *, omitted=0, whole=True) -> np.ndarra
             f"{timesteps[0]:g}, past the last of the schedule ({total - 1}); use fewer steps"
         )
     if np.any(np.diff(timesteps) >= 0):
-        reason = f"the schedule has only {total}"
-        raise UserError(f"{steps} steps visit a timestep twice: {reason}; use fewer steps")
+        few = f"the schedule has only {total}; use fewer steps"
+        raise UserError(f"{steps} steps visit a timestep twice: {few}")
     return timesteps.astype(np.float32)
