@@ -89,9 +89,7 @@ def start(
     first, steps = jax.random.split(key)
     noise = parts.first_noise(first) if latents is None else jnp.asarray(latents, jnp.float32)
     noise = noise * init_scale
-    return SamplerState(
-        jnp.int32(0), noise, steps, parts.solver.start(noise), parts.memory(noise)
-    )
+    return SamplerState(jnp.int32(0), noise, steps, parts.solver.start(noise), parts.memory(noise))
 
 
 def make_step(parts: Parts) -> Callable:
@@ -159,8 +157,8 @@ def start_samples(
 
 def split_samples(states: SamplerState) -> list[SamplerState]:
     """Returns the joined states of B samples as B joined states of one."""
-    arrays = states._replace(step=())
-    alone = (jax.tree.map(lambda x: x[i : i + 1], arrays) for i in range(len(states.latents)))
+    samples, arrays = range(len(states.latents)), states._replace(step=())
+    alone = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], arrays) for i in samples]
     return [one._replace(step=states.step) for one in alone]
 
 

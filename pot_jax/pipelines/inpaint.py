@@ -75,15 +75,11 @@ def inpaint(
       Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have
       passed through the autoencoder; copy them from `image` if they must be exact.
 
-    Raises:
-      UserError: something does not fit; one line says what. It is a `ValueError`.
+    Raises UserError, a `ValueError`, if something does not fit; one line says what.
     """
     require_task(model, "inpainting", "inpainting")
-    settings = build(
-        SamplerSettings,
-        {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta},
-        "sampler.",
-    )
+    given = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta}
+    settings = build(SamplerSettings, given, "sampler.")
     seed = checked(seed, SEED, "seed")
     negative_prompt = checked(negative_prompt, str, "negative_prompt")
     checked(progress, Progress | None, "progress")
@@ -135,18 +131,16 @@ class _Apart(Geometry):
 def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.ndarray, np.ndarray]:
     """Returns whether they are a batch, images [B, H, W, 3], and masks [B, H, W, 1] of 0 and 1."""
     images, masks = read_images(image, "image"), read_mask(mask)
-    batched = images.ndim == 4
+    batched, factor = images.ndim == 4, model.autoencoder.config.downsample_factor
     images = images if batched else images[None]
-    factor = model.autoencoder.config.downsample_factor
-    _, *sides, _ = images.shape
+    sides = images.shape[1:3]
     expected = f"a height and a width that are multiples of {factor}"
-    require(not any(side % factor for side in sides), "image", expected, tuple(sides))
+    require(not any(side % factor for side in sides), "image", expected, sides)
     masks = masks[None] if masks.ndim == 2 else masks
-    expected = f"{tuple(sides)}, or one for each of {len(images)} pictures"
+    expected = f"{sides}, or one for each of {len(images)} pictures"
     require(masks.shape in (images.shape[:3], (1, *sides)), "mask", expected, masks.shape)
     masks = np.broadcast_to(masks, images.shape[:3])
-    empty = [i for i, cells in enumerate(masks[:, ::factor, ::factor]) if not cells.any()]
-    if empty:
+    if empty := [i for i, cells in enumerate(masks[:, ::factor, ::factor]) if not cells.any()]:
         cell = f"a cell of {factor} x {factor} pixels is painted if its first pixel is marked"
         log((f"mask: nothing is painted in the pictures {empty}: {cell}",))
     return batched, images, masks[..., None].astype(np.float32)

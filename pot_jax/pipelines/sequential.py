@@ -55,20 +55,15 @@ def _window(encode, picture, corner, geometry, kernel):
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """One way to sample levels in turn.
+    """One way to sample levels in turn."""
 
-    Attributes:
-      forward: from a level to the one that follows it: 1, widest first, or -1, deepest first.
-      see: (encode, the neighbour's picture [H, W, 3], corner, geometry, kernel) -> what is known,
-        in latents [h/p, w/p, c] and in pixels [H/p, W/p, 3].
-      meet: (picture [H, W, C], known, corner, kernel) -> the picture that fits what is known.
-      delivery: how the finished levels become pictures that agree.
-    """
-
-    forward: int
+    forward: int  # from a level to the one that follows: 1, widest first, or -1, deepest first
+    # (encode, the neighbour's picture [H, W, 3], corner, geometry, kernel) -> what is known, in
+    # latents [h/p, w/p, c] and in pixels [H/p, W/p, 3].
     see: Callable[..., tuple[jax.Array, jax.Array]]
+    # (picture [H, W, C], known, corner, kernel) -> the picture that fits what is known
     meet: Callable[..., jax.Array]
-    delivery: Blend
+    delivery: Blend  # how the finished levels become pictures that agree
 
     def order(self, levels: int) -> range:
         """Returns the levels in the order of their turns."""
@@ -111,12 +106,9 @@ def sampled_in_turns(
 ) -> tuple[Parts, Callable]:
     """Returns `parts` and the step for a plan of `diffusion.solvers.in_turns`.
 
-    Args:
-      turns: the method.
-      parts: of joint sampling, but that `agree` is by `Turns.space`.
-      latents: the view of all levels' latents.
-      pixels: the view of their pictures.
-      encode: (weights, images [M, H, W, 3]) -> latents [M, h, w, c].
+    The given parts are those of joint sampling, but that `agree` is by `Turns.space`; the views are
+    of all levels' latents and pictures; `encode` maps (weights, images [M, H, W, 3]) to latents
+    [M, h, w, c].
     """
     geometry = pixels.geometry
 

@@ -26,10 +26,8 @@ for _kind in (SamplerState, Seen, Plan, guidance.Numbers, agreement.Numbers):
 def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
     """Returns a jitted function lowered for arguments, or shapes, like these.
 
-    Args:
-      function: the function; its trace is kept where compiled programs are.
-      key: tells it from other functions, in every process alike; "" keeps no trace.
-      arguments: what it is called with; a state's memory is given to the results.
+    Its trace is kept where compiled programs are; `key` tells it from other functions in every
+    process alike, and "" keeps no trace. A state's memory is given to the results.
     """
     folder = jax.config.jax_compilation_cache_dir
     if not (key and folder) or "://" in folder:

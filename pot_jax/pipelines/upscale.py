@@ -90,8 +90,7 @@ def upscale(
       The zoom with larger pictures. They may no longer match a photograph exactly. `latents` are
       still the latents of the small pictures.
 
-    Raises:
-      UserError: something does not fit; one line says what. It is a `ValueError`.
+    Raises UserError, a `ValueError`, if something does not fit; one line says what.
     """
     checked(zoom, Zoom, "zoom")
     checked(progress, Progress | None, "progress")
@@ -124,13 +123,13 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
-    s, solver, level = settings.sampler, settings.upscaler.solver, settings.upscaler.noise_level
+    s, chosen, level = settings.sampler, settings.upscaler, settings.upscaler.noise_level
     highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
     highest = highest if classes is None else min(highest, classes - 1)
     place = f"upscaler.noise_level: {upscaler.name}"
     require(level <= highest, place, f"0 to {highest}", level)
-    solver, notices = resolved_solver(upscaler.schedule, solver)
-    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source, solver=solver)
+    solver, notices = resolved_solver(upscaler.schedule, chosen.solver)
+    chosen = dataclasses.replace(chosen, path=upscaler.source, solver=solver)
     settings = dataclasses.replace(settings, upscaler=chosen)
     prompts = settings.prompts, settings.negative_prompt
     conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)

@@ -105,10 +105,10 @@ def _ties(images, photo, geometry: Geometry, level: int, kernel: str) -> Iterato
         )
     fits = 0 <= level < geometry.levels
     require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
-    p = geometry.zoom_factor
+    target, p = photo, geometry.zoom_factor
     for k in range(geometry.depth + 1):
         corners, exists = geometry.observation(k)
-        target = downsample(target, p, kernel) if k else photo
+        target = downsample(target, p, kernel) if k else target
         windows = [tuple(map(slice, corner, corner + target.shape[:2])) for corner in corners]
         if exists[level]:
             yield _wider(level - k, target, windows[level])

@@ -50,14 +50,12 @@ def _loaded(path: Path, sha256: str):
             f"{path}: expected the classifier with the digest {sha256[:12]}, got {found[:12]}, "
             "whose scores could not be compared with others'; install pot_jax again"
         )
-    params = {
-        name: value.astype(np.float32) for name, value in safetensors.numpy.load(data).items()
-    }
+    params = unflatten_dict(safetensors.numpy.load(data), sep="/")
+    params = jax.tree.map(np.float32, params)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     classes = json.loads(header["__metadata__"]["classes"])
     module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
-    apply = jax.jit(module.apply)
-    return functools.partial(apply, {"params": unflatten_dict(params, sep="/")}), classes
+    return functools.partial(jax.jit(module.apply), {"params": params}), classes
 
 
 @fixed_settings()
@@ -66,13 +64,8 @@ def look(
 ) -> tuple[np.ndarray, list[dict[str, str]]]:
     """Returns what a classifier sees in pictures [n, S, S, 3]: features [n, D], and n answers.
 
-    Args:
-      pictures: bytes, or floats in [-1, 1]; larger ones than 64 pixels are shrunk by D.
-      path: the classifier's file; by default the shipped one.
-      sha256: the digest that the file has to have.
-
-    Raises:
-      UserError: the pictures' size does not fit, or the file has another digest.
+    Pictures are as of `shrunk`; the classifier's file, by default the shipped one, has to have the
+    digest. Raises UserError if it has another, or the pictures' size does not fit.
     """
     apply, classes = _loaded(path, sha256 or SHA256)
     pictures, features, chosen = shrunk(pictures), [], []
@@ -81,11 +74,8 @@ def look(
         padded = np.pad(rows, ((0, _ROWS - len(rows)), (0, 0), (0, 0), (0, 0)))
         seen, logits = jax.device_get(apply(jnp.asarray(padded)))
         features.append(seen[: len(rows)])
-        best = {head: values[: len(rows)].argmax(-1) for head, values in logits.items()}
-        chosen += [
-            {head: classes[head][number[row]] for head, number in best.items()}
-            for row in range(len(rows))
-        ]
+        best = {head: np.array(classes[head])[x.argmax(-1)] for head, x in logits.items()}
+        chosen += [{head: str(best[head][row]) for head in best} for row in range(len(rows))]
     return np.concatenate(features), chosen
 
 
@@ -99,9 +89,8 @@ def accuracy(
     where nothing is wanted. The classifier's own errors count too: on renders that it never saw,
     its card in tools/train_classifier says how many. Pictures of one grey score as chance does.
     """
-    right = [
-        {head: got[head] == word for head, word in one.items()} for got, one in zip(answers, wanted)
-    ]
+    pairs = zip(answers, wanted)
+    right = [{head: got[head] == word for head, word in one.items()} for got, one in pairs]
     rows = {
         "concept": [row["concept"] for row in right if "concept" in row],
         "attribute": [ok for row in right for head, ok in row.items() if head != "concept"],
