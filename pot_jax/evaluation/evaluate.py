@@ -64,14 +64,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the zoom in a folder, from its pictures as they are now.
 
-    Args:
-      folder: a run of ours, or one of its samples; or pictures with a `ZoomFile`.
-      references: independent samples of the same prompts (blend "none"): one such folder, or a
-        folder of several, as a run of several samples is.
-      clip: a CLIP model's folder, for `metrics.clip.scorer`.
-
-    Returns what `evaluate_zoom` says of a run, else what `measure` does. Raises UserError if a file
-    is missing, truncated or does not fit, or references are of another zoom.
+    That is a run of ours, or one of its samples, of which `evaluate_zoom` says more than `measure`;
+    or pictures with a `ZoomFile`. `references` is one such folder of independent samples of the
+    same prompts (blend "none"), or a folder of several, as a run of several samples is; `clip` a
+    CLIP model's folder, for `metrics.clip.scorer`. Raises UserError if a file is missing, truncated
+    or does not fit, or references are of another zoom.
     """
     path, given = pathlib.Path(folder), {}
     pictures, geometry, prompts, said = _read(path)

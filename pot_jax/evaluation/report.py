@@ -63,14 +63,10 @@ class Run(NamedTuple):
 def write_report(tree: str, output: str, baseline: str = "", references: str = "") -> str:
     """Writes the report of the runs in `tree` to the folder `output`; returns what to print.
 
-    Args:
-      tree: a folder.
-      output: a folder, made if absent.
-      baseline: the variant, or a part of its name, that others are compared with; empty: none.
-      references: likewise the variant of independent samples that detail and drag are relative to;
-        empty: every run with blend "none".
-
-    Raises UserError if the tree has no measured run, or no variant of that name, or several.
+    `baseline` is the variant, or a part of its name, that others are compared with; empty: none.
+    `references`, likewise, is that of the independent samples that detail and drag are relative to;
+    empty: every run with blend "none". Raises UserError if the tree has no measured run, or no
+    variant of that name, or several.
     """
     runs, left_out = read_runs(pathlib.Path(tree))
     if not runs:
@@ -120,7 +116,8 @@ def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
     require(fits, shown(folder / RESULT), "scores and statistics", list(found))
     known = {n: read_json(folder / n) for n in ("config.json", POINT) if (folder / n).exists()}
     record, about = known.get("config.json", {}), found.get("details", {}).get("about", {})
-    labels = known.get(POINT, {}).get("values") or {**about, **about.pop("labels", {})}
+    own = about.pop("labels", {})
+    labels = known.get(POINT, {}).get("values") or about | own
     if not labels:
         sample, seed = folder.relative_to(tree), record.get("config", {}).get("seed", "")
         labels = {"run": str(sample.parent if sample.name[:6] == "stack_" else sample), SEED: seed}

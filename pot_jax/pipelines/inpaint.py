@@ -93,12 +93,9 @@ def inpaint(
     conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
     log((*model.notices, *notices, *conditions.notices))
     factor = model.autoencoder.config.downsample_factor
+    apart = _Apart(count, 2, *(side // factor for side in images.shape[1:3]))
     recipe = Recipe(
-        unet=model.unet,
-        autoencoder=model.autoencoder,
-        schedule=model.schedule,
-        geometry=_Apart(count, 2, *(side // factor for side in images.shape[1:3])),
-        mesh=mesh,
+        *(model.unet, model.autoencoder, model.schedule, apart, mesh),
         guided=conditions.guided,
         solver=SOLVERS[solver],
         blend=BLENDS["none"],

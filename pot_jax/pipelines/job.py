@@ -74,15 +74,10 @@ def run(
 ) -> tuple[SamplerState, dict[str, float]]:
     """Runs the rest of the plan from `states`, which are from `begin`, or restored.
 
-    Args:
-      job: what is to run.
-      states: of its samples.
-      progress: called with (steps done, total steps), first before compilation.
-      save: called with (states, steps done) after every chunk but the last.
-      callback: called with each chunk's `Watched`.
-
-    Returns the last states and {"compile_seconds", "seconds_per_step"}. Raises UserError if the
-    machine has less memory than the run needs.
+    After every chunk, `progress` is called as its type says, `callback` with the chunk's `Watched`,
+    and `save`, but not after the last, with (states, steps done). Returns the last states and
+    {"compile_seconds", "seconds_per_step"}. Raises UserError if the machine has less memory than
+    the run needs.
     """
     total, device = len(job.plan.timestep), job.mesh.devices.flat[0]
     first = done = int(states.step)

@@ -130,10 +130,8 @@ def sampled_in_turns(
         def of_level(x):  # [M N, ...]: M is 2 for the halves of guidance
             return x.reshape(-1, geometry.levels, *x.shape[1:])[:, level]
 
-        whole = state.latents, state.history
-        carried, known = jax.lax.cond(
-            index == 0, begin, lambda *_: state.memory, weights, state.latents, level
-        )
+        whole, given = (state.latents, state.history), (weights, state.latents, level)
+        carried, known = jax.lax.cond(index == 0, begin, lambda *_: state.memory, *given)
         own = {"conditions": jax.tree.map(of_level, weights["conditions"]), "turn": (level, known)}
         z, history = jax.tree.map(of_level, whole)
         one = SamplerState(index, z, state.key, history, carried)

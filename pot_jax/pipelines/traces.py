@@ -36,10 +36,8 @@ def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
     types = jax.tree.map(jax.typeof, arguments)
     devices = [(device, device.device_kind) for device in jax.devices()]
     known = _source(), jax.__version__, jaxlib.__version__, devices, settings, key, types
-    name = hashlib.sha256(repr(known).encode()).hexdigest()
-    path = pathlib.Path(folder) / "traced" / name
-    trace = _read(path)
-    if trace is None:
+    path = pathlib.Path(folder, "traced", hashlib.sha256(repr(known).encode()).hexdigest())
+    if (trace := _read(path)) is None:
         on_data = jax.jit(lambda *given: key_data(function(*typed_keys(given))))
         trace = export.export(on_data)(*jax.eval_shape(key_data, arguments))
         _write(path, trace)

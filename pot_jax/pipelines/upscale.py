@@ -137,11 +137,7 @@ def prepare(
         levels = np.full(len(settings.prompts), level, np.int32)
         conditions = conditions.joined("class_labels", levels)
     recipe = Recipe(
-        unet=upscaler.unet,
-        autoencoder=upscaler.autoencoder,
-        schedule=upscaler.schedule,
-        geometry=geometry,
-        mesh=mesh,
+        *(upscaler.unet, upscaler.autoencoder, upscaler.schedule, geometry, mesh),
         guided=conditions.guided,
         solver=SOLVERS[chosen.solver],
         blend=find_blend(blend or s.blend),

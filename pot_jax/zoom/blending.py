@@ -103,9 +103,8 @@ def enlarged(
     shifts = (-corners / shrink[:, None]).astype(images.dtype)
 
     def enlarge(scale, shift):
-        return jax.image.scale_and_translate(
-            images[0], images.shape[1:], (0, 1), scale, shift, "linear", antialias=False
-        )
+        how = (0, 1), scale, shift, "linear"
+        return jax.image.scale_and_translate(images[0], images.shape[1:], *how, antialias=False)
 
     return jax.vmap(enlarge)(scales, shifts)
 

@@ -16,16 +16,13 @@ from jax import lax
 from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry, require_levels
 
-
-def _gaussian_taps(p: int) -> np.ndarray:
-    x = np.arange(p) - (p - 1) / 2
-    return np.exp(-0.5 * (x / (p / 2)) ** 2)
-
-
 # zoom factor -> taps along one axis, [p]; the kernel is their outer product, scaled to sum 1.
 # `mean` keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p
 # taps, sigma p/2), for ablations. For p = 2 the two are the same filter.
-KERNELS = {"mean": np.ones, "gaussian": _gaussian_taps}
+KERNELS = {
+    "mean": np.ones,
+    "gaussian": lambda p: np.exp(-0.5 * ((np.arange(p) - (p - 1) / 2) / (p / 2)) ** 2),
+}
 
 
 def _taps(zoom_factor: int, kernel: str) -> np.ndarray:

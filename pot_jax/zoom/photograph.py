@@ -99,10 +99,8 @@ def _ties(images, photo, geometry: Geometry, level: int, kernel: str) -> Iterato
     """Yields at most 2 K + 1 constraints, K the depth of the geometry, for any number of levels."""
     require_levels(images, geometry)
     if photo.shape != images.shape[1:]:
-        raise UserError(
-            f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
-            "resize it"
-        )
+        expected = f"a photograph of one level's shape {images.shape[1:]}"
+        raise UserError(f"expected {expected}, got {photo.shape}; resize it")
     fits = 0 <= level < geometry.levels
     require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
     target, p = photo, geometry.zoom_factor
