@@ -69,10 +69,9 @@ def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
 
     It depends on the model's data, so it applies to every solver (not to diffusers' Euler classes).
     """
-    if config.thresholding:
-        ratio, maximum = config.dynamic_thresholding_ratio, config.sample_max_value
-        return lambda clean: threshold(clean, ratio, maximum)
-    bound = config.clip_sample_range
-    if config.clip_sample:
+    c, bound = config, config.clip_sample_range
+    if c.thresholding:
+        return lambda clean: threshold(clean, c.dynamic_thresholding_ratio, c.sample_max_value)
+    if c.clip_sample:
         return lambda clean: jnp.clip(clean, -bound, bound)
     return lambda clean: clean

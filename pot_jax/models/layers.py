@@ -202,7 +202,7 @@ class Downsample2D(nn.Module):
     """Halves the size by a 3x3 convolution of stride 2."""
 
     dtype: DTypeLike
-    # ((top, bottom), (left, right)): the UNet pads all sides, the autoencoder only these.
+    # ((top, bottom), (left, right)): the UNet pads all sides, the autoencoder bottom and right only
     padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1))
 
     @nn.compact

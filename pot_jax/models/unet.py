@@ -138,10 +138,7 @@ class UNetBlock(Configured):
 
 
 class DownBlock2D(UNetBlock):
-    """diffusers' `DownBlock2D`, or `CrossAttnDownBlock2D` if it attends.
-
-    Calls return x and what to keep for the way up.
-    """
+    """diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`; returns x and what to keep for later."""
 
     downsample: bool = True
 

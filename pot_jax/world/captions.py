@@ -179,10 +179,9 @@ def _filled(phrase: str, words: Mapping[str, str], near: str, cloudy: bool, ring
 
 
 def caption(seed: int, scale: float, variant: int = 0) -> str:
-    """Returns a caption of `picture(seed, scale)`, of at most 28 words.
+    """Returns a caption of `picture(seed, scale)`, of at most 28 words; UserError if it has none.
 
-    `variant`, a whole number from 0, picks the phrasing. Raises UserError unless the scale is 0 to
-    20.
+    `variant`, a whole number from 0, picks the phrasing.
     """
     name = concept(scale)
     start = SCALES_PER_CONCEPT * CONCEPTS.index(name)
@@ -257,8 +256,7 @@ def scene_prompts(
 ) -> list[str]:
     """Returns one prompt for each level of a zoom into world `seed`, the widest first.
 
-    `start` is the scale of the widest level. Raises UserError if the zoom would leave the world's
-    scales.
+    `start` is the scale of the widest level. UserError if the zoom would leave the world's scales.
     """
     last = start + (levels - 1) * np.log2(zoom_factor)
     if levels < 1 or start < 0 or last > DEEPEST:
