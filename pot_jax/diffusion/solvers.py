@@ -139,8 +139,8 @@ def in_turns(plan: Plan, order: Sequence[int]) -> Plan:
 
 def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
-        told = "takes no eta (only ddim does)"
-        raise UserError(f"solver {name} {told}, got {eta}; choose solver ddim")
+        reason = "takes no eta (only ddim does)"
+        raise UserError(f"solver {name} {reason}, got {eta}; choose solver ddim")
 
 
 def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0) -> Plan:
@@ -202,7 +202,8 @@ def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tu
     """Raises UserError if the file asks solver `name` for unsupported values or other sigmas."""
     values = {key: getattr(config, key) for key in supported}
     wrong = [f"{key}={v!r}" for key, v in values.items() if v not in supported[key]]
-    if wrong := [*wrong, *filter(None, [config.sigma_request])]:
+    wrong += [config.sigma_request] if config.sigma_request else []
+    if wrong:
         raise UserError(
             f"the scheduler config asks for {', '.join(wrong)}, which solver {name} does not "
             "support; remove it from scheduler_config.json or use ddpm, ddim or euler_ancestral"

@@ -86,6 +86,6 @@ def _spaced(config, steps, spacing, last, *, omitted=0, whole=True) -> np.ndarra
             f"{timesteps[0]:g}, past the last of the schedule ({total - 1}); use fewer steps"
         )
     if np.any(np.diff(timesteps) >= 0):
-        few = f"the schedule has only {total}; use fewer steps"
-        raise UserError(f"{steps} steps visit a timestep twice: {few}")
+        reason = f"the schedule has only {total}"
+        raise UserError(f"{steps} steps visit a timestep twice: {reason}; use fewer steps")
     return timesteps.astype(np.float32)

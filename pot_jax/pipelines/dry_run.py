@@ -43,12 +43,12 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     sampling += len(seeds) * _flops(job.program.deliver, job.weights, latents)
     seconds = sampling / job.mesh.size / _rate(device, prepared.settings.dtype)
     sizes = {name: sum(x.size for x in jax.tree.leaves(of)) for name, of in model.params.items()}
-    sizes = [f"{name} {sizes[name] / 1e6:,.4g} M" for name in COMPONENTS if name in sizes]
+    parameters = ", ".join(f"{n} {sizes[n] / 1e6:,.4g} M" for n in COMPONENTS if n in sizes)
     n, h, w, _ = job.latent_shape
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
     rows_each //= n if job.plan.turn else 1
     lines = [
-        f"model: {model.name} ({model.pipeline}); parameters: {', '.join(sizes)}; {settings.dtype}",
+        f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
         f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",
         f"steps: {count} of {settings.sampler.solver}, {rows_each} batch rows each",
         f"devices: {job.mesh.size} x {device.device_kind}",

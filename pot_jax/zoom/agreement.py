@@ -50,7 +50,8 @@ class View(NamedTuple):
 
     geometry: Geometry  # on the images' grid
     decode: Callable[..., jax.Array]  # (weights, clean) -> images
-    # (weights, clean, images, agreed images) -> clean estimates, changed as the images were
+    # (weights, clean, images, agreed images) -> clean estimates, changed as the images were; they
+    # decode to about the agreed images.
     bring_back: Callable[..., jax.Array]
     ground: Callable[..., jax.Array]  # (weights, images) -> images that match a photograph, if any
     ground_clean: Callable[..., jax.Array]  # the same on the clean estimates, before decoding
@@ -94,8 +95,7 @@ class Blend:
 
     # (images, geometry, *, weight, kernel) -> zoom stack, linear in the images
     stack: Callable[..., jax.Array]
-    # (zoom stack, geometry, *, kernel) -> pictures
-    render: Callable[..., jax.Array] = operators.render
+    render: Callable[..., jax.Array] = operators.render  # (stack, geometry, *, kernel) -> pictures
     # (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], shared between levels exactly
     # where the pictures will be; a setting may replace `shared_noise`, and no other.
     noise: Callable[..., jax.Array] = operators.shared_noise
