@@ -30,14 +30,10 @@ class Guided(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """One way to guide; hashable.
+    """One way to guide; hashable."""
 
-    Attributes:
-      combine: (u, c, numbers, memory) -> (Guided, memory).
-      start: (latents [N, h, w, c]) -> memory before the first step, a pytree; () for none.
-    """
-
-    combine: Callable[..., tuple[Guided, Any]]
+    combine: Callable[..., tuple[Guided, Any]]  # (u, c, numbers, memory) -> (Guided, memory)
+    # (latents [N, h, w, c]) -> memory before the first step, a pytree; () for none
     start: Callable[[jax.Array], Any] = lambda latents: ()
 
 
@@ -46,13 +42,9 @@ def guide(
 ) -> jax.Array:
     """Returns u + s (c - u), classifier-free guidance (arXiv 2207.12598; s = 1 is plain c).
 
-    Args:
-      unconditional: u, [..., H, W, C].
-      conditional: c, of the same shape.
-      guidance_scale: s.
-      rescale: how far the result's standard deviation over each picture is brought back to c's,
-        0 (not at all) to 1. Guidance increases it, most of all with zero terminal SNR, and makes
-        pictures too bright (arXiv 2305.08891, section 3.4, which uses 0.7).
+    `rescale` is how far the result's standard deviation over each picture is brought back to c's, 0
+    (not at all) to 1. Guidance increases it, most of all with zero terminal SNR, and makes pictures
+    too bright (arXiv 2305.08891, section 3.4, which uses 0.7).
     """
     guided = unconditional + guidance_scale * (conditional - unconditional)
     plain, spread = (jnp.std(x, axis=(-3, -2, -1), keepdims=True) for x in (conditional, guided))

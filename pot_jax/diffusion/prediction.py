@@ -34,17 +34,10 @@ _TARGET = {
 def clean_from_prediction(
     prediction: jax.Array, z: jax.Array, alpha, sigma, prediction_type: str
 ) -> jax.Array:
-    """Returns the estimate of x0 that a prediction implies.
+    """Returns the estimate of x0 that a prediction, shaped like `z`, implies.
 
-    Args:
-      prediction: the network's (guided) output, shaped like `z`.
-      z: what the network saw, at signal `alpha` and noise `sigma`.
-      alpha: the step's signal scale; not 0 for `epsilon`.
-      sigma: the step's noise scale.
-      prediction_type: "epsilon", "v_prediction" (arXiv 2202.00512, section 4) or "sample".
-
-    Raises:
-      UserError: the prediction type is unknown.
+    `prediction_type` is "epsilon", for which alpha is not 0, "v_prediction" (arXiv 2202.00512,
+    section 4) or "sample"; UserError if it is another.
     """
     return _look_up(_CLEAN, prediction_type)(prediction, z, alpha, sigma)
 
@@ -76,10 +69,9 @@ def limiter(config: ScheduleConfig) -> Callable[[jax.Array], jax.Array]:
 
     It depends on the model's data, so it applies to every solver (not to diffusers' Euler classes).
     """
-    if config.thresholding:
-        ratio, maximum = config.dynamic_thresholding_ratio, config.sample_max_value
-        return lambda clean: threshold(clean, ratio, maximum)
-    bound = config.clip_sample_range
-    if config.clip_sample:
+    c, bound = config, config.clip_sample_range
+    if c.thresholding:
+        return lambda clean: threshold(clean, c.dynamic_thresholding_ratio, c.sample_max_value)
+    if c.clip_sample:
         return lambda clean: jnp.clip(clean, -bound, bound)
     return lambda clean: clean

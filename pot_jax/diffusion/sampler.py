@@ -81,19 +81,15 @@ typed_keys = partial(_with_keys, partial(jax.random.wrap_key_data, impl=GENERATO
 def start(
     parts: Parts, init_scale: jax.Array | float, key: jax.Array, latents: jax.Array | None = None
 ) -> SamplerState:
-    """Returns the state before the first step.
+    """Returns the state before the first step of a plan with that `init_scale`.
 
-    Args:
-      parts: the sampler's callables.
-      init_scale: of the solver's plan.
-      key: typed PRNG key of this sample.
-      latents: unit noise [N, h, w, c] to start from; None: drawn with `parts.first_noise`.
+    `key` is the sample's typed PRNG key, `latents` the unit noise [N, h, w, c] to start from; None:
+    drawn with `parts.first_noise`.
     """
     first, steps = jax.random.split(key)
     noise = parts.first_noise(first) if latents is None else jnp.asarray(latents, jnp.float32)
     noise = noise * init_scale
-    history = parts.solver.start(noise)
-    return SamplerState(jnp.int32(0), noise, steps, history, parts.memory(noise))
+    return SamplerState(jnp.int32(0), noise, steps, parts.solver.start(noise), parts.memory(noise))
 
 
 def make_step(parts: Parts) -> Callable:
@@ -116,11 +112,9 @@ def make_step(parts: Parts) -> Callable:
 def make_chunk(parts: Parts, step: Callable | None = None, *, watch: bool = False) -> Callable:
     """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
 
-    `step` is by default that of `make_step`.
-
-    `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
-    others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is a
-    `Seen` with leading axis c if `watch`, else None.
+    `step` is by default that of `make_step`. `active` [c] bool is False on the rows that pad the
+    last chunk of a run to the length of the others, so that one compiled program serves every
+    chunk; such rows cost nothing. `seen` is a `Seen` with leading axis c if `watch`, else None.
     """
     step = step or make_step(parts)
 
@@ -148,34 +142,24 @@ _SAMPLE_AXES = SamplerState(step=None, latents=0, key=0, history=0, memory=0)
 
 
 def over_samples(chunk: Callable) -> Callable:
-    """Returns `chunk` for B samples (seeds) at once.
-
-    Every array of the state but `step` then has a leading axis B; arrays of `seen` have leading
-    axes [c, B].
-    """
+    """Returns `chunk` for B samples: arrays of `seen` then have axes [c, B], the state's B."""
     return jax.vmap(chunk, in_axes=(None, _SAMPLE_AXES, None, None), out_axes=(_SAMPLE_AXES, 1))
 
 
 def start_samples(
     parts: Parts, init_scale: jax.Array | float, keys: jax.Array, latents: jax.Array | None = None
 ) -> SamplerState:
-    """Returns the joined states of B samples before the first step, for `over_samples`.
-
-    The arguments are those of `start`, with a leading axis B on keys and latents.
-    """
+    """Joins the states of B samples: `start` for keys [B], and latents [B, N, h, w, c] or None."""
+    axes = (0, None if latents is None else 0)
     one = partial(start, parts, init_scale)
-    given = None if latents is None else 0
-    return jax.vmap(one, in_axes=(0, given), out_axes=_SAMPLE_AXES)(keys, latents)
+    return jax.vmap(one, in_axes=axes, out_axes=_SAMPLE_AXES)(keys, latents)
 
 
 def split_samples(states: SamplerState) -> list[SamplerState]:
     """Returns the joined states of B samples as B joined states of one."""
-
-    def one(index: int) -> SamplerState:
-        parts = jax.tree.map(lambda leaf: leaf[index : index + 1], states._replace(step=()))
-        return parts._replace(step=states.step)
-
-    return [one(index) for index in range(len(states.latents))]
+    samples, arrays = range(len(states.latents)), states._replace(step=())
+    alone = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], arrays) for i in samples]
+    return [one._replace(step=states.step) for one in alone]
 
 
 def join_samples(states: Sequence[SamplerState]) -> SamplerState:
@@ -196,7 +180,6 @@ def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.nd
         raise UserError(f"the saved state has {done} steps, but the run has only {total}")
     table = plan._replace(init_scale=None)  # the one field that is not a column
     for first in range(done, total, length):
-        last = min(first + length, total)
-        index = np.minimum(np.arange(first, first + length), total - 1)
-        rows = jax.tree.map(lambda column, index=index: column[index], table)
-        yield rows, np.arange(first, first + length) < last, last
+        index = np.arange(first, first + length)
+        rows = jax.tree.map(lambda column, i=index: column[np.minimum(i, total - 1)], table)
+        yield rows, index < total, min(first + length, total)

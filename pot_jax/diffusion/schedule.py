@@ -48,32 +48,24 @@ BETA_SCHEDULES = {
 # What a missing key means depends on the class that the file names: the defaults of diffusers'
 # scheduler classes, where they differ from those of `ScheduleConfig`.
 _KARRAS_CLASS = {"beta_start": 0.00085, "beta_end": 0.012}
+_GROUPS = (
+    ("DDIM DDPM", {"clip_sample": True}),
+    ("DEISMultistep DPMSolverMultistep EulerAncestralDiscrete EulerDiscrete", {}),
+    ("LMSDiscrete UniPCMultistep", {}),
+    ("DPMSolverSDE HeunDiscrete KDPM2AncestralDiscrete KDPM2Discrete", _KARRAS_CLASS),
+    ("DPMSolverSinglestep", {"lower_order_final": False}),
+    ("LCM TCD", {**_KARRAS_CLASS, "beta_schedule": "scaled_linear"}),
+    ("PNDM", {"set_alpha_to_one": False}),
+)
 CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
-    "DDIMScheduler": {"clip_sample": True},
-    "DDPMScheduler": {"clip_sample": True},
-    "DEISMultistepScheduler": {},
-    "DPMSolverMultistepScheduler": {},
-    "DPMSolverSDEScheduler": _KARRAS_CLASS,
-    "DPMSolverSinglestepScheduler": {"lower_order_final": False},
-    "EulerAncestralDiscreteScheduler": {},
-    "EulerDiscreteScheduler": {},
-    "HeunDiscreteScheduler": _KARRAS_CLASS,
-    "KDPM2AncestralDiscreteScheduler": _KARRAS_CLASS,
-    "KDPM2DiscreteScheduler": _KARRAS_CLASS,
-    "LCMScheduler": {**_KARRAS_CLASS, "beta_schedule": "scaled_linear"},
-    "LMSDiscreteScheduler": {},
-    "PNDMScheduler": {"set_alpha_to_one": False},
-    "TCDScheduler": {**_KARRAS_CLASS, "beta_schedule": "scaled_linear"},
-    "UniPCMultistepScheduler": {},
+    f"{name}Scheduler": facts for names, facts in _GROUPS for name in names.split()
 }
 
 # Keys that ask Euler and DPM-Solver++ to place their sigmas in another way than by the timesteps.
 _SIGMA_REQUESTS = {
     "interpolation_type": "linear",
-    "use_beta_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_karras_sigmas": False,
-    "use_lu_lambdas": False,
+    **dict.fromkeys(("use_beta_sigmas", "use_exponential_sigmas"), False),
+    **dict.fromkeys(("use_karras_sigmas", "use_lu_lambdas"), False),
 }
 # Keys of another kind of process; with other values it is not a variance-preserving one.
 _REQUIRED_VALUES = {
@@ -180,7 +172,7 @@ class ScheduleConfig(Settings):
             if missing := sorted(needed - present.keys()):
                 raise UserError(
                     f"scheduler class {name} is not known, and its file does not state "
-                    f"{', '.join(missing)}; known classes: {', '.join(CLASS_DEFAULTS)}"
+                    f"{', '.join(missing)}; known classes: {', '.join(sorted(CLASS_DEFAULTS))}"
                 )
         for key, wanted in _REQUIRED_VALUES.items():
             if present.get(key, wanted) != wanted:

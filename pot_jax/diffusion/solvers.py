@@ -58,17 +58,11 @@ class Denoised(NamedTuple):
 
 @dataclass(frozen=True)
 class Solver:
-    """One way to step; hashable.
+    """One way to step; hashable."""
 
-    Attributes:
-      name: as in settings.
-      plan: (config, steps, *, eta=0.0) -> Plan; only DDIM takes an eta other than 0.
-      remembers: how many earlier agreed estimates a step uses: 0, or 1.
-    """
-
-    name: str
-    plan: Callable[..., Plan]
-    remembers: int = 0
+    name: str  # as in settings
+    plan: Callable[..., Plan]  # (config, steps, *, eta=0.0); only DDIM takes an eta other than 0
+    remembers: int = 0  # how many earlier agreed estimates a step uses: 0, or 1
 
     def start(self, latents: jax.Array) -> tuple[jax.Array, ...]:
         """Returns the history before the first step, at which its coefficients are 0."""
@@ -83,15 +77,10 @@ class Solver:
         agreed: jax.Array,
         noise: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Takes one step; returns the latents after it, and the history for the next.
+        """Takes one step, a row of the plan; returns the latents after it, and the next history.
 
-        Args:
-          row: one row of the plan.
-          history: earlier agreed estimates, the latest first.
-          latents: z as the solver holds it, [N, h, w, c].
-          denoised: the estimates before agreement.
-          agreed: the clean estimate after agreement.
-          noise: unit normal; ignored by deterministic solvers.
+        History holds earlier agreed estimates, the latest first; latents are z as the solver holds
+        it, [N, h, w, c]; noise is unit normal, and ignored by deterministic solvers.
         """
         c = row.coefficients
         after = c["latents"] * latents + c["agreed"] * agreed
@@ -109,9 +98,7 @@ def resampled(plan: Plan, times: int) -> Plan:
 
     Between two of them, the result is noised back from s to t, by the forward process (arXiv
     2201.09865, section 4.2, with jump length 1; once more after the last step, as in its code).
-
-    Raises:
-      UserError: the solver remembers earlier estimates, which do not exist after going back.
+    UserError if the solver remembers earlier estimates, which do not exist after going back.
     """
     if times == 1:
         return plan
@@ -152,9 +139,8 @@ def in_turns(plan: Plan, order: Sequence[int]) -> Plan:
 
 def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
-        raise UserError(
-            f"solver {name} takes no eta (only ddim does), got {eta}; choose solver ddim"
-        )
+        reason = "takes no eta (only ddim does)"
+        raise UserError(f"solver {name} {reason}, got {eta}; choose solver ddim")
 
 
 def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0) -> Plan:
@@ -213,14 +199,10 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 
 
 def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tuple]) -> None:
-    """Raises UserError if the file asks for what solver `name` does not do.
-
-    That is another placement of the sigmas, or a value that is not among those `supported`.
-    """
+    """Raises UserError if the file asks solver `name` for unsupported values or other sigmas."""
     values = {key: getattr(config, key) for key in supported}
     wrong = [f"{key}={v!r}" for key, v in values.items() if v not in supported[key]]
-    if config.sigma_request is not None:
-        wrong.append(config.sigma_request)
+    wrong += [config.sigma_request] if config.sigma_request else []
     if wrong:
         raise UserError(
             f"the scheduler config asks for {', '.join(wrong)}, which solver {name} does not "
@@ -306,11 +288,8 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     endless = config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
     if endless or config.euler_at_final or (config.lower_order_final and steps < 15):
         slope[-1] = 0.0
-    coefficients = {
-        "latents": sigma[1:] / sigma[:-1],
-        "agreed": gain * (1 + slope),
-        "agreed_before": -gain * slope,
-    }
+    estimates = {"agreed": gain * (1 + slope), "agreed_before": -gain * slope}
+    coefficients = {"latents": sigma[1:] / sigma[:-1], **estimates}
     return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 
 
@@ -366,9 +345,7 @@ CLASS_SOLVERS = {
 def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[str, ...]]:
     """Returns the solver that a run uses, a key of `SOLVERS`, and what the user should be told.
 
-    Args:
-      config: the model's schedule.
-      name: the solver asked for; "" means the one that the schedule's file names.
+    `name` is the solver asked for; "" means the one that the schedule's file names.
     """
     notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, "ddim")
     if not name and config.class_name not in CLASS_SOLVERS:

@@ -34,8 +34,7 @@ def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.n
     check_steps(config, steps)
     log_snr = -np.log(noise_to_signal(config))  # falls with t
     lowest = -np.inf if config.lambda_min_clipped is None else config.lambda_min_clipped
-    last = int(np.sum(log_snr >= lowest))
-    if last == 0:
+    if not (last := int(np.sum(log_snr >= lowest))):
         end = f"the schedule's log(alpha/sigma) ends at {log_snr[0]:.3f}"
         raise UserError(f"lambda_min_clipped={lowest} leaves no timestep: {end}")
     return _spaced(config, steps, spacing, last, omitted=1)

@@ -37,6 +37,7 @@ from pot_jax.zoom.geometry import Geometry
 
 # What a run says of itself (metrics.json, zoom.json) -> a score.
 _FIGURES = ("compile_seconds", "seconds_per_step", "upscaling_seconds", "peak_bytes")
+_ABOUT = ("method", "scene", "seed", "labels")  # what a `ZoomFile` says for a report
 Scorer = Callable[[np.ndarray, Sequence[str]], Mapping[str, float]]  # (pictures, prompts) -> scores
 
 
@@ -63,17 +64,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measures the zoom in a folder, from its pictures as they are now.
 
-    Args:
-      folder: a run of ours, or one of its samples; or pictures with a `ZoomFile`.
-      references: independent samples of the same prompts (blend "none"): one such folder, or a
-        folder of several, as a run of several samples is.
-      clip: a CLIP model's folder, for `metrics.clip.scorer`.
-
-    Returns:
-      What `evaluate_zoom` says of a run, else what `measure` does.
-
-    Raises:
-      UserError: a file is missing, truncated or does not fit, or references are of another zoom.
+    That is a run of ours, or one of its samples, of which `evaluate_zoom` says more than `measure`;
+    or pictures with a `ZoomFile`. `references` is one such folder of independent samples of the
+    same prompts (blend "none"), or a folder of several, as a run of several samples is; `clip` a
+    CLIP model's folder, for `metrics.clip.scorer`. Raises UserError if a file is missing, truncated
+    or does not fit, or references are of another zoom.
     """
     path, given = pathlib.Path(folder), {}
     pictures, geometry, prompts, said = _read(path)
@@ -87,9 +82,8 @@ def evaluate(
         return evaluate_zoom(said, pictures=pictures, **given)
     values, known = measure(pictures, geometry, prompts, **given), dataclasses.asdict(said)
     known = {name: value for name, value in known.items() if value not in ("", None)}
-    about = {n: known[n] for n in ("method", "scene", "seed", "labels") if n in known}
-    values["details"]["about"] = about
-    values["scores"] |= {n: known[n] for n in _FIGURES if n in known}
+    values["details"]["about"] = {name: known[name] for name in _ABOUT if name in known}
+    values["scores"] |= {name: known[name] for name in _FIGURES if name in known}
     return values
 
 
@@ -105,8 +99,7 @@ def evaluate_zoom(
     The first noise is drawn again, and the run's own timings are scores too. `pictures` are as
     delivered, [N, H, W, 3] uint8; by default they are made of the zoom.
     """
-    s, g, kernel = zoom.settings, zoom.geometry, zoom.settings.sampler.kernel
-    figures = zoom.timings
+    s, g, figures, kernel = zoom.settings, zoom.geometry, zoom.timings, zoom.settings.sampler.kernel
     if pictures is None:
         pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
     values = measure(pictures, g, s.prompts, kernel=kernel, references=references, clip=clip)
@@ -136,19 +129,12 @@ def measure(
     references: Sequence[Statistics] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Measures delivered pictures.
+    """Measures delivered pictures, [N, H, W, 3] uint8, with one prompt per level.
 
     The scores are means over levels: of `metrics.overlap` (neighbours), `seams`, `detail`, `movie`,
     and `world` if all prompts are in the world's grammar and the pictures fit its classifier; with
-    references, those of `references.against`; and clip's.
-
-    Args:
-      pictures: [N, H, W, 3] uint8.
-      geometry: the placement of the levels.
-      prompts: one per level.
-      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
-      references: `metrics.references.statistics` of independent samples.
-      clip: further scores, as of `metrics.clip.scorer`.
+    references (`metrics.references.statistics` of independent samples), those of
+    `references.against`; and clip's, as of `metrics.clip.scorer`.
     """
     kept, shared = statistics(pictures, geometry), {"geometry": geometry, "kernel": kernel}
     floats, near = from_bytes(pictures), overlap.metrics(None, None, pictures, **shared)
@@ -182,8 +168,8 @@ def measure(
 def table(values: Mapping[str, Any]) -> str:
     """Returns results as text: a row for each pair of neighbours, then a row for each score."""
     agreed, excess = values["details"]["overlap"], values["details"]["seam_excess"]
-    size = f"{agreed['height']} x {agreed['width']}"
-    lines = [f"{agreed['levels']} levels of {size} pixels, zoom factor {agreed['zoom_factor']}"]
+    said = "{levels} levels of {height} x {width} pixels, zoom factor {zoom_factor}"
+    lines = [said.format_map(agreed)]
     lines += ["  levels      PSNR, dB     SSIM  seam excess"] * (agreed["levels"] > 1)
     psnr, ssim = (agreed[f"overlap_{name}"]["delivered"]["pairs"] for name in ("psnr_db", "ssim"))
     for i, (decibels, alike, seam) in enumerate(zip(psnr, ssim, excess)):
@@ -256,8 +242,7 @@ def _first_noise(zoom: Zoom) -> tuple[np.ndarray, Geometry] | None:
     _, height, width, channels = zoom.latents.shape
     factor = g.height // height
     offsets = g.offsets and tuple((y // factor, x // factor) for y, x in g.offsets)
-    small = Geometry(g.levels, g.zoom_factor, height, width, offsets)
-    how = s.sampler.method, find_blend(s.sampler.blend), s.sampler.noise, s.sampler.initial_noise
-    draw, _ = noises(*how)
+    small, how = Geometry(g.levels, g.zoom_factor, height, width, offsets), s.sampler
+    draw, _ = noises(how.method, find_blend(how.blend), how.noise, how.initial_noise)
     key, _ = jax.random.split(key_of(np.uint32(s.seed)))  # as in `diffusion.sampler.start`
     return np.asarray(draw(key, small, channels, kernel=s.sampler.kernel)), small

@@ -35,6 +35,7 @@ SEED = "seed"
 _TEMPLATE = pathlib.Path(__file__).parents[1] / "assets" / "report.html"
 _REPLICATES = 2000  # of the bootstrap
 _SHEETS = 8  # scenes whose contact sheets the page shows
+_KEYS = ("variant", "metric")  # of a row of the summary
 
 
 class Run(NamedTuple):
@@ -62,15 +63,10 @@ class Run(NamedTuple):
 def write_report(tree: str, output: str, baseline: str = "", references: str = "") -> str:
     """Writes the report of the runs in `tree` to the folder `output`; returns what to print.
 
-    Args:
-      tree: a folder.
-      output: a folder, made if absent.
-      baseline: the variant, or a part of its name, that others are compared with; empty: none.
-      references: likewise the variant of independent samples that detail and drag are relative to;
-        empty: every run with blend "none".
-
-    Raises:
-      UserError: there is no measured run in the tree, or no variant of that name, or several.
+    `baseline` is the variant, or a part of its name, that others are compared with; empty: none.
+    `references`, likewise, is that of the independent samples that detail and drag are relative to;
+    empty: every run with blend "none". Raises UserError if the tree has no measured run, or no
+    variant of that name, or several.
     """
     runs, left_out = read_runs(pathlib.Path(tree))
     if not runs:
@@ -82,17 +78,15 @@ def write_report(tree: str, output: str, baseline: str = "", references: str = "
     runs = relative(runs, lambda r: r.variant == chosen if chosen else r.independent)
     rows = summary(runs, base)
     notes = [*mixed(runs), *(f"left out: {line}" for line in left_out)]
-    folder = pathlib.Path(output)
+    folder, figures = pathlib.Path(output), plots(rows)
     table = [{"folder": str(r.folder), **r.labels, **r.made_by, **r.scores} for r in runs]
-    _write(folder / "runs.csv", _csv(table))
-    _write(folder / "runs.jsonl", "".join(json.dumps(row) + "\n" for row in table))
-    _write(folder / "summary.csv", _csv(rows))
-    figures = plots(rows)
-    for metric, picture in figures.items():
-        with write_atomically(folder / "plots" / f"{metric}.png") as path:
-            path.write_bytes(picture)
+    files = {f"plots/{metric}.png": picture for metric, picture in figures.items()}
+    files |= {"runs.csv": _csv(table), "summary.csv": _csv(rows)}
+    files["runs.jsonl"] = "".join(json.dumps(row) + "\n" for row in table).encode()
     page = _page(runs, rows, notes, figures, pathlib.Path(tree).resolve().name)
-    _write(folder / "report.html", page)
+    for name, content in {**files, "report.html": page.encode()}.items():
+        with write_atomically(folder / name) as path:
+            path.write_bytes(content)
     told = f"{len(runs)} runs of {len(variants)} variants: {folder / 'report.html'}"
     notes += [] if figures else ["no plots: matplotlib is missing; pip install 'pot_jax[plots]'"]
     return "\n".join([told, *(f"note: {note}" for note in notes)])
@@ -102,14 +96,12 @@ def read_runs(tree: pathlib.Path) -> tuple[list[Run], list[str]]:
     """Returns the measured runs in a tree, by folder, and why other folders are left out."""
     require(tree.is_dir(), "--workdir", "a folder of runs", str(tree))
     names = (RESULT, POINT, "config.json", "zoom.json")
-    folders = sorted({path.parent for name in names for path in tree.rglob(name)})
     runs, left_out = [], []
-    for folder in folders:
+    for folder in sorted({path.parent for name in names for path in tree.rglob(name)}):
         samples = folder / "stack_000"  # the parts of a run of several are runs of their own
-        if not (folder / RESULT).exists() and samples.exists():
-            continue
         try:
-            runs.append(_read(folder, tree))
+            if (folder / RESULT).exists() or not samples.exists():
+                runs.append(_read(folder, tree))
         except UserError as error:
             left_out.append(str(error))
     return runs, left_out
@@ -124,23 +116,19 @@ def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
     require(fits, shown(folder / RESULT), "scores and statistics", list(found))
     known = {n: read_json(folder / n) for n in ("config.json", POINT) if (folder / n).exists()}
     record, about = known.get("config.json", {}), found.get("details", {}).get("about", {})
-    labels = known.get(POINT, {}).get("values") or {**about, **about.pop("labels", {})}
+    own = about.pop("labels", {})
+    labels = known.get(POINT, {}).get("values") or about | own
     if not labels:
         sample, seed = folder.relative_to(tree), record.get("config", {}).get("seed", "")
         labels = {"run": str(sample.parent if sample.name[:6] == "stack_" else sample), SEED: seed}
+    labels = {str(n): x if isinstance(x, str) else json.dumps(x) for n, x in labels.items()}
     code = record.get("code") or {}
-    state = code.get("commit", "")[:9] + ("" if code.get("clean", True) else " (changed)")
-    version = record.get("versions", {}).get("pot_jax", "")
     made_by = {
-        "version": version,
-        "commit": state,
+        "version": record.get("versions", {}).get("pot_jax", ""),
+        "commit": code.get("commit", "")[:9] + " (changed)" * (not code.get("clean", True)),
         "weights": record.get("weights_sha256", "")[:12],
     }
     blend = record.get("config", {}).get("sampler", {}).get("blend")
-    labels = {
-        str(axis): value if isinstance(value, str) else json.dumps(value)
-        for axis, value in labels.items()
-    }
     return Run(folder, labels, found["scores"], found["statistics"], made_by, blend == "none")
 
 
@@ -151,18 +139,16 @@ def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[R
     """
     references, seeds = collections.defaultdict(list), collections.defaultdict(list)
     for run in runs:
-        references[run.labels.get(SCENE)] += [run] * is_reference(run)
-        seeds[run.variant, run.labels.get(SCENE)].append(run.statistics)
+        scene, _ = run.place
+        references[scene] += [run] * is_reference(run)
+        seeds[run.variant, scene].append(run.statistics)
     found = []
     for run in runs:
-        others = [
-            o
-            for o in references[run.labels.get(SCENE)]
-            if o.place != run.place or not is_reference(run)
-        ]
-        scores, alike = dict(run.scores), seeds[run.variant, run.labels.get(SCENE)]
+        (scene, _), own = run.place, is_reference(run)
+        others = [o.statistics for o in references[scene] if not own or o.place != run.place]
+        scores, alike = dict(run.scores), seeds[run.variant, scene]
         with contextlib.suppress(UserError):  # of another geometry
-            scores |= against(run.statistics, [o.statistics for o in others]) if others else {}
+            scores |= against(run.statistics, others) if others else {}
             scores |= {"diversity": diversity(alike)} if len(alike) > 1 else {}
         found.append(run._replace(scores=scores))
     return found
@@ -181,18 +167,12 @@ def summary(runs: Sequence[Run], baseline: str = "") -> list[dict[str, Any]]:
     rows = []
     for variant, scores in by_variant.items():
         metrics = list(dict.fromkeys(name for one in scores.values() for name in one))
-        whole = _intervals(scores, metrics)
-        theirs = by_variant[baseline] if baseline and variant != baseline else {}
-        shared = {
-            place: {
-                m: scores[place][m] - theirs[place][m]
-                for m in scores[place].keys() & theirs[place].keys()
-            }
-            for place in scores.keys() & theirs.keys()
-        }
+        theirs, shared = by_variant[baseline] if baseline and variant != baseline else {}, {}
+        for place in (place for place in scores if place in theirs):
+            ours, other = scores[place], theirs[place]
+            shared[place] = {m: ours[m] - other[m] for m in ours.keys() & other.keys()}
         paired = _intervals(shared, metrics) if shared else {}
-        for metric in metrics:
-            mean, low, high, count = whole[metric]
+        for metric, (mean, low, high, count) in _intervals(scores, metrics).items():
             row = {"variant": variant, "metric": metric, "mean": mean, "low": low, "high": high}
             row |= {"runs": count, "scenes": len({scene for scene, _ in scores})}
             if metric in paired:
@@ -211,30 +191,24 @@ def _intervals(
     for (scene, _), one in scores.items():
         scenes[scene].append([one.get(metric, np.nan) for metric in metrics])
     counts = np.array([len(rows) for rows in scenes.values()])
-    most = counts.max()
-    values = np.full((len(counts), most, len(metrics)), np.nan)
+    values = np.full((len(counts), counts.max(), len(metrics)), np.nan)
     for i, rows in enumerate(scenes.values()):
         values[i, : len(rows)] = rows
-    rng = np.random.default_rng(0)
+    rng, found = np.random.default_rng(0), {}
     drawn = rng.integers(len(counts), size=(_REPLICATES, len(counts)))
-    seeds = (rng.random((*drawn.shape, most)) * counts[drawn][..., None]).astype(int)
-    used = np.arange(most) < counts[drawn][..., None]
-    found = {}
-    for m, metric in enumerate(metrics):
-        table = values[..., m]
+    seeds = (rng.random((*drawn.shape, counts.max())) * counts[drawn][..., None]).astype(int)
+    used = np.arange(counts.max()) < counts[drawn][..., None]
+    for metric, table in zip(metrics, np.moveaxis(values, -1, 0)):
         if (known := np.isfinite(table)).any():
             picked = np.where(used, table[drawn[..., None], seeds], np.nan)
-            means = _mean(_mean(picked))
-            low, high = np.nanquantile(means, (0.025, 0.975))
+            low, high = np.nanquantile(_mean(_mean(picked)), (0.025, 0.975))
             found[metric] = float(_mean(_mean(table))), float(low), float(high), int(known.sum())
     return found
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """The mean over the last axis, without NaN; NaN where there is nothing else."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, values, 0).sum(-1) / known.sum(-1)
+    return np.ma.filled(np.ma.masked_invalid(values).mean(-1), np.nan)
 
 
 def mixed(runs: Sequence[Run]) -> list[str]:
@@ -244,9 +218,7 @@ def mixed(runs: Sequence[Run]) -> list[str]:
         counts = collections.Counter(run.made_by[name] or "unknown" for run in runs)
         if len(counts) > 1:
             found = ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
-            notes.append(
-                f"the runs are of several {name}{'' if name == 'weights' else 's'}: {found}"
-            )
+            notes.append(f"the runs are of several {name.removesuffix('s')}s: {found}")
     return notes
 
 
@@ -260,16 +232,14 @@ def plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     for metric in dict.fromkeys(row["metric"] for row in rows):
         of = [row for row in rows if row["metric"] == metric]
         figure = matplotlib.figure.Figure((7, 1 + 0.22 * len(of)), layout="constrained")
-        axes, place = figure.subplots(), np.arange(len(of))
+        axes, place, file = figure.subplots(), np.arange(len(of)), io.BytesIO()
         mean, low, high = (np.array([row[key] for row in of]) for key in ("mean", "low", "high"))
-        axes.errorbar(
-            mean, place, xerr=np.maximum([mean - low, high - mean], 0), fmt="o", capsize=2
-        )
+        around = np.maximum([mean - low, high - mean], 0)
+        axes.errorbar(mean, place, xerr=around, fmt="o", capsize=2)
         axes.set_yticks(place, [row["variant"] for row in of], fontsize=7)
         axes.invert_yaxis()
         axes.set_title(metric)
         axes.grid(alpha=0.3)
-        file = io.BytesIO()
         figure.savefig(file, dpi=110)
         found[metric] = file.getvalue()
     return found
@@ -281,28 +251,20 @@ def _chosen(part: str, variants: Sequence[str], flag: str) -> str:
     return fits[0] if part else ""
 
 
-def _write(path: pathlib.Path, text: str) -> None:
-    with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    file = io.StringIO()
-    names = dict.fromkeys(name for row in rows for name in row)
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    file, names = io.StringIO(), dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(file, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return file.getvalue()
+    return file.getvalue().encode()
 
 
 def _page(runs, rows, notes, figures, title) -> str:
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    cells = {(row["variant"], row["metric"]): row for row in rows}
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    variants, metrics = (list(dict.fromkeys(row[key] for row in rows)) for key in _KEYS)
+    cells = {tuple(row[key] for key in _KEYS): row for row in rows}
 
     def cell(variant: str, metric: str) -> str:
-        row = cells.get((variant, metric))
-        if row is None:
+        if not (row := cells.get((variant, metric))):
             return "<td></td>"
         text = f"{row['mean']:.4g} <small>{row['low']:.3g}..{row['high']:.3g}</small>"
         if "difference" in row:
@@ -314,27 +276,23 @@ def _page(runs, rows, notes, figures, title) -> str:
         code = base64.b64encode(data).decode()
         return f'<img alt="{html.escape(name)}" src="data:image/png;base64,{code}">'
 
-    body = [
-        f"<tr><th>{html.escape(v)}</th>{''.join(cell(v, m) for m in metrics)}</tr>"
-        for v in variants
-    ]
-    sheets, shown_scenes = [], collections.defaultdict(dict)
+    def figure(variant: str, sheet: pathlib.Path) -> str:
+        told = f"<figcaption>{html.escape(variant)}</figcaption>"
+        return f"<figure>{image(sheet.read_bytes(), variant)}{told}</figure>"
+
+    body = [[f"<th>{html.escape(v)}</th>", *(cell(v, m) for m in metrics)] for v in variants]
+    sheets, by_place = [], collections.defaultdict(dict)
     for run in runs:
-        if (run.folder / "contact_sheet.png").exists():
-            shown_scenes[run.place].setdefault(run.variant, run.folder / "contact_sheet.png")
-    for place, of in list(shown_scenes.items())[:_SHEETS]:
-        pictures = (
-            f"<figure>{image(p.read_bytes(), v)}<figcaption>{html.escape(v)}</figcaption></figure>"
-            for v, p in of.items()
-        )
-        sheets.append(
-            f"<h3>{html.escape(', seed '.join(place))}</h3><div>{''.join(pictures)}</div>"
-        )
+        if (sheet := run.folder / "contact_sheet.png").exists():
+            by_place[run.place].setdefault(run.variant, sheet)
+    for place, of in list(by_place.items())[:_SHEETS]:
+        pictures = "".join(figure(*one) for one in of.items())
+        sheets.append(f"<h3>{html.escape(', seed '.join(place))}</h3><div>{pictures}</div>")
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         notes="".join(f"<li>{html.escape(note)}</li>" for note in notes),
         head="".join(f"<th>{html.escape(name)}</th>" for name in ("variant", *metrics)),
-        body="\n".join(body),
+        body="\n".join(f"<tr>{''.join(row)}</tr>" for row in body),
         sheets="\n".join(sheets) or "<p>The runs kept no pictures.</p>",
         plots="\n".join(image(data, name) for name, data in figures.items()),
     )

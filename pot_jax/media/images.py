@@ -4,6 +4,7 @@ Axes: N levels, H W height and width, 3 red, green, blue (sRGB as stored; nothin
 Images are float in [-1, 1], pictures are uint8; `media.pixels` converts between them.
 """
 
+import contextlib
 import io
 import logging
 import math
@@ -22,6 +23,7 @@ from pot_jax.zoom.geometry import Geometry, require_levels
 
 _PICTURES = str | os.PathLike | Image.Image  # what is one picture, and not an array
 _ONE = _PICTURES | np.ndarray  # what a list of pictures may hold; other lists are arrays
+_DARK = 16  # the byte of a contact sheet's page
 
 
 def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
@@ -41,18 +43,10 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
     each level stays within one byte of x_i, so the disagreement is kept. The error against x_i does
     not grow with depth: D averages it away faster than rounding adds to it.
 
-    Args:
-      images: [N, H, W, 3], float in [-1, 1]. Values outside are clipped. A mean of clipped values
-        is not the clipped mean, so clip before the last render, not after.
-      geometry: the placement of the levels.
-      kernel: the kernel of D under which `images` agree, a name in `zoom.operators.KERNELS`.
-
-    Returns:
-      [N, H, W, 3] uint8.
-
-    Raises:
-      UserError: the images do not fit the geometry.
-      ValueError: a value is NaN, or the kernel is unknown.
+    Takes [N, H, W, 3] float in [-1, 1], which agree under that kernel of D; returns bytes. Values
+    outside are clipped. A mean of clipped values is not the clipped mean, so clip before the last
+    render, not after. Raises UserError if the images do not fit the geometry or the kernel is
+    unknown, ValueError if a value is NaN.
     """
     from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
 
@@ -60,15 +54,13 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
     require_levels(exact, geometry)
     rounded = np.empty(exact.shape, np.uint8)
     rounded[-1] = _round(exact[-1])
-    height, width = geometry.window_shape
     for level in range(geometry.levels - 2, -1, -1):
         error = rounded[level + 1] - exact[level + 1]
-        top, left = geometry.corners[level]
-        target = exact[level].copy()
+        target, corner = exact[level].copy(), geometry.corners[level]
+        window = tuple(map(slice, corner, corner + geometry.window_shape))
         # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less
         # than the full correction rounds such ties towards x.
-        correction = 0.999 * downsample(error, geometry.zoom_factor, kernel)
-        target[top : top + height, left : left + width] += correction
+        target[window] += 0.999 * downsample(error, geometry.zoom_factor, kernel)
         rounded[level] = _round(target)
     return rounded
 
@@ -90,19 +82,13 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_images(given: Any, what: str) -> np.ndarray:
-    """Reads pictures in any form that people have them in.
+    """Reads pictures in any form that people have them in: [H, W, 3] or [B, H, W, 3] float32.
 
-    Args:
-      given: a path, a Pillow image, or an array of NumPy, JAX or torch, [H, W, 3] or a batch
-        [B, H, W, 3], or a list of these, all of one size: bytes (uint8), or floats in [-1, 1].
-        Bytes may also be grey [H, W], or have an opacity [H, W, 4].
-      what: the argument's name, for messages.
-
-    Returns:
-      [H, W, 3] or [B, H, W, 3] float32 in [-1, 1].
-
-    Raises:
-      UserError: it is no picture, or its values are out of range or NaN.
+    That is a path, a Pillow image, or an array of NumPy, JAX or torch, [H, W, 3] or a batch
+    [B, H, W, 3], or a list of these, all of one size: bytes (uint8), or floats in [-1, 1], the
+    result's range. Bytes may also be grey [H, W], or have an opacity [H, W, 4]. `what` is the
+    argument's name, for messages. Raises UserError if it is no picture, or its values are out of
+    range or NaN.
     """
     if _is_list(given):
         return _stacked(given, what, read_images)
@@ -121,13 +107,8 @@ def read_mask(given: Any, what: str = "mask") -> np.ndarray:
     """Reads masks: a path, a Pillow image, an array [H, W] or [B, H, W], or a list of these.
 
     Values are booleans, 0 and 1, bytes (0 to 255) or floats in [0, 1]; one half or more is true. An
-    array of one mask may have a last axis, of one channel or of colours in bytes.
-
-    Returns:
-      [H, W] or [B, H, W] bool.
-
-    Raises:
-      UserError: it is no picture, or its values are out of range or NaN.
+    array of one mask may have a last axis, of one channel or of colours in bytes. Returns [H, W] or
+    [B, H, W] bool; raises UserError if it is no picture, or its values are out of range or NaN.
     """
     if _is_list(given):
         return _stacked(given, what, read_mask)
@@ -178,18 +159,10 @@ def _floats(values: np.ndarray, what: str, lowest: int, expected: str) -> np.nda
 
 
 def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
-    """Reads a photograph at a given size: the largest centred crop of that shape, resized.
+    """Reads a photograph as [height, width, 3] float32: the largest centred crop, resized.
 
-    Args:
-      given: as for `read_images`, one picture; floats must have the size already.
-      height: of the result, in pixels.
-      width: likewise.
-
-    Returns:
-      [height, width, 3] float32 in [-1, 1].
-
-    Raises:
-      UserError: there is no such file, it is not a complete picture, or does not fit.
+    `given` is one picture as for `read_images`; floats must have the size already. Raises UserError
+    if there is no such file, it is not a complete picture, or does not fit.
     """
     values = read_images(given, "photograph")
     expected = (height, width, 3)
@@ -199,9 +172,8 @@ def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
     if values.ndim != 3 or not in_bytes:
         raise UserError(f"photograph: expected pixels of {expected}, got {values.shape}")
     # Pillow widens the Lanczos kernel when it downsamples, so that fine texture does not alias.
-    lanczos = Image.Resampling.LANCZOS
-    image = ImageOps.fit(Image.fromarray(to_bytes(values)), (width, height), lanczos)
-    return from_bytes(np.asarray(image))
+    image, kernel = Image.fromarray(to_bytes(values)), Image.Resampling.LANCZOS
+    return from_bytes(np.asarray(ImageOps.fit(image, (width, height), kernel)))
 
 
 def contact_sheet(pictures: np.ndarray) -> np.ndarray:
@@ -215,15 +187,12 @@ def contact_sheet(pictures: np.ndarray) -> np.ndarray:
         return abs(math.log(aspect / 1.6)) + 3 * (rows * columns - count) / count
 
     columns = min(range(1, count + 1), key=ugliness)
-    rows = -(-count // columns)
-    gutter = max(2, min(height, width) // 40)
-    sides = (rows * (height + gutter) + gutter, columns * (width + gutter) + gutter)
-    page = np.full((*sides, 3), 16, np.uint8)
-    for index, picture in enumerate(pictures):
-        top = gutter + (index // columns) * (height + gutter)
-        left = gutter + (index % columns) * (width + gutter)
-        page[top : top + height, left : left + width] = picture
-    return page
+    rows, gutter = -(-count // columns), max(2, min(height, width) // 40)
+    padding = ((0, rows * columns - count), (gutter, 0), (gutter, 0), (0, 0))
+    cells = np.pad(pictures, padding, constant_values=_DARK)
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    page = cells.reshape(rows * (height + gutter), columns * (width + gutter), 3)
+    return np.pad(page, ((0, gutter), (0, gutter), (0, 0)), constant_values=_DARK)
 
 
 def _round(values: np.ndarray) -> np.ndarray:
@@ -244,10 +213,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", image.size, "white")
         image = Image.composite(image.convert("RGB"), white, image.getchannel("A"))
     if profile and image.mode in ("RGB", "CMYK"):
-        try:
-            return ImageCms.profileToProfile(
-                image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a broken profile: the values are taken as sRGB
+        # If the profile is broken, the values are taken as sRGB.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            profiles = io.BytesIO(profile), ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
     return image.convert("RGB")

@@ -47,30 +47,17 @@ def zoom_path(
 ) -> np.ndarray:
     """Returns the camera's level t at every frame.
 
-    t changes linearly, so the width p^-t changes exponentially: a constant rate to the eye.
-
-    Args:
-      levels: N.
-      seconds_per_level: time in which the view becomes p times narrower.
-      fps: frames per second.
-      hold: seconds of rest before the flight and where it ends; "both" rests at level 0 and at the
-        deepest level, and not again on its return.
-      direction: a name in `DIRECTIONS`: "in" from level 0 to level N-1, "out" the reverse, "both"
-        in and out again, a loop.
-
-    Returns:
-      [F] float64, in [0, N-1].
-
-    Raises:
-      UserError: the direction is unknown, or a number is out of range.
+    t changes linearly, so the width p^-t changes exponentially: a constant rate to the eye. It
+    becomes p times narrower in `seconds_per_level`, and rests for `hold` seconds before the flight
+    and where it ends. Directions are "in", from level 0 to level N-1, "out", the reverse, and
+    "both", in and out again, a loop, which does not rest again on its return. Returns [F] float64,
+    in [0, N-1]. Raises UserError if the direction is unknown, or a number is out of range.
     """
     if direction not in DIRECTIONS:
         raise UserError(f"unknown direction {direction!r}; known: {', '.join(DIRECTIONS)}")
     if not (seconds_per_level > 0 and fps > 0 and hold >= 0):
-        raise UserError(
-            f"expected seconds_per_level > 0, fps > 0 and hold >= 0, got {seconds_per_level}, "
-            f"{fps} and {hold}"
-        )
+        expected = "seconds_per_level > 0, fps > 0 and hold >= 0"
+        raise UserError(f"expected {expected}, got {seconds_per_level}, {fps} and {hold}")
     fall = np.linspace(0, levels - 1, round((levels - 1) * seconds_per_level * fps) + 1)
     return DIRECTIONS[direction](fall, round(hold * fps))
 
@@ -106,21 +93,12 @@ def zoom_frames(
     replaced suddenly: levels that agree give a movie without pops. Pillow resamples at sub-pixel
     positions with a Catmull-Rom kernel, which is widened where a level is downsampled.
 
-    Args:
-      images: [N, H, W, 3], float in [-1, 1], which agree under `geometry`.
-      geometry: the placement of the levels.
-      path: camera levels t, for example from `zoom_path`.
-      size: the frame's shorter side in pixels, rounded to even; by default the levels' own.
-      pix_fmt: "rgb24"; or "yuv420p", which takes half the time, since colours are resampled at half
-        the resolution only.
-
-    Yields:
-      Frames, uint8: [h, w, 3], or Y, U and V one after another, [3/2 h, w]. A repeated t yields the
-      same array again.
-
-    Raises:
-      UserError: the images do not fit the geometry, some t is outside [0, N-1], or size < 1.
-      ValueError: a value is NaN.
+    Images are [N, H, W, 3], float in [-1, 1]; `size` is the frame's shorter side in pixels, rounded
+    to even, by default the levels' own. `pix_fmt` is "rgb24"; or "yuv420p", which takes half the
+    time, since colours are resampled at half the resolution only. Frames are uint8: [h, w, 3], or
+    Y, U and V one after another, [3/2 h, w]; a repeated t yields the same array again. Raises
+    UserError if the images do not fit the geometry, some t is outside [0, N-1], or size < 1, and
+    ValueError if a value is NaN.
     """
     require_levels(images, geometry)
     require(np.shape(images)[3] == 3, "images", "3 colours, [N, H, W, 3]", np.shape(images))
@@ -189,31 +167,22 @@ def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
 
 def movie_format(path: str | os.PathLike) -> str:
     """Returns what a movie of this name is; raises UserError if its ending is none of `FORMATS`."""
-    ending = os.path.splitext(path)[1].lower()
+    known, ending = " or ".join(FORMATS), os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
-        raise UserError(
-            f"expected the name of a movie to end in {' or '.join(FORMATS)}, got {shown(path)}"
-        )
+        raise UserError(f"expected the name of a movie to end in {known}, got {shown(path)}")
     return FORMATS[ending]
 
 
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
     """Writes frames as H.264 (yuv420p, BT.709), atomically; equal frames give equal bytes.
 
-    Args:
-      path: the file; its ending is one of `FORMATS`.
-      frames: uint8, all of one shape; RGB [h, w, 3], where an odd side is padded with its last
-        pixels, or YUV planes [3/2 h, w] as from `zoom_frames`.
-      fps: frames per second.
-
-    Raises:
-      UserError: there are no frames, one is too large or of another shape, or `path` cannot be
-        written.
+    The path's ending is one of `FORMATS`. Frames are uint8, all of one shape: RGB [h, w, 3], where
+    an odd side is padded with its last pixels, or YUV planes [3/2 h, w] as from `zoom_frames`.
+    Raises UserError if there are no frames, one is too large or of another shape, or `path` cannot
+    be written.
     """
-    kind = movie_format(path)
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
+    kind, frames = movie_format(path), iter(frames)
+    if (first := next(frames, None)) is None:
         raise UserError("a movie needs at least one frame, got none")
     height, width = first.shape[:2]
     shape = (height, width) if first.ndim == 3 else (height * 2 // 3, width)
@@ -231,9 +200,8 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         for index, frame in enumerate(itertools.chain([first], frames)):
             if frame.shape != first.shape:
                 raise UserError(f"frame {index} has shape {frame.shape}, frame 0 has {first.shape}")
-            yuv = (
-                av.VideoFrame.from_ndarray(frame, "yuv420p") if frame.ndim == 2 else _to_yuv(frame)
-            )
+            planes = frame.ndim == 2
+            yuv = av.VideoFrame.from_ndarray(frame, "yuv420p") if planes else _to_yuv(frame)
             yuv.pts, yuv.time_base = index, stream.codec_context.time_base
             container.mux(stream.encode(yuv))
         container.mux(stream.encode(None))
@@ -247,8 +215,7 @@ def _fixed_point(geometry: Geometry) -> np.ndarray:
     of another level, so 64 levels lose no precision.
     """
     p, levels = geometry.zoom_factor, geometry.levels
-    sides = np.array([geometry.height, geometry.width], np.float64)
-    corners = geometry.corners / sides
+    corners = geometry.corners / np.array([geometry.height, geometry.width], np.float64)
     if levels == 1:
         return np.full((1, 2), 0.5)
     shrink = float(p) ** -np.arange(levels - 1)
@@ -308,10 +275,9 @@ def _layers(geometry: Geometry, centres: np.ndarray, t: float, shape) -> Iterato
 
 def _laid_over(layers: list[_Layer], planes: Callable, plane: int) -> np.ndarray:
     """Returns the frame of a plane, the one of that number in each level's `planes(level)`."""
-    frame = None
+    frame, kernel = None, Image.Resampling.BICUBIC
     for layer in layers:
-        source = planes(layer.level)[plane]
-        part = source.resize(layer.size, Image.Resampling.BICUBIC, layer.box)
+        part = planes(layer.level)[plane].resize(layer.size, kernel, layer.box)
         if layer.opacity is None:
             frame = part
         else:
@@ -358,8 +324,7 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
     extras = "cabac=1:deblock=0,0:subme=1"
     stream.options = {"crf": "16", "preset": "ultrafast", "x264-params": extras}
     context = stream.codec_context
-    context.thread_count = _THREADS
-    context.time_base = 1 / rate
+    context.thread_count, context.time_base = _THREADS, 1 / rate
     # Without these, a player guesses BT.601 or BT.709 from the size, and the colours shift.
     context.color_range = ColorRange.MPEG
     context.colorspace = Colorspace.ITU709
@@ -370,9 +335,6 @@ def _h264_stream(container, shape: tuple[int, ...], fps: float):
 def _to_yuv(frame: np.ndarray, pix_fmt: str = "yuv420p") -> av.VideoFrame:
     height, width = frame.shape[:2]
     frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
-        format=pix_fmt,
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=Interpolation.BICUBIC,
-    )
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    colours = {"dst_colorspace": Colorspace.ITU709, "dst_color_range": ColorRange.MPEG}
+    return rgb.reformat(format=pix_fmt, interpolation=Interpolation.BICUBIC, **colours)

@@ -7,6 +7,7 @@ Shapes: B prompts or pictures, T tokens (of pictures: patches), D width, E size 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import jax
@@ -121,14 +122,11 @@ class CLIPEncoderLayer(Configured):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        eps = self.config.layer_norm_eps
-        normed = LayerNorm(eps, self.dtype, name="layer_norm1")(states)
-        heads = self.config.num_attention_heads
-        attention = Attention(
-            heads, self.dtype, bias=True, causal=self.config.CAUSAL, names=_NAMES, name="self_attn"
-        )
-        states = states + attention(normed, normed)
-        normed = LayerNorm(eps, self.dtype, name="layer_norm2")(states)
+        norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
+        normed = norm(name="layer_norm1")(states)
+        built = (self.config.num_attention_heads, self.dtype, True, self.config.CAUSAL, _NAMES)
+        states = states + Attention(*built, name="self_attn")(normed, normed)
+        normed = norm(name="layer_norm2")(states)
         return states + CLIPMLP(self.config, self.dtype, name="mlp")(normed)
 
 
@@ -208,13 +206,11 @@ class CLIPVisionTransformer(Configured):
 
     @nn.compact
     def __call__(self, pictures: jax.Array) -> jax.Array:
-        eps = self.config.layer_norm_eps
+        norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
         states = CLIPVisionEmbeddings(self.config, self.dtype, name="embeddings")(pictures)
-        states = LayerNorm(eps, self.dtype, name="pre_layrnorm")(
-            states
-        )  # the checkpoints' spelling
+        states = norm(name="pre_layrnorm")(states)  # the checkpoints' spelling
         states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
-        return LayerNorm(eps, self.dtype, name="post_layernorm")(states[:, 0])
+        return norm(name="post_layernorm")(states[:, 0])
 
 
 class CLIPModel(Configured):
@@ -228,10 +224,10 @@ class CLIPModel(Configured):
     def __call__(
         self, ids: jax.Array, ends: jax.Array, pictures: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        project = partial(Dense, self.config.projection_dim, use_bias=False, dtype=self.dtype)
+
         def embedded(states, name):
-            width = self.config.projection_dim
-            project = Dense(width, use_bias=False, dtype=self.dtype, name=name)
-            values = project(states).astype(jnp.float32)
+            values = project(name=name)(states).astype(jnp.float32)
             return values / jnp.linalg.norm(values, axis=-1, keepdims=True)
 
         states = CLIPTextTransformer(self.config.text_config, self.dtype, name="text_model")(ids)

@@ -169,10 +169,10 @@ class Transformer2DModel(nn.Module):
 
         states = project(group_norm(self.groups, 1e-6, self.dtype, "norm")(x), "proj_in")
         states = states.reshape(batch, height * width, channels)
+        built = (self.heads, self.dtype, self.only_cross_attention)
         for i in range(self.layers):
-            states = BasicTransformerBlock(
-                self.heads, self.dtype, self.only_cross_attention, name=f"transformer_blocks_{i}"
-            )(states, text_states)
+            block = BasicTransformerBlock(*built, name=f"transformer_blocks_{i}")
+            states = block(states, text_states)
         return x + project(states.reshape(x.shape), "proj_out")
 
 
@@ -199,13 +199,10 @@ class ResnetBlock2D(nn.Module):
 
 
 class Downsample2D(nn.Module):
-    """Halves the size by a 3x3 convolution of stride 2.
-
-    `padding` is ((top, bottom), (left, right)): the UNet pads all sides, the autoencoder only the
-    bottom and the right.
-    """
+    """Halves the size by a 3x3 convolution of stride 2."""
 
     dtype: DTypeLike
+    # ((top, bottom), (left, right)): the UNet pads all sides, the autoencoder bottom and right only
     padding: tuple[tuple[int, int], tuple[int, int]] = ((1, 1), (1, 1))
 
     @nn.compact
@@ -221,10 +218,9 @@ class Upsample2D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, shape: tuple[int, int] | None = None) -> jax.Array:
         """Upsamples to `shape`: at most twice the height and width, the rest is cut off."""
-        x = upsample_nearest(x, 2)
-        if shape is not None:
-            # For an odd size this equals nearest interpolation to 2n - 1 samples.
-            x = x[:, : shape[0], : shape[1]]
+        height, width = shape or (None, None)
+        # For an odd size this equals nearest interpolation to 2n - 1 samples.
+        x = upsample_nearest(x, 2)[:, :height, :width]
         return conv(x.shape[-1], 3, self.dtype, "conv")(x)
 
 

@@ -28,15 +28,12 @@ from pot_jax.models.layers import (
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}  # name -> attends to the text
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 # Settings of diffusers' UNet that no supported model turns on.
-_FALSE = (
-    *("center_input_sample", "class_embeddings_concat", "dual_cross_attention"),
-    "resnet_skip_time_act",
-)
+_FALSE = "center_input_sample class_embeddings_concat dual_cross_attention resnet_skip_time_act"
 _NULL = (
-    *("addition_embed_type", "addition_time_embed_dim", "cross_attention_norm", "encoder_hid_dim"),
-    *("encoder_hid_dim_type", "num_attention_heads", "projection_class_embeddings_input_dim"),
-    *("reverse_transformer_layers_per_block", "time_embedding_act_fn", "time_embedding_dim"),
-    "timestep_post_act",
+    "addition_embed_type addition_time_embed_dim cross_attention_norm encoder_hid_dim "
+    "encoder_hid_dim_type num_attention_heads projection_class_embeddings_input_dim "
+    "reverse_transformer_layers_per_block time_embedding_act_fn time_embedding_dim "
+    "timestep_post_act"
 )
 
 
@@ -58,8 +55,8 @@ class UNetConfig(ModelConfig):
         "resnet_out_scale_factor": (1.0,),
         "resnet_time_scale_shift": ("default",),
         "time_embedding_type": ("positional",),
-        **dict.fromkeys(_FALSE, (False,)),
-        **dict.fromkeys(_NULL, (None,)),
+        **dict.fromkeys(_FALSE.split(), (False,)),
+        **dict.fromkeys(_NULL.split(), (None,)),
     }
     # diffusers' UNetMidBlock2DCrossAttn ignores mid_block_only_cross_attention, too.
     UNUSED: ClassVar = frozenset(
@@ -94,20 +91,16 @@ class UNetConfig(ModelConfig):
             names = getattr(self, key)
             fits = len(names) == blocks and set(names) <= set(known)
             self.require(key, fits, f"{blocks} of {list(known)}")
-        for key in (
-            *("layers_per_block", "transformer_layers_per_block"),
-            *("attention_head_dim", "only_cross_attention"),
-        ):
+        keys = "layers_per_block transformer_layers_per_block attention_head_dim"
+        for key in (*keys.split(), "only_cross_attention"):
             self.require(key, len(self.per_block(key)) == blocks, f"one value or {blocks}")
         known = self.class_embed_type in (None, "timestep")
         self.require("class_embed_type", known, "null or 'timestep'")
         for channels, heads in zip(self.block_out_channels, self.per_block("attention_head_dim")):
-            self.require(
-                "block_out_channels",
-                channels % self.norm_num_groups == channels % heads == 0,
-                f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of their "
-                f"block, {self.attention_head_dim}",
-            )
+            expected = f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of "
+            expected += f"their block, {self.attention_head_dim}"
+            fits = channels % self.norm_num_groups == channels % heads == 0
+            self.require("block_out_channels", fits, expected)
 
     @property
     def has_classes(self) -> bool:
@@ -145,10 +138,7 @@ class UNetBlock(Configured):
 
 
 class DownBlock2D(UNetBlock):
-    """diffusers' `DownBlock2D`, or `CrossAttnDownBlock2D` if it attends.
-
-    Calls return x and what to keep for the way up.
-    """
+    """diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`; returns x and what to keep for later."""
 
     downsample: bool = True
 
@@ -158,8 +148,7 @@ class DownBlock2D(UNetBlock):
     ) -> tuple[jax.Array, list[jax.Array]]:
         kept = []
         for i in range(self.layers):
-            x = self.resnet(i)(x, time_states)
-            x = self.attend(i, x, text_states)
+            x = self.attend(i, self.resnet(i)(x, time_states), text_states)
             kept.append(x)
         if self.downsample:
             x = Downsample2D(self.dtype, name="downsamplers_0")(x)
@@ -174,8 +163,7 @@ class UNetMidBlock2DCrossAttn(UNetBlock):
     def __call__(self, x: jax.Array, time_states: jax.Array, text_states: jax.Array) -> jax.Array:
         x = self.resnet(0)(x, time_states)
         for i in range(self.layers):
-            x = self.attend(i, x, text_states)
-            x = self.resnet(i + 1)(x, time_states)
+            x = self.resnet(i + 1)(self.attend(i, x, text_states), time_states)
         return x
 
 
@@ -197,8 +185,7 @@ class UpBlock2D(UNetBlock):
     ) -> jax.Array:
         for i in range(self.layers):
             x = jnp.concatenate([x, kept[-1 - i]], axis=-1)
-            x = self.resnet(i)(x, time_states)
-            x = self.attend(i, x, text_states)
+            x = self.attend(i, self.resnet(i)(x, time_states), text_states)
         if shape is not None:
             x = Upsample2D(self.dtype, name="upsamplers_0")(x, shape)
         return x
@@ -227,8 +214,7 @@ class UNet2DConditionModel(Configured):
             models that have them (the upscaler) and to no others.
           timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
 
-        Raises:
-          ValueError: a shape does not fit the config, or a condition is missing or unknown.
+        Raises ValueError if a shape does not fit, or a condition is missing or unknown.
         """
         c = self.config
         _check_inputs(c, latents, text_states, class_labels, timestep_cond)

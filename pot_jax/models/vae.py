@@ -75,18 +75,14 @@ class Moments(NamedTuple):
 
 
 class PixelAttention(Configured):
-    """One head of attention over all places of [B, H, W, C], added to them.
-
-    In a checkpoint, the dense layers and the normalisation are siblings.
-    """
+    """One head of attention over all places of [B, H, W, C], added to them."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
         states = group_norm(self.config.norm_num_groups, EPS, self.dtype, "group_norm")(x)
-        states = states.reshape(batch, height * width, channels)
+        states = states.reshape(len(x), -1, x.shape[3])
         attention = Attention(1, self.dtype, bias=True)
-        nn.share_scope(self, attention)
+        nn.share_scope(self, attention)  # in a checkpoint, its layers and the norm are siblings
         return x + attention(states, states).reshape(x.shape)
 
 

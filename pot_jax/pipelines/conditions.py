@@ -52,20 +52,14 @@ def text_conditions(
     guidance_scale: float,
     guided: bool = False,
 ) -> Conditions:
-    """Returns the conditions common to all models: prompts and guidance scale.
+    """Returns the conditions common to all models: N prompts and the guidance scale.
 
-    Args:
-      model: whose text encoder reads the prompts. If its weights have not been read, the text
-        states are a shape only.
-      prompts: N strings.
-      negative_prompt: what guidance steers the pictures away from.
-      guidance_scale: s in u + s (c - u). As in diffusers, 1 or less means no guidance, and there
-        is no unconditional half; a network that has guidance built in takes any scale.
-      guided: whether a guidance of the caller's own needs that half, whatever the scale.
-
-    Raises:
-      UserError: a prompt is too long; float16 is to run on a CPU; or a network with guidance built
-        in, which was distilled with an empty negative prompt, is given another.
+    As in diffusers, a scale s in u + s (c - u) of 1 or less means no guidance, and there is no
+    unconditional half, unless a guidance of the caller's own needs it (`guided`); a network that
+    has guidance built in takes any scale. Text states are only a shape if the model's weights have
+    not been read. Raises UserError if a prompt is too long; float16 is to run on a CPU; or a
+    network with guidance built in, which was distilled with an empty negative prompt, is given
+    another.
     """
     if model.unet.dtype == jnp.float16 and jax.default_backend() == "cpu":
         raise UserError("dtype: a CPU does not compute in float16; use float32 or bfloat16")
@@ -104,14 +98,8 @@ def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
     """Returns the guidance scale in the form that a network with built-in guidance takes.
 
     The paper's w (arXiv 2310.04378, section 4.3) counts from the conditional prediction,
-    c + w (c - u), so w = s - 1; its sines and cosines are those of a timestep 1000 w.
-
-    Args:
-      guidance_scales: s, [N].
-      width: E, the network's time_cond_proj_dim.
-
-    Returns:
-      [N, E] float32.
+    c + w (c - u), so w = s - 1; its sines and cosines are those of a timestep 1000 w. Scales s are
+    [N], the width E is the network's time_cond_proj_dim, and the result [N, E] float32.
     """
     return timestep_features(1000 * (guidance_scales - 1), width, False, 1)
 
@@ -126,17 +114,9 @@ def denoiser(
 ) -> Callable[..., tuple[Denoised, object]]:
     """Returns the sampler's `denoise`: one network call for all levels and both halves.
 
-    Args:
-      unet: the network.
-      schedule: what the network predicts, and the limits of clean estimates.
-      guide: how the halves are combined.
-      guided: whether there are two halves.
-      mesh: the devices that the batch rows are split over.
-      rows_at_once: the most batch rows computed at a time on each device; None: all.
-
-    Returns:
-      denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds
-      "unet", "conditions" and, for two halves, the numbers "guidance".
+    It is denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds
+    "unet", "conditions" and, for two halves (`guided`), the numbers "guidance". Batch rows are
+    split over the mesh; each device computes at most `rows_at_once` at a time, None: all.
     """
     limit, kind = limiter(schedule), schedule.prediction_type
 

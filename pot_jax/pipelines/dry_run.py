@@ -26,15 +26,12 @@ _COPIES = 4
 def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     """Returns what a run of `model`, whose weights are not read, will need: lines for a reader."""
     job, settings = prepared.job, prepared.settings
-    device = job.mesh.devices.flat[0]
-    seeds = sample_seeds(settings)
+    g, seeds, device = prepared.geometry, sample_seeds(settings), job.mesh.devices.flat[0]
     given = job.plan.init_scale, keys_of(np.uint32(seeds)), prepared.latents
     states = jax.eval_shape(job.program.begin, *given)
     chunk, deliver = executables(job, states)
-    weights = memory.size(model.params)
-    g = prepared.geometry
+    weights, on_cpu = memory.size(model.params), device.platform == "cpu"
     pictures = _COPIES * 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
-    on_cpu = device.platform == "cpu"
     (given, stepping), (_, delivering) = memory.needs(chunk), memory.needs(deliver)
     peak = max(max(weights, given) + stepping, weights + delivering + pictures * on_cpu)
     peak += int(_COMPILER) * on_cpu
@@ -45,11 +42,8 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     latents = jax.ShapeDtypeStruct(job.latent_shape, jnp.float32)
     sampling += len(seeds) * _flops(job.program.deliver, job.weights, latents)
     seconds = sampling / job.mesh.size / _rate(device, prepared.settings.dtype)
-    parameters = ", ".join(
-        f"{name} {sum(leaf.size for leaf in jax.tree.leaves(model.params[name])) / 1e6:,.4g} M"
-        for name in COMPONENTS
-        if name in model.params
-    )
+    sizes = {name: sum(x.size for x in jax.tree.leaves(of)) for name, of in model.params.items()}
+    parameters = ", ".join(f"{n} {sizes[n] / 1e6:,.4g} M" for n in COMPONENTS if n in sizes)
     n, h, w, _ = job.latent_shape
     rows_each = len(seeds) * len(job.weights["conditions"]["text_states"])
     rows_each //= n if job.plan.turn else 1
@@ -93,10 +87,9 @@ def picture_operations(prepared: PreparedZoom) -> dict[str, float]:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{seconds:.2g} seconds"
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    unit, length = next((one for one in units if seconds >= 2 * one[1]), units[-1])
+    return f"{seconds / length:.2g} {unit}"
 
 
 def _flops(function: Any, *arguments: Any) -> float:
@@ -128,8 +121,7 @@ def _count(jaxpr: Any) -> float:
 def _rate(device: jax.Device, dtype: str) -> float:
     """Returns a device's operations a second in a convolution like the networks' own, measured."""
     with jax.default_device(device):
-        image = jnp.ones((8, 64, 64, 128), dtype)
-        kernel = jnp.ones((3, 3, 128, 128), dtype)
+        image, kernel = jnp.ones((8, 64, 64, 128), dtype), jnp.ones((3, 3, 128, 128), dtype)
         how = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
         convolve = jax.jit(lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), **how))
         image = convolve(image).block_until_ready()  # compiles

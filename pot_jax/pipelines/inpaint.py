@@ -52,38 +52,22 @@ def inpaint(
 ) -> np.ndarray:
     """Repaints what a mask covers, in one picture or several.
 
-    Args:
-      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline; its `sampler.json`, if
-        it has one, is not used.
-      prompt: what to paint; one for all pictures, or one for each.
-      image: one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
-        image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]. H and W are
-        multiples of the autoencoder's factor.
-      mask: [H, W] or [B, H, W], as `media.images.read_mask` takes it: true, or one half or more,
-        marks what to paint.
-      negative_prompt: what guidance steers the pictures away from.
-      steps: denoising steps.
-      guidance_scale: s in u + s (c - u); 1 or less is no guidance.
-      solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
-      eta: DDIM's noise, 0 to 1.
-      seed: the seed of all noise, 0 to 2^32 - 1.
-      latents: unit noise [B, h, w, c] to start from instead of drawn noise.
-      devices: those that the pictures are split over; default all.
-      progress: called with (steps done, total steps), first with 0 before compilation.
+    The model is one of StableDiffusionInpaintPipeline, from `pot_jax.load`; its `sampler.json`, if
+    it has one, is not used. `prompt` says what to paint: one for all pictures, or one for each.
+    `image` is one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
+    image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]; H and W are
+    multiples of the autoencoder's factor. `mask` is [H, W] or [B, H, W], as `read_mask` there takes
+    it: true, or one half or more, marks what to paint. `solver` is a name in `SOLVERS`, by default
+    the one that the model's scheduler config names; `eta`, 0 to 1, is DDIM's noise; `latents` are
+    unit noise [B, h, w, c] to start from. All else is as in `pot_jax.sample`.
 
-    Returns:
-      Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have
-      passed through the autoencoder; copy them from `image` if they must be exact.
-
-    Raises:
-      UserError: something does not fit; one line says what. It is a `ValueError`.
+    Returns pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels
+    have passed through the autoencoder; copy them from `image` if they must be exact. Raises
+    UserError, a `ValueError`, if something does not fit; one line says what.
     """
     require_task(model, "inpainting", "inpainting")
-    settings = build(
-        SamplerSettings,
-        {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta},
-        "sampler.",
-    )
+    given = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta}
+    settings = build(SamplerSettings, given, "sampler.")
     seed = checked(seed, SEED, "seed")
     negative_prompt = checked(negative_prompt, str, "negative_prompt")
     checked(progress, Progress | None, "progress")
@@ -97,12 +81,9 @@ def inpaint(
     conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
     log((*model.notices, *notices, *conditions.notices))
     factor = model.autoencoder.config.downsample_factor
+    apart = _Apart(count, 2, *(side // factor for side in images.shape[1:3]))
     recipe = Recipe(
-        unet=model.unet,
-        autoencoder=model.autoencoder,
-        schedule=model.schedule,
-        geometry=_Apart(count, 2, *(side // factor for side in images.shape[1:3])),
-        mesh=mesh,
+        *(model.unet, model.autoencoder, model.schedule, apart, mesh),
         guided=conditions.guided,
         solver=SOLVERS[solver],
         blend=BLENDS["none"],
@@ -135,18 +116,16 @@ class _Apart(Geometry):
 def _checked_pictures(model: Model, image: Any, mask: Any) -> tuple[bool, np.ndarray, np.ndarray]:
     """Returns whether they are a batch, images [B, H, W, 3], and masks [B, H, W, 1] of 0 and 1."""
     images, masks = read_images(image, "image"), read_mask(mask)
-    batched = images.ndim == 4
+    batched, factor = images.ndim == 4, model.autoencoder.config.downsample_factor
     images = images if batched else images[None]
-    factor = model.autoencoder.config.downsample_factor
-    _, *sides, _ = images.shape
+    sides = images.shape[1:3]
     expected = f"a height and a width that are multiples of {factor}"
-    require(not any(side % factor for side in sides), "image", expected, tuple(sides))
+    require(not any(side % factor for side in sides), "image", expected, sides)
     masks = masks[None] if masks.ndim == 2 else masks
-    expected = f"{tuple(sides)}, or one for each of {len(images)} pictures"
+    expected = f"{sides}, or one for each of {len(images)} pictures"
     require(masks.shape in (images.shape[:3], (1, *sides)), "mask", expected, masks.shape)
     masks = np.broadcast_to(masks, images.shape[:3])
-    empty = [i for i, cells in enumerate(masks[:, ::factor, ::factor]) if not cells.any()]
-    if empty:
+    if empty := [i for i, cells in enumerate(masks[:, ::factor, ::factor]) if not cells.any()]:
         cell = f"a cell of {factor} x {factor} pixels is painted if its first pixel is marked"
         log((f"mask: nothing is painted in the pictures {empty}: {cell}",))
     return batched, images, masks[..., None].astype(np.float32)

@@ -44,12 +44,9 @@ class Job:
 
 
 def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> SamplerState:
-    """Returns the joined states of B samples before the first step.
+    """Returns the joined states of B samples before the first step, of typed PRNG keys [B].
 
-    Args:
-      job: what is to run.
-      keys: typed PRNG keys [B], one per sample.
-      latents: unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
+    Latents are unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
     given = job.plan.init_scale, keys, latents
     with edge("computing", job.mesh.devices.flat[0]):
@@ -75,22 +72,14 @@ def run(
     save: Callable[[SamplerState, int], None] | None = None,
     callback: Callable[[Watched], None] | None = None,
 ) -> tuple[SamplerState, dict[str, float]]:
-    """Runs the rest of the plan from `states`.
+    """Runs the rest of the plan from `states`, which are from `begin`, or restored.
 
-    Args:
-      job: what is to run.
-      states: from `begin`, or restored.
-      progress: called with (steps done, total steps), first before compilation.
-      save: called with (states, steps done) after every chunk but the last.
-      callback: called with each chunk's `Watched`.
-
-    Returns:
-      The last states and {"compile_seconds", "seconds_per_step"}.
-
-    Raises:
-      UserError: the machine has less memory than the run needs.
+    After every chunk, `progress` is called as its type says, `callback` with the chunk's `Watched`,
+    and `save`, but not after the last, with (states, steps done). Returns the last states and
+    {"compile_seconds", "seconds_per_step"}. Raises UserError if the machine has less memory than
+    the run needs.
     """
-    total = len(job.plan.timestep)
+    total, device = len(job.plan.timestep), job.mesh.devices.flat[0]
     first = done = int(states.step)
     if progress:
         progress(done, total)
@@ -98,11 +87,11 @@ def run(
     if first < total:  # else only delivery is left of a resumed run
         advance, _ = compiled = executables(job, states, watch=callback is not None)
         needed = max(memory.needs(program)[1] for program in compiled)
-        memory.require_room(needed, job.mesh.devices.flat[0], "the run")
+        memory.require_room(needed, device, "the run")
     compile_seconds = time.perf_counter() - began
     for rows, active, after in chunks(job.plan, CHUNK, first):
         began = time.perf_counter()
-        with edge("computing", job.mesh.devices.flat[0]):
+        with edge("computing", device):
             states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
         stepping += time.perf_counter() - began
         if callback:
@@ -122,9 +111,8 @@ def executables(
 ) -> list[jax.stages.Compiled]:
     """Returns the executables of a chunk of steps and of delivery, for states or their shapes."""
     rows, active, _ = next(chunks(job.plan, CHUNK))
-    latents = jax.ShapeDtypeStruct(
-        job.latent_shape, "float32", sharding=meshes.replicated(job.mesh)
-    )
+    sharding = meshes.replicated(job.mesh)
+    latents = jax.ShapeDtypeStruct(job.latent_shape, "float32", sharding=sharding)
     name = "watched_chunk" if watch else "chunk"
     calls = {name: (job.weights, states, rows, active), "deliver": (job.weights, latents)}
     return job.program.compiled(**calls)

@@ -28,12 +28,9 @@ def ineffective(
 ) -> tuple[str, ...]:
     """Returns one line for each setting that is not the default and has no effect.
 
-    Args:
-      settings: the run's.
-      guided: whether there is guidance.
-      grounded: whether there is a photograph.
-      own: Python functions by the part they replace; they may use any setting.
-      usual: the model's own defaults of sampler settings.
+    `guided` and `grounded` say whether there is guidance and a photograph; `own` holds Python
+    functions by the part they replace, which may use any setting; `usual` is the model's own
+    defaults of sampler settings.
     """
     s = settings.sampler
     joint = s.method == "joint"

@@ -151,8 +151,7 @@ def _key(recipe: Recipe) -> str:
     tables = {"solver": SOLVERS, "blend": BLENDS, "agreement": SPACES, "guidance": guidances}
     for part, table in tables.items():
         known[part] = [name for name, ours in table.items() if ours is known[part]]
-    known_to_all = recipe.mesh.size == 1 and all(known[part] for part in tables)
-    return repr(known) if known_to_all else ""
+    return repr(known) if recipe.mesh.size == 1 and all(known[part] for part in tables) else ""
 
 
 def autoencoder(

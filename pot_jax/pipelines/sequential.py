@@ -55,20 +55,15 @@ def _window(encode, picture, corner, geometry, kernel):
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """One way to sample levels in turn.
+    """One way to sample levels in turn."""
 
-    Attributes:
-      forward: from a level to the one that follows it: 1, widest first, or -1, deepest first.
-      see: (encode, the neighbour's picture [H, W, 3], corner, geometry, kernel) -> what is known,
-        in latents [h/p, w/p, c] and in pixels [H/p, W/p, 3].
-      meet: (picture [H, W, C], known, corner, kernel) -> the picture that fits what is known.
-      delivery: how the finished levels become pictures that agree.
-    """
-
-    forward: int
+    forward: int  # from a level to the one that follows: 1, widest first, or -1, deepest first
+    # (encode, the neighbour's picture [H, W, 3], corner, geometry, kernel) -> what is known, in
+    # latents [h/p, w/p, c] and in pixels [H/p, W/p, 3].
     see: Callable[..., tuple[jax.Array, jax.Array]]
+    # (picture [H, W, C], known, corner, kernel) -> the picture that fits what is known
     meet: Callable[..., jax.Array]
-    delivery: Blend
+    delivery: Blend  # how the finished levels become pictures that agree
 
     def order(self, levels: int) -> range:
         """Returns the levels in the order of their turns."""
@@ -110,8 +105,9 @@ def sampled_in_turns(
 ) -> tuple[Parts, Callable]:
     """Returns `parts` and the step for a plan of `diffusion.solvers.in_turns`.
 
-    `parts` are those of joint sampling, but that `agree` is by `Turns.space`; `latents` and
-    `pixels` view all levels; encode is (weights, images [M, H, W, 3]) -> latents [M, h, w, c].
+    The given parts are those of joint sampling, but that `agree` is by `Turns.space`; the views are
+    of all levels' latents and pictures; `encode` maps (weights, images [M, H, W, 3]) to latents
+    [M, h, w, c].
     """
     geometry = pixels.geometry
 
@@ -133,10 +129,8 @@ def sampled_in_turns(
         def of_level(x):  # [M N, ...]: M is 2 for the halves of guidance
             return x.reshape(-1, geometry.levels, *x.shape[1:])[:, level]
 
-        whole = state.latents, state.history
-        carried, known = jax.lax.cond(
-            index == 0, begin, lambda *_: state.memory, weights, state.latents, level
-        )
+        whole, given = (state.latents, state.history), (weights, state.latents, level)
+        carried, known = jax.lax.cond(index == 0, begin, lambda *_: state.memory, *given)
         own = {"conditions": jax.tree.map(of_level, weights["conditions"]), "turn": (level, known)}
         z, history = jax.tree.map(of_level, whole)
         one = SamplerState(index, z, state.key, history, carried)

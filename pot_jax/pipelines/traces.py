@@ -26,22 +26,20 @@ for _kind in (SamplerState, Seen, Plan, guidance.Numbers, agreement.Numbers):
 def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
     """Returns a jitted function lowered for arguments, or shapes, like these.
 
-    Args:
-      function: the function; its trace is kept where compiled programs are.
-      key: tells it from other functions, in every process alike; "" keeps no trace.
-      arguments: what it is called with; a state's memory is given to the results.
+    Its trace is kept where compiled programs are; `key` tells it from other functions in every
+    process alike, and "" keeps no trace. A state's memory is given to the results.
     """
     folder = jax.config.jax_compilation_cache_dir
     if not (key and folder) or "://" in folder:
         return function.lower(*arguments)
+    sources = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))  # of this package
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
     settings = {name: value for name, value in jax.config.values.items() if "cache" not in name}
     types = jax.tree.map(jax.typeof, arguments)
     devices = [(device, device.device_kind) for device in jax.devices()]
-    known = _source(), jax.__version__, jaxlib.__version__, devices, settings, key, types
-    name = hashlib.sha256(repr(known).encode()).hexdigest()
-    path = pathlib.Path(folder) / "traced" / name
-    trace = _read(path)
-    if trace is None:
+    known = code, jax.__version__, jaxlib.__version__, devices, settings, key, types
+    path = pathlib.Path(folder, "traced", hashlib.sha256(repr(known).encode()).hexdigest())
+    if (trace := _read(path)) is None:
         on_data = jax.jit(lambda *given: key_data(function(*typed_keys(given))))
         trace = export.export(on_data)(*jax.eval_shape(key_data, arguments))
         _write(path, trace)
@@ -52,12 +50,6 @@ def lowered(function: Any, key: str, arguments: tuple) -> jax.stages.Lowered:
     again.__name__ = function.__name__  # for profilers
     states = [i for i, argument in enumerate(arguments) if isinstance(argument, SamplerState)]
     return jax.jit(again, donate_argnums=states).lower(*arguments)
-
-
-def _source() -> str:
-    """Returns a digest of the package's own code."""
-    files = sorted(pathlib.Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _read(path: pathlib.Path) -> export.Exported | None:

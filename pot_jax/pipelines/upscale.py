@@ -76,22 +76,14 @@ def upscale(
 ) -> Zoom:
     """Upscales a zoom, by 4 with Stable Diffusion's x4 upscaler.
 
-    Args:
-      zoom: from `pot_jax.sample`.
-      upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline; its
-        `sampler.json`, if it has one, is not used.
-      blend: as in `pot_jax.sample`; default: the zoom's own, if it has a name.
-      devices: those that the levels are split over; default all.
-      progress: called with (steps done, total steps), first with 0 before compilation.
-      **settings: fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level, solver,
-        rows.
+    The upscaler is a model of StableDiffusionUpscalePipeline, from `pot_jax.load`; its
+    `sampler.json`, if it has one, is not used. `blend` is by default the zoom's own, if it has a
+    name; settings are fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level,
+    solver, rows. All else is as in `pot_jax.sample`.
 
-    Returns:
-      The zoom with larger pictures. They may no longer match a photograph exactly. `latents` are
-      still the latents of the small pictures.
-
-    Raises:
-      UserError: something does not fit; one line says what. It is a `ValueError`.
+    Returns the zoom with larger pictures, which may no longer match a photograph exactly; `latents`
+    are still those of the small ones. Raises UserError, a `ValueError`, if something does not fit;
+    one line says what.
     """
     checked(zoom, Zoom, "zoom")
     checked(progress, Progress | None, "progress")
@@ -124,13 +116,13 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
-    s, solver, level = settings.sampler, settings.upscaler.solver, settings.upscaler.noise_level
+    s, chosen, level = settings.sampler, settings.upscaler, settings.upscaler.noise_level
     highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
     highest = highest if classes is None else min(highest, classes - 1)
     place = f"upscaler.noise_level: {upscaler.name}"
     require(level <= highest, place, f"0 to {highest}", level)
-    solver, notices = resolved_solver(upscaler.schedule, solver)
-    chosen = dataclasses.replace(settings.upscaler, path=upscaler.source, solver=solver)
+    solver, notices = resolved_solver(upscaler.schedule, chosen.solver)
+    chosen = dataclasses.replace(chosen, path=upscaler.source, solver=solver)
     settings = dataclasses.replace(settings, upscaler=chosen)
     prompts = settings.prompts, settings.negative_prompt
     conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)
@@ -138,11 +130,7 @@ def prepare(
         levels = np.full(len(settings.prompts), level, np.int32)
         conditions = conditions.joined("class_labels", levels)
     recipe = Recipe(
-        unet=upscaler.unet,
-        autoencoder=upscaler.autoencoder,
-        schedule=upscaler.schedule,
-        geometry=geometry,
-        mesh=mesh,
+        *(upscaler.unet, upscaler.autoencoder, upscaler.schedule, geometry, mesh),
         guided=conditions.guided,
         solver=SOLVERS[chosen.solver],
         blend=find_blend(blend or s.blend),

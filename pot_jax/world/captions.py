@@ -38,11 +38,7 @@ _FIELD = (
 
 
 def concept(scale: float) -> str:
-    """Returns what a picture at this scale shows, one of CONCEPTS.
-
-    Raises:
-      UserError: the scale is outside 0..20.
-    """
+    """Returns what a picture shows at this scale, 0 to 20 or UserError: one of CONCEPTS."""
     check_scale(scale)
     return CONCEPTS[min(int(scale // SCALES_PER_CONCEPT), len(CONCEPTS) - 1)]
 
@@ -183,15 +179,9 @@ def _filled(phrase: str, words: Mapping[str, str], near: str, cloudy: bool, ring
 
 
 def caption(seed: int, scale: float, variant: int = 0) -> str:
-    """Returns a caption of `picture(seed, scale)`, of at most 28 words.
+    """Returns a caption of `picture(seed, scale)`, of at most 28 words; UserError if it has none.
 
-    Args:
-      seed: of the world, a whole number from 0.
-      scale: 0 to 20.
-      variant: a whole number from 0, which picks the phrasing.
-
-    Raises:
-      UserError: the scale is outside 0..20.
+    `variant`, a whole number from 0, picks the phrasing.
     """
     name = concept(scale)
     start = SCALES_PER_CONCEPT * CONCEPTS.index(name)
@@ -225,15 +215,13 @@ def _patterns() -> list[tuple[re.Pattern, str, dict[str, str]]]:
     for name, phrases in _PHRASES.items():
         thirds = _NEARNESS if name in _OUTLINED else _FIELD
         nears = "|".join(filter(None, itertools.chain(*thirds)))
-        for phrase, *how in itertools.product(
-            phrases, ("@near@", ""), (True, False), (True, False)
-        ):
-            pattern = re.escape(_filled(phrase, marks, *how)).replace(r"a\ @", r"an?\ @")
-            pattern = pattern.replace("@near@", f"(?:{nears})")
+        options = phrases, ("@near@", ""), (True, False), (True, False)
+        for phrase, near, cloudy, ringed in itertools.product(*options):
+            pattern = re.escape(_filled(phrase, marks, near, cloudy, ringed))
+            pattern = pattern.replace(r"a\ @", r"an?\ @").replace("@near@", f"(?:{nears})")
             for word, known in _WORDS.items():  # said twice, it is the same word
                 pattern = pattern.replace(f"@{word}@", f"(?P<{word}>{'|'.join(known)})", 1)
                 pattern = pattern.replace(f"@{word}@", f"(?P={word})")
-            _, cloudy, ringed = how
             says = {"rings": "rings" if ringed else "no rings"} if "{ring" in phrase else {}
             if not cloudy and ("{sky}" in phrase or "{gas}" in phrase):
                 says["nebula"] = "none"
@@ -268,14 +256,7 @@ def scene_prompts(
 ) -> list[str]:
     """Returns one prompt for each level of a zoom into world `seed`, the widest first.
 
-    Args:
-      levels: N, how many.
-      seed: of the world.
-      start: the scale of the widest level.
-      zoom_factor: p, between levels.
-
-    Raises:
-      UserError: the zoom would leave the world's scales.
+    `start` is the scale of the widest level. UserError if the zoom would leave the world's scales.
     """
     last = start + (levels - 1) * np.log2(zoom_factor)
     if levels < 1 or start < 0 or last > DEEPEST:
@@ -302,10 +283,8 @@ class Labels:
     def __init__(self, views: Views | None = None, named: list[dict[str, str]] | None = None):
         """Makes labels of `views`, or of their `answers` where these are known."""
         named = answers(views) if named is None else named
-        self.classes = {
-            head: sorted({a[head] for a in named if head in a})
-            for head in sorted({head for a in named for head in a})
-        }
+        heads = sorted({head for a in named for head in a})
+        self.classes = {head: sorted({a[head] for a in named if head in a}) for head in heads}
         self.numbers = {
             head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)
             for head, names in self.classes.items()
@@ -314,11 +293,9 @@ class Labels:
     def like(self, views: Views) -> dict[str, np.ndarray]:
         """Returns the numbers of other views, {head: int32 [m]}, in these classes.
 
-        Raises:
-          UserError: a view shows something that no view here does.
+        Raises UserError if a view shows something that no view here does.
         """
-        other = Labels(views)
-        translated = {}
+        other, translated = Labels(views), {}
         for head, names in other.classes.items():
             ours = self.classes.get(head, [])
             if unknown := sorted(set(names) - set(ours)):

@@ -33,20 +33,14 @@ _LAYERS = (
 
 
 def picture(seed: int, scale: float, size: int = 64) -> np.ndarray:
-    """Returns the view of world `seed` at `scale`: float32 [size, size, 3] in [-1, 1].
+    """Returns the view of world `seed`, a whole number from 0: float32 [size, size, 3] in [-1, 1].
 
-    Args:
-      seed: a whole number from 0.
-      scale: 0 (galaxy) to 20 (ladybug), any number between; each +1 halves the width of the view.
-      size: pixels a side.
-
-    Raises:
-      UserError: the scale is outside that range, or the size is odd or below 8.
+    The scale is 0 (galaxy) to 20 (ladybug), any number between; each +1 halves the width of the
+    view. Raises UserError if it is outside that range, or the size is odd or below 8.
     """
     frames.check_scale(scale)
     require(size >= 8 and size % 2 == 0, "size", "an even number of at least 8", size)
-    canvas = Canvas(float(scale), size)
-    world = imagine(int(seed))
+    canvas, world = Canvas(float(scale), size), imagine(int(seed))
     for paint, first, last, soft_after in _LAYERS:
         if first <= scale <= last:
             if scale <= soft_after and not canvas.fine:

@@ -46,23 +46,15 @@ class Agreed(NamedTuple):
 
 
 class View(NamedTuple):
-    """The form in which levels are compared: the clean estimates, or pictures decoded from them.
+    """The form in which levels are compared: the clean estimates, or pictures decoded from them."""
 
-    Attributes:
-      geometry: the placement of the levels on the images' grid.
-      decode: (weights, clean) -> images.
-      bring_back: (weights, clean, images, agreed images) -> clean estimates, changed as
-        the images were; they decode to about the agreed images.
-      ground: (weights, images) -> images that match the photograph, if there is one.
-      ground_clean: the same on the clean estimates, before they are decoded.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
-    """
-
-    geometry: Geometry
-    decode: Callable[..., jax.Array]
+    geometry: Geometry  # on the images' grid
+    decode: Callable[..., jax.Array]  # (weights, clean) -> images
+    # (weights, clean, images, agreed images) -> clean estimates, changed as the images were; they
+    # decode to about the agreed images.
     bring_back: Callable[..., jax.Array]
-    ground: Callable[..., jax.Array]
-    ground_clean: Callable[..., jax.Array]
+    ground: Callable[..., jax.Array]  # (weights, images) -> images that match a photograph, if any
+    ground_clean: Callable[..., jax.Array]  # the same on the clean estimates, before decoding
     kernel: str = "mean"
 
 
@@ -81,12 +73,10 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
 
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
     """Reduces the clean estimates' disagreement by gradient descent, through the decoder."""
-    numbers = weights["agreement"]
+    numbers, to_images = weights["agreement"], partial(view.decode, weights)
     options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
-    clean = view.ground_clean(weights, clean)
-
-    to_images = partial(view.decode, weights)
     descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
+    clean = view.ground_clean(weights, clean)
     agreed = descend(clean, to_images, view.geometry, **descent, **options)
     images = to_images(clean)
     return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
@@ -101,20 +91,15 @@ def by_grounding(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Blend:
-    """A blend and the functions that go with it; hashable.
+    """A blend and the functions that go with it; hashable."""
 
-    Attributes:
-      stack: (images, geometry, *, weight, kernel) -> zoom stack, linear in the images.
-      render: (zoom stack, geometry, *, kernel) -> pictures.
-      noise: (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], shared between levels
-        exactly where the pictures will be; a setting may replace `shared_noise`, and no other.
-      agree: (blend, view, weights, clean) -> Agreed, inside a step.
-    """
-
+    # (images, geometry, *, weight, kernel) -> zoom stack, linear in the images
     stack: Callable[..., jax.Array]
-    render: Callable[..., jax.Array] = operators.render
+    render: Callable[..., jax.Array] = operators.render  # (stack, geometry, *, kernel) -> pictures
+    # (key, geometry, channels, *, kernel) -> unit noise [N, h, w, c], shared between levels exactly
+    # where the pictures will be; a setting may replace `shared_noise`, and no other.
     noise: Callable[..., jax.Array] = operators.shared_noise
-    agree: Callable[..., Agreed] = by_formula
+    agree: Callable[..., Agreed] = by_formula  # (blend, view, weights, clean) -> Agreed, in a step
 
 
 def _as_it_is(stack, geometry, kernel="mean"):
@@ -134,11 +119,7 @@ BLENDS = {
 
 
 def find_blend(blend: "Blend | Callable | str") -> Blend:
-    """Returns the blend of that name, or wraps a function as a `Blend`.
-
-    Raises:
-      UserError: no blend has that name.
-    """
+    """Returns the blend of that name, else UserError; or wraps a function as a `Blend`."""
     if isinstance(blend, Blend):
         return blend
     if callable(blend):
@@ -156,17 +137,11 @@ def consistent(
     weight: jax.Array | float = 1.0,
     kernel: str = "mean",
 ) -> jax.Array:
-    """Blends and renders: returns N pictures [N, H, W, C] that agree.
+    """Blends and renders images [N, H, W, C]: returns N pictures [N, H, W, C] that agree.
 
-    Args:
-      images: x, [N, H, W, C].
-      geometry: the placement of the levels.
-      blend: a `Blend`, a function or a name in `BLENDS`; "none" leaves the levels unchanged.
-      weight: w of the blend, 0 to 1.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
-
-    Raises:
-      UserError: the blend or kernel is unknown, or the images do not fit the geometry.
+    `blend` is a `Blend`, a function or a name in `BLENDS` ("none" leaves the levels unchanged), and
+    `weight` its w, 0 to 1. Raises UserError if the blend or kernel is unknown, or the images do not
+    fit the geometry.
     """
     blend = find_blend(blend)
     stack = blend.stack(images, geometry, weight=weight, kernel=kernel)
@@ -187,18 +162,11 @@ def descend(
     steps: jax.Array | int,
     **options: Any,
 ) -> Any:
-    """Takes a few optimizer steps on `variables` that reduce their pictures' disagreement.
+    """Takes `steps` steps of a fresh optimizer that reduce the disagreement of `variables`' images.
 
-    Args:
-      variables: any pytree of arrays, e.g. clean latents [N, h, w, c].
-      to_images: variables -> [N, H, W, C]: the identity, or the autoencoder's decoder.
-      geometry: the placement of the levels at the size of the pictures.
-      optimizer: started afresh at every call.
-      steps: how many.
-      **options: as for `consistent`.
-
-    Returns:
-      The variables after `steps` steps. `consistent` then removes the disagreement that is left.
+    Variables are any pytree of arrays, e.g. clean latents [N, h, w, c]; `to_images` maps them to
+    [N, H, W, C], the geometry's grid, as a decoder does; options are `consistent`'s. Returns the
+    variables after the last step; `consistent` then removes the disagreement that is left.
     """
 
     def loss(variables):
@@ -209,14 +177,8 @@ def descend(
 
 def latent_view(geometry: Geometry, ground: Callable, kernel: str = "mean") -> View:
     """Returns the view of the clean estimates themselves: cheap, and exact for pixel models."""
-    return View(
-        geometry,
-        decode=lambda weights, clean: clean,
-        bring_back=lambda weights, clean, images, agreed: agreed,
-        ground=ground,
-        ground_clean=ground,
-        kernel=kernel,
-    )
+    same, changed = (lambda weights, clean: clean), (lambda weights, clean, images, agreed: agreed)
+    return View(geometry, same, changed, ground, ground, kernel)
 
 
 def pixel_view(

@@ -3,7 +3,7 @@
 Symbols: x_i the picture of level i, [N, H, W, C] for all; D, up, R the operators of `operators`;
 O_k the observation k levels wider: level i as seen in level i-k, H/p^k x W/p^k; w, 0 to 1, the
 weight of wider observations, w^k for O_k; K the depth of the geometry. All blends have one
-signature and are linear in x; `agreement.BLENDS` is the table of them.
+signature, return [N, H, W, C] and are linear in x; `agreement.BLENDS` is the table of them.
 """
 
 import jax
@@ -23,15 +23,6 @@ def laplacian(
     Level i is observed by itself and by every level k levels wider, which resolves it at 1/p^k and
     has only the bands b >= k. Weight 1 is the plain average of the paper (section 4.2); at weight 0
     the pictures are returned unchanged.
-
-    Args:
-      images: x, [N, H, W, C].
-      geometry: the placement of the levels.
-      weight: w, 0 to 1.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
-
-    Returns:
-      L, [N, H, W, C].
     """
     # Band b of observation k is D^(b-k) O_k - up(D^(b-k+1) O_k); the last, K, is D^(K-k) O_k alone.
     # All this is linear, so averaging bands is averaging prefixes. With w_k = w^k where O_k exists,
@@ -43,9 +34,7 @@ def laplacian(
     # Bands that no wider level observes are returned unchanged: the pyramid ends at the last one
     # observed. Where levels agree, O_b = D P_{b-1}: pictures that agree are returned unchanged.
     require_levels(images, geometry)
-    p = geometry.zoom_factor
-    prefix, total = images, 1.0
-    bands = []
+    p, prefix, total, bands = geometry.zoom_factor, images, 1.0, []
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
         low = downsample(prefix, p, kernel)
         bands.append((prefix, low))
@@ -114,9 +103,8 @@ def enlarged(
     shifts = (-corners / shrink[:, None]).astype(images.dtype)
 
     def enlarge(scale, shift):
-        return jax.image.scale_and_translate(
-            images[0], images.shape[1:], (0, 1), scale, shift, "linear", antialias=False
-        )
+        how = (0, 1), scale, shift, "linear"
+        return jax.image.scale_and_translate(images[0], images.shape[1:], *how, antialias=False)
 
     return jax.vmap(enlarge)(scales, shifts)
 

@@ -20,20 +20,14 @@ class Geometry:
     """The placement of N levels; UserError if the numbers do not fit each other.
 
     Hashable, so that it can be a static argument of `jax.jit`.
-
-    Attributes:
-      levels: N >= 1.
-      zoom_factor: p >= 2. Must divide height and width.
-      height: H. H - H/p must be even, so that a centred window starts on a pixel.
-      width: W, likewise.
-      offsets: N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level
-        i, in whole pixels of level i, downwards and to the right. None: every level is centred.
     """
 
-    levels: int
-    zoom_factor: int
-    height: int
-    width: int
+    levels: int  # N >= 1
+    zoom_factor: int  # p >= 2. Must divide height and width.
+    height: int  # H. H - H/p must be even, so that a centred window starts on a pixel.
+    width: int  # W, likewise
+    # N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level i, in
+    # whole pixels of level i, downwards and to the right. None: every level is centred.
     offsets: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self):
@@ -71,8 +65,7 @@ class Geometry:
     @property
     def depth(self) -> int:
         """K: the largest k for which p^k divides H and W and leaves at least 2 pixels of each."""
-        p, k = self.zoom_factor, 0
-        h, w = self.window_shape
+        p, k, (h, w) = self.zoom_factor, 0, self.window_shape
         while min(h, w) >= 2:
             k += 1
             if h % p or w % p:
@@ -84,17 +77,12 @@ class Geometry:
         """Returns where the window of every level i lies in level i-k, H/p^k x W/p^k pixels large.
 
         Off-centre, a window may start between two pixels of a wider level; such a window, and every
-        wider observation of it, is omitted and not resampled.
-
-        Args:
-          k: how many levels wider to look from, 0 <= k <= depth.
+        wider observation of it, is omitted and not resampled. Raises UserError unless k is 0 to
+        `depth`.
 
         Returns:
           corners: int32 [N, 2], in level i-k's pixels; (0, 0) where there is none.
           exists: bool [N], False for i < k and where the corner is not a whole pixel.
-
-        Raises:
-          UserError: k is not in 0..depth.
         """
         grid = f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
         require(0 <= k <= self.depth, "k", f"0 to {self.depth} for {grid}", k)
@@ -130,12 +118,9 @@ class Geometry:
         except (TypeError, ValueError):
             expected = "expected pairs (dy, dx) of whole pixels"
             raise UserError(f"offsets: {expected}, got {self.offsets!r}") from None
-        if len(pairs) != self.levels - 1:
-            raise UserError(
-                f"offsets: expected {self.levels - 1} pairs for {self.levels} levels, one for each "
-                f"but the widest, got {len(pairs)}"
-            )
-        h, w = self.window_shape
+        count, (h, w) = self.levels - 1, self.window_shape
+        expected = f"{count} pairs for {self.levels} levels, one for each but the widest"
+        require(len(pairs) == count, "offsets", expected, len(pairs))
         for i, (dy, dx) in enumerate(pairs):
             top, left = (self.height - h) // 2 + dy, (self.width - w) // 2 + dx
             if not (0 <= top <= self.height - h and 0 <= left <= self.width - w):

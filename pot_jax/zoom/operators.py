@@ -16,16 +16,13 @@ from jax import lax
 from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry, require_levels
 
-
-def _gaussian_taps(p: int) -> np.ndarray:
-    x = np.arange(p) - (p - 1) / 2
-    return np.exp(-0.5 * (x / (p / 2)) ** 2)
-
-
 # zoom factor -> taps along one axis, [p]; the kernel is their outer product, scaled to sum 1.
 # `mean` keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p
 # taps, sigma p/2), for ablations. For p = 2 the two are the same filter.
-KERNELS = {"mean": np.ones, "gaussian": _gaussian_taps}
+KERNELS = {
+    "mean": np.ones,
+    "gaussian": lambda p: np.exp(-0.5 * ((np.arange(p) - (p - 1) / 2) / (p / 2)) ** 2),
+}
 
 
 def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
@@ -37,18 +34,8 @@ def _taps(zoom_factor: int, kernel: str) -> np.ndarray:
 def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax.Array:
     """D: returns the weighted mean of each p x p cell; a sample lies at the centre of its cell.
 
-    Applied k times, the mean kernel is the mean of p^k x p^k cells.
-
-    Args:
-      images: [..., H, W, C].
-      zoom_factor: p, which divides H and W.
-      kernel: a name in `KERNELS`.
-
-    Returns:
-      [..., H/p, W/p, C].
-
-    Raises:
-      UserError: p does not divide H and W, or the kernel is unknown.
+    [..., H, W, C] -> [..., H/p, W/p, C]. Applied k times, the mean kernel is the mean of p^k x p^k
+    cells. Raises UserError if p does not divide H and W, or `KERNELS` has no such kernel.
     """
     *lead, height, width, channels = images.shape
     p = zoom_factor
@@ -93,8 +80,7 @@ def _interpolate(images, p, axis):
 
 def upsample_nearest(images: jax.Array, zoom_factor: int) -> jax.Array:
     """U: copies each value of [..., H, W, C] over its p x p cell. D U = 1 for every kernel."""
-    rows = jnp.repeat(images, zoom_factor, axis=-3)
-    return jnp.repeat(rows, zoom_factor, axis=-2)
+    return images.repeat(zoom_factor, axis=-3).repeat(zoom_factor, axis=-2)
 
 
 def crop(image: jax.Array, corner: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -111,14 +97,8 @@ def paste(image: jax.Array, window: jax.Array, corner: jax.Array) -> jax.Array:
 def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
     """Returns the observation O_k of every level: level i as seen in level i-k.
 
-    Args:
-      images: [N, H, W, C].
-      geometry: the placement of the levels.
-      k: how many levels wider to look from, 0 <= k <= min(depth, N-1).
-
-    Returns:
-      [N, H/p^k, W/p^k, C]; zeros for i < k, meaningless where `geometry.observation(k)` says that
-      the window does not exist.
+    [N, H, W, C] -> [N, H/p^k, W/p^k, C] for 0 <= k <= min(depth, N-1); zeros for i < k, meaningless
+    where `geometry.observation(k)` says that the window does not exist.
     """
     require_levels(images, geometry)
     corners, _ = geometry.observation(k)
@@ -135,19 +115,8 @@ def render(
 
     R_{N-1} = L_{N-1}, and R_i is L_i with gain * D(R_{i+1}) pasted into the window of level i+1.
     With gain 1 this is the paper's Algorithm 1 while every window keeps at least 2 pixels, at O(N)
-    instead of O(N^2) and at any depth.
-
-    Args:
-      stack: L, [N, H, W, C].
-      geometry: the placement of the levels.
-      kernel: the kernel of D, a name in `KERNELS`.
-      gain: 1 for images, `noise_gain` for noise.
-
-    Returns:
-      R, [N, H, W, C].
-
-    Raises:
-      UserError: the stack does not fit the geometry, or the kernel is unknown.
+    instead of O(N^2) and at any depth; noise takes `noise_gain`. L and R are [N, H, W, C]. Raises
+    UserError if the stack does not fit the geometry, or the kernel is unknown.
     """
     require_levels(stack, geometry)
 

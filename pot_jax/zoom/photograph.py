@@ -63,24 +63,11 @@ def ground_adam(
 ) -> jax.Array:
     """Takes the paper's 5 fresh Adam steps on sum_i ||D_i(x_i) - M_i * xi||^2.
 
-    Each Adam step is about as large as the learning rate, however close the target is, so a pixel
-    that is almost right is moved away by up to about 0.06 in [-1, 1]; `ground_project` has no such
-    floor.
-
-    Args:
-      images: clean estimates, [N, H, W, C].
-      photo: xi, [H, W, C], in the range of the images.
-      geometry: the placement of the levels.
-      level: j, the level that the photograph shows.
-      kernel: the kernel of D, a name in `operators.KERNELS`.
-      learning_rate: of Adam; 0.1 in the paper.
-      steps: of Adam; 5 in the paper.
-
-    Returns:
-      [N, H, W, C].
-
-    Raises:
-      UserError: the photograph's shape or level does not fit the images.
+    Each Adam step is about as large as the learning rate (0.1 in the paper), however close the
+    target is, so a pixel that is almost right is moved away by up to about 0.06 in [-1, 1];
+    `ground_project` has no such floor. Takes clean estimates [N, H, W, C] and the photograph xi of
+    level j, [H, W, C], in their range; returns [N, H, W, C]. Raises UserError if the photograph's
+    shape or level does not fit the images.
     """
     ties = list(_ties(images, photo, geometry, level, kernel))
 
@@ -112,23 +99,19 @@ def _ties(images, photo, geometry: Geometry, level: int, kernel: str) -> Iterato
     """Yields at most 2 K + 1 constraints, K the depth of the geometry, for any number of levels."""
     require_levels(images, geometry)
     if photo.shape != images.shape[1:]:
-        raise UserError(
-            f"expected a photograph of one level's shape {images.shape[1:]}, got {photo.shape}; "
-            "resize it"
-        )
+        expected = f"a photograph of one level's shape {images.shape[1:]}"
+        raise UserError(f"expected {expected}, got {photo.shape}; resize it")
     fits = 0 <= level < geometry.levels
     require(fits, "photograph", f"a level from 0 to {geometry.levels - 1}", level)
-    target = photo
+    target, p = photo, geometry.zoom_factor
     for k in range(geometry.depth + 1):
         corners, exists = geometry.observation(k)
-        if k:
-            target = downsample(target, geometry.zoom_factor, kernel)
-        size = target.shape[:2]
+        target = downsample(target, p, kernel) if k else target
+        windows = [tuple(map(slice, corner, corner + target.shape[:2])) for corner in corners]
         if exists[level]:
-            yield _wider(level - k, target, _window(corners[level], size))
+            yield _wider(level - k, target, windows[level])
         if k and level + k < geometry.levels and exists[level + k]:
-            seen = photo[_window(corners[level + k], size)]
-            yield _deeper(level + k, seen, geometry.zoom_factor, k, kernel)
+            yield _deeper(level + k, photo[windows[level + k]], p, k, kernel)
 
 
 def _wider(level, target, window):
@@ -142,8 +125,3 @@ def _deeper(level, target, zoom_factor, k, kernel):
         return x
 
     return _Tie(level, target, see, lambda x: x + upsample_nearest(target - see(x), zoom_factor**k))
-
-
-def _window(corner, size):
-    (y, x), (h, w) = (int(c) for c in corner), size
-    return slice(y, y + h), slice(x, x + w)

@@ -139,6 +139,17 @@ def test_runs_without_a_sweep_are_named_by_their_folders(tmp_path):
     assert left_out == []
 
 
+def test_pictures_of_another_method_have_the_labels_of_their_file(tmp_path):
+    measured(tmp_path, "theirs", {}, x=1.0)
+    (tmp_path / "theirs" / "point.json").unlink()
+    found = json.loads((tmp_path / "theirs" / "evaluation.json").read_text())
+    about = {"method": "other", "seed": 3, "labels": {"steps": 50}}
+    write_json(tmp_path / "theirs" / "evaluation.json", found | {"details": {"about": about}})
+    (run,), _ = read_runs(tmp_path)
+    assert run.labels == {"method": "other", "seed": "3", "steps": "50"}
+    assert run.variant == "method=other,steps=50"
+
+
 class Page(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()

@@ -70,9 +70,9 @@ def prepared(pictures: np.ndarray, processor: CLIPImageProcessorConfig) -> np.nd
 def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str, float]]:
     """Reads a whole CLIP, and returns the function that scores a zoom with it.
 
-    Args:
-      folder: what transformers' `CLIPModel.save_pretrained` writes, with its tokenizer's files and
-        its `preprocessor_config.json`.
+    The folder is what transformers' `CLIPModel.save_pretrained` writes, with its tokenizer's files
+    and its `preprocessor_config.json`. Raises UserError if it holds another model, or files are
+    missing or damaged, or do not fit.
 
     Returns:
       A function of pictures [N, H, W, 3] uint8 and N prompts, which raises UserError if these do
@@ -82,9 +82,6 @@ def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str
       clip_retrieval: the share of i for which c_ii is the largest c_ij, 0 to 1: whether a prompt
         finds its level. Ties share a hit, so N equal pictures score 1/N.
       Prompts that are too long are cut, with a notice.
-
-    Raises:
-      UserError: the folder holds another model; files are missing or damaged, or do not fit.
     """
     folder = Path(folder)
     with edge("reading a model", folder):

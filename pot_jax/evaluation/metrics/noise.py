@@ -17,8 +17,7 @@ def noise_audit(noise: np.ndarray, geometry: Geometry, kernel: str = "mean") -> 
       They scatter by about 1 / sqrt(values in the windows). One level has no windows: it is
       measured as a whole, without shared_correlation.
 
-    Raises:
-      UserError: the noise does not fit the geometry, or the kernel is unknown.
+    Raises UserError if the noise does not fit the geometry, or the kernel is unknown.
     """
     require_levels(noise, geometry)
     noise, (h, w) = np.asarray(noise, np.float64), geometry.window_shape

@@ -1,9 +1,12 @@
 """Measures how well the levels of a zoom agree where they show the same place.
 
 Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+k, k = 1 for
-neighbours: D^k of picture i+k is compared with its window in picture i, [H/p^k, W/p^k, C]. PSNR
-alone can mislead: a blur that removes what the levels disagree about raises it. So structural
-similarity is measured too.
+neighbours: D^k of picture i+k is compared with its window in picture i, [H/p^k, W/p^k, C], in
+float64. PSNR alone can mislead: a blur that removes what the levels disagree about raises it. So
+structural similarity is measured too.
+
+Images are [N, H, W, C] in [-1, 1], `kernel` names that of D in `zoom.operators.KERNELS`; UserError
+if images do not fit the geometry, or the kernel is unknown.
 """
 
 from collections.abc import Callable
@@ -26,19 +29,9 @@ def overlap_psnr(
 ) -> np.ndarray:
     """Returns the PSNR of every pair of levels k apart, 10 log10(4 / mean squared difference).
 
-    Delivered pictures at p = 2 score 57 dB and more, independent noise 8 dB or so.
-
-    Args:
-      images: [N, H, W, C], in [-1, 1]; computed in float64.
-      geometry: the placement of the levels.
-      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
-      k: 1 to `geometry.depth`; pairs whose window starts between two pixels are left out.
-
-    Returns:
-      [N-k] float64 in dB; infinite where a pair is identical, as pictures of one colour are.
-
-    Raises:
-      UserError: the images do not fit the geometry, or the kernel is unknown.
+    k is 1 to `geometry.depth`; pairs whose window starts between two pixels are left out. [N-k]
+    float64 in dB; infinite where a pair is identical, as pictures of one colour are. Delivered
+    pictures at p = 2 score 57 dB and more, independent noise 8 dB or so.
     """
     return np.array([_psnr(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
@@ -49,11 +42,8 @@ def overlap_ssim(
     """Returns the structural similarity of every pair of levels k apart (Wang et al., 2004).
 
     It is the mean over colours and places. The Gaussian window has sigma 1.5 and 11 x 11 taps; if
-    the overlap is smaller, it is continued by its mirror image. Arguments and errors: as
-    `overlap_psnr`.
-
-    Returns:
-      [N-k] float64, at most 1, which identical pairs score; 0 or so for independent noise.
+    the overlap is smaller, it is continued by its mirror image. Pairs: as in `overlap_psnr`. [N-k]
+    float64, at most 1, which identical pairs score; 0 or so for independent noise.
     """
     return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
@@ -63,10 +53,8 @@ def photograph_psnr(
 ) -> np.ndarray:
     """Returns the PSNR of D^k of level j+k against its window in a photograph of level j, by k.
 
-    Args and scores: as `overlap_psnr`; photograph is [H, W, C] in [-1, 1], `level` is j.
-
-    Returns:
-      [K] float64 in dB for k = 0, 1, ..., while there is such a window.
+    The photograph is [H, W, C] in [-1, 1], `level` is j. [K] float64 in dB, as of `overlap_psnr`,
+    for k = 0, 1, ..., while there is such a window.
     """
     found = []
     for k, deeper in enumerate(images[level : level + geometry.depth + 1]):
@@ -119,12 +107,12 @@ def metrics(
     """Measures how well a zoom's levels agree.
 
     Args:
-      images: as rendered, [N, H, W, 3], float in [-1, 1]; None if they are not known.
-      before_render: as decoded, in the same form; None likewise.
+      images: as rendered; None if they are not known.
+      before_render: as decoded; None likewise.
       pictures: as delivered, [N, H, W, 3], uint8.
       geometry: the placement of the levels.
-      kernel: the kernel of D, a name in `zoom.operators.KERNELS`.
-      timings: compile_seconds and seconds_per_step of the run, in seconds.
+      kernel: the kernel of D.
+      timings: of the run; they are returned, too.
 
     Returns:
       A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
@@ -141,11 +129,9 @@ def metrics(
             if values is not None
         }
 
+    facts = ("levels", "zoom_factor", "height", "width")
     return {
-        "levels": geometry.levels,
-        "zoom_factor": geometry.zoom_factor,
-        "height": geometry.height,
-        "width": geometry.width,
+        **{name: getattr(geometry, name) for name in facts},
         "overlap_psnr_db": measure(overlap_psnr, PSNR_CEILING),
         "overlap_ssim": measure(overlap_ssim, 1.0),
         **(timings or {}),

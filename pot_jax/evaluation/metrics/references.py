@@ -1,8 +1,6 @@
 """Measures of a zoom against independent samples of its prompts, from small statistics of each.
 
-statistics(pictures, geometry) -> plain data, so that comparing thousands of runs needs no pictures
-against(statistics, references)     colour steps, drag and detail relative to references
-diversity(zooms)                    how far apart the zooms of several seeds are
+Statistics are plain data, so that comparing thousands of runs needs no pictures.
 """
 
 import base64
@@ -32,19 +30,14 @@ def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
       `seams.colour_steps`; detail [N] and repetition [N-1] of `detail`; thumbnail, N texts, base64
       of [8, 8, 3] float16. None stands for what a level does not have.
 
-    Raises:
-      UserError: the pictures do not fit the geometry.
+    Raises UserError if the pictures do not fit the geometry.
     """
     colours = lab(pictures)
     octaves = top_octaves(colours, geometry.zoom_factor)
-    found = {
-        **dict(zip(("across", "near"), border_differences(colours, geometry))),
-        **dict(zip(("step_ring", "step_sides"), colour_steps(colours, geometry))),
-        "detail": detail(octaves, geometry),
-        "repetition": repetition(octaves),
-        "colour": colours.mean((1, 2)),
-    }
-    kept = {name: plain(values, 6) for name, values in found.items()}
+    names = ("across", "near", "step_ring", "step_sides", "detail", "repetition", "colour")
+    borders = *border_differences(colours, geometry), *colour_steps(colours, geometry)
+    found = *borders, detail(octaves, geometry), repetition(octaves), colours.mean((1, 2))
+    kept = {name: plain(values, 6) for name, values in zip(names, found)}
     thumbnails = [_thumbnail(level) for level in colours]
     return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
 
@@ -63,8 +56,8 @@ def _thumbnail(colours: np.ndarray) -> str:
 
 def alone(statistics: Statistics) -> dict[str, float]:
     """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
-    known = [statistics[name] for name in ("across", "near", "repetition")]
-    across, near, repeated = np.array(known, np.float64)
+    names = ("across", "near", "repetition")
+    across, near, repeated = np.array([statistics[name] for name in names], np.float64)
     excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
     return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
 

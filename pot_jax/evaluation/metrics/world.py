@@ -51,14 +51,12 @@ def _loaded(path: Path, sha256: str):
             f"{path}: expected the classifier with the digest {sha256[:12]}, got {found[:12]}, "
             "whose scores could not be compared with others'; install pot_jax again"
         )
-    params = {
-        name: value.astype(np.float32) for name, value in safetensors.numpy.load(data).items()
-    }
+    params = unflatten_dict(safetensors.numpy.load(data), sep="/")
+    params = jax.tree.map(np.float32, params)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     classes = json.loads(header["__metadata__"]["classes"])
     module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
-    apply = jax.jit(module.apply)
-    return functools.partial(apply, {"params": unflatten_dict(params, sep="/")}), classes
+    return functools.partial(jax.jit(module.apply), {"params": params}), classes
 
 
 @fixed_settings()
@@ -67,13 +65,8 @@ def look(
 ) -> tuple[np.ndarray, list[dict[str, str]]]:
     """Returns what a classifier sees in pictures [n, S, S, 3]: features [n, D], and n answers.
 
-    Args:
-      pictures: bytes, or floats in [-1, 1]; larger ones than 64 pixels are shrunk by D.
-      path: the classifier's file; by default the shipped one.
-      sha256: the digest that the file has to have.
-
-    Raises:
-      UserError: the pictures' size does not fit, or the file has another digest.
+    Pictures are as of `shrunk`; the classifier's file, by default the shipped one, has to have the
+    digest. Raises UserError if it has another, or the pictures' size does not fit.
     """
     apply, classes = _loaded(path, sha256 or SHA256)
     pictures, features, chosen = shrunk(pictures), [], []
@@ -82,11 +75,8 @@ def look(
         padded = np.pad(rows, ((0, _ROWS - len(rows)), (0, 0), (0, 0), (0, 0)))
         seen, logits = jax.device_get(apply(jnp.asarray(padded)))
         features.append(seen[: len(rows)])
-        best = {head: values[: len(rows)].argmax(-1) for head, values in logits.items()}
-        chosen += [
-            {head: classes[head][number[row]] for head, number in best.items()}
-            for row in range(len(rows))
-        ]
+        best = {head: np.array(classes[head])[x.argmax(-1)] for head, x in logits.items()}
+        chosen += [{head: str(best[head][row]) for head in best} for row in range(len(rows))]
     return np.concatenate(features), chosen
 
 
@@ -101,26 +91,11 @@ def accuracy(
     gets 99.8 % of concepts, 99.1 % of attributes and 97.7 % of all at once. Pictures of one colour
     score as chance does.
     """
-    right = [
-        {head: got[head] == word for head, word in one.items()} for got, one in zip(answers, wanted)
-    ]
+    pairs = zip(answers, wanted)
+    right = [{head: got[head] == word for head, word in one.items()} for got, one in pairs]
     rows = {
         "concept": [row["concept"] for row in right if "concept" in row],
         "attribute": [ok for row in right for head, ok in row.items() if head != "concept"],
         "all": [all(row.values()) for row in right if row],
     }
     return {name: float(np.mean(row)) if row else float("nan") for name, row in rows.items()}
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the Frechet distance of the Gaussians of two sets of features [n, D] (1706.08500).
-
-    From 0; 0 means equal Gaussians. It shrinks with n, so compare sets of one size only.
-    """
-    (mean_a, cov_a), (mean_b, cov_b) = (
-        (x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)
-    )
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
-    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
