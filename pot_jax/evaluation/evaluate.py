@@ -36,7 +36,7 @@ from pot_jax.zoom.agreement import find_blend
 from pot_jax.zoom.geometry import Geometry
 
 # What a run says of itself (metrics.json, zoom.json) -> a score.
-_FIGURES = ("compile_seconds", "seconds_per_step", "upscaling_seconds", "peak_bytes")
+_FIGURES = ("seconds_per_step", "upscaling_seconds", "peak_bytes")
 _ABOUT = ("method", "scene", "seed", "labels")  # what a `ZoomFile` says for a report
 Scorer = Callable[[np.ndarray, Sequence[str]], Mapping[str, float]]  # (pictures, prompts) -> scores
 
@@ -106,6 +106,8 @@ def evaluate_zoom(
     scores, details = values["scores"], values["details"]
     states = zoom.images, zoom.before_render, pictures
     details["overlap"] = overlap.metrics(*states, g, kernel=kernel)
+    before = details["overlap"]["overlap_psnr_db"].get("before_render", {}).get("mean")
+    scores |= {} if before is None else {"overlap_before_render_db": before}
     if (photograph := _photograph(zoom)) is not None:
         seen = from_bytes(pictures), photograph, g, s.photograph.level, kernel
         details["photograph_psnr_db"] = _decibels(overlap.photograph_psnr(*seen))
@@ -153,7 +155,7 @@ def measure(
         **(against(kept, references) if len(references) else {}),
     }
     wanted, square = [named(prompt) for prompt in prompts], geometry.height == geometry.width
-    if all(wanted) and square and geometry.height % world.SIDE == 0 and world.CLASSIFIER.exists():
+    if all(wanted) and square and geometry.height % world.SIDE == 0:
         _, seen = world.look(pictures)
         scores |= world.accuracy(seen, wanted)
         details["world"] = [

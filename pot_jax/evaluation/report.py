@@ -281,13 +281,13 @@ def _page(runs, rows, notes, figures, title) -> str:
         return f"<figure>{image(sheet.read_bytes(), variant)}{told}</figure>"
 
     body = [[f"<th>{html.escape(v)}</th>", *(cell(v, m) for m in metrics)] for v in variants]
-    sheets, by_place = [], collections.defaultdict(dict)
+    sheets, by_scene = [], collections.defaultdict(dict)  # of each variant, the first seed's
     for run in runs:
         if (sheet := run.folder / "contact_sheet.png").exists():
-            by_place[run.place].setdefault(run.variant, sheet)
-    for place, of in list(by_place.items())[:_SHEETS]:
+            by_scene[run.labels.get(SCENE, "")].setdefault(run.variant, sheet)
+    for scene, of in list(by_scene.items())[:_SHEETS]:
         pictures = "".join(figure(*one) for one in of.items())
-        sheets.append(f"<h3>{html.escape(', seed '.join(place))}</h3><div>{pictures}</div>")
+        sheets.append(f"<h3>{html.escape(scene)}</h3><div>{pictures}</div>")
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         notes="".join(f"<li>{html.escape(note)}</li>" for note in notes),
