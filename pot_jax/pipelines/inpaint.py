@@ -52,18 +52,31 @@ def inpaint(
 ) -> np.ndarray:
     """Repaints what a mask covers, in one picture or several.
 
-    The model is one of StableDiffusionInpaintPipeline, from `pot_jax.load`; its `sampler.json`, if
-    it has one, is not used. `prompt` says what to paint: one for all pictures, or one for each.
-    `image` is one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
-    image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]; H and W are
-    multiples of the autoencoder's factor. `mask` is [H, W] or [B, H, W], as `read_mask` there takes
-    it: true, or one half or more, marks what to paint. `solver` is a name in `SOLVERS`, by default
-    the one that the model's scheduler config names; `eta`, 0 to 1, is DDIM's noise; `latents` are
-    unit noise [B, h, w, c] to start from. All else is as in `pot_jax.sample`.
+    Args:
+      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline; its `sampler.json`, if
+        it has one, is not used.
+      prompt: what to paint; one for all pictures, or one for each.
+      image: one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
+        image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]. H and W are
+        multiples of the autoencoder's factor.
+      mask: [H, W] or [B, H, W], as `media.images.read_mask` takes it: true, or one half or more,
+        marks what to paint.
+      negative_prompt: what guidance steers the pictures away from.
+      steps: denoising steps.
+      guidance_scale: s in u + s (c - u); 1 or less is no guidance.
+      solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
+      eta: DDIM's noise, 0 to 1.
+      seed: the seed of all noise, 0 to 2^32 - 1.
+      latents: unit noise [B, h, w, c] to start from instead of drawn noise.
+      devices: those that the pictures are split over; default all.
+      progress: called with (steps done, total steps), first with 0 before compilation.
 
-    Returns pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels
-    have passed through the autoencoder; copy them from `image` if they must be exact. Raises
-    UserError, a `ValueError`, if something does not fit; one line says what.
+    Returns:
+      Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have
+      passed through the autoencoder; copy them from `image` if they must be exact.
+
+    Raises:
+      UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     require_task(model, "inpainting", "inpainting")
     given = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta}

@@ -76,14 +76,22 @@ def upscale(
 ) -> Zoom:
     """Upscales a zoom, by 4 with Stable Diffusion's x4 upscaler.
 
-    The upscaler is a model of StableDiffusionUpscalePipeline, from `pot_jax.load`; its
-    `sampler.json`, if it has one, is not used. `blend` is by default the zoom's own, if it has a
-    name; settings are fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level,
-    solver, rows. All else is as in `pot_jax.sample`.
+    Args:
+      zoom: from `pot_jax.sample`.
+      upscaler: from `pot_jax.load`, a model of StableDiffusionUpscalePipeline; its
+        `sampler.json`, if it has one, is not used.
+      blend: as in `pot_jax.sample`; default: the zoom's own, if it has a name.
+      devices: those that the levels are split over; default all.
+      progress: called with (steps done, total steps), first with 0 before compilation.
+      **settings: fields of `config.UpscalerSettings`: steps, guidance_scale, noise_level, solver,
+        rows.
 
-    Returns the zoom with larger pictures, which may no longer match a photograph exactly; `latents`
-    are still those of the small ones. Raises UserError, a `ValueError`, if something does not fit;
-    one line says what.
+    Returns:
+      The zoom with larger pictures. They may no longer match a photograph exactly. `latents` are
+      still the latents of the small pictures.
+
+    Raises:
+      UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     checked(zoom, Zoom, "zoom")
     checked(progress, Progress | None, "progress")

@@ -99,3 +99,17 @@ def accuracy(
         "all": [all(row.values()) for row in right if row],
     }
     return {name: float(np.mean(row)) if row else float("nan") for name, row in rows.items()}
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the Frechet distance of the Gaussians of two sets of features [n, D] (1706.08500).
+
+    From 0; 0 means equal Gaussians. It shrinks with n, so compare sets of one size only.
+    """
+    (mean_a, cov_a), (mean_b, cov_b) = (
+        (x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)
+    )
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
