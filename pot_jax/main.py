@@ -205,25 +205,25 @@ def evaluate(arguments: Sequence[str]) -> None:
 def sweep(arguments: Sequence[str]) -> None:
     """Runs the points of a sweep."""
     values = flags.FlagValues()
-    read = functools.partial(config.read, folder="bench")
-    which = config.RunSettings, read, "world", "bench"
-    arguments, file, path = _define_config(values, arguments, *which)
+    bench = functools.partial(config.read, folder="bench"), "world", "bench"
+    arguments, file, path = _define_config(values, arguments, config.RunSettings, *bench)
     _define_text(values, "workdir", "folder for the points' folders")
     flags.DEFINE_bool("list", False, "list the points and what they cost; run none", values)
-    text = "i/n: this worker begins with the i-th of n parts (default: from SLURM or Kubernetes)"
+    text = "i/n: begin with the i-th of n parts, from 0 (default: by SLURM or Kubernetes)"
     _define_text(values, "shard", text)
-    text = "what is kept of a point besides its figures"
+    text = "what is kept of a point besides its scores"
     flags.DEFINE_enum("keep", "all", ["metrics", "pictures", "all"], text, flag_values=values)
     flags.DEFINE_integer("every", 1, "take every n-th scene only", 1, flag_values=values)
-    flags.DEFINE_integer("together", 8, "most seeds in one batch", 1, flag_values=values)
+    text = "most seeds in one batch; fewer need less memory"
+    flags.DEFINE_integer("together", 8, text, 1, flag_values=values)
     _define_devices(values)
     _parse("sweep", values, arguments, 0)
     folder = _workdir(values, "runs/sweep")
-    stated = _stated(values, file)
 
     from pot_jax.evaluation import points
 
-    todo = points.points(values.config.to_dict(), stated, config.read_sweep(path), values.every)
+    base = values.config.to_dict(), _stated(values, file)
+    todo = points.points(*base, config.read_sweep(path), values.every)
     if values.list:
         rows, total = points.listed(todo, pathlib.Path(folder))
         print("\n".join(rows))
@@ -237,18 +237,17 @@ def sweep(arguments: Sequence[str]) -> None:
         from pot_jax.parallel import devices
 
     devices.set_up(values.devices, False, cache)
-    options = {"share": share, "keep": values.keep, "together": values.together}
-    failed = work(todo, folder, **options)
-    if failed:
+    how = {"share": share, "keep": values.keep, "together": values.together}
+    if failed := work(todo, folder, **how):
         raise UserError(f"{len(failed)} of {len(todo)} points failed: {few(failed, '; ')}")
     print(f"done: {len(todo)} points in {os.path.abspath(folder)}")
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Lays the figures of many runs side by side."""
+    """Lays the scores of many runs side by side."""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of runs, at any depth")
-    text = "NAME=VALUE of the runs that others are compared with, such as variant=default"
+    text = "NAME=VALUE of the runs that others are compared with, such as method=default"
     _define_text(values, "baseline", text)
     text = "NAME=VALUE of the independent samples that detail and drag are measured against"
     _define_text(values, "references", text)

@@ -5,7 +5,7 @@
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: 2 minutes on 2 shared cores.
 Expected, with seed 0: seam excess 1.6, where `world.py` has 0.56, and overlap 58.4 dB: delivered
-levels must agree here too, so overlap tells nothing. The rest is not measured yet.
+levels must agree here too, so overlap says nothing. The rest is not measured yet.
 """
 
 import ml_collections

@@ -4,8 +4,8 @@
     pot-jax report --workdir=runs/study --baseline=method=default
 
 24 scenes of 6 levels, 35 methods, 20 steps of DDIM unless steps are the axis, 2 seeds (default and
-independent: 8); a quarter of it with --every=4. A killed command goes on; more workers on other
-hosts share the work. docs/study says how long it took, and what it teaches.
+independent: 8); a quarter of it with --every=4. If it is killed, the same command resumes; more
+workers on other hosts share the work. docs/study says how long it took, and what it teaches.
 """
 
 import pathlib

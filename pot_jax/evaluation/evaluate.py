@@ -73,7 +73,7 @@ def evaluate(
     path, given = pathlib.Path(folder), {}
     pictures, geometry, prompts, said = _read(path)
     if references is not None:
-        given["references"] = _references(pathlib.Path(references), geometry, prompts)
+        given["references"] = _references(pathlib.Path(references), path, geometry, prompts)
     if clip is not None:
         from pot_jax.evaluation.metrics.clip import scorer
 
@@ -118,7 +118,7 @@ def evaluate_zoom(
     if figures.get("disagreement"):
         details["disagreement"] = figures["disagreement"]
         scores["disagreement"] = figures["disagreement"][-1]
-    return values
+    return {**values, "scores": _finite(scores)}
 
 
 @fixed_settings()
@@ -163,8 +163,12 @@ def measure(
             for one, saw in zip(wanted, seen)
         ]
     scores |= clip(pictures, prompts) if clip else {}
-    scores = {n: float(x) for n, x in scores.items() if x is not None and np.isfinite(x)}
-    return {"scores": scores, "details": details, "statistics": kept}
+    about = {"prompts_sha256": digest(list(prompts))[:12]}
+    return {"scores": _finite(scores), "details": details, "statistics": kept, **about}
+
+
+def _finite(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {n: float(x) for n, x in scores.items() if x is not None and np.isfinite(x)}
 
 
 def table(values: Mapping[str, Any]) -> str:
@@ -200,21 +204,29 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zo
         sizes = ["{} x {} pixels".format(*picture.shape) for picture in pictures]
         for name, size in zip(names, sizes):
             require(size == sizes[0], name, f"{sizes[0]}, as {names[0]} has", size)
-        placement = said.placement if any(map(any, said.placement)) else None
-        geometry = Geometry(count, said.zoom_factor, *pictures[0].shape[:2], placement)
+        place_in = count, said.zoom_factor, *pictures[0].shape[:2]
+        geometry = Geometry(*place_in, said.placement or None)
+        geometry = geometry if any(map(any, said.placement)) else Geometry(*place_in)
     except UserError as error:
         raise UserError(f"{shown(place)}: {error}") from None
     return np.stack(pictures), geometry, said.prompts, said
 
 
-def _references(path: pathlib.Path, geometry: Geometry, prompts: Sequence[str]) -> list[dict]:
+def _references(
+    path: pathlib.Path, own: pathlib.Path, geometry: Geometry, prompts: Sequence[str]
+) -> list[dict]:
     marks = ("stack.npz", "zoom.json")
     inside = sorted({file.parent for mark in marks for file in path.glob(f"*/{mark}")})
     places = [path] if any((path / mark).exists() for mark in marks) else inside
-    require(bool(places), "references", "a run, a folder with a zoom.json, or several", str(path))
+    places = [place for place in places if place.resolve() != own.resolve()]
+    expected = "a run, a folder with a zoom.json, or several, besides the zoom's own"
+    require(bool(places), "references", expected, str(path))
     found = []
     for place in places:
-        pictures, there, theirs, _ = _read(place)
+        pictures, there, theirs, said = _read(place)
+        if isinstance(said, Zoom):
+            blend = said.settings.sampler.blend
+            require(blend == "none", f"references: {shown(place)}", "a run with blend none", blend)
         require(there == geometry, f"references: {shown(place)}", f"{geometry}", there)
         for level, (ours, other) in enumerate(zip(prompts, theirs)):
             where = f"references: {shown(place)}: the prompt of level {level}"

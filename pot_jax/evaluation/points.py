@@ -1,4 +1,4 @@
-"""The points of a sweep: which runs a config asks for, what is done of them, what the rest costs.
+"""The points of a sweep: which runs a config asks for, which are finished, what the rest costs.
 
 `get_sweep()` in a config returns axes, whose product the sweep is, or a list of such dicts:
 
@@ -16,20 +16,21 @@ first axis varies slowest. Imports no JAX, so that a sweep is listed at once.
 import dataclasses
 import itertools
 import json
+import os
 import re
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import build, overlay, require, to_dict, todays_name
+from pot_jax.checks import build, checked, overlay, require, to_dict, todays_name
 from pot_jax.config import RunSettings, checked_prompts
 from pot_jax.errors import UserError, few
 from pot_jax.runs.claims import claim, named_differences, read_json
 
 POINT, RESULT = "point.json", "evaluation.json"
 SCENE = "scene"  # the axis of the scenes, which reports average over before seeds
-_LONGEST = 200  # characters of a folder's name: disks allow 255
+_LONGEST = 200  # bytes of a folder's name: disks allow 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,11 @@ class Point:
         record = {"values": dict(self.values), "settings": to_dict(self.settings)}
 
         def differing(found):
-            ours = {**record, "settings": {**record["settings"], "save_every": None}}
-            theirs = {**found, "settings": {**found.get("settings", {}), "save_every": None}}
-            return named_differences(theirs, ours)
+            theirs = found.get("settings")
+            if theirs != record["settings"]:  # settings newer than the record have their defaults
+                theirs = to_dict(build(RunSettings, checked(theirs, dict, f"{folder}: settings")))
+            decides = ({**one, "save_every": None} for one in (theirs, record["settings"]))
+            return named_differences(*decides)
 
         claim(folder / POINT, record, what="point of a sweep", differing=differing)
 
@@ -58,18 +61,15 @@ def points(
 ) -> list[Point]:
     """Returns the points of a sweep, checked: each once, in order.
 
-    Args:
-      base: the settings that all points share, as plain data of `RunSettings`.
-      stated: the sampler settings among them that a user gave.
-      sweep: what `get_sweep()` returned.
-      every: take every n-th scene only: 4 gives a quarter of the sweep.
-
-    Raises:
-      UserError: an axis or a setting is unknown, or a value does not fit; it names the point.
+    `base` are the settings that all points share, as plain data of `RunSettings`, and `stated` the
+    sampler settings among them that a user gave; `sweep` is what `get_sweep()` returned; of its
+    scenes, every n-th is taken. Raises UserError if an axis or a setting is unknown, or a value
+    does not fit; it names the point.
     """
     found: dict[str, Point] = {}
     for axes in sweep if isinstance(sweep, list | tuple) else [sweep]:
-        require(isinstance(axes, Mapping) and axes, "get_sweep()", "axes by name", axes)
+        fits = isinstance(axes, Mapping) and axes and all(isinstance(axis, str) for axis in axes)
+        require(fits, "get_sweep()", "axes by name", axes)
         choices = [list(_choices(axis, values)) for axis, values in axes.items()]
         if every > 1:
             require(SCENE in axes, "--every", f"a sweep with an axis {SCENE!r}", few(axes))
@@ -90,10 +90,19 @@ def _choices(axis: str, values: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
             require(isinstance(overrides, Mapping), f"sweep: {axis}.{name}", "overrides", overrides)
             yield name, dict(_flat(overrides))
         return
-    listed = isinstance(values, list | tuple) and len(values)
+    listed = isinstance(values, list | tuple | range) and len(values)
     require(listed, f"sweep: {axis}", "a list of values, or overrides by name", values)
     for value in values:
+        try:
+            value = json.loads(json.dumps(value, default=_plain))
+        except (TypeError, ValueError):
+            require(False, f"sweep: {axis}", "values that JSON can express", value)
         yield value, dict(_flat({axis: value}))
+
+
+def _plain(value: Any) -> Any:
+    """Returns NumPy's numbers and paths as plain data; raises TypeError for anything else."""
+    return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
 def _flat(overrides: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,36 +115,31 @@ def _flat(overrides: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, 
 
 
 def _point(base: Mapping, stated: Collection[str], chosen: Mapping[str, tuple]) -> Point:
-    name = ",".join(f"{axis}={_word(value)}" for axis, (value, _) in chosen.items())
+    name = ",".join(f"{_word(axis)}={_word(value)}" for axis, (value, _) in chosen.items())
     nested, given = {}, {}
     for axis, (_, overrides) in chosen.items():
         for setting, value in overrides.items():
-            if setting in given:
-                two = f"{given[setting]} and {axis}"
-                raise UserError(f"sweep: {setting} is set by two axes, {two}; use one of them")
-            given[setting], place = axis, nested
-            *groups, last = setting.split(".")
+            place, (*groups, last) = nested, setting.split(".")
             for group in groups:
-                place = place.setdefault(group, {})
-            place[last] = value
+                place = place.setdefault(group, {}) if isinstance(place, dict) else place
+            if not isinstance(place, dict) or last in place:
+                two = f"{given.get(setting, 'another')} and {axis}"
+                raise UserError(f"sweep: {setting} is set by two axes, {two}; use one of them")
+            place[last], given[setting] = value, axis
     try:
-        require(len(name) <= _LONGEST, "its name", f"at most {_LONGEST} characters", len(name))
+        expected = f"at most {_LONGEST} bytes; name the overrides, {{axis: {{NAME: {{...}}}}}}"
+        require(len(name.encode()) <= _LONGEST, "its name", expected, len(name.encode()))
         settings = build(RunSettings, overlay(RunSettings, base, nested))
         checked_prompts(settings.prompts)
         require(settings.num_samples == 1, "num_samples", "1: sweep seeds", settings.num_samples)
     except UserError as error:
         raise UserError(f"sweep: {name}: {error}") from None
     values = {axis: value for axis, (value, _) in chosen.items()}
-    return Point(
-        name,
-        json.loads(json.dumps(values)),
-        settings,
-        frozenset({*stated, *nested.get("sampler", ())}),
-    )
+    return Point(name, values, settings, frozenset({*stated, *nested.get("sampler", ())}))
 
 
 def _word(value: Any) -> str:
-    """Returns a value as part of a file's name; others have another one."""
+    """Returns a value as part of a file's name; `points` refuses two values of one name."""
     text = value if isinstance(value, str) else json.dumps(value)
     return re.sub(r"[^\w.+-]+", "-", text).strip("-") or "none"
 
@@ -166,7 +170,8 @@ def share(shard: str | None, environ: Mapping[str, str]) -> float:
         if environ.get(index, "").isdecimal():
             i = int(environ[index]) - int(environ.get(first, 0))
             # Without a count, golden sections: each lies in the middle of the largest gap.
-            return i / int(environ[count]) % 1 if count in environ else i * 0.618034 % 1
+            number = environ.get(count, "")
+            return (i / int(number) if number.isdecimal() else i * 0.618034) % 1
     return 0.0
 
 
@@ -207,10 +212,8 @@ _COSTS, _UNITS = ("seconds", "peak_bytes", "disk_bytes"), (1, 1e9, 1e6)
 def operations(s: RunSettings, cost: Mapping[str, float]) -> float:
     """Returns the floating-point operations of a run: of its networks, which take nearly all time.
 
-    Args:
-      s: the settings, with the model's own defaults.
-      cost: operations for one picture: `unet` (a batch row), `decode`, `encode`, and `tiny_decode`
-        and `tiny_encode` where the model has a tiny autoencoder.
+    `s` has the model's own defaults; `cost` is for one picture: `unet` (a batch row), `decode` and
+    `encode`, and `tiny_decode` and `tiny_encode` where levels agree through a tiny autoencoder.
     """
     sampler, levels = s.sampler, len(s.prompts)
     rows = 2 if sampler.guidance_scale > 1 else 1
@@ -218,7 +221,7 @@ def operations(s: RunSettings, cost: Mapping[str, float]) -> float:
     total = calls * rows * cost["unet"] + cost["decode"]
     if sampler.space == "pixel":
         tiny = "tiny_" * (sampler.agreement_vae == "tiny_vae")
-        decode, encode = cost[f"{tiny}decode"], cost[f"{tiny}encode"]
+        decode, encode = (cost.get(f"{tiny}{name}", cost[name]) for name in ("decode", "encode"))
         each = decode + 2 * encode
         if sampler.blend == "gradient":  # forwards and backwards, and once to measure
             each = (3 * sampler.gradient_steps + 1) * decode
@@ -236,8 +239,8 @@ def estimates(
     """
     costs, paces = {}, []  # seconds an operation; the first point of a worker also compiles
     for point, result in done:
-        cost = result.get("cost", {})
-        if {"unet", "seconds", "defaults"} <= cost.keys():
+        cost = result.get("cost")
+        if isinstance(cost, dict) and {"unet", "seconds", "defaults"} <= cost.keys():
             known = costs.setdefault(_kind(point.settings), {"peak_bytes": 0, "disk_bytes": 0})
             most = {name: max(known[name], cost.get(name, 0)) for name in known if "_bytes" in name}
             known |= cost | most

@@ -6,13 +6,13 @@
     plots/METRIC.png       where matplotlib is installed
 
 A run is a folder with an evaluation.json. Its labels are its sweep's axes, or what its zoom.json
-says, or its own name. Runs that differ only in scene and seed are one variant. The tree may still
-be filled: what is left out is listed, and why.
+says, or its own name; runs without the label `scene` are of one scene if they have one list of
+prompts. Runs that differ only in scene and seed are one variant. The tree may still be growing:
+what is left out is listed, and why.
 """
 
 import base64
 import collections
-import contextlib
 import csv
 import html
 import io
@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pot_jax.checks import require
+from pot_jax.checks import checked, require
 from pot_jax.errors import UserError, few, shown
-from pot_jax.evaluation.metrics.references import against, diversity
+from pot_jax.evaluation.metrics.references import against, alone, diversity
 from pot_jax.evaluation.points import POINT, RESULT, SCENE
 from pot_jax.media.files import write_atomically
 from pot_jax.runs.claims import read_json
@@ -45,6 +45,7 @@ class Run(NamedTuple):
     labels: dict[str, str]  # by axis
     scores: dict[str, float]
     statistics: Mapping[str, Any]
+    prompts: str  # their digest
     made_by: dict[str, str]  # version, commit and weights
     independent: bool  # whether its levels were sampled independently
 
@@ -57,7 +58,7 @@ class Run(NamedTuple):
     @property
     def place(self) -> tuple[str, str]:
         """Its scene and seed, by which it is paired with runs of other variants."""
-        return self.labels.get(SCENE, ""), self.labels.get(SEED, "")
+        return self.labels.get(SCENE, self.prompts), self.labels.get(SEED, "")
 
 
 def write_report(tree: str, output: str, baseline: str = "", references: str = "") -> str:
@@ -71,13 +72,18 @@ def write_report(tree: str, output: str, baseline: str = "", references: str = "
     runs, left_out = read_runs(pathlib.Path(tree))
     if not runs:
         why = f" ({few(left_out, '; ')})" if left_out else ""
-        raise UserError(f"no measured run in {shown(tree)}{why}; run `pot-jax evaluate` first")
+        raise UserError(
+            f"no measured run in {shown(tree)}{why}; wait for the sweep, or run `pot-jax evaluate`"
+        )
     variants = list(dict.fromkeys(run.variant for run in runs))
     base = _chosen(baseline, variants, "--baseline")
     chosen = _chosen(references, variants, "--references")
     runs = relative(runs, lambda r: r.variant == chosen if chosen else r.independent)
     rows = summary(runs, base)
     notes = [*mixed(runs), *(f"left out: {line}" for line in left_out)]
+    several = list(dict.fromkeys(run.variant for run in runs if run.independent))
+    if len(several) > 1 and not chosen:
+        notes.append(f"references are of several variants ({few(several)}): give --references")
     folder, figures = pathlib.Path(output), plots(rows)
     table = [{"folder": str(r.folder), **r.labels, **r.made_by, **r.scores} for r in runs]
     files = {f"plots/{metric}.png": picture for metric, picture in figures.items()}
@@ -96,15 +102,20 @@ def read_runs(tree: pathlib.Path) -> tuple[list[Run], list[str]]:
     """Returns the measured runs in a tree, by folder, and why other folders are left out."""
     require(tree.is_dir(), "--workdir", "a folder of runs", str(tree))
     names = (RESULT, POINT, "config.json", "zoom.json")
-    runs, left_out = [], []
+    runs, left_out = {}, []
     for folder in sorted({path.parent for name in names for path in tree.rglob(name)}):
         samples = folder / "stack_000"  # the parts of a run of several are runs of their own
         try:
             if (folder / RESULT).exists() or not samples.exists():
-                runs.append(_read(folder, tree))
+                run = _read(folder, tree)
+                other = runs.setdefault((run.variant, *run.place), run)
+                alike = f"{shown(folder)}: {shown(other.folder)} has its variant, scene and seed"
+                left_out += [alike] * (other is not run)
         except UserError as error:
             left_out.append(str(error))
-    return runs, left_out
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # of any other form
+            left_out.append(f"{shown(folder)}: its records are not this version's: {error!r}")
+    return list(runs.values()), left_out
 
 
 def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
@@ -129,27 +140,38 @@ def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
         "weights": record.get("weights_sha256", "")[:12],
     }
     blend = record.get("config", {}).get("sampler", {}).get("blend")
-    return Run(folder, labels, found["scores"], found["statistics"], made_by, blend == "none")
+    scores = {
+        str(n): checked(x, float, f"{folder / RESULT}: {n}") for n, x in found["scores"].items()
+    }
+    alone(found["statistics"])  # raises where they are not what `statistics` returns
+    about = str(found.get("prompts_sha256", "")), made_by, blend == "none"
+    return Run(folder, labels, scores, found["statistics"], *about)
 
 
 def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[Run]:
-    """Returns runs with their scores against references: the other reference runs of their scene.
+    """Returns runs with their scores against references, and `diversity` over a scene's seeds.
 
-    And `diversity`, over the seeds of a scene and variant.
+    References are the runs of the same prompts, geometry and weights but another seed: one of the
+    same seed began with the same noise, and would flatter the run.
     """
+
+    def kind(run: Run) -> tuple:
+        return run.place[0], run.prompts, json.dumps(run.statistics["geometry"])
+
     references, seeds = collections.defaultdict(list), collections.defaultdict(list)
     for run in runs:
-        scene, _ = run.place
-        references[scene] += [run] * is_reference(run)
-        seeds[run.variant, scene].append(run.statistics)
+        references[kind(run)] += [run] * is_reference(run)
+        seeds[run.variant, *kind(run)].append(run.statistics)
     found = []
     for run in runs:
-        (scene, _), own = run.place, is_reference(run)
-        others = [o.statistics for o in references[scene] if not own or o.place != run.place]
-        scores, alike = dict(run.scores), seeds[run.variant, scene]
-        with contextlib.suppress(UserError):  # of another geometry
-            scores |= against(run.statistics, others) if others else {}
-            scores |= {"diversity": diversity(alike)} if len(alike) > 1 else {}
+        others = [
+            other.statistics
+            for other in references[kind(run)]
+            if other.place != run.place and other.made_by["weights"] == run.made_by["weights"]
+        ]
+        scores, alike = dict(run.scores), seeds[run.variant, *kind(run)]
+        scores |= against(run.statistics, others) if others else {}
+        scores |= {"diversity": diversity(alike)} if len(alike) > 1 else {}
         found.append(run._replace(scores=scores))
     return found
 
@@ -202,6 +224,7 @@ def _intervals(
         if (known := np.isfinite(table)).any():
             picked = np.where(used, table[drawn[..., None], seeds], np.nan)
             low, high = np.nanquantile(_mean(_mean(picked)), (0.025, 0.975))
+            low, high = (low, high) if known.sum() > 1 else (np.nan, np.nan)
             found[metric] = float(_mean(_mean(table))), float(low), float(high), int(known.sum())
     return found
 
@@ -268,7 +291,8 @@ def _page(runs, rows, notes, figures, title) -> str:
             return "<td></td>"
         text = f"{row['mean']:.4g} <small>{row['low']:.3g}..{row['high']:.3g}</small>"
         if "difference" in row:
-            told = "" if row["difference_low"] <= 0 <= row["difference_high"] else " class=told"
+            spread = row["scenes"] > 4 and not row["difference_low"] <= 0 <= row["difference_high"]
+            told = " class=told" * spread  # few scenes have no spread to be told from
             text += f"<br><small{told}>{row['difference']:+.3g}</small>"
         return f'<td data-value="{row["mean"]}">{text}</td>'
 

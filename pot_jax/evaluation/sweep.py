@@ -49,20 +49,11 @@ def work(
 ) -> list[str]:
     """Runs points until every one of them is finished, here or by other workers.
 
-    Args:
-      points: from `points.points`.
-      workdir: the folder of all points, shared by all workers.
-      share: where among the points this worker begins, 0 to 1.
-      keep: a name in `KEEP`.
-      together: the most seeds that are sampled as one batch.
-      say: told of every finished batch.
-
-    Returns:
-      What failed, a line each: these points are left unfinished.
-
-    Raises:
-      UserError: a model or a setting does not fit a point, found before anything is sampled; or a
-        folder holds something else, or cannot be written.
+    `workdir` is shared by all workers; this one begins at `share`, 0 to 1, of the points, samples
+    at most `together` seeds as one batch, keeps what `KEEP[keep]` says, and tells `say` of every
+    batch. Returns what failed, a line each: these points are left unfinished. Raises UserError if a
+    model or a setting does not fit a point, or a folder holds something else: before anything is
+    sampled; or if a folder cannot be written.
     """
     workdir = Path(workdir)
     for point in points:
@@ -149,9 +140,10 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
     """Samples the points of one batch together, and writes each one's files, its result last."""
     began, points = time.perf_counter(), list(mine.values())
     model, prepared = _prepared(models, points[0])
-    for folder, point in mine.items():
-        of_seed(prepared, point.settings.seed).claim(folder, what="point of a sweep")
-    zooms = sampled(prepared, [point.settings.seed for point in points], list(mine))
+    seeds = [point.settings.seed for point in points]
+    for folder, seed in zip(mine, seeds):
+        of_seed(prepared, seed).claim(folder, what="point of a sweep")
+    zooms = sampled(prepared, seeds, list(mine))
     results = {}
     for folder, zoom in zip(mine, zooms):
         # A step's time is that of the batch; the point's is its share.
@@ -160,6 +152,7 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
         names = [name for name in file_names(zoom.geometry) if keeps(name)]
         write_zoom(zoom, folder, names=names)
         results[folder] = evaluate_zoom(zoom)
+        results[folder]["scores"].pop("peak_bytes")  # of this worker so far, whatever it ran
     took = time.perf_counter() - began - zoom.timings["compile_seconds"]
     cost = picture_operations(prepared) | {"seconds": took / len(mine)}
     cost |= {"defaults": dict(model.sampler), "peak_bytes": zoom.timings["peak_bytes"]}

@@ -358,7 +358,8 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
             write_zoom(zoom, sample_folders(workdir, settings)[len(zooms)], report=report)
         zooms.append(zoom)
     if keeps:
-        complete_run(workdir, settings, zooms[0].timings)
+        shared = {n: x for n, x in zooms[0].timings.items() if n != "disagreement"}
+        complete_run(workdir, settings, shared)
     return zooms
 
 
@@ -373,15 +374,9 @@ def sampled(
 ) -> Iterator[Zoom]:
     """Samples seeds of a prepared run as one batch, and yields each one's zoom as it is delivered.
 
-    A generator: whoever reads it fixes JAX's settings (`parallel.devices.fixed_settings`).
-
-    Args:
-      prepared: from `prepare`; its own seeds are not used.
-      seeds: B seeds.
-      folders: where states are saved and resumed from: none; one for all samples; or B.
-      progress: as for `sample_run`.
-      callback: likewise.
-      report: likewise.
+    The run's own seeds are not used. States are saved in, and resumed from, `folders`: none, one
+    for all samples, or one for each. All else is as for `sample_run`. A generator: whoever reads it
+    fixes JAX's settings (`parallel.devices.fixed_settings`).
     """
     job, settings = prepared.job, prepared.settings
     states = begin(job, keys_of(np.uint32(seeds)), prepared.latents)
@@ -411,6 +406,8 @@ def sampled(
         states, timings = run(job, states, save=save, progress=tell, callback=watching)
         if folders:
             saved.save(states, len(job.plan.timestep), last=True)
+    # Of levels in turn and time travel, a step of the settings is several of the plan's.
+    timings["seconds_per_step"] *= len(job.plan.timestep) / settings.sampler.steps
     for index, seed in enumerate(seeds):
         images, before = deliver(job, states.latents[index], seed)
         timings["peak_bytes"] = memory.peak_bytes(job.mesh.devices.flat[0])

@@ -155,7 +155,7 @@ def test_scores_of_every_kind():
     """Golden values: noise of default_rng(0) over 4 levels of 64 pixels."""
     g = Geometry(4, 2, 64, 64)
     values = report.measure(noise(g), g, ["a"] * 4, clip=lambda pictures, prompts: {"clip": 3})
-    assert list(values) == ["scores", "details", "statistics"]
+    assert list(values) == ["scores", "details", "statistics", "prompts_sha256"]
     names = ["overlap_psnr_db", "overlap_ssim", "seam_excess", "repetition", "smoothness", "clip"]
     assert list(values["scores"]) == names
     by_distance = values["details"]["overlap_by_distance"]
@@ -385,13 +385,22 @@ def test_references_may_be_one_or_several(tmp_path):
 
 
 def test_references_can_be_runs(workdir, tmp_path):
-    a_run = report.evaluate(workdir, references=workdir)["scores"]
-    assert a_run["detail_outside"] == 1
     samples = tmp_path / "samples"
     for name in ("stack_000", "stack_001"):
         shutil.copytree(workdir, samples / name)
     shutil.copy(workdir / "config.json", samples)
-    assert report.evaluate(workdir, references=samples)["scores"] == a_run
+    with pytest.raises(UserError, match="expected a run with blend none, got 'laplacian'"):
+        report.evaluate(workdir, references=samples)
+    for name in ("stack_000", "stack_001"):
+        record = json.loads((samples / name / "config.json").read_text())
+        record["config"]["sampler"]["blend"] = "none"
+        (samples / name / "config.json").write_text(json.dumps(record))
+    found = report.evaluate(workdir, references=samples)["scores"]
+    assert found["detail_outside"] == 1
+    one = report.evaluate(workdir, references=samples / "stack_000")["scores"]
+    assert one == found
+    with pytest.raises(UserError, match="besides the zoom's own"):
+        report.evaluate(workdir, references=workdir)
 
 
 def test_references_of_something_else_are_one_line(tmp_path):

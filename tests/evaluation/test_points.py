@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pot_jax import config
@@ -86,11 +87,18 @@ def test_a_part_of_a_sweep_is_every_nth_scene():
             "sampler.steps is set by two axes, sampler.steps and variant",
         ),
         (
+            {"zoom": [None], "variant": {"a": {"zoom.zoom_factor": 3}}},
+            "zoom.zoom_factor is set by two axes, another and variant",
+        ),
+        ({1: [2]}, "get_sweep(): expected axes by name"),
+        ({"seed": [{1}]}, "sweep: seed: expected values that JSON can express"),
+        ({"seed": {"a": {"seed": {2}}}}, "sweep: seed=a: seed: expected a whole number"),
+        (
             {"zoom": [{"zoom_factor": 2}], "variant": {"a": {"zoom.zoom_factor": 3}}},
             "zoom.zoom_factor is set by two axes, zoom and variant",
         ),
         ({"variant": {"a b": {}, "a-b": {"seed": 1}}}, "two points would have the folder"),
-        ({"variant": {"a" * 250: {}}}, "its name: expected at most 200 characters"),
+        ({"variant": {"a" * 250: {}}}, "its name: expected at most 200 bytes"),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(sweep, message):
@@ -104,6 +112,33 @@ def test_part_of_a_sweep_without_scenes_is_refused():
         made({"seed": [0, 1]}, every=2)
 
 
+def test_values_may_be_numpys_and_paths(tmp_path):
+    sweep = {"seed": np.arange(2), "photograph.path": [tmp_path / "a.png"]}
+    with pytest.raises(UserError, match="expected a list of values"):
+        made(sweep)
+    found = made({**sweep, "seed": list(np.arange(2)), "sampler.blend_weight": [np.float64(0.5)]})
+    assert [point.settings.seed for point in found] == [0, 1]
+    assert found[0].settings.photograph.path == str(tmp_path / "a.png")
+    assert [point.settings.seed for point in made({"seed": range(3)})] == [0, 1, 2]
+
+
+def test_an_axis_cannot_lead_out_of_the_folder():
+    (point,) = made({"../x": {"a/b": {}}})
+    assert point.name == "..-x=a-b"
+
+
+def test_a_point_of_an_earlier_version_is_the_same(tmp_path):
+    (point,) = made({"seed": [0]})
+    point.claim(tmp_path)
+    record = json.loads((tmp_path / POINT).read_text())
+    del record["settings"]["sampler"]["time_travel"]  # as if it were new
+    write_json(tmp_path / POINT, record)
+    point.claim(tmp_path)
+    write_json(tmp_path / POINT, {**record, "settings": None})
+    with pytest.raises(UserError, match="settings: expected a group of settings"):
+        point.claim(tmp_path)
+
+
 def test_a_folder_of_another_point_is_refused(tmp_path):
     (mine,) = made({"variant": {"a": {"sampler.steps": 4}}})
     (other,) = made({"variant": {"a": {"sampler.steps": 5}}})
@@ -112,7 +147,7 @@ def test_a_folder_of_another_point_is_refused(tmp_path):
     mine.claim(folder)
     write_json(folder / RESULT, {"scores": {}})
     assert finished(mine, tmp_path) == finished(slower, tmp_path) == {"scores": {}}
-    with pytest.raises(UserError, match=r"settings.sampler.steps is 4 there, 5 here"):
+    with pytest.raises(UserError, match=r"sampler.steps is 4 there, 5 here"):
         finished(other, tmp_path)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics.references import statistics
-from pot_jax.evaluation.report import Run, read_runs, summary, write_report
+from pot_jax.evaluation.metrics.references import against, statistics
+from pot_jax.evaluation.report import Run, read_runs, relative, summary, write_report
 from pot_jax.media.files import write_json
 from pot_jax.media.images import save_png
 from pot_jax.zoom.geometry import Geometry
@@ -89,7 +89,7 @@ def test_intervals_are_those_of_a_slow_bootstrap():
             value = float(rng.normal(scene, 0.5))
             values.setdefault(scene, []).append(value)
             labels = {"scene": str(scene), "seed": str(seed)}
-            runs.append(Run(None, labels, {"x": value}, {}, {}, False))
+            runs.append(Run(None, labels, {"x": value}, {}, "", {}, False))
     (row,) = summary(runs)
     assert row["mean"] == pytest.approx(np.mean([np.mean(v) for v in values.values()]))
     means = []
@@ -197,3 +197,73 @@ def test_a_tree_without_runs_is_refused(tmp_path):
         write_report(str(tmp_path), str(tmp_path / "out"))
     with pytest.raises(UserError, match="--workdir: expected a folder of runs"):
         write_report(str(tmp_path / "none"), str(tmp_path / "out"))
+
+
+def test_a_run_twice_in_a_tree_counts_once_and_is_said(tmp_path):
+    measured(tmp_path, "a/seed=0", {"kind": "x", "seed": 0}, q=1.0)
+    measured(tmp_path, "b/seed=0", {"kind": "x", "seed": 0}, q=9.0)
+    runs, left_out = read_runs(tmp_path)
+    assert [run.scores for run in runs] == [{"q": 1.0}]
+    assert left_out == [f"{tmp_path}/b/seed=0: {tmp_path}/a/seed=0 has its variant, scene and seed"]
+
+
+def test_references_have_another_seed_and_the_same_prompts_and_weights(tmp_path):
+    for seed in (0, 1):
+        place = {"scene": "s", "seed": seed}
+        measured(tmp_path, f"alone{seed}", {"kind": "alone", **place}, blend="none")
+        measured(tmp_path, f"joint{seed}", {"kind": "joint", **place})
+    runs = {run.folder.name: run for run in relative(read_runs(tmp_path)[0], is_alone)}
+    kept = {name: run.statistics for name, run in runs.items()}
+    for name, other in (("joint0", "alone1"), ("joint1", "alone0"), ("alone0", "alone1")):
+        drag = against(kept[name], [kept[other]])["colour_drag"]
+        assert runs[name].scores["colour_drag"] == pytest.approx(drag)
+    for name, change in (("prompts", {"prompts_sha256": "other"}), ("geometry", {})):
+        folder = tmp_path / "joint0"
+        result = json.loads((folder / "evaluation.json").read_text()) | change
+        result["statistics"]["geometry"]["zoom_factor"] = 2 if change else 4
+        write_json(folder / "evaluation.json", result)
+        runs = {run.folder.name: run for run in relative(read_runs(tmp_path)[0], is_alone)}
+        assert "colour_drag" not in runs["joint0"].scores, name
+        assert "colour_drag" in runs["joint1"].scores
+
+
+def is_alone(run):
+    return run.independent
+
+
+def test_runs_of_other_prompts_are_not_paired(tmp_path):
+    for name in ("a", "b"):
+        measured(tmp_path, name, {}, q=1.0)
+        (tmp_path / name / "point.json").unlink()
+        result = json.loads((tmp_path / name / "evaluation.json").read_text())
+        write_json(tmp_path / name / "evaluation.json", {**result, "prompts_sha256": name})
+    rows = summary(read_runs(tmp_path)[0], "run=a")
+    assert "difference" not in rows[-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("evaluation.json", "[]"),
+        ("evaluation.json", '{"scores": {"x": null}, "statistics": {}}'),
+        ("evaluation.json", '{"scores": {"x": "1"}, "statistics": {}}'),
+        ("evaluation.json", '{"scores": {}, "statistics": {}}'),
+        ("evaluation.json", '{"scores": {}, "statistics": {"across": 1}, "details": []}'),
+        ("point.json", '{"values": []}'),
+        ("point.json", '{"values": [3]}'),
+        ("config.json", '{"config": null}'),
+        ("config.json", '{"config": {"sampler": null}}'),
+        ("config.json", '{"versions": null}'),
+        ("config.json", '{"code": "x"}'),
+        ("config.json", '{"code": {"commit": null}}'),
+        ("config.json", '{"weights_sha256": 3}'),
+    ],
+)
+def test_records_of_any_form_are_left_out_in_one_line(tmp_path, file, content):
+    measured(tmp_path, "good", {"seed": 0}, x=1.0)
+    measured(tmp_path, "bad", {"seed": 1}, x=1.0)
+    (tmp_path / "bad" / file).write_text(content)
+    runs, left_out = read_runs(tmp_path)
+    assert [run.folder.name for run in runs][-1] == "good" or len(runs) == 2
+    assert len(runs) + len(left_out) == 2
+    assert all("\n" not in line and "bad" in line for line in left_out)

@@ -19,9 +19,10 @@ def smoothness(pictures: np.ndarray, geometry: Geometry) -> float:
     pictures of one colour. The procedural world's own renders score 0.83 to 0.95, noise 0.91, and
     independent samples 0.73 to 0.87: levels that differ change most while one fades in.
 
-    Pictures are [N, H, W, 3] uint8. NaN for fewer than 3 levels.
+    Pictures are [N, H, W, 3] uint8. NaN for fewer than 3 levels, and where levels lie differently
+    in their parents: the camera at t = i then does not see level i alone.
     """
-    if geometry.levels < 3:
+    if geometry.levels < 3 or len({*(geometry.offsets or ())}) > 1:
         return np.nan
     places = np.arange(1, 2 * geometry.levels - 2) / 2  # 1/2, 1, 3/2, ..., N - 3/2
     path = (places[:, None] + [-_STEP / 2, _STEP / 2]).ravel()
