@@ -657,8 +657,9 @@ FINISHED = [
     *each(
         ["evaluate", "--workdir=done", "--references={}"],
         {
-            "nowhere": "references: expected a run, a folder with a zoom.json, or several, got",
-            "folder": "references: expected a run, a folder with a zoom.json, or several, got",
+            "nowhere": "references: expected a run, a folder with a zoom.json, or several, besides",
+            "folder": "references: expected a run, a folder with a zoom.json, or several, besides",
+            "done": "references: expected a run, a folder with a zoom.json, or several, besides",
             "theirs": "references: theirs: the prompt of level 0: expected the zoom's, 'a', got",
             "theirs_cut": "/zoom.json is not complete JSON (it may be truncated)",
             LONG: "--references: expected a shorter path, got",
@@ -693,6 +694,25 @@ FINISHED = [
     Row(["render", "--workdir=done", "--seconds_per_level=1e9"], "movie.seconds_per_level:"),
     Row(["render", "--workdir=done", "--seconds_per_level=1e300"], "movie.seconds_per_level:"),
     Row(["render", "--workdir=held"], "no run at held: it has no config.json"),
+]
+
+SWEEP = ["sweep", "--config=world", "--workdir=w"]
+SWEEPS = [
+    Row(["sweep", "--workdir=w"], "--config is missing; give it, e.g. --config=world"),
+    Row(["sweep", "--config=world"], "--workdir is missing"),
+    Row(["sweep", "--config=paper", "--workdir=w"], "no shipped config of that name (shipped: con"),
+    Row(["sweep", "--config=exits.py", "--workdir=w"], "--config: exits.py raised SystemExit"),
+    Row([*SWEEP, "--shard=4/4"], "--shard: expected i/n, i from 0 to n - 1, got '4/4'"),
+    Row([*SWEEP, "--keep=none"], "flag --keep=none: value should be one of"),
+    Row([*SWEEP, "--every=0"], "flag --every=0: 0 is not a positive integer"),
+    Row([*SWEEP, "--config.sampler.stepz=1"], "unknown setting 'sampler.stepz'"),
+    Row([*SWEEP, "--config.sampler.solver=x"], "sampler.solver: expected one of ddpm"),
+    Row([*SWEEP, "--config.num_samples=2"], "num_samples: expected 1, with an axis seed, got 2"),
+    Row([*SWEEP, "a star"], "sweep takes flags only, got 'a star'"),
+    Row(["report"], "--workdir is missing"),
+    Row(["report", "--workdir=nowhere"], "--workdir: expected a folder of runs, got 'nowhere'"),
+    Row(["report", "--workdir=folder"], "no measured run in folder; wait for the sweep, or run"),
+    Row(["report", "--workdir=done"], "no measured run in done (done: not measured); wait"),
 ]
 
 PHOTOGRAPHS = [
