@@ -707,7 +707,7 @@ SWEEPS = [
     Row([*SWEEP, "--every=0"], "flag --every=0: 0 is not a positive integer"),
     Row([*SWEEP, "--config.sampler.stepz=1"], "unknown setting 'sampler.stepz'"),
     Row([*SWEEP, "--config.sampler.solver=x"], "sampler.solver: expected one of ddpm"),
-    Row([*SWEEP, "--config.num_samples=2"], "num_samples: expected 1, with an axis seed, got 2"),
+    Row([*SWEEP, "--config.num_samples=2"], "num_samples: expected 1 (sweep seeds), got 2"),
     Row([*SWEEP, "a star"], "sweep takes flags only, got 'a star'"),
     Row(["report"], "--workdir is missing"),
     Row(["report", "--workdir=nowhere"], "--workdir: expected a folder of runs, got 'nowhere'"),

@@ -131,9 +131,7 @@ def _point(base: Mapping, stated: Collection[str], chosen: Mapping[str, tuple]) 
         require(len(name.encode()) <= _LONGEST, "its name", expected, len(name.encode()))
         settings = build(RunSettings, overlay(RunSettings, base, nested))
         checked_prompts(settings.prompts)
-        require(
-            settings.num_samples == 1, "num_samples", "1, with an axis seed", settings.num_samples
-        )
+        require(settings.num_samples == 1, "num_samples", "1 (sweep seeds)", settings.num_samples)
     except UserError as error:
         raise UserError(f"sweep: {name}: {error}") from None
     values = {axis: value for axis, (value, _) in chosen.items()}
