@@ -215,12 +215,15 @@ def test_settings_newer_than_a_record_are_not_the_models(typed, place):
     assert typed("--config=config.json")[0] == GLOBAL | {"solver": "euler"}
 
 
-def test_runs_from_before_the_setting_are_the_same_runs():
+def test_runs_from_before_a_setting_are_the_same_runs():
     settings = RunSettings(prompts=("a",))
-    old = {name: value for name, value in GLOBAL.items() if name != "agreement_vae"}
+    newer = {"agreement_vae": "tiny_vae", "noise": "blurred", "time_travel": 2}
+    newer["method"] = "outpainting"
+    old = {name: value for name, value in GLOBAL.items() if name not in newer}
     assert zoom_identity(settings, _geometry(), {})["sampler"] == digest(old)
-    other = dataclasses.replace(settings, sampler=SamplerSettings(agreement_vae="tiny_vae"))
-    assert zoom_identity(other, _geometry(), {})["sampler"] != digest(old)
+    for name, value in newer.items():
+        other = dataclasses.replace(settings, sampler=SamplerSettings(**{name: value}))
+        assert zoom_identity(other, _geometry(), {})["sampler"] != digest(old)
 
 
 def _geometry():
