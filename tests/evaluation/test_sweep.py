@@ -246,7 +246,7 @@ def test_kills_lose_no_finished_point_and_repeat_none(model, tmp_path):
         assert all(now.get(path) == data for path, data in finished.items())
         finished = now
     worker = start(tmp_path)
-    said, errors = worker.communicate(timeout=300)
+    said, errors = worker.communicate(timeout=900)
     assert worker.returncode == 0, errors
     assert "done: 12 points" in said
     results = sorted(tmp_path.glob(f"tree/*/{RESULT}"))
@@ -261,7 +261,7 @@ def test_kills_lose_no_finished_point_and_repeat_none(model, tmp_path):
 def test_two_hosts_share_a_sweep_and_take_no_point_twice(model, tmp_path):
     (tmp_path / "sweep.py").write_text(CONFIG.format(model=model))
     workers = [start(tmp_path, "one", "--shard=0/2"), start(tmp_path, "two", "--shard=1/2")]
-    said = [worker.communicate(timeout=500) for worker in workers]
+    said = [worker.communicate(timeout=900) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     begun = [name for name, what in log if what != "done"]
@@ -279,7 +279,7 @@ def test_a_lost_hosts_point_is_done_by_the_other(model, tmp_path):
     lost.kill()
     lost.communicate()
     worker = start(tmp_path, "other")
-    said, errors = worker.communicate(timeout=300)
+    said, errors = worker.communicate(timeout=900)
     assert worker.returncode == 0, errors
     assert len(list(tmp_path.glob(f"tree/*/{RESULT}"))) == 12
 
