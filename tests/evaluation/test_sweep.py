@@ -180,7 +180,7 @@ if sys.argv[4]:
     socket.gethostname = lambda: sys.argv[4]
     real = claims._process
     claims._process = lambda pid: {**real(pid), "host": [sys.argv[4], "boot"]}
-    claims.BEAT, claims.STALE = 0.2, 2.0
+    claims.BEAT, claims.STALE = 0.2, float(os.environ["STALE"])
 from pot_jax.evaluation import sweep
 from pot_jax.main import main
 sweep._WAIT = 0.3
@@ -216,9 +216,9 @@ def get_sweep():
 """
 
 
-def start(place, host="", *flags):
+def start(place, host="", *flags, stale=60.0):
     command = [sys.executable, "-c", WORKER, place / "sweep.py", place / "tree", place / "log"]
-    environ = {**os.environ, "XLA_FLAGS": ""}
+    environ = {**os.environ, "XLA_FLAGS": "", "STALE": str(stale)}
     return subprocess.Popen(
         [*command, host, "--together=2", *flags],
         env=environ,
@@ -278,7 +278,7 @@ def test_a_lost_hosts_point_is_done_by_the_other(model, tmp_path):
         time.sleep(0.05)
     lost.kill()
     lost.communicate()
-    worker = start(tmp_path, "other")
+    worker = start(tmp_path, "other", stale=2.0)
     said, errors = worker.communicate(timeout=900)
     assert worker.returncode == 0, errors
     assert len(list(tmp_path.glob(f"tree/*/{RESULT}"))) == 12
