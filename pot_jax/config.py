@@ -78,6 +78,14 @@ class SamplerSettings(Settings, group="sampler"):
         fits = self.method == "joint" or self.space != "delivery"
         self.require("space", fits, f"latent or pixel with method {self.method}")
 
+    def with_defaults(self, usual: Mapping[str, Any], stated: Iterable[str]) -> "SamplerSettings":
+        """Returns the settings with a model's own defaults for those that are not stated."""
+        stated = {*stated}
+        if "solver" in stated and self.solver != "ddim":
+            stated.add("eta")  # the model's goes with its own solver
+        fresh = {name: value for name, value in usual.items() if name not in stated}
+        return dataclasses.replace(self, **fresh) if fresh else self
+
 
 @dataclasses.dataclass(frozen=True)
 class ZoomSettings(Settings, group="zoom"):

@@ -190,7 +190,8 @@ def listed(points: Sequence[Point], workdir: Path) -> tuple[list[str], str]:
     guesses = estimates([p for p, result in zip(points, results) if not result], done)
     rows, left = [], []
     for point, result in zip(points, results):
-        known = (result or {}).get("cost", {})
+        known = (result or {}).get("cost")
+        known = known if isinstance(known, dict) else {}
         cost = [known.get(name) for name in _COSTS] if result else next(guesses)
         left += [] if result else [cost]
         words = (f"{'?' if x is None else f'{x / unit:.3g}':>8}" for x, unit in zip(cost, _UNITS))
@@ -209,13 +210,14 @@ _COSTS, _UNITS = ("seconds", "peak_bytes", "disk_bytes"), (1, 1e9, 1e6)
 # What a sweep costs, from finished points. --------------------------------------------------------
 
 
-def operations(s: RunSettings, cost: Mapping[str, float]) -> float:
+def operations(point: Point, cost: Mapping[str, Any]) -> float:
     """Returns the floating-point operations of a run: of its networks, which take nearly all time.
 
-    `s` has the model's own defaults; `cost` is for one picture: `unet` (a batch row), `decode` and
-    `encode`, and `tiny_decode` and `tiny_encode` where levels agree through a tiny autoencoder.
+    `cost` has those for one picture: `unet` (a batch row), `decode` and `encode`, and `tiny_decode`
+    and `tiny_encode` where levels agree through a tiny autoencoder; and the model's `defaults`.
     """
-    sampler, levels = s.sampler, len(s.prompts)
+    sampler = point.settings.sampler.with_defaults(cost["defaults"], point.stated)
+    levels = len(point.settings.prompts)
     rows = 2 if sampler.guidance_scale > 1 else 1
     calls = sampler.steps * sampler.time_travel
     total = calls * rows * cost["unet"] + cost["decode"]
@@ -244,24 +246,16 @@ def estimates(
             known = costs.setdefault(_kind(point.settings), {"peak_bytes": 0, "disk_bytes": 0})
             most = {name: max(known[name], cost.get(name, 0)) for name in known if "_bytes" in name}
             known |= cost | most
-            paces.append(cost["seconds"] / operations(_resolved(point, cost["defaults"]), cost))
+            paces.append(cost["seconds"] / operations(point, cost))
     for point in todo:
         cost = costs.get(_kind(point.settings))
         if cost is None:
             yield None, None, None
         else:
-            flops = operations(_resolved(point, cost["defaults"]), cost)
-            yield flops * statistics.median(paces), cost["peak_bytes"], cost["disk_bytes"]
+            seconds = operations(point, cost) * statistics.median(paces)
+            yield seconds, cost["peak_bytes"], cost["disk_bytes"]
 
 
 def _kind(s: RunSettings) -> tuple:
     """What decides the cost of one picture."""
     return s.model, s.dtype, s.zoom.height, s.zoom.width, s.upscaler.path
-
-
-def _resolved(point: Point, usual: Mapping[str, Any]) -> RunSettings:
-    fresh = {name: value for name, value in usual.items() if name not in point.stated}
-    if not fresh:
-        return point.settings
-    sampler = dataclasses.replace(point.settings.sampler, **fresh)
-    return dataclasses.replace(point.settings, sampler=sampler)

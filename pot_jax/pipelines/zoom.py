@@ -446,11 +446,7 @@ def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -
     Raises:
       UserError: together they do not fit, or not the model; the arguments are as for `prepare`.
     """
-    stated = model.sampler if stated is None else {*stated}
-    if "solver" in stated and s.solver != "ddim":
-        stated = {*stated, "eta"}  # the model's goes with its own solver
-    usual = {name: value for name, value in model.sampler.items() if name not in stated}
-    s = dataclasses.replace(s, **usual)
+    s = s.with_defaults(model.sampler, model.sampler if stated is None else stated)
     fits = s.agreement_vae == "vae" or model.tiny_vae is not None
     expected = f"vae, since {model.name} has no tiny_vae folder"
     require(fits, "sampler.agreement_vae", expected, s.agreement_vae)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pot_jax import config
-from pot_jax.checks import build, defaults
+from pot_jax.checks import defaults
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError
 from pot_jax.evaluation.points import (
@@ -154,7 +154,8 @@ def test_a_folder_of_another_point_is_refused(tmp_path):
 def test_what_a_point_costs_follows_its_settings():
     def of(**sampler):
         data = {**BASE, "sampler": {"steps": 10, "guidance_scale": 4.0, **sampler}}
-        return operations(build(RunSettings, data), COST)
+        (point,) = points(data, set(data["sampler"]), {"seed": [0]})
+        return operations(point, {**COST, "defaults": {}})
 
     agreed = 3 + 2 * 5  # decoded once, and encoded twice
     assert of(space="latent") == 2 * (10 * 2 * 2 + 3)
