@@ -102,10 +102,9 @@ def evaluate_zoom(
     s, g, figures, kernel = zoom.settings, zoom.geometry, zoom.timings, zoom.settings.sampler.kernel
     if pictures is None:
         pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
-    values = measure(pictures, g, s.prompts, kernel=kernel, references=references, clip=clip)
+    states = {"images": zoom.images, "before_render": zoom.before_render, "kernel": kernel}
+    values = measure(pictures, g, s.prompts, **states, references=references, clip=clip)
     scores, details = values["scores"], values["details"]
-    states = zoom.images, zoom.before_render, pictures
-    details["overlap"] = overlap.metrics(*states, g, kernel=kernel)
     before = details["overlap"]["overlap_psnr_db"].get("before_render", {}).get("mean")
     scores |= {} if before is None else {"overlap_before_render_db": before}
     if (photograph := _photograph(zoom)) is not None:
@@ -127,11 +126,15 @@ def measure(
     geometry: Geometry,
     prompts: Sequence[str],
     *,
+    images: np.ndarray | None = None,
+    before_render: np.ndarray | None = None,
     kernel: str = "mean",
     references: Sequence[Statistics] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
     """Measures delivered pictures, [N, H, W, 3] uint8, with one prompt per level.
+
+    If they are known, `images` as rendered and as decoded (`metrics.overlap.metrics`) are, too.
 
     The scores are means over levels: of `metrics.overlap` (neighbours), `seams`, `detail`, `movie`,
     and `world` if all prompts are in the world's grammar and the pictures fit its classifier; with
@@ -139,7 +142,7 @@ def measure(
     `references.against`; and clip's, as of `metrics.clip.scorer`.
     """
     kept, shared = statistics(pictures, geometry), {"geometry": geometry, "kernel": kernel}
-    floats, near = from_bytes(pictures), overlap.metrics(None, None, pictures, **shared)
+    floats, near = from_bytes(pictures), overlap.metrics(images, before_render, pictures, **shared)
     details: dict[str, Any] = {"overlap": near, "overlap_by_distance": {}}
     for k in range(2, min(geometry.depth, geometry.levels - 1) + 1):
         if min(geometry.height, geometry.width) >= 16 * geometry.zoom_factor**k:  # pixels

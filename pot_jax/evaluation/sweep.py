@@ -65,9 +65,10 @@ def work(
     begin = int(share * len(batches))
     batches, failed = batches[begin:] + batches[:begin], {}
     while True:
-        todo = [b for b in batches if not all(finished(p, workdir) or p.name in failed for p in b)]
-        done = sum(_ran(models, batch, workdir, keep, say, failed) for batch in todo)
-        if not todo:
+        # What is finished stays so, and is not read again while others are waited for.
+        left = [b for b in batches if not all(finished(p, workdir) or p.name in failed for p in b)]
+        batches, done = left, sum(_ran(models, b, workdir, keep, say, failed) for b in left)
+        if not batches:
             return list(failed.values())
         if not done:  # other workers hold all that is left: they may be killed
             time.sleep(_WAIT)
@@ -150,8 +151,8 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
         share = zoom.timings["seconds_per_step"] / len(mine)
         zoom = dataclasses.replace(zoom, timings={**zoom.timings, "seconds_per_step": share})
         names = [name for name in file_names(zoom.geometry) if keeps(name)]
-        write_zoom(zoom, folder, names=names)
-        results[folder] = evaluate_zoom(zoom)
+        pictures = write_zoom(zoom, folder, names=names)
+        results[folder] = evaluate_zoom(zoom, pictures=pictures)
         results[folder]["scores"].pop("peak_bytes")  # of this worker so far, whatever it ran
     took = time.perf_counter() - began - zoom.timings["compile_seconds"]
     cost = picture_operations(prepared) | {"seconds": took / len(mine)}

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.diffusion.sampler import chunks, keys_of
+from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import memory
 from pot_jax.pipelines.job import CHUNK, executables
-from pot_jax.pipelines.program import autoencoder
 from pot_jax.pipelines.zoom import PreparedZoom, sample_seeds
+from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.model import COMPONENTS, Model
 
 # What a process needs besides arrays: XLA while it compiles, in bytes. Measured with cosmos64 and
@@ -69,20 +70,29 @@ def picture_operations(prepared: PreparedZoom) -> dict[str, float]:
     `unet` is for one batch row; `decode` and `encode`, and `tiny_decode` and `tiny_encode` where
     levels agree through a tiny autoencoder.
     """
-    recipe, weights = prepared.recipe, prepared.job.weights
-    _, h, w, c = prepared.job.latent_shape
-    conditions = jax.tree.map(lambda x: x[:1], weights["conditions"])
-    channels = conditions.pop("channels", jnp.zeros((1, h, w, 0))).shape[-1]
-    latents, z = jnp.zeros((1, h, w, c)), jnp.zeros((1, h, w, c + channels))
-    unet = functools.partial(recipe.unet.apply, {"params": weights["unet"]}, **conditions)
-    found = {"unet": _flops(unet, z, jnp.zeros(1))}
-    vaes = {"": ("autoencoder", recipe.autoencoder), "tiny_": ("tiny_vae", recipe.agreement_vae)}
-    for prefix, (name, module) in vaes.items():
+    r, (_, *latent) = prepared.recipe, prepared.job.latent_shape
+    given = prepared.job.weights["conditions"].items()
+    rows = tuple((name, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)) for name, x in given)
+    return _picture_operations(r.unet, r.autoencoder, r.agreement_vae, (1, *latent), rows)
+
+
+@functools.lru_cache(maxsize=16)  # tracing takes a second, and a sweep asks for every batch
+def _picture_operations(unet, vae, tiny_vae, shape, rows) -> dict[str, float]:
+    latents = jax.ShapeDtypeStruct(shape, "float32")
+
+    def network(params, z, step, conditions):
+        return unet.apply({"params": params}, z, step, **conditions)
+
+    found = {"unet": _flops(network, abstract_params(unet), latents, jnp.zeros(1), dict(rows))}
+    for prefix, module in (("", vae), ("tiny_", tiny_vae)):
         if module is not None:
-            decode, encode = autoencoder(module, recipe.mesh, None, name)
-            images = jax.eval_shape(decode, weights, latents)
-            found[f"{prefix}decode"] = _flops(decode, weights, latents)
-            found[f"{prefix}encode"] = _flops(encode, weights, images)
+            decode, encode = (
+                functools.partial(f, module) for f in (decode_latents, encode_latents)
+            )
+            params = abstract_params(module)
+            images = jax.eval_shape(decode, params, latents)
+            found[f"{prefix}decode"] = _flops(decode, params, latents)
+            found[f"{prefix}encode"] = _flops(encode, params, images)
     return found
 
 

@@ -77,8 +77,8 @@ def write_zoom(
     whole: Collection[str] = (),
     names: Collection[str] | None = None,
     report: Report = silent,
-) -> None:
-    """Writes the files of one sample, metrics.json last; raises UserError if it cannot.
+) -> np.ndarray:
+    """Writes a sample's files, metrics.json last; UserError if it cannot. Returns its pictures.
 
     Args:
       zoom: the sample.
@@ -108,6 +108,7 @@ def write_zoom(
             files[name] = file_digest(path / name)
     write_json(path / "config.json", record | {"files": files})
     write_json(path / "metrics.json", zoom.measured(levels))
+    return levels
 
 
 def file_names(geometry: Geometry) -> list[str]:
