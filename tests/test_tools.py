@@ -34,6 +34,15 @@ def train_classifier():
     return tool("train_classifier")
 
 
+def test_the_frechet_distance_of_known_gaussians(score_model):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(200_000, 3))
+    b = rng.normal(size=(200_000, 3)) * [1.0, 2.0, 3.0] + [1.0, 0.0, -2.0]
+    # |mean|^2 + sum (deviation difference)^2, as the covariances are diagonal; 2 % is the sample's.
+    assert score_model.frechet(a, b) == pytest.approx(5 + 0 + 1 + 4, rel=0.02)
+    assert score_model.frechet(a, a) == pytest.approx(0, abs=1e-8)
+
+
 def test_a_head_counts_where_it_applies(score_model):
     seen = [{"concept": "tree", "leaf.colour": "red"}, {"concept": "leaf", "leaf.colour": "red"}]
     wanted = [{"concept": "tree"}, {"concept": "leaf", "leaf.colour": "green"}]

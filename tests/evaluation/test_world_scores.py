@@ -8,19 +8,11 @@ import pytest
 
 from pot_jax import world
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics.world import CLASSIFIER, SHA256, accuracy, frechet, look, shrunk
+from pot_jax.evaluation.metrics.world import CLASSIFIER, SHA256, accuracy, look, shrunk
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.world import Views, captions
 
 NUMBERS = np.random.default_rng(0)
-
-
-def test_the_frechet_distance_of_known_gaussians():
-    a = NUMBERS.normal(size=(200_000, 3))
-    b = NUMBERS.normal(size=(200_000, 3)) * [1.0, 2.0, 3.0] + [1.0, 0.0, -2.0]
-    # |mean|^2 + sum (deviation difference)^2, as the covariances are diagonal; 2 % is the sample's.
-    assert frechet(a, b) == pytest.approx(5 + 0 + 1 + 4, rel=0.02)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-8)
 
 
 def test_larger_pictures_are_shrunk_by_the_mean_of_cells():

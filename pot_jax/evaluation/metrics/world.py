@@ -5,7 +5,6 @@ An answer is {head: word} as of `world.captions.attributes`: "concept", and attr
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import safetensors
 from flax.traverse_util import unflatten_dict
 
 from pot_jax.checks import require
 from pot_jax.errors import UserError
+from pot_jax.media.files import file_digest
 from pot_jax.media.pixels import from_bytes
 from pot_jax.models.classifier import Classifier
 from pot_jax.parallel.devices import fixed_settings
@@ -45,18 +45,17 @@ def shrunk(pictures: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 @functools.cache
 def _loaded(path: Path, sha256: str):
-    data = path.read_bytes()
-    if (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise UserError(
-            f"{path}: expected the classifier with the digest {sha256[:12]}, got {found[:12]}, "
-            "whose scores could not be compared with others'; install pot_jax again"
-        )
-    params = unflatten_dict(safetensors.numpy.load(data), sep="/")
-    params = jax.tree.map(np.float32, params)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    classes = json.loads(header["__metadata__"]["classes"])
+    if (found := file_digest(path)) != sha256:
+        wanted = f"the classifier with the digest {sha256[:12]}, got {found[:12] or 'none'}"
+        why = "whose scores could not be compared with others'; install pot_jax again"
+        raise UserError(f"{path}: expected {wanted}, {why}")
+    with safetensors.safe_open(path, "numpy") as file:
+        params = {name: np.float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        classes = json.loads(file.metadata()["classes"])
     module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
-    return functools.partial(jax.jit(module.apply), {"params": params}), classes
+    return functools.partial(
+        jax.jit(module.apply), {"params": unflatten_dict(params, sep="/")}
+    ), classes
 
 
 @fixed_settings()
@@ -99,17 +98,3 @@ def accuracy(
         "all": [all(row.values()) for row in right if row],
     }
     return {name: float(np.mean(row)) if row else float("nan") for name, row in rows.items()}
-
-
-def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns the Frechet distance of the Gaussians of two sets of features [n, D] (1706.08500).
-
-    From 0; 0 means equal Gaussians. It shrinks with n, so compare sets of one size only.
-    """
-    (mean_a, cov_a), (mean_b, cov_b) = (
-        (x.mean(0, dtype=np.float64), np.cov(x.astype(np.float64), rowvar=False)) for x in (a, b)
-    )
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
-    return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
