@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from holder import HOLD
 from tiny_models import tiny_model
 
 import pot_jax
@@ -196,14 +197,6 @@ def noted(models, mine, keeps):
 sweep._run = noted
 sys.exit(main(["pot-jax", "sweep", f"--config={sys.argv[1]}", f"--workdir={sys.argv[2]}",
                "--keep=metrics", "--devices=cpu", *sys.argv[5:]]))
-"""
-
-HOLD = """
-import sys, time
-from pot_jax.runs.claims import held
-with held(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(100)
 """
 
 CONFIG = """

@@ -9,19 +9,12 @@ import threading
 import time
 
 import pytest
+from holder import HOLD
 
 from pot_jax.errors import UserError
 from pot_jax.media.files import check_writable
 from pot_jax.runs import claims
 from pot_jax.runs.claims import check_free, check_held, held, read_json
-
-HOLD = """
-import sys, time
-from pot_jax.runs.claims import held
-with held(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(100)
-"""
 
 
 @pytest.fixture

@@ -8,40 +8,31 @@ import sys
 from pathlib import Path
 
 from acceptance import ROOT, Outcome, Row, at_most_lines
+from acceptance_topics.robustness import PYTHON, passing
 
 LINES = 15_578 + 1_500  # the package before, and what this topic may add
-PYTHON = Path(sys.prefix) / "bin" / "python"
 PLAIN = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-METRICS = [
+FIRST, *METRICS = [
     f"tests/evaluation/test_{name}.py"
     for name in ["overlap", "seams", "detail", "references", "movie", "noise_audit", "world_scores"]
 ]
 STUDY = Path(os.environ.get("STUDY", ROOT / "runs" / "study"))
 
 
-def passed(*arguments: str, python: Path = PYTHON, environment: dict | None = None) -> Outcome:
-    """Runs tests; the figure is pytest's last line."""
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    given = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True)
-    print(done.stdout)
-    last = done.stdout.strip().splitlines()[-1].strip("= ")
-    return Outcome(last, done.returncode == 0)
-
-
 def controls(size: int, folder: Path) -> Outcome:
     """A constant picture, independent sampling, enlarged pictures, the world's own renders."""
-    del size, folder
-    return passed(*METRICS, "-k", "control or constant or true_zoom or enlarged or independent")
+    chosen = "control or constant or true_zoom or enlarged or independent"
+    return passing(FIRST, size, folder, {}, *METRICS, "-k", chosen)
 
 
 def golden(size: int, folder: Path) -> Outcome:
     """All tests of the metrics, with this environment's JAX and with the newest."""
-    del size, folder
     newest = ROOT / ".venv-newest" / "bin" / "python"
     if not newest.exists():
         subprocess.run(["bash", "-c", ". tools/newest"], cwd=ROOT, check=True)
-    here, there = passed(*METRICS), passed(*METRICS, python=newest)
+    here, there = (
+        passing(FIRST, size, folder, {}, *METRICS, python=python) for python in (PYTHON, newest)
+    )
     command = [newest, "-c", "import jax, sys; print(jax.__version__, sys.version.split()[0])"]
     version = subprocess.check_output(command, text=True).strip()
     return Outcome(f"{here.figure}; with jax and Python {version}: {there.figure}",
@@ -91,16 +82,15 @@ def _base(data: dict) -> tuple[dict, set[str]]:
 
 def kills(size: int, folder: Path) -> Outcome:
     """A worker killed `size` times."""
-    del folder
-    found = passed("tests/evaluation/test_sweep.py", "-k", "kills or resumes",
-                  environment={"SWEEP_KILLS": str(size)})  # fmt: skip
+    extra = {"SWEEP_KILLS": str(size)}
+    found = passing("tests/evaluation/test_sweep.py", 2, folder, extra, "-k", "kills or resumes")
     return Outcome(f"{size} kills: {found.figure}", found.reached, size)
 
 
 def hosts(size: int, folder: Path) -> Outcome:
     """Two workers with different host names, and one that is lost, `size` times."""
-    del folder
-    found = [passed("tests/evaluation/test_sweep.py", "-k", "hosts") for _ in range(size)]
+    given = "tests/evaluation/test_sweep.py", 2, folder, {}, "-k", "hosts or lost"
+    found = [passing(*given) for _ in range(size)]
     good = sum(one.reached for one in found)
     return Outcome(f"{good} of {size} times", good == size, size)
 
@@ -166,16 +156,15 @@ def interval(size: int, folder: Path) -> Outcome:
 
 def mistakes(size: int, folder: Path) -> Outcome:
     """Bad sweeps, trees, folders of pictures, CLIP folders and classifiers: one line each."""
-    del size, folder
     places = ["test_points", "test_sweep", "test_report", "test_evaluate", "test_clip_scores"]
-    return passed(*(f"tests/evaluation/{place}.py" for place in places), "tests/test_mistakes.py",
-                 "-k", "mistake or refused or does_not_fit or left_out or digest")  # fmt: skip
+    others = [f"tests/evaluation/{place}.py" for place in places]
+    chosen = "mistake or refused or does_not_fit or left_out or digest"
+    return passing("tests/test_mistakes.py", size, folder, {}, *others, "-k", chosen)
 
 
 def clip(size: int, folder: Path) -> Outcome:
     """Both of CLIP's towers beside transformers' on the same weights."""
-    del size, folder
-    return passed("tests/reference", "-k", "clip or CLIP")
+    return passing("tests/reference", size, folder, {}, "-k", "clip or CLIP")
 
 
 ROWS = [

@@ -128,9 +128,16 @@ def processes(size: int, folder: Path) -> Outcome:
     return passing("tests/test_mistakes.py", size, folder, {"MISTAKES": str(size)}, *only)
 
 
-def passing(file: str, size: int, folder: Path, extra: dict[str, str], *options: str) -> Outcome:
+def passing(
+    file: str,
+    size: int,
+    folder: Path,
+    extra: dict[str, str],
+    *options: str,
+    python: Path = PYTHON,
+) -> Outcome:
     """The outcome of tests, of which at least `size` have to pass and none may fail."""
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
     with (folder / "log").open("w") as log:
         environment = {**os.environ, **extra}
         code = subprocess.call(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
