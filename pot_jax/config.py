@@ -46,9 +46,6 @@ class SamplerSettings(Settings, group="sampler"):
 
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: Count = 50
-    time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
-    # Levels together, or in turn: deepest first, or widest first (the baselines of Table 1).
-    method: Literal[METHODS] = "joint"
     guidance_scale: Scale = 4.0  # s in u + s (c - u); 1 or less is no guidance
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: Share = 0.0
@@ -70,6 +67,9 @@ class SamplerSettings(Settings, group="sampler"):
     gradient_rate: Positive = 0.05
     # Levels agree through it in pixel space; in the last step always through the vae.
     agreement_vae: Literal["vae", "tiny_vae"] = "vae"
+    # Levels together, or in turn: deepest first, or widest first (the baselines of Table 1).
+    method: Literal[METHODS] = "joint"
+    time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
 
     def _check_ranges(self):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.

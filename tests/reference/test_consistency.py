@@ -41,7 +41,7 @@ def test_the_guidance_embedding_is_theirs():
 def test_pictures_are_equal_to_60_db(tmp_path, monkeypatch, steps, scale):
     export(tiny_consistency_model(tmp_path / "tokenizer"), tmp_path / "model")
     model = pot_jax.load(tmp_path / "model")
-    sampler = SamplerSettings("lcm", steps, scale, space="latent")
+    sampler = SamplerSettings("lcm", steps, guidance_scale=scale, space="latent")
     settings = RunSettings(prompts=(PROMPT,), sampler=sampler)
     prepared = pipeline.prepare(model, settings, devices=jax.devices()[:1])
     states = begin(prepared.job, keys_of(np.uint32([settings.seed])))
