@@ -1,0 +1,32 @@
+"""Whether cosmos128 confirms the study of cosmos64: its extremes, in every third scene.
+
+    pot-jax sweep --config=configs/bench/confirm.py --workdir=runs/confirm --keep=metrics
+    pot-jax report --workdir=runs/confirm --baseline=method=default
+
+Default, independent, and the three best and three worst of the study by docs/study's ranking. Steps
+and solver are the study's; else cosmos128's own defaults, so that levels agree through its tiny
+autoencoder.
+
+Hardware: 2 CPU cores, 2 GiB of memory. Time: docs/study says.
+"""
+
+import ml_collections
+import scenes
+import study
+
+BEST = ("pixel-every-4", "w0.1", "dpmpp-2m")
+WORST = ("delivery-noise-blurred", "enlarged", "w1")
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the settings that all runs share."""
+    config = study.get_config()
+    config.model = "cosmos128"
+    return config
+
+
+def get_sweep() -> dict:
+    """Returns the axes: 8 methods, 8 scenes, 2 seeds."""
+    known = {**study.REPEATED, **study.METHODS}
+    chosen = {name: known[name] for name in (*study.REPEATED, *BEST, *WORST)}
+    return {"method": chosen, "scene": dict([*scenes.world_scenes().items()][::3]), "seed": [0, 1]}

@@ -1,0 +1,24 @@
+"""The pictures of docs/study: every method of the study, in two of its scenes, with one seed.
+
+    pot-jax sweep --config=configs/bench/sheets.py --workdir=runs/sheets --keep=pictures
+
+Hardware: 2 CPU cores, 2 GiB of memory. Time: about 5 minutes.
+"""
+
+import ml_collections
+import study
+
+SCENES = slice(7, None, 10)  # a planet and a tree
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the settings that all runs share."""
+    return study.get_config()
+
+
+def get_sweep() -> list[dict]:
+    """Returns the study's sweeps with fewer scenes and one seed."""
+    return [
+        axes | {"scene": dict([*axes["scene"].items()][SCENES]), "seed": [0]}
+        for axes in study.get_sweep()
+    ]
