@@ -69,6 +69,12 @@ class SamplerSettings(Settings, group="sampler"):
     agreement_vae: Literal["vae", "tiny_vae"] = "vae"
     # Levels together, or in turn: deepest first, or widest first (the baselines of Table 1).
     method: Literal[METHODS] = "joint"
+    # Of the blends laplacian and gradient: width of the strip along a window's border in which the
+    # parent prevails, relative to the window's smaller side; 0: none.
+    strip: Annotated[float, Within("0 to 0.5", 0, 0.5)] = 0.0
+    # Levels agree at each of the first steps, a share of all, then at every k-th, and the last two.
+    agree_first: Share = 1.0
+    agree_every: Count = 1
     time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
 
     def _check_ranges(self):

@@ -136,6 +136,40 @@ def laplacian_blend(images, corners, p, weight=1.0, kernel="mean"):
     return np.stack(blended)
 
 
+def strip_blend(images, corners, p, weight, strip):
+    """`laplacian_blend` by prefixes, the parent's share growing to 1 at its window's border.
+
+    A prefix of bands is the weighted mean of the observations that have them, at its resolution.
+    """
+    images = np.asarray(images, np.float64)
+    levels, height, width, _ = images.shape
+    depth = pyramid_depth(height, width, p)
+    blended = []
+    for level in range(levels):
+        prefixes, total = [images[level]], 1.0
+        for k in range(1, depth + 1):
+            low, seen = downsample(prefixes[-1], p), observation(images, level, k, corners, p)
+            if seen is not None:
+                total += weight**k
+                share = np.full(seen.shape[:2], weight**k / total)
+                if k == 1:
+                    rows, columns = share.shape
+                    for y, x in np.ndindex(rows, columns):
+                        distance = min(y, rows - 1 - y, x, columns - 1 - x) + 0.5
+                        near = 0.0
+                        if strip:
+                            inwards = min(distance / (strip * min(rows, columns)), 1)
+                            near = (1 + np.cos(np.pi * inwards)) / 2
+                        share[y, x] += (1 - share[y, x]) * near
+                low = low + share[..., None] * (seen - low)
+            prefixes.append(low)
+        out = prefixes[-1]
+        for finer in reversed(prefixes[:-1]):
+            out = finer + upsample(out - downsample(finer, p), p)
+        blended.append(out)
+    return np.stack(blended)
+
+
 def average_blend(images, corners, p, weight=1.0):
     """Every observation enlarged to full size, and their weighted mean."""
     images = np.asarray(images, np.float64)

@@ -227,7 +227,10 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
         each = decode + 2 * encode
         if sampler.blend == "gradient":  # forwards and backwards, and once to measure
             each = (3 * sampler.gradient_steps + 1) * decode
-        total += -(-calls // sampler.pixel_every) * each
+        first = calls * sampler.agree_first if sampler.method == "joint" else calls
+        every, last = sampler.agree_every, calls - 2
+        due = [i for i in range(calls) if i < first or i % every == 0 or i >= last]
+        total += sum(i % sampler.pixel_every == 0 for i in due) * each
     return levels * total
 
 

@@ -35,6 +35,8 @@ def ineffective(
     s = settings.sampler
     joint = s.method == "joint"
     blends = not joint or s.blend not in ("none", "enlarged") or own.get("blend")
+    strips = joint and s.blend in ("laplacian", "gradient") or own.get("blend")
+    ties = joint and blends and s.space != "delivery" or own.get("agreement")
     draws = s.eta or s.time_travel > 1 or s.solver not in ("ddim", "euler", "dpmpp_2m")
     draws = draws or own.get("solver") or s.initial_noise == "shared"
     decodes = s.space == "pixel" or own.get("agreement")
@@ -45,6 +47,8 @@ def ineffective(
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", ("sampler.blend_weight", *_NOISES)),
+        (strips, f"with method {s.method} and blend {s.blend}", ("sampler.strip",)),
+        (ties, "where no step makes levels agree", ("sampler.agree_first", "sampler.agree_every")),
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),

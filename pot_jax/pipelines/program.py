@@ -121,6 +121,8 @@ def assemble(recipe: Recipe) -> Program:
     if r.agreement_vae is not None:
         _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
         agree = agreement.through_two(agree, space(blend, latents, rough))
+    if not turns and r.agreement is not SPACES["delivery"]:
+        agree = agreement.when_due(agree, SPACES["delivery"](blend, latents, pixels))
     first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),

@@ -150,7 +150,9 @@ def prepare(
     alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
     weights = {name: upscaler.params[name] for name in ("unet", "autoencoder")} | {
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
-        "agreement": agreement.Numbers(np.float32(s.blend_weight), None, None, None),
+        "agreement": agreement.Numbers(
+            np.float32(s.blend_weight), None, None, None, strip=np.float32(s.strip)
+        ),
     }
     ours = model_identity(upscaler) | {
         "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),

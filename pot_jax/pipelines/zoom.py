@@ -464,6 +464,9 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             gradient_rate=np.float32(s.gradient_rate),
             residual_limit=np.float32(s.residual_limit or np.inf),
             exact_from=np.int32(steps - 1),
+            strip=np.float32(s.strip),
+            agree_first=np.int32(math.ceil(s.agree_first * steps)),
+            agree_every=np.int32(s.agree_every),
         ),
     }
 

@@ -46,7 +46,15 @@ _DECIDED = {
     "upscaler.solver",
 }
 # The defaults of sampler settings that runs from before them do not have: the same runs.
-_NEWER = {"agreement_vae": "vae", "noise": "shared", "time_travel": 1, "method": "joint"}
+_NEWER = {
+    "agreement_vae": "vae",
+    "noise": "shared",
+    "time_travel": 1,
+    "method": "joint",
+    "strip": 0.0,
+    "agree_first": 1.0,
+    "agree_every": 1,
+}
 _DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 
 

@@ -32,6 +32,9 @@ class Numbers(NamedTuple):
     gradient_rate: Any  # its learning rate
     residual_limit: Any = np.inf  # of `pixel_view`, above 0
     exact_from: Any = None  # the first step that agrees through the autoencoder and not a tiny one
+    strip: Any = 0.0  # width of the strip along a window's border in which its parent prevails
+    agree_first: Any = None  # levels agree at each of the steps before this one,
+    agree_every: Any = None  # then at every k-th, and at the last two
 
 
 class Agreed(NamedTuple):
@@ -65,8 +68,8 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
     """Blends and renders the images, and brings the change back."""
     seen = view.decode(weights, clean)
     images = view.ground(weights, seen)
-    weight = weights["agreement"].blend_weight
-    agreed = consistent(images, view.geometry, blend=blend, weight=weight, kernel=view.kernel)
+    options = _numbers(blend, weights) | {"kernel": view.kernel}
+    agreed = consistent(images, view.geometry, **options)
     # From what was seen before the photograph, or its pull would cancel in the residual.
     return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
 
@@ -74,7 +77,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
     """Reduces the clean estimates' disagreement by gradient descent, through the decoder."""
     numbers, to_images = weights["agreement"], partial(view.decode, weights)
-    options = {"blend": blend, "weight": numbers.blend_weight, "kernel": view.kernel}
+    options = _numbers(blend, weights) | {"kernel": view.kernel}
     descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
     clean = view.ground_clean(weights, clean)
     agreed = descend(clean, to_images, view.geometry, **descent, **options)
@@ -100,6 +103,12 @@ class Blend:
     # where the pictures will be; a setting may replace `shared_noise`, and no other.
     noise: Callable[..., jax.Array] = operators.shared_noise
     agree: Callable[..., Agreed] = by_formula  # (blend, view, weights, clean) -> Agreed, in a step
+    takes_strip: bool = False  # whether `stack` also takes the width of a strip
+
+    def stacked(self, images, geometry, *, weight, strip, kernel) -> jax.Array:
+        """Returns the zoom stack of images; `strip` goes to a blend that takes it."""
+        more = {"strip": strip} if self.takes_strip else {}
+        return self.stack(images, geometry, weight=weight, kernel=kernel, **more)
 
 
 def _as_it_is(stack, geometry, kernel="mean"):
@@ -107,14 +116,14 @@ def _as_it_is(stack, geometry, kernel="mean"):
 
 
 BLENDS = {
-    "laplacian": Blend(blending.laplacian),
+    "laplacian": Blend(blending.laplacian, takes_strip=True),
     "average": Blend(blending.average),
     "iterative": Blend(blending.iterative),
     # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
     "none": Blend(blending.none, _as_it_is, operators.independent_noise),
     # Nothing passes to level 0.
     "enlarged": Blend(blending.enlarged, _as_it_is, operators.independent_noise),
-    "gradient": Blend(blending.laplacian, agree=by_gradient),
+    "gradient": Blend(blending.laplacian, agree=by_gradient, takes_strip=True),
 }
 
 
@@ -135,16 +144,17 @@ def consistent(
     *,
     blend: Blend | Callable | str = "laplacian",
     weight: jax.Array | float = 1.0,
+    strip: jax.Array | float = 0.0,
     kernel: str = "mean",
 ) -> jax.Array:
     """Blends and renders images [N, H, W, C]: returns N pictures [N, H, W, C] that agree.
 
-    `blend` is a `Blend`, a function or a name in `BLENDS` ("none" leaves the levels unchanged), and
-    `weight` its w, 0 to 1. Raises UserError if the blend or kernel is unknown, or the images do not
-    fit the geometry.
+    `blend` is a `Blend`, a function or a name in `BLENDS` ("none" leaves the levels unchanged),
+    `weight` its w, 0 to 1, and `strip` the width of the strip of `blending.laplacian`, 0 to 0.5.
+    Raises UserError if the blend or kernel is unknown, or the images do not fit the geometry.
     """
     blend = find_blend(blend)
-    stack = blend.stack(images, geometry, weight=weight, kernel=kernel)
+    stack = blend.stacked(images, geometry, weight=weight, strip=strip, kernel=kernel)
     return blend.render(stack, geometry, kernel=kernel)
 
 
@@ -231,11 +241,10 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement that changes nothing: levels agree only once they are delivered."""
-    grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
+    grid = {"geometry": latents.geometry, "kernel": latents.kernel}
 
     def agree(weights, clean, step):
-        agreed = consistent(clean, weight=weights["agreement"].blend_weight, **grid)
-        return Agreed(clean, _rms(clean - agreed))
+        return Agreed(clean, _rms(clean - consistent(clean, **_numbers(blend, weights), **grid)))
 
     return agree
 
@@ -254,6 +263,20 @@ def through_two(exact: Agree, rough: Agree) -> Agree:
     return agree
 
 
+def when_due(agree: Agree, otherwise: Agree) -> Agree:
+    """Returns the agreement `agree` for the steps of the schedule, `otherwise` for the others.
+
+    What a zoom draws is decided early; later, agreement costs detail and calls of the autoencoder.
+    """
+
+    def scheduled(weights, clean, step):
+        n = weights["agreement"]
+        due = (step < n.agree_first) | (step % n.agree_every == 0) | (step >= n.exact_from - 1)
+        return jax.lax.cond(due, agree, otherwise, weights, clean, step)
+
+    return scheduled
+
+
 def leave_alone(weights: Any, clean: jax.Array, step: jax.Array) -> Agreed:
     """Returns the clean estimates unchanged, for pictures that do not have to agree."""
     return Agreed(clean, jnp.zeros((), clean.dtype))
@@ -269,13 +292,19 @@ def delivery(blend: Blend, pixels: View) -> Callable:
     def deliver(weights, clean):
         before = pixels.decode(weights, clean)
         images = pixels.ground(weights, before)
-        weight = weights["agreement"].blend_weight
-        stack = blend.stack(images, pixels.geometry, weight=weight, kernel=pixels.kernel)
+        numbers = weights["agreement"]
+        options = {"weight": numbers.blend_weight, "strip": numbers.strip, "kernel": pixels.kernel}
+        stack = blend.stacked(images, pixels.geometry, **options)
         # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
         stack = jnp.clip(stack, -1, 1)
         return blend.render(stack, pixels.geometry, kernel=pixels.kernel), before
 
     return deliver
+
+
+def _numbers(blend: Blend, weights: Any) -> dict[str, Any]:
+    numbers = weights["agreement"]
+    return {"blend": blend, "weight": numbers.blend_weight, "strip": numbers.strip}
 
 
 def _rms(difference: jax.Array) -> jax.Array:

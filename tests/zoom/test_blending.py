@@ -223,3 +223,79 @@ def test_enlarged_levels_stay_finite_at_any_depth():
     np.testing.assert_allclose(
         found[-1], np.broadcast_to(found[-1, :1, :1], (20, 20, 2)), atol=1e-5
     )
+
+
+# The strip along a window's border. ---------------------------------------------------------------
+
+
+def strip_jit(images, geometry, weight, strip, kernel="mean"):
+    options = {"kernel": kernel}
+    f = jax.jit(lambda x, w, s: laplacian(x, geometry, weight=w, strip=s, **options))
+    return f(images, weight, strip)
+
+
+@every_geometry
+def test_the_strip_is_its_slow_oracle(geometry):
+    images, p, corners = pictures(geometry), geometry.zoom_factor, geometry.corners
+    with jax.enable_x64(True):
+        for weight, strip in ((0.0, 0.15), (0.3, 0.25), (1.0, 0.5), (0.3, 0.0)):
+            found = strip_jit(jnp.asarray(images), geometry, weight, strip)
+            slow = oracles.strip_blend(images, corners, p, weight, strip)
+            np.testing.assert_allclose(found, slow, atol=1e-6)  # the cosine is of 32 bits
+
+
+@every_geometry
+def test_pictures_that_agree_pass_the_strip_unchanged(geometry):
+    with jax.enable_x64(True):
+        agreeing = render(jnp.asarray(pictures(geometry)), geometry)
+        for weight in (0.0, 0.3):
+            found = strip_jit(agreeing, geometry, weight, 0.2)
+            np.testing.assert_allclose(found, agreeing, rtol=0, atol=1e-13)
+
+
+@every_geometry
+def test_the_strip_is_linear_and_keeps_constants(geometry):
+    with jax.enable_x64(True):
+        a, b = (jnp.asarray(pictures(geometry, seed)) for seed in range(2))
+        f = jax.jit(lambda x: consistent(x, geometry, weight=0.0, strip=0.15))
+        np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-12)
+    constant = jnp.full((geometry.levels, geometry.height, geometry.width, 2), 0.3, jnp.float32)
+    found = consistent_jit(constant, geometry, weight=0.0, strip=0.15)
+    rounding = 0 if geometry.zoom_factor in (2, 4) else 1e-7  # D's own
+    np.testing.assert_allclose(found, constant, rtol=0, atol=rounding)
+
+
+def test_without_a_strip_not_a_bit_changes():
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    for weight in (0.0, 0.3, 1.0):
+        found = strip_jit(images, GEOMETRY, weight, 0.0)
+        np.testing.assert_array_equal(found, blend_jit(laplacian, images, GEOMETRY, weight))
+
+
+def test_at_its_border_a_child_has_its_parents_colours_and_inside_its_own():
+    geometry = Geometry(2, 2, 64, 64)
+    images = jnp.stack([jnp.zeros((64, 64, 1)), jnp.ones((64, 64, 1))])
+    found = strip_jit(images, geometry, 0.0, 0.25)
+    low = np.asarray(downsample(found[1], 2))[..., 0]  # 32 x 32: a strip of 8
+    assert max(low[0].max(), low[:, -1].max()) < 0.02
+    np.testing.assert_array_equal(low[10:22, 10:22], 1)  # bilinear enlargement reaches a pixel on
+    inwards = low[16, :16]
+    assert (np.diff(inwards) >= 0).all()
+    np.testing.assert_array_equal(found[0], images[0])
+
+
+def test_one_compilation_serves_all_strips():
+    f = jax.jit(lambda x, s: consistent(x, GEOMETRY, weight=0.0, strip=s))
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    jitted = [f(images, s) for s in (0.0, 0.1, 0.15, 0.5)]
+    assert f._cache_size() == 1
+    eager = consistent(images, GEOMETRY, weight=0.0, strip=0.15)
+    np.testing.assert_allclose(jitted[2], eager, atol=1e-6)
+
+
+def test_the_strip_has_finite_gradients():
+    images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
+    loss = jax.jit(
+        jax.grad(lambda x: jnp.sum(consistent(x, GEOMETRY, weight=0.0, strip=0.15) ** 2))
+    )
+    assert np.isfinite(loss(images)).all()
