@@ -103,7 +103,8 @@ def evaluate_zoom(
     if pictures is None:
         pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
     states = {"images": zoom.images, "before_render": zoom.before_render, "kernel": kernel}
-    values = measure(pictures, g, s.prompts, **states, references=references, clip=clip)
+    given = {"references": references, "clip": clip, "period": _period(zoom)}
+    values = measure(pictures, g, s.prompts, **states, **given)
     scores, details = values["scores"], values["details"]
     before = details["overlap"]["overlap_psnr_db"].get("before_render", {}).get("mean")
     scores |= {} if before is None else {"overlap_before_render_db": before}
@@ -129,6 +130,7 @@ def measure(
     images: np.ndarray | None = None,
     before_render: np.ndarray | None = None,
     kernel: str = "mean",
+    period: int = 8,
     references: Sequence[Statistics] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def measure(
     references (`metrics.references.statistics` of independent samples), those of
     `references.against`; and clip's, as of `metrics.clip.scorer`.
     """
-    kept, shared = statistics(pictures, geometry), {"geometry": geometry, "kernel": kernel}
+    kept, shared = statistics(pictures, geometry, period), {"geometry": geometry, "kernel": kernel}
     floats, near = from_bytes(pictures), overlap.metrics(images, before_render, pictures, **shared)
     details: dict[str, Any] = {"overlap": near, "overlap_by_distance": {}}
     for k in range(2, min(geometry.depth, geometry.levels - 1) + 1):
@@ -234,8 +236,14 @@ def _references(
         for level, (ours, other) in enumerate(zip(prompts, theirs)):
             where = f"references: {shown(place)}: the prompt of level {level}"
             require(other == ours, where, f"the zoom's, {ours!r}", other)
-        found.append(statistics(pictures, geometry))
+        found.append(statistics(pictures, geometry, _period(said)))
     return found
+
+
+def _period(said: Zoom | ZoomFile) -> int:
+    """Returns the pixels of a latent, where they are known; else Stable Diffusion's."""
+    latents = getattr(said, "latents", None)
+    return 8 if latents is None else said.geometry.height // latents.shape[1]
 
 
 def _photograph(zoom: Zoom) -> np.ndarray | None:

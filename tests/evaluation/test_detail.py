@@ -4,7 +4,7 @@ import pytest
 from zooms import CHAINS, GEOMETRIES, constant, enlarged, noise, world
 
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics.detail import detail, repetition, top_octaves
+from pot_jax.evaluation.metrics.detail import detail, dots, repetition, top_octaves
 from pot_jax.evaluation.metrics.seams import lab
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
@@ -117,3 +117,56 @@ def test_jit_equals_eager():
 def test_errors():
     with pytest.raises(UserError, match="expected all levels"):
         detail(np.zeros((2, 8, 8, 3)), GOLDEN)
+
+
+# Dots at the grid of the latents. -----------------------------------------------------------------
+
+
+def dark(size=64, level=12, seed=0):
+    """A dark picture with a soft gradient and some noise: lightness [1, size, size]."""
+    rng = np.random.default_rng(seed)
+    slope = np.linspace(-4, 4, size)
+    return (level + slope[:, None] + slope / 2 + rng.normal(size=(size, size)))[None]
+
+
+def dotted(lightness, period, strength):
+    y, x = np.indices(lightness.shape[1:])
+    grid = (y % period == period // 2) & (x % period == period // 2)
+    return lightness + strength * grid
+
+
+@pytest.mark.parametrize("period", [4, 8])
+def test_dots_of_the_grid_are_seen_and_no_others(period):
+    def share(lightness):
+        at, beside = dots(lightness, period)
+        return at.sum() / beside.sum()
+
+    plain = share(dark(128))
+    assert 0.8 < plain < 1.2
+    assert share(dotted(dark(128), period, period)) > 3 * plain
+    assert share(dotted(dark(128), 5, 5)) < 1.5 * plain
+    stronger = [share(dotted(dark(128), period, s)) for s in (0, 1, 2, 4)]
+    assert stronger == sorted(stronger)
+
+
+def test_dots_against_a_slow_oracle():
+    lightness, period = dotted(dark(40), 4, 2), 4
+    side = 4 * period
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1, side + 1) / (side + 1))
+    expected = np.zeros(2)
+    waves = {k: np.exp(-2j * np.pi * k * np.arange(side) / side) for k in range(-6, 7)}
+    for top in range(0, 40 - side + 1, side // 2):
+        for left in range(0, 40 - side + 1, side // 2):
+            block = lightness[0, top : top + side, left : left + side]
+            block = (block - block.mean()) * np.outer(taper, taper)
+            for column, k, share in ((0, 4, 1), (1, 2, 0.5), (1, 6, 0.5)):
+                for u, v in ((k, 0), (0, k), (k, k), (k, -k)):
+                    expected[column] += share * abs(waves[u] @ block @ waves[v]) ** 2 / side**2
+    np.testing.assert_allclose(np.ravel(dots(lightness, period)), expected)
+
+
+def test_only_the_dark_counts_and_small_pictures_have_no_block():
+    assert not np.any(dots(dotted(dark(level=60), 4, 5), 4))
+    assert not np.any(dots(dark(24), 8))
+    both = np.concatenate([dark(), dark(level=60)], axis=2)
+    np.testing.assert_allclose(dots(both, 4), dots(dark(), 4), rtol=0.2)  # less, or one block more

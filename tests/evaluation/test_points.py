@@ -162,6 +162,10 @@ def test_what_a_point_costs_follows_its_settings():
     assert of(space="latent", guidance_scale=1.0) == 2 * (10 * 2 + 3)
     assert of(space="pixel") == 2 * (10 * 2 * 2 + 10 * agreed + 3)
     assert of(space="pixel", pixel_every=3) == 2 * (10 * 2 * 2 + 4 * agreed + 3)
+    half = of(space="pixel", agree_first=0.5, agree_every=3)  # 0 to 4, 6, 8, 9
+    assert half == 2 * (10 * 2 * 2 + 8 * agreed + 3)
+    both = of(space="pixel", agree_first=0.5, agree_every=3, pixel_every=2)  # 0, 2, 4, 6, 8
+    assert both == 2 * (10 * 2 * 2 + 5 * agreed + 3)
     assert of(space="pixel", agreement_vae="tiny_vae") == pytest.approx(2 * (40 + 13 + 3))
     assert of(space="pixel", blend="gradient", gradient_steps=2) == 2 * (40 + 10 * 7 * 3 + 3)
 

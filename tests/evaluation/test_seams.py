@@ -3,7 +3,13 @@ import pytest
 from zooms import CHAINS, GEOMETRIES, constant, noise, pasted, world
 
 from pot_jax.errors import UserError
-from pot_jax.evaluation.metrics.seams import border_differences, colour_steps, lab, seam_excess
+from pot_jax.evaluation.metrics.seams import (
+    border_differences,
+    colour_steps,
+    edge_correlations,
+    lab,
+    seam_excess,
+)
 from pot_jax.zoom.geometry import Geometry
 
 GOLDEN = Geometry(3, 2, 32, 32)
@@ -151,3 +157,70 @@ def test_one_level_and_errors():
     for function in (border_differences, colour_steps):
         with pytest.raises(UserError, match="expected all levels"):
             function(lab(noise(one)), GOLDEN)
+
+
+# Edges that a border cuts. ------------------------------------------------------------------------
+
+
+def slow_correlations(colours, geometry, level):
+    """Pixel by pixel: changes along the border in pairs of rings, outside and inside."""
+    parent, (top, left), (h, w) = colours[level], geometry.corners[level], geometry.window_shape
+    height, width = parent.shape[:2]
+
+    def profile(side, ring, place):  # ring 0, 1, ... outwards, -1, -2, ... inwards
+        if side in "ud":
+            y = top - 1 - ring if side == "u" else top + h + ring
+            return parent[y, left + place] if 0 <= y < height else None
+        x = left - 1 - ring if side == "l" else left + w + ring
+        return parent[top + place, x] if 0 <= x < width else None
+
+    def change(side, pair, place):  # pair 0, 1, 2 outwards, -1, -2, -3 inwards
+        rings = (2 * pair, 2 * pair + 1)
+        found = [[profile(side, ring, place + d) for ring in rings] for d in (1, 0)]
+        if any(x is None for both in found for x in both):
+            return None
+        return np.mean(found[0], 0) - np.mean(found[1], 0)
+
+    sums = {"across": np.zeros(3), "near": np.zeros(3)}
+    for side, length, inner in (("u", w, h), ("d", w, h), ("l", h, w), ("r", h, w)):
+        if change(side, 0, 0) is None:
+            continue
+        deepest = min((inner + 1) // 2 // 2, 3)
+        steps = [("across", 0, -1), ("near", 0, 1), ("near", 1, 2)]
+        steps += [("near", -k, -k - 1) for k in range(1, deepest)]
+        for name, one, other in steps:
+            for place in range(length - 1):
+                a, b = change(side, one, place), change(side, other, place)
+                if a is not None and b is not None:
+                    sums[name] += (a @ b, a @ a, b @ b)
+    return [s[0] / np.sqrt(s[1] * s[2]) for s in sums.values()]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_edges_against_a_slow_oracle(geometry):
+    colours = lab(noise(geometry))
+    expected = [slow_correlations(colours, geometry, i) for i in range(geometry.levels - 1)]
+    np.testing.assert_allclose(edge_correlations(colours, geometry), np.transpose(expected))
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=str)
+def test_edges_of_a_true_zoom_go_on_and_those_of_pasted_windows_are_cut(chain):
+    geometry, (seed, start) = Geometry(8, 2, 64, 64), chain
+    others = [world(seed + 1000 + i, start + i, levels=1) for i in range(8)]
+    across, near = edge_correlations(lab(world(seed, start)), geometry)
+    assert abs(np.nanmean(near - across)) < 0.1  # measured: -0.08 to 0.06
+    across, near = edge_correlations(lab(pasted(np.concatenate(others), geometry)), geometry)
+    assert np.nanmean(near - across) > 0.2  # measured: 0.26 to 0.33
+
+
+def test_a_step_of_colour_along_a_border_is_no_cut_edge():
+    geometry = Geometry(2, 2, 32, 32)
+    colours = lab(noise(geometry))
+    changed = colours.copy()
+    changed[:, 8:24, 8:24] += 10
+    before, after = (edge_correlations(x, geometry) for x in (colours, changed))
+    np.testing.assert_allclose(before, after)
+
+
+def test_a_constant_picture_has_no_edges():
+    assert np.isnan(edge_correlations(lab(constant(GOLDEN)), GOLDEN)).all()

@@ -39,6 +39,18 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.residual_limit has no effect in space latent",
         ),
         (
+            {"sampler": {"blend": "average", "strip": 0.15}},
+            "sampler.strip has no effect with method joint and blend average",
+        ),
+        (
+            {"sampler": {"method": "outpainting", "agree_every": 2}},
+            "sampler.agree_every has no effect where no step makes levels agree",
+        ),
+        (
+            {"sampler": {"space": "delivery", "agree_first": 0.5}},
+            "sampler.agree_first has no effect where no step makes levels agree",
+        ),
+        (
             {"sampler": {"blend": "none", "blend_weight": 1.0}},
             "sampler.blend_weight has no effect with blend none",
         ),
@@ -88,6 +100,7 @@ def test_a_setting_without_effect_is_named(given, notice):
         {},
         {"sampler": {"guidance_rescale": 0.5, "pixel_every": 2, "blend_weight": 0.5}},
         {"sampler": {"blend": "gradient", "gradient_steps": 9, "gradient_rate": 0.1}},
+        {"sampler": {"blend": "gradient", "strip": 0.1, "agree_first": 0.5, "agree_every": 3}},
         {"sampler": {"noise": "blurred", "solver": "ddim"}},
         {"sampler": {"noise": "blurred", "initial_noise": "per_level", "eta": 1.0}},
         {"sampler": {"solver": "ddim", "noise": "blurred", "initial_noise": "per_level"}}

@@ -79,6 +79,30 @@ def test_only_the_last_step_is_exact():
         np.testing.assert_allclose(agree(numbers, CLEAN, jnp.int32(step)).clean, wanted, atol=1e-6)
 
 
+def test_levels_agree_at_the_steps_of_the_schedule():
+    agrees, alone = (
+        space(LAPLACIAN, LATENTS, DECODED)
+        for space in (agreement.in_latents, agreement.at_delivery)
+    )
+    scheduled = jax.jit(agreement.when_due(agrees, alone))
+    cases = {
+        (10, 1): range(10),
+        (5, 3): [0, 1, 2, 3, 4, 6, 8, 9],
+        (0, 4): [0, 4, 8, 9],
+        (0, 100): [0, 8, 9],
+    }
+    for (first, every), expected in cases.items():
+        numbers = weights(agree_first=first, agree_every=every, exact_from=9)
+        for step in range(10):
+            found = scheduled(numbers, CLEAN, step)
+            changed = bool((found.clean != CLEAN).any())
+            assert changed == (step in expected), (first, every, step)
+            np.testing.assert_allclose(
+                found.disagreement, agrees(numbers, CLEAN, step).disagreement, rtol=1e-6
+            )
+    assert scheduled._cache_size() == 1
+
+
 def test_latents_are_blended_and_rendered():
     found = agreement.in_latents(LAPLACIAN, LATENTS, DECODED)(weights(), CLEAN, 0)
     np.testing.assert_array_equal(found.clean, consistent(CLEAN, GEOMETRY))

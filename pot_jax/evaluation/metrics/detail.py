@@ -10,6 +10,7 @@ from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry, require_levels
 
 _MARGIN = 3  # pixels on either side of a window's border: a seam is not detail
+_DARK = 30  # Lab's L
 _ROUNDING = 1e-6  # squared Lab units: less power is the rounding of float32, not detail
 
 
@@ -34,6 +35,32 @@ def detail(octaves: np.ndarray, geometry: Geometry) -> np.ndarray:
         power[level, rows, columns] = np.nan
     counts = np.isfinite(power).sum((1, 2))
     return np.where(counts, np.nansum(power, (1, 2)), np.nan) / np.maximum(counts, 1)
+
+
+def dots(lightness: np.ndarray, period: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how much dark areas repeat at the latents' grid, and at the frequencies beside it.
+
+    An autoencoder draws latents that it has never seen as dots, one a latent; in the dark they are
+    plain to see. Blocks of 4 x 4 latents, half overlapping, each with a Hann window and its mean
+    taken off, if that is under 30: the power at the frequency 1 / period along either axis, both
+    included; and the mean power at 1/2 and 3/2 of it.
+
+    Lightness is Lab's, [N, H, W]; the period the pixels of a latent. Returns [N], [N], squared Lab
+    units, sums over blocks; 0 where there is no dark block. Of noise they are equal.
+    """
+    side = 4 * period
+    if side > min(lightness.shape[1:]):
+        return np.zeros(len(lightness)), np.zeros(len(lightness))
+    views = np.lib.stride_tricks.sliding_window_view(lightness, (side, side), axis=(1, 2))
+    blocks = views[:, :: side // 2, :: side // 2]
+    means = blocks.mean((-2, -1), keepdims=True)
+    taper = np.hanning(side + 2)[1:-1]
+    power = np.abs(np.fft.fft2((blocks - means) * np.outer(taper, taper))) ** 2
+    power = np.where(means < _DARK, power, 0).sum((1, 2)) / side**2
+    at, beside = 4, (2, 6)
+    grid = power[:, at, 0] + power[:, 0, at] + power[:, at, at] + power[:, at, -at]
+    near = sum(power[:, k, 0] + power[:, 0, k] + power[:, k, k] + power[:, k, -k] for k in beside)
+    return grid, near / len(beside)
 
 
 def repetition(octaves: np.ndarray) -> np.ndarray:

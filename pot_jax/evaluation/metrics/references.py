@@ -12,8 +12,14 @@ import numpy as np
 from PIL import Image
 
 from pot_jax.checks import require, to_dict
-from pot_jax.evaluation.metrics.detail import detail, repetition, top_octaves
-from pot_jax.evaluation.metrics.seams import border_differences, colour_steps, lab, seam_excess
+from pot_jax.evaluation.metrics.detail import detail, dots, repetition, top_octaves
+from pot_jax.evaluation.metrics.seams import (
+    border_differences,
+    colour_steps,
+    edge_correlations,
+    lab,
+    seam_excess,
+)
 from pot_jax.zoom.geometry import Geometry
 
 _LEAST = 1e-6  # squared Lab units of detail: less is a picture of one colour
@@ -21,22 +27,28 @@ _LEAST = 1e-6  # squared Lab units of detail: less is a picture of one colour
 Statistics = Mapping[str, Any]
 
 
-def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
+def statistics(pictures: np.ndarray, geometry: Geometry, period: int = 8) -> dict[str, Any]:
     """Returns what is kept of delivered pictures [N, H, W, 3] uint8: JSON data, 6 kB for 8 levels.
+
+    `period` is the autoencoder's downsampling, 8 in Stable Diffusion.
 
     Returns:
       geometry; and in Lab, by level or by pair of levels: colour, the mean, [N][3]; across and near
       [N-1] of `seams.border_differences`; step_ring [N-1][3] and step_sides [N-1][4][3] of
-      `seams.colour_steps`; detail [N] and repetition [N-1] of `detail`; thumbnail, N texts, base64
-      of [8, 8, 3] float16. None stands for what a level does not have.
+      `seams.colour_steps`; edges and edges_near [N-1] of `seams.edge_correlations`; detail [N],
+      repetition [N-1], dots [N] and dots_beside [N] of `detail`; thumbnail, N texts, base64 of
+      [8, 8, 3] float16. None stands for what a level does not have.
 
     Raises UserError if the pictures do not fit the geometry.
     """
     colours = lab(pictures)
     octaves = top_octaves(colours, geometry.zoom_factor)
-    names = ("across", "near", "step_ring", "step_sides", "detail", "repetition", "colour")
-    borders = *border_differences(colours, geometry), *colour_steps(colours, geometry)
-    found = *borders, detail(octaves, geometry), repetition(octaves), colours.mean((1, 2))
+    names = ("across", "near", "edges", "edges_near", "step_ring", "step_sides")
+    names += ("detail", "repetition", "dots", "dots_beside", "colour")
+    measures = (border_differences, edge_correlations, colour_steps)
+    borders = (found for measure in measures for found in measure(colours, geometry))
+    inside = detail(octaves, geometry), repetition(octaves), *dots(colours[..., 0], period)
+    found = *borders, *inside, colours.mean((1, 2))
     kept = {name: plain(values, 6) for name, values in zip(names, found)}
     thumbnails = [_thumbnail(level) for level in colours]
     return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
@@ -55,11 +67,18 @@ def _thumbnail(colours: np.ndarray) -> str:
 
 
 def alone(statistics: Statistics) -> dict[str, float]:
-    """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
-    names = ("across", "near", "repetition")
-    across, near, repeated = np.array([statistics[name] for name in names], np.float64)
+    """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`).
+
+    And cut_edges, c - c0 of `seams.edge_correlations`: 0 where edges go on through a window's
+    border as they do nearby, 0.3 where a window was pasted in. It sees the cut object that a
+    repaired colour hides.
+    """
+    names = ("across", "near", "repetition", "edges", "edges_near")
+    known = (np.array(statistics.get(name, [None]), np.float64) for name in names)
+    across, near, repeated, edges, usual = known
     excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
-    return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
+    cut = _mean(usual - edges)
+    return _scores({"seam_excess": excess, "repetition": _mean(repeated), "cut_edges": cut})
 
 
 def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[str, float]:
@@ -70,6 +89,8 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
     * colour_drag: |mean colour - the references'|, mean over levels, in Lab.
     * detail_outside: detail / the references', geometric mean over levels with a child;
       detail_deepest: the same of the deepest level.
+    * dots: the share of the latents' grid in dark areas, sum(dots) / sum(dots_beside), over the
+      references' (`detail.dots`); 1 where the sampler adds none.
 
     All are from 0. The references themselves score 0 Lab and 1; a picture of one colour no detail,
     and the scene's own steps. Independent samples with their children pasted in have colour steps
@@ -92,7 +113,15 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
     power = np.array(statistics["detail"], np.float64), usual("detail")
     ratios = np.subtract(*np.log(np.maximum(power, _LEAST)))
     sharp = {"detail_outside": np.exp(_mean(ratios[:-1])), "detail_deepest": np.exp(ratios[-1])}
-    return _scores({**steps, "colour_drag": distance("colour"), **sharp})
+    ours, theirs = (_grid_share(those) for those in ([statistics], references))
+    drag = {"colour_drag": distance("colour"), "dots": ours / theirs}
+    return _scores({**steps, **sharp, **drag})
+
+
+def _grid_share(zooms: Sequence[Statistics]) -> np.float64:
+    """Returns how much stronger dark areas are at the latents' grid than beside it; NaN: none."""
+    sums = [np.sum([zoom.get(name, 0) for zoom in zooms]) for name in ("dots", "dots_beside")]
+    return np.float64(sums[0]) / sums[1] if sums[1] else np.float64(np.nan)
 
 
 def diversity(zooms: Sequence[Statistics]) -> float:

@@ -62,6 +62,39 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=-1)
 
 
+def edge_correlations(colours: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how well what crosses the border of each window goes on, and how well it does nearby.
+
+    Profiles are means of two rings; t is their difference from pixel to pixel along the border, so
+    that an edge which meets the border is in it, and a step of colour across it is not. Arguments
+    and errors: as `border_differences`. Both -1 to 1.
+
+    Returns:
+      c0: [N-1], sum(t t') / sqrt(sum(t^2) sum(t'^2)) of the profiles on the border's two sides.
+      c: [N-1], the same of successive profiles outside, and of those inside, to the 6th ring.
+        NaN, as c0, where the pictures are of one colour or there is no room.
+    """
+    found = []
+    for sides in _windows(colours, geometry):
+        sums = np.zeros((2, 3))  # of products and of both powers: across the border, and near it
+        for outside, inside in (side for side in sides if len(side[0]) >= _WIDE):
+            out, into = (_along(side) for side in (outside, inside))
+            near = [*zip(out, out[1:]), *zip(into, into[1:])]
+            for row, pairs in zip(sums, ([(out[0], into[0])], near)):
+                for a, b in pairs:
+                    row += (a * b).sum(), (a * a).sum(), (b * b).sum()
+        powers = np.sqrt(sums[:, 1] * sums[:, 2])
+        found.append(np.where(powers > _FLAT, sums[:, 0] / np.maximum(powers, _FLAT), np.nan))
+    return tuple(np.reshape(found, (-1, 2)).T)
+
+
+def _along(side: np.ndarray) -> np.ndarray:
+    """Returns the changes along the border of the nearest profiles, up to three: [n, l - 1, 3]."""
+    count = min(len(side), 3 * _WIDE) // _WIDE
+    profiles = side[: count * _WIDE].reshape(count, _WIDE, *side.shape[1:]).mean(1)
+    return np.diff(profiles, axis=1)
+
+
 def colour_steps(colours: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean colour just outside the border of each window, less that just inside.
 
