@@ -56,6 +56,8 @@ class View(NamedTuple):
     ground: Callable[..., jax.Array]  # (weights, images) -> images that match a photograph, if any
     ground_clean: Callable[..., jax.Array]  # the same on the clean estimates, before decoding
     kernel: str = "mean"
+    # (weights, rendered images, bounded) -> the same, fitted to held levels, if any
+    settle: Callable[..., jax.Array] = lambda weights, images, bounded=False: images
 
 
 Agree = Callable[[Any, jax.Array, jax.Array], Agreed]  # (weights, clean, step []) -> Agreed
@@ -67,6 +69,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
     images = view.ground(weights, seen)
     weight = weights["agreement"].blend_weight
     agreed = consistent(images, view.geometry, blend=blend, weight=weight, kernel=view.kernel)
+    agreed = view.settle(weights, agreed)
     # From what was seen before the photograph, or its pull would cancel in the residual.
     return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
 
@@ -273,7 +276,8 @@ def delivery(blend: Blend, pixels: View) -> Callable:
         stack = blend.stack(images, pixels.geometry, weight=weight, kernel=pixels.kernel)
         # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
         stack = jnp.clip(stack, -1, 1)
-        return blend.render(stack, pixels.geometry, kernel=pixels.kernel), before
+        rendered = blend.render(stack, pixels.geometry, kernel=pixels.kernel)
+        return pixels.settle(weights, rendered, bounded=True), before
 
     return deliver
 
