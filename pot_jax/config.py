@@ -165,14 +165,6 @@ class OwnPartSettings(Settings, group="own_parts"):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldSettings(Settings, group="held"):
-    """A level of another run that a run holds: its delivered bytes are this run's, too."""
-
-    level: Natural  # of this run
-    sha256: str  # of its bytes, [H, W, 3]
-
-
-@dataclasses.dataclass(frozen=True)
 class RunSettings(Settings):
     """Everything that decides a run and its files."""
 
@@ -201,7 +193,7 @@ class RunSettings(Settings):
     upscaler: UpscalerSettings = UpscalerSettings()
     movie: MovieSettings = MovieSettings()
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
-    held: tuple[HeldSettings, ...] = ()  # likewise, and by --extend and --revise
+    held: tuple[tuple[int, str], ...] = ()  # likewise: held levels, with digests of their bytes
 
     def _check_ranges(self):
         most = 2**32 - self.seed  # so that every sample has a seed

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pot_jax.checks import checked, require
-from pot_jax.config import HeldSettings, PhotographSettings, RunSettings, checked_prompts
+from pot_jax.config import PhotographSettings, RunSettings, checked_prompts
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_images
 from pot_jax.media.pixels import from_bytes, to_bytes
@@ -77,8 +77,8 @@ def require_model(run: Record, now: Record) -> None:
 
 def read_held(
     held: Mapping[int, Any], geometry: Geometry
-) -> tuple[tuple[HeldSettings, ...], dict[str, np.ndarray]]:
-    """Returns what a record says of held levels, and a program's `held` and `held_pictures`.
+) -> tuple[tuple[tuple[int, str], ...], dict[str, np.ndarray]]:
+    """Returns the setting `held`, and a program's arrays `held` and `held_pictures`.
 
     `held` has a picture [H, W, 3] for each, in any form that `read_images` takes; floats are
     rounded to bytes. Raises UserError if one does not fit the geometry, or none or all are held.
@@ -91,6 +91,6 @@ def read_held(
     for level in levels:
         pixels = to_bytes(read_images(held[level], f"held[{level}]"))
         require(pixels.shape == shape, f"held[{level}]", f"a picture of {shape}", pixels.shape)
-        facts.append(HeldSettings(level, digest(pixels)))
+        facts.append((level, digest(pixels)))
         known[level] = from_bytes(pixels)
     return tuple(facts), {"held": np.isin(np.arange(n), levels), "held_pictures": known}

@@ -123,9 +123,8 @@ def sample(
         floats [H, W, 3] in [-1, 1] are taken as they are.
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
-      held: levels that are known, such as another run's, {level: picture [H, W, 3]}, as bytes (or
-        as `pipelines.continued.read_held` takes them): they are delivered byte by byte as they are,
-        and the other levels are drawn to fit. Levels of one zoom have to agree with each other.
+      held: levels that are known, such as another zoom's, {level: bytes [H, W, 3]}: they are
+        delivered as they are, and the others fit them as well as they agree with each other.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
         default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
@@ -251,13 +250,12 @@ def prepare(
     if turns and taken:
         expected = f"none with sampler.method {s.method}; leave it out, or choose method joint"
         raise UserError(f"{taken[0]}: expected {expected}")
-    if held is not None and grounded:
-        raise UserError("photograph: expected none with held levels; leave one of them out")
+    others = ["photograph"] * grounded + ["upscaler"] * bool(settings.upscaler.path)
+    if held is not None and others:
+        raise UserError(f"{others[0]}: expected none with held levels; leave one of them out")
     if settings.held and held is None:
-        raise UserError(
-            "held: the run holds levels of another; give that again: --extend, --revise, or held= "
-            "of pot_jax.sample"
-        )
+        how = "--extend, --revise, or held= of pot_jax.sample"
+        raise UserError(f"held: the run holds levels of another; give that again: {how}")
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
@@ -321,7 +319,7 @@ def prepare(
         "prompts": [conditions.token_ids.tolist(), conditions.guided],
         "seeds": sample_seeds(settings),
         "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
-        "held": [dataclasses.astuple(level) for level in settings.held] or None,
+        "held": settings.held or None,
         "given latents": latents,
     }
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)

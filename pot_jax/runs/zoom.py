@@ -53,9 +53,8 @@ class Zoom:
     @property
     def delivered(self) -> np.ndarray:
         """Returns the pictures as they are delivered, rounded to 8 bits: [N, H, W, 3] uint8."""
-        held = [level.level for level in self.settings.held]
-        how = {"kernel": self.settings.sampler.kernel, "held": held}
-        return pictures.zoom_to_bytes(self.images, self.geometry, **how)
+        kernel, held = self.settings.sampler.kernel, dict(self.settings.held)
+        return pictures.zoom_to_bytes(self.images, self.geometry, kernel=kernel, held=held)
 
     def measured(self, delivered: np.ndarray) -> dict[str, Any]:
         """Returns what `metrics` says of this zoom, delivered as pictures [N, H, W, 3] uint8."""
