@@ -1144,7 +1144,7 @@ CONTINUED = [
             "file": "file/config.json cannot be read: a file stands where a folder is needed",
             "a\x00b": "--extend: expected a path without a zero byte, got",
             LONG: "--extend: expected a shorter path, got",
-            "training": "training/config.json",
+            "training": "unknown setting 'name'",
             "cut_record": "is not complete JSON",
             "later_record": "has format 99, this version of pot_jax reads 1 to 2",
             "unfinished": "no stack.npz in unfinished; has it finished?",

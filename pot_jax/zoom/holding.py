@@ -31,7 +31,7 @@ def fit(
     """Returns the held levels bit by bit, and the others fitted to them, so that all agree.
 
     From the deepest level up, each that is not held gets D of its child in its window; then, from
-    the widest down, each meets its parent's window where it is free (`meet`). Pictures that agree
+    the widest down, each meets its parent's window where it is free. Pictures that agree
     are returned unchanged. Between held levels that agree up to 8-bit rounding, that much remains.
 
     Takes images, as rendered, `held` and `known` as `put` does; if `bounded`, all are in [-1, 1]
@@ -55,7 +55,7 @@ def fit(
 
     def deeper(seen, level):
         own, corner = level
-        picture = meet(own[..., :-1], seen, 1 - own[..., -1:], p, kernel=kernel, bounded=bounded)
+        picture = _met(own[..., :-1], seen, 1 - own[..., -1:], p, kernel, bounded)
         return crop(picture, corner, shape), picture
 
     # The ends have no child and no parent: they meet themselves, as in `render` and `iterative`.
@@ -65,15 +65,7 @@ def fit(
     return pictures
 
 
-def meet(
-    image: jax.Array,
-    seen: jax.Array,
-    free: jax.Array,
-    zoom_factor: int,
-    *,
-    kernel: str = "mean",
-    bounded: bool = False,
-) -> jax.Array:
+def _met(image, seen, free, p, kernel, bounded):
     """Returns x [H, W, C] with D x = seen [H/p, W/p, C], changed where free [H, W, 1] is 1, not 0.
 
     x <- x + free U(r / D free), with r = seen - D x: the nearest such picture, for the mean. Cells
@@ -81,7 +73,6 @@ def meet(
     shared out by the room that is left, x <- x + room U(r / D room), room the distance to 1 where
     r > 0, else to -1: since `seen` is in [-1, 1], nothing is clipped again but by known pixels.
     """
-    p = zoom_factor
 
     def spread(x, room):
         missing, share = seen - downsample(x, p, kernel), downsample(room, p, kernel)

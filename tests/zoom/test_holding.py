@@ -9,7 +9,7 @@ import pytest
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.zoom import holding
 from pot_jax.zoom.geometry import Geometry
-from pot_jax.zoom.operators import downsample, render
+from pot_jax.zoom.operators import render
 from pot_jax.zoom.photograph import ground_project
 
 CENTRED = Geometry(6, 2, 16, 16)
@@ -153,21 +153,6 @@ def test_jit_equals_eager_and_gradients_are_finite():
         np.testing.assert_allclose(jax.jit(fit)(images, held, known), eager, atol=1e-6)
         slope = jax.grad(lambda x, fit=fit: jnp.sum(fit(x, held, known) ** 2))(images)
         assert bool(jnp.isfinite(slope).all())
-
-
-def test_meet_leaves_what_is_not_free():
-    rng = np.random.default_rng(0)
-    image, seen = (
-        jnp.asarray(rng.uniform(-1, 1, s).astype(np.float32)) for s in ((8, 8, 3), (4, 4, 3))
-    )
-    free = jnp.asarray(rng.integers(0, 2, (8, 8, 1)).astype(np.float32)).at[:2, :2].set(0)
-    found = holding.meet(image, seen, free, 2)
-    stays = np.broadcast_to(np.asarray(free) == 0, found.shape)
-    np.testing.assert_array_equal(np.asarray(found)[stays], np.asarray(image)[stays])
-    some = np.asarray(downsample(free, 2))[..., 0] > 0
-    np.testing.assert_allclose(
-        np.asarray(downsample(found, 2))[some], np.asarray(seen)[some], atol=1e-6
-    )
 
 
 def test_levels_that_do_not_fit_are_named():
