@@ -199,6 +199,7 @@ class RunSettings(Settings):
     upscaler: UpscalerSettings = UpscalerSettings()
     movie: MovieSettings = MovieSettings()
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
+    held: tuple[tuple[int, str], ...] = ()  # likewise: held levels, with digests of their bytes
 
     def _check_ranges(self):
         most = 2**32 - self.seed  # so that every sample has a seed
@@ -282,6 +283,12 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {**(_from_1(record) if number == 1 else record), "format": FORMAT}
 
 
+def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all settings of a record of the current format, as plain data."""
+    # Settings newer than the record had their defaults, which a model's must not replace.
+    return overlay(RunSettings, defaults(RunSettings), record["config"])
+
+
 # Files. -----------------------------------------------------------------------------------------
 
 
@@ -305,7 +312,7 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
             data = parsed_json(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
-            data, given = record["config"], record.get("identity") or {}
+            data, given = settings_of(record), record.get("identity") or {}
             photograph = "photograph" in given and not data["photograph"]["path"]
             if photograph or "given latents" in given:
                 what = "a photograph" if photograph else "latents"
@@ -313,8 +320,6 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
                     f"--config: {path}: the run used {what} given as an array; run it again with "
                     "pot_jax.sample(..., workdir=...)"
                 )
-            # Settings newer than the record had their defaults, which a model's must not replace.
-            data = overlay(RunSettings, defaults(RunSettings), data)
     elif file.suffix == ".py":
         data = _run(file)
     else:

@@ -48,6 +48,13 @@ SHORT_FLAGS = {
     "photograph.path": "a picture that one level (photograph.level) has to agree with",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
+# Flags of `sample` that continue a finished run -> the one that each goes with, help.
+CONTINUING_FLAGS = {
+    "extend": ("extend", "a finished run to add levels to, a prompt for each; its own stay"),
+    "side": ("extend", "where they are added: deep or wide"),
+    "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
+    "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
+}
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
 MOVIE_FLAGS = {
@@ -67,8 +74,12 @@ _EXPECTED = {
 def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
-    arguments, file, _ = _define_config(values, arguments, config.RunSettings)
+    arguments, way, run = _without_run(arguments)
+    read = _read_run if run else config.read
+    arguments, file, _ = _define_config(values, arguments, config.RunSettings, read)
     _define_text(values, "workdir", "folder for the run's files")
+    for name, (_, text) in CONTINUING_FLAGS.items():
+        _define_text(values, name, text)
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
     text = "run as one process of a multi-host job (jax.distributed)"
@@ -94,7 +105,10 @@ def sample(arguments: Sequence[str]) -> None:
         if values[flag].present:
             _override(values.config, setting, values[flag].value)
             stated.add(setting.removeprefix("sampler."))
-    if prompts:
+    for name, (whose, _) in CONTINUING_FLAGS.items():
+        if values[name].present and whose != way:
+            raise UserError(f"--{name} goes with --{whose}; leave it out")
+    if prompts and not run:
         values.config.prompts = tuple(prompts)
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
@@ -113,16 +127,22 @@ def sample(arguments: Sequence[str]) -> None:
 
     with importing():
         from pot_jax.parallel import devices
+        from pot_jax.pipelines.continued import continued
         from pot_jax.runs.folder import check_workdir
 
+    others = None, None  # held levels, and the record of their run
+    if run:
+        how = values.side if way == "extend" else values.levels
+        settings, *others = continued(settings, run, prompts, way, how)
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated)
+    _sample(settings, folder, stated, *others)
 
 
-def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None:
+def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, run) -> None:
     with importing():
+        from pot_jax.pipelines.continued import require_model
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
         from pot_jax.runs.folder import check_record, sample_folders
@@ -134,7 +154,10 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None
     path = settings.upscaler.path
     upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
-    early = prepare(opened.model, settings, stated=stated, upscaler=upscaler and upscaler.model)
+    given = {"stated": stated, "held": held}
+    early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
+    if run:
+        require_model(run, early.record)
     for notice in early.notices:
         print(f"note: {notice}", file=sys.stderr)
     if not folder:
@@ -143,7 +166,9 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str]) -> None
     check_record(folder, early.record)
     print(early, file=sys.stderr)
     upscaler = upscaler and upscaler.read()
-    prepared = prepare(opened.read(), settings, stated=stated, upscaler=upscaler)
+    prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
+    if run:
+        require_model(run, prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
@@ -372,6 +397,31 @@ def _stated(values: flags.FlagValues, file: dict) -> set[str]:
     """Returns the names of the sampler's settings that a file or a --config.KEY flag gives."""
     named = {*file.get("sampler", ()), *config_flags.get_override_values(values["config"])}
     return {name.removeprefix("sampler.") for name in named}
+
+
+def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
+    """Replaces --extend=RUN or --revise=RUN by --config of RUN; returns which, and RUN, as well."""
+    rest, found, given = [], {}, iter(arguments)
+    for argument in given:
+        name, mark, value = argument.partition("=")
+        if name.lstrip("-") in ("extend", "revise") and name.startswith("-"):
+            found[name.lstrip("-")] = value if mark else next(given, "")
+        else:
+            rest.append(argument)
+    if not found:
+        return rest, "", ""
+    if len(found) == 2 or "--config" in (argument.partition("=")[0] for argument in rest):
+        raise UserError("--extend, --revise and --config exclude each other; give one of them")
+    ((way, run),) = found.items()
+    require(bool(run), f"--{way}", "the folder of a finished run", run)
+    run = checked(run, Path, f"--{way}")
+    return [f"--config={os.path.join(run, 'config.json')}", *rest], way, run
+
+
+def _read_run(path: str) -> dict:
+    from pot_jax.runs.claims import read_json
+
+    return config.settings_of(config.upgraded(read_json(path), path)) | {"held": ()}
 
 
 def _define_devices(values: flags.FlagValues) -> None:

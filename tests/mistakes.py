@@ -1136,6 +1136,62 @@ COMBINATIONS = [
     ),
 ]
 
+EXTEND = ["sample", "c", "--workdir=w", "--extend=done", "--side=deep"]
+REVISE = ["sample", "--workdir=w", "--revise=done", "--levels=1"]
+CONTINUED = [
+    *each(
+        ["sample", "c", "--workdir=w", "--side=deep", "--extend={}"],
+        {
+            "": "--extend: expected the folder of a finished run, got ''",
+            "nowhere": "no run at nowhere: it has no config.json",
+            "folder": "no run at folder: it has no config.json",
+            "file": "file/config.json cannot be read: a file stands where a folder is needed",
+            "a\x00b": "--extend: expected a path without a zero byte, got",
+            LONG: "--extend: expected a shorter path, got",
+            "training": "unknown setting 'name'",
+            "cut_record": "is not complete JSON",
+            "later_record": "has format 99, this version of pot_jax reads 1 to 2",
+            "unfinished": "no stack.npz in unfinished; has it finished?",
+            "several": "no stack.npz in several; give one of its samples: stack_000",
+            "cut_arrays": "cut_arrays/stack.npz cannot be read (it may be truncated)",
+        },
+    ),
+    Row(EXTEND[:-1], "--side: expected deep or wide, got 'none'"),
+    Row([*EXTEND, "--side=up"], "--side: expected deep or wide, got 'up'"),
+    Row(["sample", *EXTEND[2:]], "prompts: expected one for each new level, got 'none'"),
+    Row(["sample", " ", *EXTEND[2:]], "prompts: the prompt of level 2 is empty; write one"),
+    Row([*EXTEND, "--revise=done"], "--extend, --revise and --config exclude each other"),
+    Row([*EXTEND, "--config=cosmos"], "--extend, --revise and --config exclude each other"),
+    Row([*EXTEND, "--levels=1"], "--levels goes with --revise; leave it out"),
+    Row([*REVISE, "--side=deep"], "--side goes with --extend; leave it out"),
+    Row(s("--side=deep"), "--side goes with --extend; leave it out"),
+    Row(s("--levels=1"), "--levels goes with --revise; leave it out"),
+    Row(REVISE[:-1], "--levels: expected some of 0 to 1, not all, such as 3,7, got 'none'"),
+    *each(
+        [*REVISE, "--levels={}"],
+        {
+            text: f"--levels: expected some of 0 to 1, not all, such as 3,7, got '{text or 'none'}'"
+            for text in ("", "7", "0,1", "1,1", "-1", "one", "1;0", "1,", "1.0")
+        },
+    ),
+    Row(["sample", "c", "d", *REVISE[1:]], "prompts: expected none, or 1, one each, got 2"),
+    Row([*EXTEND, "--zoom_factor=4"], "zoom: expected the size and zoom factor of done; leave"),
+    Row([*EXTEND, "--config.zoom.height=32"], "zoom: expected the size and zoom factor of done"),
+    Row(
+        [*EXTEND, "--config.zoom.placement=((2,2),(2,2))"],
+        "zoom.placement: expected 2 pairs, and those of done as they are, got",
+    ),
+    Row([*EXTEND, "--config.zoom.placement=((0,0),(1,0))"], "zoom.placement: expected multiples"),
+    Row([*EXTEND, "--photograph=photo.png"], "photograph: expected none with held levels; leave"),
+    Row([*EXTEND, "--upscaler=upscaler"], "upscaler: expected none with held levels; leave"),
+    Row(
+        [*EXTEND, "--config.sampler.method=outpainting"],
+        "held: expected none with sampler.method outpainting; leave it out, or choose method joint",
+    ),
+    Row([*REVISE, "--workdir=done"], "done holds another run"),
+    Row(REVISE, "--model: expected tiny, which made the run (other weights), got tiny", late=True),
+]
+
 SIZES = [
     Row(s("--config.zoom.height=17"), "zoom.height: expected a multiple of 8 pixels at"),
     Row(s("--config.zoom.height=1"), "zoom.height: expected a multiple of 8 pixels at zoom_factor"),

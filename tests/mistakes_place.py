@@ -73,6 +73,10 @@ def _make_runs(place: Path) -> None:
     run("foreign_record", '{"name": "some other tool"}')
     run("cut_arrays", record, stack=(place / "done" / "stack.npz").read_bytes()[:500])
     run("text_arrays", record, stack=b"not an archive")
+    for name in ("unfinished", "several"):
+        run(name, record)
+        (place / name / "stack.npz").unlink()
+    shutil.copytree(place / "done", place / "several" / "stack_000")
     (place / "training").mkdir()
     (place / "training" / "config.json").write_text(
         json.dumps({"format": 2, "config": {"name": "cosmos64"}, "version": "0.1", "code": None})

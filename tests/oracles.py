@@ -194,3 +194,33 @@ def iterative_blend(images, corners, p, weight=1.0, kernel="mean"):
         low = upsample((1 - weight) * downsample(images[level], p, kernel) + weight * seen, p)
         out.append(detail + low)
     return np.stack(out)
+
+
+def fit(images, held, corners, p, kernel="mean"):
+    """Levels fitted to held ones, pixel by pixel, cell by cell; `held` is {level: picture}."""
+    x, known = [np.array(image, np.float64) for image in images], []
+    levels, height, width, _ = np.shape(images)
+    for level in reversed(range(levels)):
+        mask = np.zeros((height, width), bool)
+        if level in held:
+            x[level], mask = np.array(held[level], np.float64), ~mask
+        elif level < levels - 1:
+            low, (top, left) = downsample(x[level + 1], p, kernel), corners[level]
+            for y in range(height // p):
+                for z in range(width // p):
+                    x[level][top + y, left + z] = low[y, z]
+                    cell = known[0][y * p : (y + 1) * p, z * p : (z + 1) * p]
+                    mask[top + y, left + z] = cell.all()
+        known.insert(0, mask)
+    taps = kernel_taps(p, kernel)
+    for level in range(1, levels):
+        top, left = corners[level - 1]
+        for y in range(height // p):
+            for z in range(width // p):
+                cell = np.s_[y * p : (y + 1) * p, z * p : (z + 1) * p]
+                free = taps * ~known[level][cell]
+                if free.any():
+                    seen = (taps[:, :, None] * x[level][cell]).sum(axis=(0, 1))
+                    change = (x[level - 1][top + y, left + z] - seen) / free.sum()
+                    x[level][cell] += (free > 0)[:, :, None] * change
+    return np.stack(x)

@@ -24,7 +24,7 @@ from pot_jax.evaluation.metrics.movie import smoothness
 from pot_jax.evaluation.metrics.noise import noise_audit
 from pot_jax.evaluation.metrics.references import Statistics, against, alone, plain, statistics
 from pot_jax.evaluation.metrics.seams import seam_excess
-from pot_jax.media.images import read_photograph, read_picture, zoom_to_bytes
+from pot_jax.media.images import read_photograph, read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.program import noises
@@ -101,7 +101,7 @@ def evaluate_zoom(
     """
     s, g, figures, kernel = zoom.settings, zoom.geometry, zoom.timings, zoom.settings.sampler.kernel
     if pictures is None:
-        pictures = zoom_to_bytes(zoom.images, g, kernel=kernel)
+        pictures = zoom.delivered
     states = {"images": zoom.images, "before_render": zoom.before_render, "kernel": kernel}
     given = {"references": references, "clip": clip, "period": _period(zoom)}
     values = measure(pictures, g, s.prompts, **states, **given)

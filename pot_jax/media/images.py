@@ -9,7 +9,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,9 @@ _ONE = _PICTURES | np.ndarray  # what a list of pictures may hold; other lists a
 _DARK = 16  # the byte of a contact sheet's page
 
 
-def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean") -> np.ndarray:
+def zoom_to_bytes(
+    images: np.ndarray, geometry: Geometry, *, kernel: str = "mean", held: Collection[int] = ()
+) -> np.ndarray:
     """Rounds a zoom to 8 bits so that the levels agree as well as 8 bits allow.
 
     Let x_i be level i on the scale of bytes, q_i its bytes, D downsampling by p. If each level is
@@ -41,7 +43,8 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
     picture, downsampled and rounded, is its parent's window, with an error of at most 1/2 (54 dB
     in the worst case, 58.4 dB typically at p = 2). Where they do not agree (independent sampling),
     each level stays within one byte of x_i, so the disagreement is kept. The error against x_i does
-    not grow with depth: D averages it away faster than rounding adds to it.
+    not grow with depth: D averages it away faster than rounding adds to it. The bytes of `held`
+    levels are known: they include no child's error.
 
     Takes [N, H, W, 3] float in [-1, 1], which agree under that kernel of D; returns bytes. Values
     outside are clipped. A mean of clipped values is not the clipped mean, so clip before the last
@@ -60,7 +63,8 @@ def zoom_to_bytes(images: np.ndarray, geometry: Geometry, *, kernel: str = "mean
         window = tuple(map(slice, corner, corner + geometry.window_shape))
         # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less
         # than the full correction rounds such ties towards x.
-        target[window] += 0.999 * downsample(error, geometry.zoom_factor, kernel)
+        if level not in held:
+            target[window] += 0.999 * downsample(error, geometry.zoom_factor, kernel)
         rounded[level] = _round(target)
     return rounded
 

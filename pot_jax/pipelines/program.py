@@ -3,8 +3,9 @@
 Symbols: B samples, N levels; h w the latent grid, H = f h, W = f w the pictures' (f the
 autoencoder's downsampling). `weights` is the dict of every array the program takes: `unet` and
 `autoencoder` parameters, `conditions` (conditions.py), the numeric settings `guidance` and
-`agreement`, `tiny_vae` if levels agree through it, and for a photograph `photograph` [H, W, 3] and
-`photograph_latents` [h, w, c].
+`agreement`, `tiny_vae` if levels agree through it, for a photograph `photograph` [H, W, 3] and
+`photograph_latents` [h, w, c], and for held levels `held` [N], `held_pictures` [N, H, W, 3] and
+`held_latents` [N, h, w, c].
 """
 
 import concurrent.futures
@@ -26,7 +27,7 @@ from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
-from pot_jax.zoom import agreement
+from pot_jax.zoom import agreement, holding
 from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import NOISES, shared_noise
@@ -52,6 +53,7 @@ class Recipe:
     noise: str = "shared"  # a key of NOISES; only a blend that shares noise follows it
     initial_noise: str = "shared"  # "per_level", or as the steps' noise
     photograph: tuple[int, str] | None = None  # level, method
+    holds: bool = False  # whether levels are held; which ones is a number
     agreement_vae: nn.Module | None = None  # for pixels inside steps; None: the autoencoder
     decode_rows: int | None = None  # pictures decoded at a time on each device; None: all
     network_rows: int | None = None  # batch rows of the UNet at a time on each device; None: all
@@ -179,7 +181,10 @@ def views(recipe: Recipe, decode: Callable, encode: Callable) -> tuple[View, Vie
     on_latents = _grounding(recipe, small, "photograph_latents")
     on_pixels = _grounding(recipe, large, "photograph")
     pixels = agreement.pixel_view(large, decode, encode, on_pixels, on_latents, kernel)
-    return agreement.latent_view(small, on_latents, kernel), pixels
+    latents = agreement.latent_view(small, on_latents, kernel)
+    if recipe.holds:
+        return _holding(latents, "held_latents"), _holding(pixels, "held_pictures")
+    return latents, pixels
 
 
 def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
@@ -190,3 +195,17 @@ def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
     where = {"geometry": geometry, "level": level, "kernel": recipe.kernel}
     ground = partial(PHOTOGRAPH_METHODS[method], **where)
     return lambda weights, images: ground(images, weights[photograph])
+
+
+def _holding(view: View, known: str) -> View:
+    """Returns the view with held levels; `known` names the array of what is known of them."""
+
+    def ground(weights, images, name=known):
+        return holding.put(images, weights["held"], weights[name])
+
+    def settle(weights, images, bounded=False):
+        where = {"geometry": view.geometry, "kernel": view.kernel, "bounded": bounded}
+        return holding.fit(images, weights["held"], weights[known], **where)
+
+    ground_clean = partial(ground, name="held_latents")
+    return view._replace(ground=ground, ground_clean=ground_clean, settle=settle)

@@ -124,6 +124,8 @@ def prepare(
     which made them; `blend` replaces the settings' own.
     """
     require_task(upscaler, "upscaling", "upscaling a zoom")
+    if settings.held:
+        raise UserError("upscaler: expected none with held levels, whose bytes would change")
     s, chosen, level = settings.sampler, settings.upscaler, settings.upscaler.noise_level
     highest, classes = upscaler.low_res.max_noise_level, upscaler.unet.config.num_class_embeds
     highest = highest if classes is None else min(highest, classes - 1)

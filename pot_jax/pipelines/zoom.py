@@ -33,6 +33,7 @@ from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines.conditions import text_conditions
+from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
 from pot_jax.pipelines.program import Recipe, assemble
@@ -93,6 +94,7 @@ def sample(
     photograph: Any = None,
     photograph_level: int = 0,
     photograph_method: str = "project",
+    held: Mapping[int, Any] | None = None,
     seed: int = 0,
     latents: Any = None,
     solver: str | Solver = "",
@@ -121,6 +123,8 @@ def sample(
         floats [H, W, 3] in [-1, 1] are taken as they are.
       photograph_level: the level that the photograph shows.
       photograph_method: "project" (exact) or "adam" (the paper's).
+      held: levels that are known, such as another zoom's, {level: bytes [H, W, 3]}: they are
+        delivered as they are, and the others fit them as well as they agree with each other.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: the initial noise z_T, unit normal [N, h, w, c], NumPy or JAX, used as it is; by
         default it is drawn, and shared by levels that overlap (`zoom.operators.shared_noise`).
@@ -174,6 +178,7 @@ def sample(
         settings,
         stated={*sampler, *own},
         photograph=None if path else photograph,
+        held=held,
         latents=None if latents is None else [latents],
         own=own,
         devices=devices,
@@ -191,6 +196,7 @@ def prepare(
     stated: Collection[str] | None = None,
     upscaler: Model | None = None,
     photograph: np.ndarray | None = None,
+    held: Mapping[int, Any] | None = None,
     latents: np.ndarray | None = None,
     own: Mapping[str, Any] | None = None,
     devices: list[jax.Device] | None = None,
@@ -206,6 +212,7 @@ def prepare(
         the others. None: all.
       upscaler: the model of `settings.upscaler.path`, if that is set.
       photograph: as for `sample`, if it does not come from the settings' path.
+      held: as for `sample`; settings that name held levels cannot do without.
       latents: unit noise [B, N, h, w, c] to start from.
       own: functions used instead of named parts, by the part's name, as `sample` takes them:
         solver, blend, agreement, guidance.
@@ -239,9 +246,16 @@ def prepare(
     grounded = photograph is not None or bool(settings.photograph.path)
     turns = METHODS[s.method] if len(prompts) > 1 else None
     taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
+    taken += ["held"] * (held is not None)
     if turns and taken:
         expected = f"none with sampler.method {s.method}; leave it out, or choose method joint"
         raise UserError(f"{taken[0]}: expected {expected}")
+    others = ["photograph"] * grounded + ["upscaler"] * bool(settings.upscaler.path)
+    if held is not None and others:
+        raise UserError(f"{others[0]}: expected none with held levels; leave one of them out")
+    if settings.held and held is None:
+        how = "--extend, --revise, or held= of pot_jax.sample"
+        raise UserError(f"held: the run holds levels of another; give that again: {how}")
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
@@ -268,10 +282,14 @@ def prepare(
         noise=s.noise,
         initial_noise=s.initial_noise,
         photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
+        holds=held is not None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
         decode_rows=settings.decode_rows,
     )
     _check_room(recipe, settings)
+    if held is not None:
+        kept, known = read_held(held, recipe.pixel_geometry)
+        settings = dataclasses.replace(settings, held=kept)
     pixels = None
     if grounded:
         g, level = recipe.pixel_geometry, settings.photograph.level
@@ -291,12 +309,17 @@ def prepare(
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
         encoded = meshes.computed(lambda w: program.encode(w, w["photograph"][None])[0], weights)
         weights["photograph_latents"] = meshes.replicate(encoded, recipe.mesh)
+    if held is not None:
+        weights |= meshes.replicate(known, recipe.mesh)
+        encoded = meshes.computed(lambda w: program.encode(w, w["held_pictures"]), weights)
+        weights["held_latents"] = meshes.replicate(encoded, recipe.mesh)
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
     inputs = {
         "prompts": [conditions.token_ids.tolist(), conditions.guided],
         "seeds": sample_seeds(settings),
         "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
+        "held": settings.held or None,
         "given latents": latents,
     }
     identity = model_identity(model) | zoom_identity(settings, on_latents, inputs)

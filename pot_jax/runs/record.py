@@ -42,6 +42,7 @@ _DECIDED = {
     "schedule": "prediction_type",
     "weights": "loras embeddings",
     "photograph": "photograph.level photograph.method",
+    "held": "held",
     "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "
     "upscaler.solver",
 }

@@ -50,6 +50,12 @@ class Zoom:
         known = self.settings, self.geometry, self.weights_digest, self.identity, self.notices
         return Record(*known)
 
+    @property
+    def delivered(self) -> np.ndarray:
+        """Returns the pictures as they are delivered, rounded to 8 bits: [N, H, W, 3] uint8."""
+        kernel, held = self.settings.sampler.kernel, dict(self.settings.held)
+        return pictures.zoom_to_bytes(self.images, self.geometry, kernel=kernel, held=held)
+
     def measured(self, delivered: np.ndarray) -> dict[str, Any]:
         """Returns what `metrics` says of this zoom, delivered as pictures [N, H, W, 3] uint8."""
         kernel, timings = self.settings.sampler.kernel, dict(self.timings)
@@ -96,7 +102,7 @@ def write_zoom(
     # "" for those that are being written: after a kill, they do not count as whole.
     files = {name: file_digest(path / name) if name in whole else "" for name in names}
     write_json(path / "config.json", record | {"files": files})
-    levels = pictures.zoom_to_bytes(zoom.images, g, kernel=zoom.settings.sampler.kernel)
+    levels = zoom.delivered
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
     for name, picture in zip(every[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)

@@ -59,6 +59,8 @@ class View(NamedTuple):
     ground: Callable[..., jax.Array]  # (weights, images) -> images that match a photograph, if any
     ground_clean: Callable[..., jax.Array]  # the same on the clean estimates, before decoding
     kernel: str = "mean"
+    # (weights, rendered images, bounded) -> the same, fitted to held levels, if any
+    settle: Callable[..., jax.Array] = lambda weights, images, bounded=False: images
 
 
 Agree = Callable[[Any, jax.Array, jax.Array], Agreed]  # (weights, clean, step []) -> Agreed
@@ -69,7 +71,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
     seen = view.decode(weights, clean)
     images = view.ground(weights, seen)
     options = _numbers(blend, weights) | {"kernel": view.kernel}
-    agreed = consistent(images, view.geometry, **options)
+    agreed = view.settle(weights, consistent(images, view.geometry, **options))
     # From what was seen before the photograph, or its pull would cancel in the residual.
     return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
 
@@ -297,7 +299,8 @@ def delivery(blend: Blend, pixels: View) -> Callable:
         stack = blend.stacked(images, pixels.geometry, **options)
         # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
         stack = jnp.clip(stack, -1, 1)
-        return blend.render(stack, pixels.geometry, kernel=pixels.kernel), before
+        rendered = blend.render(stack, pixels.geometry, kernel=pixels.kernel)
+        return pixels.settle(weights, rendered, bounded=True), before
 
     return deliver
 
