@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pot_jax.checks import require, to_dict
+from pot_jax.checks import require
 from pot_jax.evaluation.metrics.detail import detail, repetition, top_octaves
 from pot_jax.evaluation.metrics.seams import border_differences, colour_steps, lab, seam_excess
 from pot_jax.zoom.geometry import Geometry
@@ -39,7 +39,7 @@ def statistics(pictures: np.ndarray, geometry: Geometry) -> dict[str, Any]:
     found = *borders, detail(octaves, geometry), repetition(octaves), colours.mean((1, 2))
     kept = {name: plain(values, 6) for name, values in zip(names, found)}
     thumbnails = [_thumbnail(level) for level in colours]
-    return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
+    return {"geometry": geometry.to_json(), **kept, "thumbnail": thumbnails}
 
 
 def plain(values: Any, digits: int) -> Any:
@@ -57,7 +57,7 @@ def _thumbnail(colours: np.ndarray) -> str:
 def alone(statistics: Statistics) -> dict[str, float]:
     """Returns what a zoom scores by itself: seam_excess (`seams`) and repetition (`detail`)."""
     names = ("across", "near", "repetition")
-    across, near, repeated = np.array([statistics[name] for name in names], np.float64)
+    across, near, repeated = (np.array(statistics[name], np.float64) for name in names)
     excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
     return _scores({"seam_excess": excess, "repetition": _mean(repeated)})
 
