@@ -2,8 +2,8 @@
 
 Symbols: N levels, p the zoom factor, H x W a level's pixels, h x w a frame's; t the camera's level,
 a real number in [0, N-1]: its view is p^-t as wide as level 0. In a loop t ends at N, where it sees
-level 0 again, and level i+N is level i. What belongs to an axis comes as a
-pair (y, x). A position along an axis is a fraction of a side, the level's or the view's.
+level 0 again, and level i+N is level i. What belongs to an axis comes as a pair (y, x). A position
+along an axis is a fraction of a side, the level's or the view's.
 """
 
 import collections

@@ -122,7 +122,7 @@ def render(
     UserError if the stack does not fit the geometry, or the kernel is unknown.
 
     In a loop, R_{N-1} shows D(R_0) likewise: level 0 gives, and takes from level 1 as usual. R is
-    then a fixed point, and for gain 1 the only one: D shrinks what is wrong, whatever N and p.
+    then a fixed point, and the only one: D shrinks what is wrong, whatever N and p. Gain 1 only.
     """
     require_levels(stack, geometry)
 

@@ -2,7 +2,7 @@
 
 Symbols: c the child's window in its parent; colours are CIE Lab (D65) of delivered pictures, and
 |a - b| is their Euclidean distance (2.3 is just noticeable). Rings of pixels are counted from the
-border of c, inside and outside: the first is the nearest.
+border of c, inside and outside: the first is the nearest. Results are [N-1], in a loop [N].
 """
 
 from collections.abc import Iterator
