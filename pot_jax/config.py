@@ -104,6 +104,9 @@ class ZoomSettings(Settings, group="zoom"):
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
     # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
+    # The deepest level's window shows level 0 again, so that the film repeats without end; the
+    # placement then has one more pair, for level 0 in the deepest.
+    loop: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

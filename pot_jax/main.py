@@ -88,6 +88,8 @@ def sample(arguments: Sequence[str]) -> None:
     for setting, text in SHORT_FLAGS.items():
         default = operator.attrgetter(setting)(usual)
         _define_text(values, _flag(setting), f"{text} (default: {default})" if default else text)
+    text = "the deepest level's window shows the widest again: a film without end"
+    flags.DEFINE_bool("loop", False, text, values)
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
@@ -100,7 +102,7 @@ def sample(arguments: Sequence[str]) -> None:
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
     stated = _stated(values, file)
-    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *config.LOADING)}
+    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, "zoom.loop", *config.LOADING)}
     for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
         if values[flag].present:
             _override(values.config, setting, values[flag].value)

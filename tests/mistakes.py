@@ -1221,6 +1221,26 @@ SIZES = [
             "((1000000000000000,0),)": "zoom.placement: offsets[0] = (1000000000000000, 0) puts",
         },
     ),
+    Row(
+        s("--loop", "--config.zoom.placement=((2,2),)"), "zoom.placement: expected 2 pairs, one for"
+    ),
+    Row(
+        s("--loop", "--config.zoom.placement=((0,0),(8,0))"),
+        "zoom.placement: offsets[1] = (8, 0) puts the window of level 0 at rows",
+    ),
+    Row(["sample", "a", *SAMPLE[3:], "--loop"], "zoom.loop: expected at least 2 prompts, one a"),
+    Row(s("--loop", "--zoom_factor=16"), "zoom.height: expected a multiple of 64 pixels at"),
+    Row(s("--loop=perhaps"), "--loop=perhaps: expected true or false"),
+    Row(s("--loop", "--photograph=photo.png"), "photograph: expected an open chain of levels, got"),
+    *each(
+        [*SAMPLE, "--loop", "--config.sampler.{}"],
+        {
+            "method=outpainting": "sampler.method outpainting: expected an open chain of levels",
+            "method=super_resolution": "sampler.method super_resolution: expected an open",
+            "blend=enlarged": "sampler.blend enlarged: expected an open chain of levels, got a",
+            "noise=blurred": "sampler.noise blurred: expected an open chain of levels, got a",
+        },
+    ),
     Row(s("--config.num_samples=100000000"), "x 2 levels of 16 x 16 pixels needs 191 GiB of"),
     Row(s("--config.num_samples=4294967296"), "x 2 levels of 16 x 16 pixels needs 8.19e+03 GiB"),
     Row(s("--config.movie.seconds_per_level=1e9"), "movie.seconds_per_level: expected a movie of"),

@@ -72,6 +72,20 @@ def paper_render(stack, p, gain=1.0):
     return np.stack(pictures)
 
 
+def loop_render(stack, corners, p, kernel="mean"):
+    """A loop, unrolled into an open chain of so many levels that the last ones do not matter.
+
+    Corners [N, 2]: the last is of level 0 in level N-1.
+    """
+    levels, picture, pictures = len(stack), np.asarray(stack[0], np.float64), {}
+    for unrolled in reversed(range(60 + levels)):
+        level = unrolled % levels
+        small, (y, x) = downsample(picture, p, kernel), corners[level]
+        pictures[level] = picture = np.array(stack[level], np.float64)
+        picture[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return np.stack([pictures[level] for level in range(levels)])
+
+
 def window_in(level, k, corners, p):
     """Top-left of level's window k levels wider, as exact fractions of that level's pixels.
 
@@ -103,11 +117,12 @@ def pyramid_depth(height, width, p):
     return k
 
 
-def laplacian_blend(images, corners, p, weight=1.0, kernel="mean"):
+def laplacian_blend(images, corners, p, weight=1.0, kernel="mean", most=np.inf):
     """Multi-resolution blending, band by band, level by level.
 
     Each observation k has a Laplacian pyramid from its own resolution down: bands k .. K, the last
-    what is left. Band b of the result is the weighted mean of all bands b there are.
+    what is left. Band b of the result is the weighted mean of all bands b there are. No level is
+    observed by one `most` levels wider, or more.
     """
     images = np.asarray(images, np.float64)
     levels, height, width, _ = images.shape
@@ -117,7 +132,7 @@ def laplacian_blend(images, corners, p, weight=1.0, kernel="mean"):
         bands = {b: [] for b in range(depth + 1)}  # lists of (weight, band)
         for k in range(depth + 1):
             seen = observation(images, level, k, corners, p)
-            if seen is None:
+            if seen is None or k >= most:
                 continue
             share = 1.0 if k == 0 else weight**k
             for b in range(k, depth):
@@ -170,8 +185,8 @@ def strip_blend(images, corners, p, weight, strip):
     return np.stack(blended)
 
 
-def average_blend(images, corners, p, weight=1.0):
-    """Every observation enlarged to full size, and their weighted mean."""
+def average_blend(images, corners, p, weight=1.0, most=np.inf):
+    """Every observation enlarged to full size, and their weighted mean; `most` as above."""
     images = np.asarray(images, np.float64)
     levels, height, width, _ = images.shape
     blended = []
@@ -179,7 +194,7 @@ def average_blend(images, corners, p, weight=1.0):
         found = []
         for k in range(pyramid_depth(height, width, p) + 1):
             seen = observation(images, level, k, corners, p)
-            if seen is not None:
+            if seen is not None and k < most:
                 found.append((1.0 if k == 0 else weight**k, upsample(seen, p**k)))
         blended.append(sum(s * image for s, image in found) / sum(s for s, _ in found))
     return np.stack(blended)

@@ -71,6 +71,15 @@ SAMPLES = [
     ({"placement": 3}, "zoom.placement: expected a list"),
     ({"placement": (2, 2)}, "zoom.placement[0]: expected a list"),
     ({"placement": [(2.0, 2.0)]}, "zoom.placement[0][0]: expected a whole number"),
+    ({"loop": 1}, "zoom.loop: expected true or false, got 1"),
+    (
+        {"loop": True, "placement": [(2, 2)]},
+        "zoom.placement: expected 2 pairs, one for each level in",
+    ),
+    (
+        {"loop": True, "photograph": GREY},
+        "photograph: expected an open chain of levels, got a loop",
+    ),
     ({"seed": None}, "seed: expected a whole number"),
     ({"seed": 1.0}, "seed: expected a whole number"),
     ({"seed": "0"}, "seed: expected a whole number"),

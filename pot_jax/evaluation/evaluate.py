@@ -267,7 +267,8 @@ def _first_noise(zoom: Zoom) -> tuple[np.ndarray, Geometry] | None:
     _, height, width, channels = zoom.latents.shape
     factor = g.height // height
     offsets = g.offsets and tuple((y // factor, x // factor) for y, x in g.offsets)
-    small, how = Geometry(g.levels, g.zoom_factor, height, width, offsets), s.sampler
+    small = dataclasses.replace(g, height=height, width=width, offsets=offsets)
+    how = s.sampler
     draw, _ = noises(how.method, find_blend(how.blend), how.noise, how.initial_noise)
     key, _ = jax.random.split(key_of(np.uint32(s.seed)))  # as in `diffusion.sampler.start`
     return np.asarray(draw(key, small, channels, kernel=s.sampler.kernel)), small

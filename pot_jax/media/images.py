@@ -43,8 +43,9 @@ def zoom_to_bytes(
     picture, downsampled and rounded, is its parent's window, with an error of at most 1/2 (54 dB
     in the worst case, 58.4 dB typically at p = 2). Where they do not agree (independent sampling),
     each level stays within one byte of x_i, so the disagreement is kept. The error against x_i does
-    not grow with depth: D averages it away faster than rounding adds to it. The bytes of `held`
-    levels are known: they include no child's error.
+    not grow with depth: D averages it away faster than rounding adds to it. In a loop, level N-1
+    includes level 0's error likewise, by as many passes as `operators.render` takes. The bytes of
+    `held` levels are known: they include no child's error.
 
     Takes [N, H, W, 3] float in [-1, 1], which agree under that kernel of D; returns bytes. Values
     outside are clipped. A mean of clipped values is not the clipped mean, so clip before the last
@@ -55,10 +56,10 @@ def zoom_to_bytes(
 
     exact = on_byte_scale(images)
     require_levels(exact, geometry)
-    rounded = np.empty(exact.shape, np.uint8)
-    rounded[-1] = _round(exact[-1])
-    for level in range(geometry.levels - 2, -1, -1):
-        error = rounded[level + 1] - exact[level + 1]
+    rounded = _round(exact)
+    for level in geometry.passes * [*reversed(range(geometry.windows))]:
+        child = (level + 1) % geometry.levels
+        error = rounded[child] - exact[child]
         target, corner = exact[level].copy(), geometry.corners[level]
         window = tuple(map(slice, corner, corner + geometry.window_shape))
         # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less

@@ -1,8 +1,9 @@
 """The movie: a camera that flies through the zoom at a constant rate, and its MP4.
 
 Symbols: N levels, p the zoom factor, H x W a level's pixels, h x w a frame's; t the camera's level,
-a real number in [0, N-1]: its view is p^-t as wide as level 0. What belongs to an axis comes as a
-pair (y, x). A position along an axis is a fraction of a side, the level's or the view's.
+a real number in [0, N-1]: its view is p^-t as wide as level 0. In a loop t ends at N, where it sees
+level 0 again, and level i+N is level i. What belongs to an axis comes as a pair (y, x). A position
+along an axis is a fraction of a side, the level's or the view's.
 """
 
 import collections
@@ -43,22 +44,33 @@ _BT709 = 1  # both as primaries and as transfer curve (ITU-T H.273, tables 2 and
 
 
 def zoom_path(
-    levels: int, *, seconds_per_level: float, fps: float, hold: float = 0.5, direction: str = "in"
+    levels: int,
+    *,
+    seconds_per_level: float,
+    fps: float,
+    hold: float = 0.5,
+    direction: str = "in",
+    loop: bool = False,
 ) -> np.ndarray:
     """Returns the camera's level t at every frame.
 
     t changes linearly, so the width p^-t changes exponentially: a constant rate to the eye. It
     becomes p times narrower in `seconds_per_level`, and rests for `hold` seconds before the flight
     and where it ends. Directions are "in", from level 0 to level N-1, "out", the reverse, and
-    "both", in and out again, a loop, which does not rest again on its return. Returns [F] float64,
-    in [0, N-1]. Raises UserError if the direction is unknown, or a number is out of range.
+    "both", in and out again, which does not rest again on its return. The film of a `loop` flies
+    over N levels without a rest, and its last frame is the one before the first. Returns [F]
+    float64, in [0, N-1], of a loop in [0, N]. Raises UserError if the direction is unknown, or a
+    number is out of range.
     """
     if direction not in DIRECTIONS:
         raise UserError(f"unknown direction {direction!r}; known: {', '.join(DIRECTIONS)}")
     if not (seconds_per_level > 0 and fps > 0 and hold >= 0):
         expected = "seconds_per_level > 0, fps > 0 and hold >= 0"
         raise UserError(f"expected {expected}, got {seconds_per_level}, {fps} and {hold}")
-    fall = np.linspace(0, levels - 1, round((levels - 1) * seconds_per_level * fps) + 1)
+    falls = levels - (not loop)
+    fall = np.linspace(0, falls, max(loop, round(falls * seconds_per_level * fps)) + 1)
+    if loop:
+        return DIRECTIONS[direction](fall, 0)[:-1]
     return DIRECTIONS[direction](fall, round(hold * fps))
 
 
@@ -84,8 +96,8 @@ def zoom_frames(
     """Yields the camera's view at every t of `path`, from images that agree.
 
     The view at t = 0 is level 0 and at t = N-1 level N-1. In between, one point F of the world
-    stays fixed on the screen: the fixed point of the map from level 0 to level N-1. If every level
-    is centred, F is the centre and the view at t = i is level i.
+    stays fixed on the screen: the fixed point of the map from level 0 to level N-1, in a loop to
+    level 0 again. If every level is centred, F is the centre and the view at t = i is level i.
 
     A frame starts as the deepest level that fills it. Each deeper level is laid over it, with a
     soft edge, and fades in while it grows from 1/p of the frame's pixel density to all of it. While
@@ -97,8 +109,8 @@ def zoom_frames(
     to even, by default the levels' own. `pix_fmt` is "rgb24"; or "yuv420p", which takes half the
     time, since colours are resampled at half the resolution only. Frames are uint8: [h, w, 3], or
     Y, U and V one after another, [3/2 h, w]; a repeated t yields the same array again. Raises
-    UserError if the images do not fit the geometry, some t is outside [0, N-1], or size < 1, and
-    ValueError if a value is NaN.
+    UserError if the images do not fit the geometry, some t is outside [0, N-1] ([0, N] in a loop),
+    or size < 1, and ValueError if a value is NaN.
     """
     require_levels(images, geometry)
     require(np.shape(images)[3] == 3, "images", "3 colours, [N, H, W, 3]", np.shape(images))
@@ -125,8 +137,8 @@ def zoom_frames(
     last_t, frame, ahead = None, None, collections.deque()
     with concurrent.futures.ThreadPoolExecutor(_FRAME_THREADS) as threads:
         for t in path:
-            if not 0 <= t <= geometry.levels - 1:
-                raise UserError(f"the camera's level {t} is outside 0 to {geometry.levels - 1}")
+            if not 0 <= t <= geometry.windows:
+                raise UserError(f"the camera's level {t} is outside 0 to {geometry.windows}")
             if t != last_t:
                 last_t, frame = t, threads.submit(view, float(t))
             ahead.append(frame)
@@ -150,7 +162,7 @@ def frame_shape(height: int, width: int, size: int | None = None) -> tuple[int, 
 
 def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
     """Raises UserError unless a zoom's movie can be encoded; quick, and without files."""
-    height, width, falls = geometry.height, geometry.width, geometry.levels - 1
+    height, width, falls = geometry.height, geometry.width, geometry.windows
     frame = frame_shape(height, width, movie.size)
     if max(frame) > _LARGEST:
         raise UserError(
@@ -210,20 +222,20 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
 def _fixed_point(geometry: Geometry) -> np.ndarray:
     """Returns the position u_i of F in every level, [N, 2].
 
-    Let c_i be the window's corner in level i. Then u_i = c_i + u_{i+1} / p, and by definition
-    u_0 = u_{N-1}; so u_0 = sum_i c_i p^-i / (1 - p^-(N-1)). No position is measured in the pixels
-    of another level, so 64 levels lose no precision.
+    Let c_i be the window's corner in level i, and M the windows, N-1 or N. Then u_i = c_i + u_{i+1}
+    / p, and by definition u_0 = u_M; so u_0 = sum_i c_i p^-i / (1 - p^-M). No position is measured
+    in the pixels of another level, so 64 levels lose no precision.
     """
-    p, levels = geometry.zoom_factor, geometry.levels
+    p, windows = geometry.zoom_factor, geometry.windows
     corners = geometry.corners / np.array([geometry.height, geometry.width], np.float64)
-    if levels == 1:
+    if not windows:
         return np.full((1, 2), 0.5)
-    shrink = float(p) ** -np.arange(levels - 1)
-    places = np.empty((levels, 2))
-    places[-1] = (corners * shrink[:, None]).sum(0) / (1 - float(p) ** (1 - levels))
-    for level in range(levels - 2, -1, -1):
+    shrink = float(p) ** -np.arange(windows)
+    places = np.empty((windows + 1, 2))
+    places[-1] = (corners * shrink[:, None]).sum(0) / (1 - float(p) ** -windows)
+    for level in reversed(range(windows)):
         places[level] = corners[level] + places[level + 1] / p
-    return places
+    return places[: geometry.levels]
 
 
 class _Layer(NamedTuple):
@@ -245,17 +257,18 @@ def _layers(geometry: Geometry, centres: np.ndarray, t: float, shape) -> Iterato
         return p ** (t - level)
 
     def starts(level):
-        return [a - b * extent(level) for a, b in zip(*centres[[0, level]].tolist())]
+        return [a - b * extent(level) for a, b in zip(*centres[[0, level % len(centres)]].tolist())]
 
     def fills(level):
         slack = 1e-9  # rounding must not leave a hairline of a wider level around a picture
         begin = starts(level)
         return max(begin) <= slack and min(begin) + extent(level) >= 1 - slack
 
-    base = min(geometry.levels - 1, math.floor(t) + 1)
+    base = math.floor(t) + 1
+    base = base if geometry.loop else min(geometry.levels - 1, base)
     while not fills(base):
         base -= 1
-    for level in range(base, geometry.levels):
+    for level in itertools.count(base) if geometry.loop else range(base, geometry.levels):
         density = [n * extent(level) / side for n, side in zip(shape, sides)]
         presence = min(1 + math.log(d / w, p) for d, w in zip(density, enough))
         if level > base and presence <= 0:
@@ -270,7 +283,9 @@ def _layers(geometry: Geometry, centres: np.ndarray, t: float, shape) -> Iterato
             down = np.rint(255 * _smooth(presence) * y.edge).astype(np.uint16)
             opacity = Image.fromarray((np.outer(down, across) >> 8).astype(np.uint8))
         box = (x.box[0], y.box[0], x.box[1], y.box[1])
-        yield _Layer(level, (len(x.edge), len(y.edge)), box, (x.first, y.first), opacity)
+        yield _Layer(
+            level % len(centres), (len(x.edge), len(y.edge)), box, (x.first, y.first), opacity
+        )
 
 
 def _laid_over(layers: list[_Layer], planes: Callable, plane: int) -> np.ndarray:

@@ -47,7 +47,7 @@ from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, Blend, find_blend
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,7 @@ def sample(
     height: int = 0,
     width: int = 0,
     placement: Sequence[tuple[int, int]] = (),
+    loop: bool = False,
     negative_prompt: str = "",
     photograph: Any = None,
     photograph_level: int = 0,
@@ -117,6 +118,8 @@ def sample(
       width: likewise.
       placement: N-1 pairs (down, right): each level's centre relative to its parent's, in parent
         pixels, multiples of the autoencoder's factor; empty: every level is centred.
+      loop: the deepest level's window shows level 0 again, so that the film repeats without end;
+        `placement` then has N pairs, the last for level 0 in the deepest level.
       negative_prompt: what guidance steers the pictures away from.
       photograph: what one level has to agree with, in any form that `media.images.read_images`
         takes: a path, a Pillow image or bytes [h, w, 3] are cropped and resized to the level;
@@ -169,7 +172,7 @@ def sample(
             "seed": seed,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
-            | {"placement": placement},
+            | {"placement": placement, "loop": loop},
             "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
         },
     )
@@ -256,6 +259,12 @@ def prepare(
     if settings.held and held is None:
         how = "--extend, --revise, or held= of pot_jax.sample"
         raise UserError(f"held: the run holds levels of another; give that again: {how}")
+    ended = {"photograph": grounded, "held": held is not None}
+    ended |= {f"sampler.method {s.method}": turns is not None}
+    ended |= {f"sampler.blend {s.blend}": s.blend == "enlarged"}
+    ended |= {f"sampler.noise {s.noise}": s.noise == "blurred"}
+    for name in (name for name, given in ended.items() if given):
+        require_open(on_latents, name)
     name, notices = resolved_solver(model.schedule, s.solver)
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
@@ -525,17 +534,21 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
         low = max(value // step, 1) * step
         expected = f"a multiple of {step} pixels at zoom_factor {p}, such as {low} or {low + step}"
         require(value % step == 0, name, expected, value)
-    pairs, count = zoom.placement, len(zoom.placement)
-    expected = f"{levels - 1} pairs, one for each level but the widest"
-    require(count in (0, levels - 1), "zoom.placement", expected, count)
+    require(levels > 1 or not zoom.loop, "zoom.loop", "at least 2 prompts, one a level", levels)
+    pairs, count, wanted = zoom.placement, len(zoom.placement), levels - (not zoom.loop)
+    expected = (
+        f"{wanted} pairs, one for each level {'in a loop' if zoom.loop else 'but the widest'}"
+    )
+    require(count in (0, wanted), "zoom.placement", expected, count)
     expected = f"multiples of {factor} pixels, the latents' grid"
     require(not any(v % factor for pair in pairs for v in pair), "zoom.placement", expected, pairs)
     try:  # in pixels, as the user gave it
-        Geometry(levels, zoom.zoom_factor, height, width, zoom.placement or None)
+        Geometry(levels, zoom.zoom_factor, height, width, zoom.placement or None, zoom.loop)
     except UserError as error:
         raise UserError(f"zoom.placement: {error}") from None
     offsets = tuple((y // factor, x // factor) for y, x in zoom.placement) or None
-    return Geometry(levels, zoom.zoom_factor, height // factor, width // factor, offsets)
+    shape = height // factor, width // factor
+    return Geometry(levels, zoom.zoom_factor, *shape, offsets, zoom.loop)
 
 
 def _check_room(recipe: Recipe, settings: RunSettings) -> None:

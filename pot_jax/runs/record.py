@@ -77,7 +77,7 @@ class Record:
             "weights_sha256": self.weights_sha256,
             "identity": self.identity,
             "notices": list(self.notices),
-            "geometry": to_dict(self.geometry),
+            "geometry": self.geometry.to_json(),
             "versions": {name: version(name) for name in _PACKAGES}
             | {"python": platform.python_version()},
             "code": code_state(),
@@ -168,7 +168,7 @@ def zoom_identity(
     sampler = dataclasses.asdict(settings.sampler).items()
     sampler = {name: value for name, value in sampler if _NEWER.get(name) != value}
     decides = {
-        "geometry": to_dict(geometry),
+        "geometry": geometry.to_json(),
         "sampler": sampler,
         "own parts": [dataclasses.asdict(own) for own in settings.own_parts],
         "generator": [GENERATOR, bool(jax.config.jax_threefry_partitionable)],

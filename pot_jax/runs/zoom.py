@@ -141,7 +141,7 @@ def write_movie(
     video.check_movie(geometry, movie)
     flight = dataclasses.asdict(movie)
     size = flight.pop("size")
-    route = video.zoom_path(geometry.levels, **flight)
+    route = video.zoom_path(geometry.levels, **flight, loop=geometry.loop)
 
     def frames():
         made = video.zoom_frames(images, geometry, route, size=size, pix_fmt="yuv420p")

@@ -3,7 +3,8 @@
 Symbols: x_i the picture of level i, [N, H, W, C] for all; D, up, R the operators of `operators`;
 O_k the observation k levels wider: level i as seen in level i-k, H/p^k x W/p^k; w, 0 to 1, the
 weight of wider observations, w^k for O_k; K the depth of the geometry. All blends have one
-signature, return [N, H, W, C] and are linear in x; `agreement.BLENDS` is the table of them.
+signature, return [N, H, W, C] and are linear in x; `agreement.BLENDS` is the table of them. In a
+loop every level has N-1 wider ones: level 0 takes from level N-1 what any child takes.
 """
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pot_jax.zoom.geometry import Geometry, require_levels
+from pot_jax.zoom.geometry import Geometry, require_levels, require_open
 from pot_jax.zoom.operators import crop, downsample, observe, upsample
 
 
@@ -96,7 +97,8 @@ def iterative(
     """Updates the levels in turn, wide to deep: each takes its low band from its parent's window.
 
     L_0 = x_0, L_{i+1} = x_{i+1} + w up(window(L_i) - D(x_{i+1})): w, 0 to 1, is the share of the
-    low band that comes from the parent. Nothing flows back to wider levels.
+    low band that comes from the parent. Nothing flows back to wider levels; a loop begins with
+    level 0 all the same, which takes nothing.
     """
     require_levels(images, geometry)
 
@@ -109,8 +111,7 @@ def iterative(
     # No level shows the widest one, so it follows itself. The deepest level contains no other, so
     # its corner does not matter.
     itself = downsample(images[0], geometry.zoom_factor, kernel)
-    child_corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
-    _, stack = lax.scan(follow, itself, (images, child_corners))
+    _, stack = lax.scan(follow, itself, (images, geometry.child_corners))
     return stack
 
 
@@ -120,9 +121,10 @@ def enlarged(
     """Returns the widest picture's windows, enlarged bilinearly: only level 0 is a true sample.
 
     Every level is one enlargement of level 0, by p^i, half-pixel centres, edges held, wherever its
-    window lies there; by no weight and no kernel.
+    window lies there; by no weight and no kernel. Raises UserError for a loop.
     """
     require_levels(images, geometry)
+    require_open(geometry, "blend enlarged")
     # Limited to what float32 tells apart: a deeper level is a constant anyway.
     shrink = np.maximum(float(geometry.zoom_factor) ** -np.arange(geometry.levels), 2.0**-24)
     # The corner of each level in level 0's pixels, sum_{j<i} corner_j / p^j, 0 for level 0.

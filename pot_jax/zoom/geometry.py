@@ -1,17 +1,19 @@
 """Where each level of a zoom lies in the wider ones: whole numbers, known before tracing.
 
 Symbols: N levels, level 0 the widest; p the zoom factor; H x W the size of every level in pixels
-(or in latents: a grid is a grid). Level i+1 shows a window of level i, H/p x W/p pixels large.
+(or in latents: a grid is a grid). Level i+1 shows a window of level i, H/p x W/p pixels large. In a
+loop, level 0 also shows a window of level N-1, so that the zoom repeats without end.
 Corners are top-left pixels, (y, x), in the pixels of the level that contains the window.
 """
 
 import dataclasses
+import math
 import operator
 from typing import Any
 
 import numpy as np
 
-from pot_jax.checks import require
+from pot_jax.checks import require, to_dict
 from pot_jax.errors import UserError, shown
 
 
@@ -28,7 +30,9 @@ class Geometry:
     width: int  # W, likewise
     # N - 1 pairs (dy, dx): how far the centre of level i+1 lies from the centre of level i, in
     # whole pixels of level i, downwards and to the right. None: every level is centred.
+    # A loop has N pairs: the last is for level 0 in level N-1.
     offsets: tuple[tuple[int, int], ...] | None = None
+    loop: bool = False  # of at least 2 levels, with windows of at least 2 x 2 pixels
 
     def __post_init__(self):
         for name, least in (("levels", 1), ("zoom_factor", 2), ("height", 1), ("width", 1)):
@@ -46,6 +50,14 @@ class Geometry:
                     f"(zoom_factor {p}): {size} - {size // p} must be even; "
                     f"use a {name} divisible by {2 * p}"
                 )
+        require(isinstance(self.loop, bool), "loop", "true or false", self.loop)
+        require(self.levels > 1 or not self.loop, "loop", "at least 2 levels", self.levels)
+        if self.loop and not self.depth:
+            h, w = self.window_shape
+            raise UserError(
+                f"loop: zoom_factor {p} leaves no window: expected at least 2 x 2 pixels of "
+                f"{self.height} x {self.width}, got {h} x {w}; use a smaller zoom_factor"
+            )
         if self.offsets is not None:
             object.__setattr__(self, "offsets", self._checked_offsets())
 
@@ -55,12 +67,31 @@ class Geometry:
         return self.height // self.zoom_factor, self.width // self.zoom_factor
 
     @property
+    def windows(self) -> int:
+        """How many levels contain the window of another: N-1, or N in a loop."""
+        return self.levels - (not self.loop)
+
+    @property
     def corners(self) -> np.ndarray:
-        """int32 [N-1, 2]: the corner of level i+1's window in level i."""
+        """int32 [N-1, 2], in a loop [N, 2]: the corner of level i+1's window in level i."""
         h, w = self.window_shape
         centred = np.array([(self.height - h) // 2, (self.width - w) // 2], np.int32)
-        offsets = np.array(self.offsets or [(0, 0)] * (self.levels - 1), np.int32)
+        offsets = np.array(self.offsets or [(0, 0)] * self.windows, np.int32)
         return centred + offsets.reshape(-1, 2)
+
+    @property
+    def child_corners(self) -> np.ndarray:
+        """int32 [N, 2]: `corners`, and (0, 0) for a level that contains no other."""
+        return np.concatenate([self.corners, np.zeros((1, 2), np.int32)])[: self.levels]
+
+    @property
+    def passes(self) -> int:
+        """How often `operators.render` passes over the levels: 1, in a loop until its ends meet."""
+        # What is wrong where the ends meet starts as at most H W pixels. D multiplies the sum of
+        # its absolute values by the kernel's largest weight at most, p^-2, or up to p^-1.7 for the
+        # Gaussian; so it is below float64's rounding after this many levels.
+        levels = math.log(self.height * self.width * 2.0**53, self.zoom_factor) / 1.5
+        return 1 + math.ceil(levels / self.levels) if self.loop else 1
 
     @property
     def depth(self) -> int:
@@ -81,18 +112,20 @@ class Geometry:
         `depth`.
 
         Returns:
-          corners: int32 [N, 2], in level i-k's pixels; (0, 0) where there is none.
-          exists: bool [N], False for i < k and where the corner is not a whole pixel.
+          corners: int32 [N, 2], in the pixels of level i-k, in a loop (i-k) mod N; (0, 0) where
+            there is none.
+          exists: bool [N], False where the corner is not a whole pixel and, but in a loop, i < k.
         """
         grid = f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
         require(0 <= k <= self.depth, "k", f"0 to {self.depth} for {grid}", k)
         levels = np.arange(self.levels)
-        in_parent = np.concatenate([np.zeros((1, 2), np.int32), self.corners])
+        in_parent = np.roll(self.child_corners, 1, axis=0)
         corners = np.zeros((self.levels, 2), np.int32)
         exists = np.ones(self.levels, bool)
         for step in range(1, k + 1):  # from the pixels of level i-step+1 to those of level i-step
-            exists &= (levels >= step) & (corners % self.zoom_factor == 0).all(axis=1)
-            outer = in_parent[np.maximum(levels - step + 1, 0)]
+            exists &= (levels >= step) | self.loop
+            exists &= (corners % self.zoom_factor == 0).all(axis=1)
+            outer = in_parent[(levels - step + 1) % self.levels]
             corners = np.where(exists[:, None], outer + corners // self.zoom_factor, 0)
         return corners, exists
 
@@ -104,9 +137,14 @@ class Geometry:
             shape["offsets"] = tuple((factor * dy, factor * dx) for dy, dx in self.offsets)
         return dataclasses.replace(self, **shape)
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data; an open chain's say nothing of loops, as before there were any."""
+        data = to_dict(self)
+        return data if self.loop else {name: data[name] for name in data if name != "loop"}
+
     @classmethod
     def from_json(cls, data: Any) -> "Geometry":
-        """Reads what `to_dict` returned; raises UserError if it is no placement that fits."""
+        """Reads what `to_json` returned; raises UserError if it is no placement that fits."""
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(data, dict) or not set(names[:4]) <= set(data) <= set(names):
             raise UserError(f"expected a geometry with {', '.join(names)}, got {shown(repr(data))}")
@@ -118,14 +156,16 @@ class Geometry:
         except (TypeError, ValueError):
             expected = "expected pairs (dy, dx) of whole pixels"
             raise UserError(f"offsets: {expected}, got {self.offsets!r}") from None
-        count, (h, w) = self.levels - 1, self.window_shape
-        expected = f"{count} pairs for {self.levels} levels, one for each but the widest"
+        count, (h, w) = self.windows, self.window_shape
+        which = "in a loop" if self.loop else "but the widest"
+        expected = f"{count} pairs for {self.levels} levels, one for each {which}"
         require(len(pairs) == count, "offsets", expected, len(pairs))
         for i, (dy, dx) in enumerate(pairs):
             top, left = (self.height - h) // 2 + dy, (self.width - w) // 2 + dx
             if not (0 <= top <= self.height - h and 0 <= left <= self.width - w):
+                child = (i + 1) % self.levels
                 raise UserError(
-                    f"offsets[{i}] = {pairs[i]} puts the window of level {i + 1} at rows "
+                    f"offsets[{i}] = {pairs[i]} puts the window of level {child} at rows "
                     f"{top}..{top + h} and columns {left}..{left + w} of level {i}, "
                     f"outside its {self.height} x {self.width} pixels"
                 )
@@ -135,6 +175,12 @@ class Geometry:
 def _require_whole(name, number, least):
     whole = hasattr(number, "__index__") and not isinstance(number, bool)
     require(whole and number >= least, name, f"a whole number >= {least}", number)
+
+
+def require_open(geometry: Geometry, what: str) -> None:
+    """Raises UserError if levels are in a loop, for `what` needs a widest one."""
+    if geometry.loop:
+        raise UserError(f"{what}: expected an open chain of levels, got a loop; choose one of them")
 
 
 def require_levels(images: Any, geometry: Geometry) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from pot_jax.errors import UserError
-from pot_jax.zoom.geometry import Geometry, require_levels
+from pot_jax.zoom.geometry import Geometry, require_levels, require_open
 
 # zoom factor -> taps along one axis, [p]; the kernel is their outer product, scaled to sum 1.
 # `mean` keeps everything exact; `gaussian` is the paper's truncated Gaussian (section 4.1; p x p
@@ -97,13 +97,16 @@ def paste(image: jax.Array, window: jax.Array, corner: jax.Array) -> jax.Array:
 def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
     """Returns the observation O_k of every level: level i as seen in level i-k.
 
-    [N, H, W, C] -> [N, H/p^k, W/p^k, C] for 0 <= k <= min(depth, N-1); zeros for i < k, meaningless
-    where `geometry.observation(k)` says that the window does not exist.
+    [N, H, W, C] -> [N, H/p^k, W/p^k, C] for 0 <= k <= min(depth, N-1); zeros for i < k, in a loop
+    as seen in level (i-k) mod N; meaningless where `geometry.observation(k)` says that the window
+    does not exist.
     """
     require_levels(images, geometry)
     corners, _ = geometry.observation(k)
     shrink = geometry.zoom_factor**k
     shape = (geometry.height // shrink, geometry.width // shrink)
+    if geometry.loop:
+        return jax.vmap(partial(crop, shape=shape))(jnp.roll(images, k, axis=0), corners)
     windows = jax.vmap(partial(crop, shape=shape))(images[: geometry.levels - k], corners[k:])
     return jnp.pad(windows, ((k, 0), (0, 0), (0, 0), (0, 0)))
 
@@ -117,6 +120,9 @@ def render(
     With gain 1 this is the paper's Algorithm 1 while every window keeps at least 2 pixels, at O(N)
     instead of O(N^2) and at any depth; noise takes `noise_gain`. L and R are [N, H, W, C]. Raises
     UserError if the stack does not fit the geometry, or the kernel is unknown.
+
+    In a loop, R_{N-1} shows D(R_0) likewise: level 0 gives, and takes from level 1 as usual. R is
+    then a fixed point, and the only one: D shrinks what is wrong, whatever N and p. Gain 1 only.
     """
     require_levels(stack, geometry)
 
@@ -126,11 +132,14 @@ def render(
         return gain * downsample(picture, geometry.zoom_factor, kernel), picture
 
     # The deepest level has no child: a window of itself is pasted back. So every level is treated
-    # alike, and nothing is sliced off and concatenated again (copies, and work done twice).
-    corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
-    itself = crop(stack[-1], corners[-1], geometry.window_shape)
-    _, pictures = lax.scan(paste_child, itself, (stack, corners), reverse=True)
-    return pictures
+    # alike, and nothing is sliced off and concatenated again (copies, and work done twice). In a
+    # loop that is the first pass, so that levels which agree stay as they are.
+    corners = geometry.child_corners
+    child = crop(stack[-1], corners[-1], geometry.window_shape)
+    levels = partial(lax.scan, paste_child, xs=(stack, corners), reverse=True)
+    if geometry.loop:
+        child = lax.fori_loop(1, geometry.passes, lambda _, child: levels(child)[0], child)
+    return levels(child)[1]
 
 
 def independent_noise(
@@ -157,10 +166,21 @@ def shared_noise(
     With the mean kernel: a cell mean of p^2 independent unit normals has standard deviation 1/p;
     times p it is a unit normal again, and independent of its neighbours because cells do not
     overlap. Other kernels have another gain (`noise_gain`).
+
+    In a loop, a level shows itself, p^-N as wide, and its pixels there would be sums of its others:
+    not white. So each level is rendered as the widest of an open chain of all N, and levels share
+    all but what the deepest of them has in its window.
     """
     draws = independent_noise(key, geometry, channels)
     gain = noise_gain(geometry.zoom_factor, kernel)
-    return render(draws, geometry, kernel=kernel, gain=gain)
+    if not geometry.loop:
+        return render(draws, geometry, kernel=kernel, gain=gain)
+
+    def one_deeper(_, noise):
+        children = gain * downsample(jnp.roll(noise, -1, axis=0), geometry.zoom_factor, kernel)
+        return jax.vmap(paste)(draws, children, geometry.corners)
+
+    return lax.fori_loop(1, geometry.levels, one_deeper, draws)
 
 
 def blurred_noise(
@@ -170,10 +190,11 @@ def blurred_noise(
 
     Level i+k's own draw, blurred by a Gaussian of P = p^k, is sampled at every P-th pixel, times P,
     into its window in level i. That is not white: at p = 2 its variance is 0.50 there, and
-    neighbours correlate by 0.21. By no kernel.
+    neighbours correlate by 0.21. By no kernel. Raises UserError for a loop.
 
     Sources: atfortes/generative-powers-of-ten, aryanmikaeili/generative_powers_of_ten (GitHub).
     """
+    require_open(geometry, "blurred noise")
     draws = noise = independent_noise(key, geometry, channels)
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
         factor = geometry.zoom_factor**k

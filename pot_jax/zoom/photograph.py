@@ -17,7 +17,7 @@ import optax
 
 from pot_jax.checks import require
 from pot_jax.errors import UserError
-from pot_jax.zoom.geometry import Geometry, require_levels
+from pot_jax.zoom.geometry import Geometry, require_levels, require_open
 from pot_jax.zoom.operators import downsample, upsample_nearest
 
 
@@ -67,7 +67,7 @@ def ground_adam(
     target is, so a pixel that is almost right is moved away by up to about 0.06 in [-1, 1];
     `ground_project` has no such floor. Takes clean estimates [N, H, W, C] and the photograph xi of
     level j, [H, W, C], in their range; returns [N, H, W, C]. Raises UserError if the photograph's
-    shape or level does not fit the images.
+    shape or level does not fit the images, or these are in a loop.
     """
     ties = list(_ties(images, photo, geometry, level, kernel))
 
@@ -98,6 +98,7 @@ PHOTOGRAPH_METHODS = {"adam": ground_adam, "project": ground_project}
 def _ties(images, photo, geometry: Geometry, level: int, kernel: str) -> Iterator[_Tie]:
     """Yields at most 2 K + 1 constraints, K the depth of the geometry, for any number of levels."""
     require_levels(images, geometry)
+    require_open(geometry, "photograph")
     if photo.shape != images.shape[1:]:
         expected = f"a photograph of one level's shape {images.shape[1:]}"
         raise UserError(f"expected {expected}, got {photo.shape}; resize it")

@@ -130,6 +130,16 @@ def test_a_render_agrees(geometry, kernel):
     np.testing.assert_allclose(consistency.overlap_ssim(images, geometry, kernel=kernel), 1)
 
 
+def test_a_loop_has_one_pair_more_at_its_joint():
+    geometry = Geometry(4, 2, 16, 24, ((2, -6), (-4, 0), (0, 5), (1, 1)), loop=True)
+    images = noise(geometry)
+    joint = np.concatenate([images[3:], images])
+    shifted = Geometry(5, 2, 16, 24, (geometry.offsets[3], *geometry.offsets[:3]))
+    for measure in (consistency.overlap_psnr, consistency.overlap_ssim):
+        expected = measure(joint, shifted)
+        np.testing.assert_allclose(measure(images, geometry), [*expected[1:], expected[0]])
+
+
 def test_known_values():
     geometry = Geometry(3, 2, 24, 24)
     images = np.zeros((3, 24, 24, 3))

@@ -125,6 +125,21 @@ def test_one_level():
     assert list(against(kept, [kept])) == ["colour_drag", "detail_deepest"]
 
 
+def test_a_loop_has_a_border_more():
+    loop = Geometry(3, 2, 32, 32, loop=True)
+    opened = statistics(noise(loop), Geometry(3, 2, 32, 32))
+    found = statistics(noise(loop), loop)
+    for name in ("across", "near", "step_ring", "step_sides"):
+        assert found[name][:2] == opened[name]
+        assert len(found[name]) == 3
+    assert found["repetition"] == opened["repetition"]
+    assert found["detail"][:2] == opened["detail"][:2]
+    assert against(found, [found])["detail_deepest"] == 1
+    assert np.isfinite(alone(found)["seam_excess"])
+    with pytest.raises(ValueError, match="geometry"):
+        against(found, [opened])
+
+
 def test_errors():
     kept, other = (statistics(noise(g), g) for g in (GOLDEN, Geometry(2, 2, 32, 32)))
     with pytest.raises(UserError, match="references: expected at least one zoom"):

@@ -52,6 +52,22 @@ class TestZoomToBytes:
             assert error.max() <= 0.501  # 0.5, and the thousandth that decides ties
         assert overlap_psnr(pictures, geometry).min() > 57.5
 
+    @pytest.mark.parametrize(
+        "geometry",
+        [
+            Geometry(6, 2, 64, 64, loop=True),
+            Geometry(2, 2, 32, 32, loop=True),
+            Geometry(3, 3, 24, 36, ((8, -6), (1, 2), (0, 3)), loop=True),
+        ],
+        ids=str,
+    )
+    def test_in_a_loop_the_deepest_picture_is_a_parent_too(self, geometry):
+        pictures = media.zoom_to_bytes(agreeing(geometry), geometry).astype(np.float64)
+        for level in range(geometry.levels):
+            child = pictures[(level + 1) % geometry.levels]
+            child = operators.downsample(child, geometry.zoom_factor)
+            assert np.abs(child - window(pictures[level], geometry, level)).max() <= 0.501
+
     def test_kernel_of_the_render(self):
         geometry = Geometry(3, 4, 32, 32)
         raw = np.random.default_rng(0).uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)

@@ -203,6 +203,63 @@ class TestFrames:
                 video.frame_shape(48, 48, size)
 
 
+class TestLoop:
+    GEOMETRIES = [
+        Geometry(4, 2, 48, 48, loop=True),
+        Geometry(2, 3, 54, 54, loop=True),
+        Geometry(3, 2, 48, 64, ((6, -8), (0, 4), (-10, 2)), loop=True),
+    ]
+
+    def test_the_last_frame_is_the_one_before_the_first(self):
+        options = {"seconds_per_level": 0.5, "fps": 10, "loop": True}
+        there = video.zoom_path(4, **options)
+        np.testing.assert_allclose(there, np.arange(20) / 5)
+        out = video.zoom_path(4, **options, direction="out")
+        np.testing.assert_allclose(out, 4 - np.arange(20) / 5)
+        both = video.zoom_path(4, **options, direction="both")
+        np.testing.assert_allclose(both, [*there, *out])
+        one = {"seconds_per_level": 1e-9, "fps": 1, "loop": True}
+        np.testing.assert_array_equal(video.zoom_path(3, **one), [0])
+
+    def test_the_fixed_point_lies_alike_in_every_turn(self):
+        for geometry in self.GEOMETRIES:
+            u = np.asarray(video._fixed_point(geometry))
+            sides = geometry.height, geometry.width
+            place = geometry.corners / sides + np.roll(u, -1, axis=0) / geometry.zoom_factor
+            np.testing.assert_allclose(u, place, atol=1e-15)
+
+    @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+    def test_the_film_ends_where_it_begins_and_every_view_is_the_worlds(self, geometry):
+        # The spiral repeats at every factor p, so that a loop can show it.
+        images, focus = known_world(geometry)
+        shape = video.frame_shape(geometry.height, geometry.width, 96)
+        levels, p = geometry.levels, geometry.zoom_factor
+        first, last = video.zoom_frames(images, geometry, [0, levels], size=96)
+        np.testing.assert_array_equal(first, last)
+        path = [levels - 1.4, levels - 0.6, levels - 0.01]
+        for t, frame in zip(path, video.zoom_frames(images, geometry, path, size=96)):
+            truth = (seen(focus, float(p) ** -t, shape, p) + 1) * 127.5
+            y, x = (np.arange(n) + 0.5 - u * n for n, u in zip(shape, focus))
+            resolved = np.hypot(*np.meshgrid(y, x, indexing="ij")) > 12
+            assert np.sqrt(np.mean((frame - truth)[resolved] ** 2)) < 7
+
+    def test_nothing_pops_at_the_joint(self):
+        geometry = Geometry(3, 2, 64, 64, loop=True)
+        images, _ = known_world(geometry)
+        path = video.zoom_path(3, seconds_per_level=1, fps=20, loop=True)
+        path = [*path[30:], *path[:30]]
+        movie = np.stack(list(video.zoom_frames(images, geometry, path, size=64)))
+        steps = np.abs(np.diff(movie.astype(np.float32), axis=0)).mean((1, 2, 3))
+        assert steps.max() < 1.1 * steps.min()
+
+    def test_errors(self):
+        geometry = self.GEOMETRIES[0]
+        with pytest.raises(UserError, match="level 4.1 is outside 0 to 4"):
+            next(video.zoom_frames(np.zeros((4, 48, 48, 3)), geometry, [4.1]))
+        with pytest.raises(UserError, match="got 2e.06 seconds"):
+            check_movie(Geometry(2, 2, 48, 48, loop=True), MovieSettings(seconds_per_level=1e6))
+
+
 class TestFile:
     @staticmethod
     def decode(path):

@@ -168,6 +168,27 @@ def test_choices_run_and_end_in_agreement(model, sampler):
     assert overlap_psnr(zoom.images, zoom.geometry).min() > 100
 
 
+@pytest.mark.parametrize(
+    "sampler", [{"eta": 1.0}, {"space": "latent", "solver": "ddpm", "blend": "iterative"}]
+)
+def test_a_loop_agrees_all_around_and_its_folder_is_read_back(model, sampler, tmp_path):
+    given = {"steps": 2, "devices": one_device(), "placement": [(0, 2), (-4, 0), (2, 2)]}
+    given |= {"solver": "ddim", "loop": True, "workdir": tmp_path / "run", **sampler}
+    zoom = pot_jax.sample(model, PROMPTS, **given)
+    found = overlap_psnr(zoom.images, zoom.geometry)
+    assert len(found) == 3
+    assert found.min() > 100
+    assert overlap_psnr(zoom.before_render, zoom.geometry).max() < 60
+    record = read_record(tmp_path / "run")
+    assert record.geometry == zoom.geometry
+    assert record.geometry.loop
+    again = pot_jax.sample(model, PROMPTS, **given, progress=lambda *steps: pytest.fail("it ran"))
+    np.testing.assert_array_equal(again.images, zoom.images)
+    opened = {**given, "loop": False, "placement": []}
+    with pytest.raises(UserError, match="zoom.loop is True there, False here"):
+        pot_jax.sample(model, PROMPTS, **opened)
+
+
 def test_independent_sampling_shares_nothing(model):
     alone = pot_jax.sample(model, PROMPTS, steps=2, blend="none", devices=one_device())
     other = pot_jax.sample(

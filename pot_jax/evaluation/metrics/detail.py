@@ -24,9 +24,9 @@ def detail(octaves: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Returns the mean square of b where a level shows itself, [N] in squared Lab units.
 
     That is outside its child's window and 3 pixels away, for inside lies the shrunken child,
-    sharper than any painting; of the deepest level it is everything. From 0, the score of pictures
-    of one colour; 1200 for noise. NaN where the window leaves nothing. Raises UserError if the
-    octaves [N, H, W, 3] do not fit the geometry.
+    sharper than any painting; where there is no child it is everything. From 0, the
+    score of pictures of one colour; 1200 for noise. NaN where the window leaves nothing. Raises
+    UserError if the octaves [N, H, W, 3] do not fit the geometry.
     """
     require_levels(octaves, geometry)
     power, (h, w) = np.square(octaves).mean(-1), geometry.window_shape

@@ -28,7 +28,8 @@ def noise_audit(noise: np.ndarray, geometry: Geometry, kernel: str = "mean") -> 
     correlation = np.concatenate([x.ravel() for x in beside]).mean() / power
     found = {"variance": float(power), "neighbour_correlation": float(correlation)}
     if windows:
-        shrunk = downsample(noise[1:], geometry.zoom_factor, kernel)
+        children = np.roll(noise, -1, axis=0)[: geometry.windows]
+        shrunk = downsample(children, geometry.zoom_factor, kernel)
         norms = max(np.square(shrunk).mean(), 1e-12) * power
         found["shared_correlation"] = float((shrunk * seen).mean() / np.sqrt(norms))
     return found

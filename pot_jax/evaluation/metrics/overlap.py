@@ -1,9 +1,9 @@
 """Measures how well the levels of a zoom agree where they show the same place.
 
 Symbols: N levels, p the zoom factor, D downsampling by p. Pair i is levels i and i+k, k = 1 for
-neighbours: D^k of picture i+k is compared with its window in picture i, [H/p^k, W/p^k, C], in
-float64. PSNR alone can mislead: a blur that removes what the levels disagree about raises it. So
-structural similarity is measured too.
+neighbours, in a loop modulo N: D^k of picture i+k is compared with its window in picture i,
+[H/p^k, W/p^k, C], in float64. PSNR alone can mislead: a blur that removes what the levels disagree
+about raises it. So structural similarity is measured too.
 
 Images are [N, H, W, C] in [-1, 1], `kernel` names that of D in `zoom.operators.KERNELS`; UserError
 if images do not fit the geometry, or the kernel is unknown.
@@ -29,9 +29,9 @@ def overlap_psnr(
 ) -> np.ndarray:
     """Returns the PSNR of every pair of levels k apart, 10 log10(4 / mean squared difference).
 
-    k is 1 to `geometry.depth`; pairs whose window starts between two pixels are left out. [N-k]
-    float64 in dB; infinite where a pair is identical, as pictures of one colour are. Delivered
-    pictures at p = 2 score 57 dB and more, independent noise 8 dB or so.
+    k is 1 to `geometry.depth`; pairs whose window starts between two pixels are left out. [N-k],
+    in a loop [N], float64 in dB; infinite where a pair is identical, as pictures of one colour are.
+    Delivered pictures at p = 2 score 57 dB and more, independent noise 8 dB or so.
     """
     return np.array([_psnr(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
@@ -42,8 +42,8 @@ def overlap_ssim(
     """Returns the structural similarity of every pair of levels k apart (Wang et al., 2004).
 
     It is the mean over colours and places. The Gaussian window has sigma 1.5 and 11 x 11 taps; if
-    the overlap is smaller, it is continued by its mirror image. Pairs: as in `overlap_psnr`. [N-k]
-    float64, at most 1, which identical pairs score; 0 or so for independent noise.
+    the overlap is smaller, it is continued by its mirror image. Pairs and shape: as of
+    `overlap_psnr`. float64, at most 1, which identical pairs score; 0 or so for independent noise.
     """
     return np.array([_ssim(a, b) for a, b in _pairs(images, geometry, kernel, k)], np.float64)
 
@@ -67,7 +67,7 @@ def photograph_psnr(
 def _pairs(images, geometry, kernel, k):
     require_levels(images, geometry)
     corners, exists = geometry.observation(k)
-    for i in np.flatnonzero(exists):
+    for i in sorted(np.flatnonzero(exists), key=lambda i: (i - k) % geometry.levels):
         yield _seen(images[i - k], images[i], corners[i], geometry, kernel, k)
 
 
@@ -117,8 +117,9 @@ def metrics(
     Returns:
       A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
       pictures (`before_render`, `rendered`, and `delivered`: after rounding to 8 bits), `pairs`
-      (N-1 values, pair i being levels i and i+1), `minimum` and `mean` (of the pairs' values; None
-      for one level). PSNR is written as `PSNR_CEILING` dB where it is higher or infinite.
+      (N-1 values, N in a loop, pair i being levels i and i+1), `minimum` and `mean` (of the pairs'
+      values; None for one level). PSNR is written as `PSNR_CEILING` dB where it is higher or
+      infinite.
     """
     states = {"before_render": before_render, "rendered": images, "delivered": from_bytes(pictures)}
 

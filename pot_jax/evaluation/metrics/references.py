@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pot_jax.checks import require, to_dict
+from pot_jax.checks import require
 from pot_jax.evaluation.metrics.detail import detail, dots, repetition, top_octaves
 from pot_jax.evaluation.metrics.seams import (
     border_differences,
@@ -51,7 +51,7 @@ def statistics(pictures: np.ndarray, geometry: Geometry, period: int = 8) -> dic
     found = *borders, *inside, colours.mean((1, 2))
     kept = {name: plain(values, 6) for name, values in zip(names, found)}
     thumbnails = [_thumbnail(level) for level in colours]
-    return {"geometry": to_dict(geometry), **kept, "thumbnail": thumbnails}
+    return {"geometry": geometry.to_json(), **kept, "thumbnail": thumbnails}
 
 
 def plain(values: Any, digits: int) -> Any:

@@ -2,7 +2,7 @@
 
 Symbols: c the child's window in its parent; colours are CIE Lab (D65) of delivered pictures, and
 |a - b| is their Euclidean distance (2.3 is just noticeable). Rings of pixels are counted from the
-border of c, inside and outside: the first is the nearest.
+border of c, inside and outside: the first is the nearest. Results are [N-1], in a loop [N].
 """
 
 from collections.abc import Iterator
@@ -105,8 +105,8 @@ def colour_steps(colours: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, n
       ring: [N-1, 3], Lab, over the whole border.
       sides: [N-1, 4, 3], over its top, bottom, left and right; NaN where c ends with its parent.
     """
-    steps = np.full((geometry.levels - 1, 4, 3), np.nan)
-    lengths = np.zeros((geometry.levels - 1, 4, 1))
+    steps = np.full((geometry.windows, 4, 3), np.nan)
+    lengths = np.zeros((geometry.windows, 4, 1))
     for level, sides in enumerate(_windows(colours, geometry)):
         for side, (outside, inside) in enumerate(sides):
             if len(outside):
