@@ -127,7 +127,7 @@ FLAGS = [
             LONG: "--flagfile: expected a shorter path, got",
             "a\x00b": "--flagfile: expected a path without a zero byte, got",
             "flags_latin": "--flagfile: flags_latin cannot be read: 'utf-8' codec can't",
-            "flags_unknown": "Unknown command line flag 'sede'. Did you mean: seed ?",
+            "flags_unknown": "Unknown command line flag 'sede'. Did you mean: seed",
             "flags_value": "--seed: expected a whole number, got 'many'",
             "flags_own": "--flagfile: expected no file that names itself, got",
             "flags_nowhere": "--flagfile: nowhere cannot be read: it, or a folder on the",

@@ -149,10 +149,11 @@ def _read(folder: pathlib.Path, tree: pathlib.Path) -> Run:
 
 
 def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[Run]:
-    """Returns runs with their scores against references, and `diversity` over a scene's seeds.
+    """Returns runs with their scores against references, and `diversity` from another seed's.
 
     References are the runs of the same prompts, geometry and weights but another seed: one of the
-    same seed began with the same noise, and would flatter the run.
+    same seed began with the same noise, and would flatter the run. Diversity is from the first
+    other seed, so that a variant of two seeds is compared with the same two of one of eight.
     """
 
     def kind(run: Run) -> tuple:
@@ -161,7 +162,7 @@ def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[R
     references, seeds = collections.defaultdict(list), collections.defaultdict(list)
     for run in runs:
         references[kind(run)] += [run] * is_reference(run)
-        seeds[run.variant, *kind(run)].append(run.statistics)
+        seeds[run.variant, *kind(run)].append(run)
     found = []
     for run in runs:
         others = [
@@ -171,7 +172,8 @@ def relative(runs: Sequence[Run], is_reference: Callable[[Run], bool]) -> list[R
         ]
         scores, alike = dict(run.scores), seeds[run.variant, *kind(run)]
         scores |= against(run.statistics, others) if others else {}
-        scores |= {"diversity": diversity(alike)} if len(alike) > 1 else {}
+        other = next((one.statistics for one in alike if one is not run), None)
+        scores |= {"diversity": diversity([run.statistics, other])} if other else {}
         found.append(run._replace(scores=scores))
     return found
 

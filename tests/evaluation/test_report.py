@@ -76,6 +76,19 @@ def test_scores_against_references_leave_the_run_itself_out(tmp_path):
     assert all(float(row["diversity"]) >= 0 for row in rows)
 
 
+def test_diversity_of_few_seeds_is_compared_with_the_same_seeds_of_many(tmp_path):
+    for kind, seeds in (("many", 5), ("few", 2)):
+        for seed in range(seeds):
+            place = {"kind": kind, "scene": "s", "seed": seed}
+            measured(tmp_path, f"seed-{seed}", place)  # equal names draw equal pictures
+            (tmp_path / f"seed-{seed}").rename(tmp_path / f"{kind}-{seed}")
+    runs, _ = read_runs(tmp_path)
+    rows = summary(relative(runs, lambda run: False), "kind=many")
+    (few,) = [r for r in rows if (r["variant"], r["metric"]) == ("kind=few", "diversity")]
+    assert few["difference"] == 0
+    assert few["mean"] > 0
+
+
 def rows_of_report(tree):
     write_report(str(tree), str(tree / "report"))
     return rows_of(tree / "report" / "runs.csv")
