@@ -156,7 +156,8 @@ def test_scores_of_every_kind():
     g = Geometry(4, 2, 64, 64)
     values = report.measure(noise(g), g, ["a"] * 4, clip=lambda pictures, prompts: {"clip": 3})
     assert list(values) == ["scores", "details", "statistics", "prompts_sha256"]
-    names = ["overlap_psnr_db", "overlap_ssim", "seam_excess", "repetition", "smoothness", "clip"]
+    names = ["overlap_psnr_db", "overlap_ssim", "seam_excess", "repetition", "cut_edges"]
+    names += ["smoothness", "clip"]
     assert list(values["scores"]) == names
     by_distance = values["details"]["overlap_by_distance"]
     assert {k: len(pairs["ssim"]) for k, pairs in by_distance.items()} == {"2": 2}  # 16 pixels
@@ -166,6 +167,9 @@ def test_scores_of_every_kind():
     new = set(more["scores"]) - set(names)
     steps = {"colour_step_ring", "colour_step_sides"}
     assert new == {*steps, "colour_drag", "detail_outside", "detail_deepest"}
+    dark = [np.uint8(noise(g, seed) // 8) for seed in range(2)]
+    more = report.measure(dark[0], g, ["a"] * 4, references=[statistics(dark[1], g)])
+    assert more["scores"]["dots"] == pytest.approx(1, abs=0.2)
 
 
 # Of the world. ----------------------------------------------------------------------------------
