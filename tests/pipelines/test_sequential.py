@@ -116,13 +116,18 @@ def run(parts, step, plan, weights=WEIGHTS, length=5, key=0):
     return states
 
 
+several_ways = pytest.mark.parametrize(
+    ("space", "solver", "times"),
+    [("latent", "ddim", 1), ("pixel", "ddpm", 2), ("latent", "dpmpp_2m", 1)],
+)
+
+
 def window(level):
     (y, x), (h, w) = GEOMETRY.corners[level], GEOMETRY.window_shape
     return slice(y, y + h), slice(x, x + w)
 
 
-@pytest.mark.parametrize("space", ["latent", "pixel"])
-@pytest.mark.parametrize(("solver", "times"), [("ddim", 1), ("ddpm", 2), ("dpmpp_2m", 1)])
+@several_ways
 def test_outpainting_keeps_the_finished_child_in_its_window(space, solver, times):
     found = run(*toy("outpainting", space, solver, times))[-1].latents
     # DDIM's last step ends at the table's first alpha (0.9996), where 0.03 of noise is left.
@@ -137,8 +142,7 @@ def test_outpainting_keeps_the_finished_child_in_its_window(space, solver, times
         np.testing.assert_allclose(outside, np.zeros_like(outside), atol=atol)
 
 
-@pytest.mark.parametrize("space", ["latent", "pixel"])
-@pytest.mark.parametrize(("solver", "times"), [("ddim", 1), ("ddpm", 2), ("dpmpp_2m", 1)])
+@several_ways
 def test_super_resolution_keeps_the_finished_parents_window(space, solver, times):
     found = run(*toy("super_resolution", space, solver, times))[-1].latents
     atol = 0.1 if solver == "ddim" else 1e-3
