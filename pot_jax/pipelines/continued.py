@@ -13,7 +13,7 @@ from pot_jax.media.images import read_images
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.runs.record import Record, digest
 from pot_jax.runs.zoom import read_levels, read_zoom
-from pot_jax.zoom.geometry import Geometry
+from pot_jax.zoom.geometry import Geometry, require_open
 
 
 def continued(
@@ -31,6 +31,7 @@ def continued(
         require(how in ("deep", "wide"), "--side", "deep or wide", how or "none")
         require(len(prompts) > 0, "prompts", "one for each new level", "none")
     zoom = read_zoom(folder)
+    require_open(zoom.geometry, f"--{way}")
     run, n, first, new = zoom.settings, zoom.geometry.levels, 0, len(prompts)
     if way == "extend":
         first, levels = (new, range(new)) if how == "wide" else (0, range(n, n + new))
