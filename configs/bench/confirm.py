@@ -3,9 +3,9 @@
     pot-jax sweep --config=configs/bench/confirm.py --workdir=runs/confirm --keep=metrics
     pot-jax report --workdir=runs/confirm --baseline=method=default
 
-Default, independent, and the three best and three worst of the study by docs/study's ranking. Steps
-and solver are the study's; else cosmos128's own defaults, so that levels agree through its tiny
-autoencoder.
+Default, independent, and the three best and three worst by docs/study's ranking, of methods that
+cost no more than the default. Steps and solver are the study's; else cosmos128's own defaults, so
+that levels agree through its tiny autoencoder.
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: docs/study says.
 """
@@ -14,8 +14,8 @@ import ml_collections
 import scenes
 import study
 
-BEST = ("pixel-every-4", "w0.1", "dpmpp-2m")
-WORST = ("delivery-noise-blurred", "enlarged", "w1")
+BEST = ("dpmpp-2m", "noise-blurred", "iterative")
+WORST = ("super-resolution", "delivery-noise-per-level", "average-w1")
 
 
 def get_config() -> ml_collections.ConfigDict:
