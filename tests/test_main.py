@@ -199,7 +199,8 @@ def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
         run("sample", f"--config={file}", "--config.sampler.eta=0.5", "--seed=4", "--workdir=w")
         == 0
     )
-    ((settings, path, stated),) = seen
+    ((settings, path, stated, *others),) = seen
+    assert others == [None, None], "no run is continued"
     assert (settings.prompts, settings.seed, path) == (("a", "b"), 4, "w")
     assert stated >= {"eta"}
     assert (settings.sampler.steps, settings.sampler.eta) == (3, 0.5)
