@@ -57,10 +57,12 @@ def continued(
     photograph = settings.photograph
     if photograph == run.photograph and first + photograph.level in held:
         photograph = PhotographSettings()  # the level that shows it agrees with it already
+    size = {"height": zoom.geometry.height, "width": zoom.geometry.width}
+    placement = tuple(placed) if any(map(any, placed)) else ()
     settings = dataclasses.replace(
         settings,
         prompts=checked_prompts(texts[level] for level in sorted(texts)),
-        zoom=dataclasses.replace(ours, placement=tuple(placed) if any(map(any, placed)) else ()),
+        zoom=dataclasses.replace(ours, placement=placement, **size),
         photograph=photograph,
     )
     return settings, held, zoom.record
