@@ -114,8 +114,7 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
     ratios = np.subtract(*np.log(np.maximum(power, _LEAST)))
     sharp = {"detail_outside": np.exp(_mean(ratios[:-1])), "detail_deepest": np.exp(ratios[-1])}
     ours, theirs = (_grid_share(those) for those in ([statistics], references))
-    drag = {"colour_drag": distance("colour"), "dots": ours / theirs}
-    return _scores({**steps, **sharp, **drag})
+    return _scores({**steps, "colour_drag": distance("colour"), **sharp, "dots": ours / theirs})
 
 
 def _grid_share(zooms: Sequence[Statistics]) -> np.float64:
