@@ -286,6 +286,7 @@ def prepare(
         blend=find_blend(own.get("blend", s.blend)),
         agreement=own.get("agreement", SPACES[s.space]),
         guidance=own.get("guidance", guidance.CLASSIFIER_FREE),
+        sparse=s.agree_first < 1 and s.agree_every > 1,
         kernel=s.kernel,
         method=s.method if turns else "joint",
         noise=s.noise,

@@ -106,7 +106,8 @@ def test_it_is_free_when_not_asked_for_and_no_part_of_what_a_run_is(prepare, who
 def test_newer_settings_leave_the_identity_of_older_runs_alone(prepare):
     """Their records have no such settings: the digest is that of the others."""
     sampler = dataclasses.asdict(prepare(SETTINGS).settings.sampler)
-    for name in ("agreement_vae", "noise", "time_travel", "method"):
+    newer = ["agreement_vae", "noise", "time_travel", "method"]
+    for name in [*newer, "strip", "agree_first", "agree_every"]:
         del sampler[name]
     assert prepare(SETTINGS).identity["sampler"] == digest(sampler)
     for other in ({"noise": "blurred"}, {"time_travel": 2}, {"method": "outpainting"}):
