@@ -168,6 +168,19 @@ def test_choices_run_and_end_in_agreement(model, sampler):
     assert overlap_psnr(zoom.images, zoom.geometry).min() > 100
 
 
+def test_a_schedule_decides_at_which_steps_levels_agree(model, compilations):
+    given = {"steps": 5, "space": "latent", "strip": 0.15, "devices": one_device()}
+    every = pot_jax.sample(model, PROMPTS, **given)
+    # Every second of the last steps, and the last two: 0, 1, 2, 3, 4.
+    same = pot_jax.sample(model, PROMPTS, **given, agree_first=0.6, agree_every=2)
+    np.testing.assert_allclose(same.images, every.images, atol=1e-4)
+    compilations.clear()
+    other = pot_jax.sample(model, PROMPTS, **given, agree_first=0.0, agree_every=4)  # 0, 3, 4
+    assert not compilations, "numbers share a program"
+    assert np.abs(other.images - every.images).max() > 1e-3
+    assert overlap_psnr(other.images, other.geometry).min() > 100
+
+
 @pytest.mark.parametrize(
     "sampler", [{"eta": 1.0}, {"space": "latent", "solver": "ddpm", "blend": "iterative"}]
 )
