@@ -1,5 +1,6 @@
 """Workers of a sweep: batches, what they keep, kills, and points that are never run twice."""
 
+import concurrent.futures
 import json
 import os
 import random
@@ -211,7 +212,8 @@ def get_sweep():
 
 def start(place, host="", *flags, stale=60.0):
     command = [sys.executable, "-c", WORKER, place / "sweep.py", place / "tree", place / "log"]
-    environ = {**os.environ, "XLA_FLAGS": "", "STALE": str(stale)}
+    # Without XLA's own lines, one at every hit of the compilation cache, as the command has it.
+    environ = {**os.environ, "XLA_FLAGS": "", "STALE": str(stale), "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [*command, host, "--together=2", *flags],
         env=environ,
@@ -239,7 +241,7 @@ def test_kills_lose_no_finished_point_and_repeat_none(model, tmp_path):
         assert all(now.get(path) == data for path, data in finished.items())
         finished = now
     worker = start(tmp_path)
-    said, errors = worker.communicate(timeout=900)
+    said, errors = worker.communicate(timeout=300)
     assert worker.returncode == 0, errors
     assert "done: 12 points" in said
     results = sorted(tmp_path.glob(f"tree/*/{RESULT}"))
@@ -254,7 +256,8 @@ def test_kills_lose_no_finished_point_and_repeat_none(model, tmp_path):
 def test_two_hosts_share_a_sweep_and_take_no_point_twice(model, tmp_path):
     (tmp_path / "sweep.py").write_text(CONFIG.format(model=model))
     workers = [start(tmp_path, "one", "--shard=0/2"), start(tmp_path, "two", "--shard=1/2")]
-    said = [worker.communicate(timeout=900) for worker in workers]
+    with concurrent.futures.ThreadPoolExecutor() as readers:  # or a full pipe would stop the second
+        said = list(readers.map(lambda worker: worker.communicate(timeout=300), workers))
     assert [worker.returncode for worker in workers] == [0, 0], said
     log = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     begun = [name for name, what in log if what != "done"]
@@ -272,7 +275,7 @@ def test_a_lost_hosts_point_is_done_by_the_other(model, tmp_path):
     lost.kill()
     lost.communicate()
     worker = start(tmp_path, "other", stale=2.0)
-    said, errors = worker.communicate(timeout=900)
+    said, errors = worker.communicate(timeout=300)
     assert worker.returncode == 0, errors
     assert len(list(tmp_path.glob(f"tree/*/{RESULT}"))) == 12
 
