@@ -93,6 +93,14 @@ class SamplerSettings(Settings, group="sampler"):
         return dataclasses.replace(self, **fresh) if fresh else self
 
 
+def agrees_at(step: Any, first: Any, every: Any, last: Any) -> Any:
+    """Returns whether levels agree at a step: one before `first`, every k-th, or of the last two.
+
+    `last` is the number of the last step, all from 0; numbers of Python or arrays.
+    """
+    return (step < first) | (step % every == 0) | (step >= last - 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class ZoomSettings(Settings, group="zoom"):
     """How the levels lie within each other."""

@@ -5,10 +5,11 @@
 
 24 scenes of 6 levels with 2 seeds on cosmos64, 20 steps of DDIM; methods that differ in space,
 solver, zoom factor or placement have a default of their own beside them, such as latent and
-strip-latent. docs/study says what came out. With --model=cosmos128, and --every=3 for every third
-scene, it is the slice of the larger model.
+strip-latent. With --config.model=cosmos128, and --every=3 for every third scene, it is the slice of
+the larger model.
 
-Hardware: 2 CPU cores, 2 GiB of memory. Time: about an hour; a third of it with --every=3.
+Hardware: 2 CPU cores, 2 GiB of memory. Not run yet: about an hour by its operations, a third of
+that with --every=3.
 """
 
 import ml_collections
@@ -37,11 +38,8 @@ METHODS = {
     "ddpm": {"sampler.solver": "ddpm"},
     "strip-ddpm": STRIP | {"sampler.solver": "ddpm"},
 }
-GEOMETRIES = {
-    **study.REPEATED,
-    "strip": STRIP,
-    "strip-sparse": STRIP | SPARSE,
-}
+# At other zoom factors and placements.
+GEOMETRIES = {name: METHODS[name] for name in (*study.REPEATED, "strip", "strip-sparse")}
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -265,7 +265,7 @@ def _first_noise(zoom: Zoom) -> tuple[np.ndarray, Geometry] | None:
     if own or zoom.latents is None or "given latents" in (zoom.identity or {}):
         return None
     _, height, width, channels = zoom.latents.shape
-    factor = g.height // height
+    factor = _period(zoom)
     offsets = g.offsets and tuple((y // factor, x // factor) for y, x in g.offsets)
     small = dataclasses.replace(g, height=height, width=width, offsets=offsets)
     how = s.sampler

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pot_jax.checks import build, checked, overlay, require, to_dict, todays_name
-from pot_jax.config import RunSettings, checked_prompts
+from pot_jax.config import RunSettings, agrees_at, checked_prompts
 from pot_jax.errors import UserError, few
 from pot_jax.runs.claims import claim, named_differences, read_json
 
@@ -228,8 +228,8 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
         if sampler.blend == "gradient":  # forwards and backwards, and once to measure
             each = (3 * sampler.gradient_steps + 1) * decode
         first = calls * sampler.agree_first if sampler.method == "joint" else calls
-        every, last = sampler.agree_every, calls - 2
-        due = [i for i in range(calls) if i < first or i % every == 0 or i >= last]
+        schedule = first, sampler.agree_every, calls - 1
+        due = (i for i in range(calls) if agrees_at(i, *schedule))
         total += sum(i % sampler.pixel_every == 0 for i in due) * each
     return levels * total
 

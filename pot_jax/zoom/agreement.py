@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pot_jax.config import agrees_at
 from pot_jax.errors import UserError
 from pot_jax.zoom import blending, operators
 from pot_jax.zoom.geometry import Geometry
@@ -70,7 +71,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
     """Blends and renders the images, and brings the change back."""
     seen = view.decode(weights, clean)
     images = view.ground(weights, seen)
-    options = _numbers(blend, weights) | {"kernel": view.kernel}
+    options = _numbers(weights) | {"blend": blend, "kernel": view.kernel}
     agreed = view.settle(weights, consistent(images, view.geometry, **options))
     # From what was seen before the photograph, or its pull would cancel in the residual.
     return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
@@ -79,7 +80,7 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
     """Reduces the clean estimates' disagreement by gradient descent, through the decoder."""
     numbers, to_images = weights["agreement"], partial(view.decode, weights)
-    options = _numbers(blend, weights) | {"kernel": view.kernel}
+    options = _numbers(weights) | {"blend": blend, "kernel": view.kernel}
     descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
     clean = view.ground_clean(weights, clean)
     agreed = descend(clean, to_images, view.geometry, **descent, **options)
@@ -243,10 +244,10 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement that changes nothing: levels agree only once they are delivered."""
-    grid = {"geometry": latents.geometry, "kernel": latents.kernel}
+    grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
 
     def agree(weights, clean, step):
-        return Agreed(clean, _rms(clean - consistent(clean, **_numbers(blend, weights), **grid)))
+        return Agreed(clean, _rms(clean - consistent(clean, **_numbers(weights), **grid)))
 
     return agree
 
@@ -273,7 +274,7 @@ def when_due(agree: Agree, otherwise: Agree) -> Agree:
 
     def scheduled(weights, clean, step):
         n = weights["agreement"]
-        due = (step < n.agree_first) | (step % n.agree_every == 0) | (step >= n.exact_from - 1)
+        due = agrees_at(step, n.agree_first, n.agree_every, n.exact_from)
         return jax.lax.cond(due, agree, otherwise, weights, clean, step)
 
     return scheduled
@@ -294,8 +295,7 @@ def delivery(blend: Blend, pixels: View) -> Callable:
     def deliver(weights, clean):
         before = pixels.decode(weights, clean)
         images = pixels.ground(weights, before)
-        numbers = weights["agreement"]
-        options = {"weight": numbers.blend_weight, "strip": numbers.strip, "kernel": pixels.kernel}
+        options = _numbers(weights) | {"kernel": pixels.kernel}
         stack = blend.stacked(images, pixels.geometry, **options)
         # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
         stack = jnp.clip(stack, -1, 1)
@@ -305,9 +305,9 @@ def delivery(blend: Blend, pixels: View) -> Callable:
     return deliver
 
 
-def _numbers(blend: Blend, weights: Any) -> dict[str, Any]:
-    numbers = weights["agreement"]
-    return {"blend": blend, "weight": numbers.blend_weight, "strip": numbers.strip}
+def _numbers(weights: Any) -> dict[str, Any]:
+    """Returns what a blend takes of the numeric settings."""
+    return {"weight": weights["agreement"].blend_weight, "strip": weights["agreement"].strip}
 
 
 def _rms(difference: jax.Array) -> jax.Array:

@@ -7,7 +7,6 @@ with the held ones if its known pixels have those values, and D of it is its par
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from pot_jax.zoom.geometry import Geometry, require_levels
@@ -40,7 +39,7 @@ def fit(
     """
     require_levels(images, geometry)
     p, shape = geometry.zoom_factor, geometry.window_shape
-    corners = np.concatenate([geometry.corners, np.zeros((1, 2), np.int32)])
+    corners = geometry.child_corners
     # A last channel is 1 where a pixel is known. Its D is 1 where all of a cell is: else it is
     # lower by a tap, of which no kernel has one below half of the mean's 1 / p^2.
     marks = jnp.broadcast_to(held[:, None, None, None], (*images.shape[:3], 1))

@@ -8,6 +8,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from blends import BY_GRADIENT
 from tiny_models import tiny_model, tiny_upscaler
 from zooms import noise, pasted
 
@@ -50,12 +51,6 @@ def known():
 
 def overlaps(zoom):
     return overlap_psnr(from_bytes(zoom.delivered), zoom.geometry)
-
-
-BY_GRADIENT = pytest.param(
-    {"blend": "gradient", "gradient_steps": 2},
-    marks=pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count"),
-)
 
 
 @pytest.mark.parametrize(

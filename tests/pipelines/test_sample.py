@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blends import BY_GRADIENT
 from PIL import Image
 from tiny_models import tiny_model
 
@@ -145,12 +146,6 @@ def test_a_photograph_is_met_exactly(model):
     reachable[4:12, 4:12] = window
     assert window.mean() > 0.9
     np.testing.assert_allclose(zoom.images[0][reachable], photograph[reachable], atol=1e-5)
-
-
-BY_GRADIENT = pytest.param(
-    {"blend": "gradient", "gradient_steps": 2},
-    marks=pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count"),
-)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from jax.test_util import check_grads
+from blends import (
+    consistent_jit,
+    has_gradients_of_finite_differences,
+    keeps_constants_and_is_linear,
+    pictures,
+)
 
 from pot_jax.zoom.agreement import BLENDS, consistent, squared_disagreement
 from pot_jax.zoom.blending import average, enlarged, iterative, laplacian, none
@@ -26,18 +31,11 @@ GEOMETRY = Geometry(4, 2, 8, 8, ((2, 0), (-2, 2), (0, 1)))
 
 # Eager, every operation compiles by itself; one test below is about eager.
 render = jax.jit(render, static_argnames=("geometry", "kernel"))
-consistent_jit = jax.jit(consistent, static_argnames=("geometry", "blend", "kernel"))
 disagreement_jit = jax.jit(squared_disagreement, static_argnames=("geometry", "blend", "kernel"))
 
 
 def blend_jit(blend, images, geometry, weight=1.0, kernel="mean"):
     return jax.jit(lambda x, w: blend(x, geometry, weight=w, kernel=kernel))(images, weight)
-
-
-def pictures(geometry, seed=0, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    shape = (geometry.levels, geometry.height, geometry.width, 2)
-    return rng.normal(size=shape).astype(dtype)
 
 
 @every_geometry
@@ -95,14 +93,7 @@ def test_many_levels_agree_after_one_pass(levels):
 
 @every_blend
 def test_constants_stay_constant_and_blends_are_linear(blend):
-    constant = jnp.full((4, 8, 8, 2), 0.3, jnp.float32)
-    np.testing.assert_array_equal(
-        consistent_jit(constant, GEOMETRY, blend=blend, weight=0.3), constant
-    )
-    with jax.enable_x64(True):
-        a, b = (jnp.asarray(pictures(GEOMETRY, seed)) for seed in range(2))
-        f = jax.jit(lambda x: consistent(x, GEOMETRY, blend=blend, weight=0.3))
-        np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-13)
+    keeps_constants_and_is_linear(blend, GEOMETRY)
 
 
 @pytest.mark.parametrize("blend", sorted(set(BLENDS) - {"enlarged"}))
@@ -128,14 +119,7 @@ def test_jit_equals_eager_and_stacks_can_be_batched(blend):
 
 @every_blend
 def test_gradients_match_finite_differences(blend):
-    with jax.enable_x64(True):
-        images, weight = jnp.asarray(pictures(GEOMETRY)), jnp.asarray(0.3)
-
-        @jax.jit
-        def loss(images, weight):
-            return squared_disagreement(images, GEOMETRY, blend=blend, weight=weight)
-
-        check_grads(loss, (images, weight), order=1, modes=("rev",))
+    has_gradients_of_finite_differences(blend, GEOMETRY)
 
 
 def test_the_gradient_of_the_weight_is_finite_at_zero():

@@ -5,14 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from blends import (
+    consistent_jit,
+    has_gradients_of_finite_differences,
+    keeps_constants_and_is_linear,
+    pictures,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.test_util import check_grads
 
 from pot_jax.checks import to_dict
 from pot_jax.errors import UserError
 from pot_jax.zoom import operators
-from pot_jax.zoom.agreement import BLENDS, consistent, squared_disagreement
+from pot_jax.zoom.agreement import BLENDS, consistent
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, shared_noise
 from pot_jax.zoom.photograph import ground_project
@@ -31,7 +36,6 @@ LOOPING = sorted(set(BLENDS) - {"enlarged"})
 SMALL = GEOMETRIES["p2-two-levels"]
 
 render = jax.jit(operators.render, static_argnames=("geometry", "kernel"))
-consistent_jit = jax.jit(consistent, static_argnames=("geometry", "blend", "kernel"))
 
 
 @st.composite
@@ -42,11 +46,6 @@ def loops(draw):
     room = [(n - n // p) // 2 for n in (height, width)]
     offsets = tuple(tuple(draw(st.integers(-r, r)) for r in room) for _ in range(levels))
     return Geometry(levels, p, height, width, offsets, loop=True)
-
-
-def pictures(geometry, seed=0, dtype=np.float64):
-    shape = (geometry.levels, geometry.height, geometry.width, 2)
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def windows_of(images, geometry):
@@ -222,27 +221,12 @@ def test_pictures_that_agree_pass_through_unchanged(geometry):
 
 @pytest.mark.parametrize("blend", LOOPING)
 def test_constants_stay_constant_and_blends_are_linear(blend):
-    geometry = GEOMETRIES["p2-off-centre"]
-    constant = jnp.full((3, 16, 32, 2), 0.3, jnp.float32)
-    np.testing.assert_array_equal(
-        consistent_jit(constant, geometry, blend=blend, weight=0.3), constant
-    )
-    with jax.enable_x64(True):
-        a, b = (jnp.asarray(pictures(geometry, seed)) for seed in range(2))
-        f = jax.jit(lambda x: consistent(x, geometry, blend=blend, weight=0.3))
-        np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-13)
+    keeps_constants_and_is_linear(blend, GEOMETRIES["p2-off-centre"])
 
 
 @pytest.mark.parametrize("blend", LOOPING)
 def test_gradients_match_finite_differences(blend):
-    with jax.enable_x64(True):
-        images, weight = jnp.asarray(pictures(SMALL)), jnp.asarray(0.3)
-
-        @jax.jit
-        def loss(images, weight):
-            return squared_disagreement(images, SMALL, blend=blend, weight=weight)
-
-        check_grads(loss, (images, weight), order=1, modes=("rev",))
+    has_gradients_of_finite_differences(blend, SMALL)
 
 
 def test_jit_equals_eager_and_loops_can_be_batched():
