@@ -75,7 +75,19 @@ class SamplerSettings(Settings, group="sampler"):
     # Levels agree at each of the first steps, a share of all, then at every k-th, and the last two.
     agree_first: Share = 1.0
     agree_every: Count = 1
+    # How much of the blend weight is given up after the first steps, and in delivery; 1: all.
+    blend_release: Share = 0.0
     time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether steps differ in how levels agree."""
+        return self.agree_first < 1 and (self.agree_every > 1 or self.blend_release > 0)
+
+    @property
+    def late_weight(self) -> float:
+        """The blend weight after the first steps, and of delivery."""
+        return self.blend_weight * (1 - self.blend_release * self.scheduled)
 
     def _check_ranges(self):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.

@@ -17,6 +17,7 @@ import scenes
 from pot_jax import world
 from pot_jax.media.images import save_png
 from pot_jax.media.pixels import to_bytes
+from pot_jax.world.captions import scene_prompts
 
 # Method -> the settings in which it differs from the default: laplacian, weight 0.3, agreement in
 # pixels at each step, shared noise.
@@ -58,6 +59,32 @@ METHODS = {
     "10-steps": {"sampler.steps": 10},
     "40-steps": {"sampler.steps": 40},
 }
+# What the embedded models do by default since this study: the full set of techniques.
+FULL = {
+    "sampler.strip": 0.15,
+    "sampler.blend_release": 1.0,
+    "sampler.agree_first": 0.5,
+    "sampler.agree_every": 3,
+    "sampler.solver": "dpmpp_2m",
+}
+TECHNIQUES = {
+    "full": FULL,
+    # Each technique alone; the solver is above.
+    "strip": {"sampler.strip": 0.15},
+    "release": {"sampler.agree_first": 0.5, "sampler.blend_release": 1.0},
+    "sparse": {"sampler.agree_first": 0.5, "sampler.agree_every": 3},
+    # Each left out.
+    "full-no-strip": FULL | {"sampler.strip": 0.0},
+    "full-no-release": FULL | {"sampler.blend_release": 0.0},
+    "full-every-step": FULL | {"sampler.agree_every": 1},
+    "full-ddim": FULL | {"sampler.solver": "ddim"},
+    # Changed: the strip's width, no weight at all, other spaces and solvers.
+    "full-strip-0.08": FULL | {"sampler.strip": 0.08},
+    "full-strip-0.25": FULL | {"sampler.strip": 0.25},
+    "full-w0": FULL | {"sampler.blend_weight": 0.0},
+    "full-latent": FULL | {"sampler.space": "latent"},
+    "full-ddpm": FULL | {"sampler.solver": "ddpm"},
+}
 # With 8 seeds, since all are compared with them.
 REPEATED = {
     "default": {},
@@ -68,7 +95,10 @@ SEEDS, MORE_SEEDS = [0, 1], list(range(8))
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the settings that all runs share."""
-    sampler = {"steps": 20, "solver": "ddim"}
+    # As they were before the study, whatever the model's own defaults are.
+    sampler = {"steps": 20, "solver": "ddim", "space": "pixel", "blend": "laplacian"}
+    sampler |= {"blend_weight": 0.3, "strip": 0.0, "agree_first": 1.0, "agree_every": 1}
+    sampler |= {"blend_release": 0.0}
     return ml_collections.ConfigDict({"model": "cosmos64", "sampler": sampler})
 
 
@@ -77,9 +107,31 @@ def get_sweep() -> list[dict]:
     every = scenes.world_scenes()
     return [
         {"method": REPEATED, "scene": every, "seed": MORE_SEEDS},
-        {"method": METHODS, "scene": every, "seed": SEEDS},
+        {"method": METHODS | TECHNIQUES, "scene": every, "seed": SEEDS},
         {"method": {"zoom-factor-4": {}}, "scene": factor_4(every), "seed": SEEDS},
         {"method": photograph_methods(), "scene": photographs(every), "seed": SEEDS},
+        *({"method": m, "scene": s, "seed": SEEDS} for m, s in elsewhere(every)),
+    ]
+
+
+def elsewhere(every: dict[str, dict]) -> list[tuple[dict, dict]]:
+    """Returns (methods, scenes) at other zoom factors and placements, in every third scene."""
+    some = dict([*every.items()][::3])
+    corner = {"zoom.placement": [[8, -8]] * (scenes.LEVELS - 1)}
+    large = {"zoom.zoom_factor": 3, "zoom.height": 96, "zoom.width": 96}
+    thirds = {
+        name: {"prompts": scene_prompts(4, seed, start=start, zoom_factor=3)} | large
+        for name, (seed, start) in scenes.world_places().items()
+    }
+    places = {
+        "p3": {name: thirds[name] for name in some},
+        "p4": factor_4(some),
+        "off-centre": {name: scene | corner for name, scene in some.items()},
+    }
+    chosen = REPEATED | {"full": FULL}
+    return [
+        ({f"{place}-{name}": method for name, method in chosen.items()}, there)
+        for place, there in places.items()
     ]
 
 

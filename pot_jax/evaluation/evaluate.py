@@ -48,6 +48,7 @@ class ZoomFile(Settings):
     prompts: tuple[str, ...]  # one per level, widest first
     zoom_factor: Annotated[int, Within("2 or more", 2)]
     placement: tuple[tuple[int, int], ...] = ()  # as `Geometry.offsets`; empty: centred
+    loop: bool = False  # the deepest level shows the widest again
     pictures: tuple[Path, ...] = ()  # files, widest first; empty: *.png sorted by name
     method: str = ""  # this and all below: for a report to group by, or tell
     scene: str = ""
@@ -210,8 +211,10 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zo
         for name, size in zip(names, sizes):
             require(size == sizes[0], name, f"{sizes[0]}, as {names[0]} has", size)
         place_in = count, said.zoom_factor, *pictures[0].shape[:2]
-        geometry = Geometry(*place_in, said.placement or None)
-        geometry = geometry if any(map(any, said.placement)) else Geometry(*place_in)
+        # Checked as it is written; then all zeros are the centre that no placement means.
+        geometry = Geometry(*place_in, said.placement or None, said.loop)
+        if not any(map(any, said.placement)):
+            geometry = dataclasses.replace(geometry, offsets=None)
     except UserError as error:
         raise UserError(f"{shown(place)}: {error}") from None
     return np.stack(pictures), geometry, said.prompts, said

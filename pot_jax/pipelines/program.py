@@ -48,7 +48,7 @@ class Recipe:
     blend: Blend = BLENDS["laplacian"]
     agreement: Callable = SPACES["pixel"]  # (blend, latent view, pixel view) -> Agree
     guidance: Guidance = CLASSIFIER_FREE
-    sparse: bool = False  # whether levels agree at some of the steps only, as the numbers say
+    scheduled: bool = False  # whether steps differ in how levels agree, as the numbers say
     kernel: str = "mean"
     method: str = "joint"  # a key of METHODS
     noise: str = "shared"  # a key of NOISES; only a blend that shares noise follows it
@@ -124,7 +124,7 @@ def assemble(recipe: Recipe) -> Program:
     if r.agreement_vae is not None:
         _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
         agree = agreement.through_two(agree, space(blend, latents, rough))
-    if r.sparse and not turns and r.agreement is not SPACES["delivery"]:
+    if r.scheduled and not turns and r.agreement is not SPACES["delivery"]:
         agree = agreement.when_due(agree, SPACES["delivery"](blend, latents, pixels))
     first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
     parts = Parts(

@@ -153,7 +153,7 @@ def prepare(
     weights = {name: upscaler.params[name] for name in ("unet", "autoencoder")} | {
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
         "agreement": agreement.Numbers(
-            np.float32(s.blend_weight), None, None, None, strip=np.float32(s.strip)
+            np.float32(s.late_weight), None, None, None, strip=np.float32(s.strip)
         ),
     }
     ours = model_identity(upscaler) | {

@@ -286,7 +286,7 @@ def prepare(
         blend=find_blend(own.get("blend", s.blend)),
         agreement=own.get("agreement", SPACES[s.space]),
         guidance=own.get("guidance", guidance.CLASSIFIER_FREE),
-        sparse=s.agree_first < 1 and s.agree_every > 1,
+        scheduled=s.scheduled,
         kernel=s.kernel,
         method=s.method if turns else "joint",
         noise=s.noise,
@@ -464,6 +464,7 @@ def sampled(
 
 def _check_own_parts(own: Mapping[str, Any]) -> None:
     kinds = {"solver": (Solver, "a Solver"), "guidance": (Guidance, "a Guidance")}
+    kinds["blend"] = (Blend | Callable, "a function, or a Blend")
     for part, value in own.items():
         kind, expected = kinds.get(part, (Callable, "a function"))
         require(isinstance(value, kind), part, expected, value)
@@ -500,6 +501,7 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             strip=np.float32(s.strip),
             agree_first=np.int32(math.ceil(s.agree_first * steps)),
             agree_every=np.int32(s.agree_every),
+            late_weight=np.float32(s.late_weight) if s.scheduled else None,
         ),
     }
 

@@ -55,6 +55,7 @@ _NEWER = {
     "strip": 0.0,
     "agree_first": 1.0,
     "agree_every": 1,
+    "blend_release": 0.0,
 }
 _DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 

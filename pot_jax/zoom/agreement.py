@@ -36,6 +36,7 @@ class Numbers(NamedTuple):
     strip: Any = 0.0  # width of the strip along a window's border in which its parent prevails
     agree_first: Any = None  # levels agree at each of the steps before this one,
     agree_every: Any = None  # then at every k-th, and at the last two
+    late_weight: Any = None  # w after `agree_first`, and of delivery; None: as before
 
 
 class Agreed(NamedTuple):
@@ -270,11 +271,14 @@ def when_due(agree: Agree, otherwise: Agree) -> Agree:
     """Returns the agreement `agree` for the steps of the schedule, `otherwise` for the others.
 
     What a zoom draws is decided early; later, agreement costs detail and calls of the autoencoder.
+    For the same reason blends have a weight of their own after the first steps, the `late_weight`.
     """
 
     def scheduled(weights, clean, step):
         n = weights["agreement"]
         due = agrees_at(step, n.agree_first, n.agree_every, n.exact_from)
+        weight = jnp.where(step < n.agree_first, n.blend_weight, n.late_weight)
+        weights = weights | {"agreement": n._replace(blend_weight=weight)}
         return jax.lax.cond(due, agree, otherwise, weights, clean, step)
 
     return scheduled
@@ -294,8 +298,9 @@ def delivery(blend: Blend, pixels: View) -> Callable:
 
     def deliver(weights, clean):
         before = pixels.decode(weights, clean)
-        images = pixels.ground(weights, before)
+        images, late = pixels.ground(weights, before), weights["agreement"].late_weight
         options = _numbers(weights) | {"kernel": pixels.kernel}
+        options |= {} if late is None else {"weight": late}
         stack = blend.stacked(images, pixels.geometry, **options)
         # Clipped before rendering: means of values in [-1, 1] stay there and still agree exactly.
         stack = jnp.clip(stack, -1, 1)

@@ -314,6 +314,13 @@ def test_pictures_of_another_method(tmp_path):
     assert values["details"] == expected["details"]
 
 
+def test_a_loop_is_measured_at_its_joint(tmp_path):
+    g = Geometry(3, 2, 16, 16, loop=True)
+    values = report.evaluate(a_folder(tmp_path, noise(g), loop=True))
+    assert values["scores"] == report.measure(noise(g), g, ["a"] * 3)["scores"]
+    assert len(values["details"]["seam_excess"]) == 3  # windows, the joint's among them
+
+
 def test_pictures_can_be_named(tmp_path):
     g = Geometry(3, 2, 16, 16)
     names = ["level_2.png", "level_1.png", "level_0.png"]
@@ -356,6 +363,10 @@ BAD_FOLDERS = {
     r"placement\[0\]: expected 2 values": changed(placement=[[1], [2]]),
     "offsets: expected 2 pairs for 3 levels": changed(placement=[[1, 1]]),
     "outside its 16 x 16 pixels": changed(placement=[[9, 0], [0, 0]]),
+    "loop: expected true or false": changed(loop="yes"),
+    "offsets: expected 3 pairs for 3 levels, one for each in a loop": changed(
+        loop=True, placement=[[1, 1]] * 2
+    ),
     "seed: expected a whole number or null": changed(seed="one"),
     "seconds_per_step: expected a number or null": changed(seconds_per_step="fast"),
     "labels: expected a group of settings or null": changed(labels=[1]),

@@ -23,6 +23,21 @@ def test_against_a_slow_oracle(geometry):
     assert smoothness(pictures, geometry) == pytest.approx(passing / between, rel=1e-3)
 
 
+@pytest.mark.parametrize("levels", [2, 5])
+def test_a_loop_counts_its_joint(levels):
+    geometry = Geometry(levels, 2, 32, 32, loop=True)
+    pictures = noise(geometry, 3)
+
+    def change(t):
+        views = [(t - 1 / 90) % levels, (t + 1 / 90) % levels]
+        before, after = zoom_frames(from_bytes(pictures), geometry, views)
+        return np.abs(before.astype(float) - after).mean()
+
+    passing = np.mean([change(i) for i in range(levels)])
+    between = np.mean([change(i + 0.5) for i in range(levels)])
+    assert smoothness(pictures, geometry) == pytest.approx(passing / between, rel=1e-3)
+
+
 def test_golden_value():
     # default_rng(0).integers(0, 256, (8, 64, 64, 3)); Pillow's versions may round a byte apart
     assert smoothness(noise(G), G) == pytest.approx(0.9091, abs=2e-3)

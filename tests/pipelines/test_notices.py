@@ -51,6 +51,15 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.agree_first has no effect where no step makes levels agree",
         ),
         (
+            {"sampler": {"blend_release": 1.0, "agree_every": 2}},
+            "sampler.blend_release has no effect where the first steps are all",
+        ),
+        (
+            {"sampler": {"blend": "none", "blend_release": 1.0, "agree_first": 0.5}}
+            | {"usual": {"agree_first": 0.5}},
+            "sampler.blend_release has no effect with blend none",
+        ),
+        (
             {"sampler": {"blend": "none", "blend_weight": 1.0}},
             "sampler.blend_weight has no effect with blend none",
         ),
@@ -101,6 +110,7 @@ def test_a_setting_without_effect_is_named(given, notice):
         {"sampler": {"guidance_rescale": 0.5, "pixel_every": 2, "blend_weight": 0.5}},
         {"sampler": {"blend": "gradient", "gradient_steps": 9, "gradient_rate": 0.1}},
         {"sampler": {"blend": "gradient", "strip": 0.1, "agree_first": 0.5, "agree_every": 3}},
+        {"sampler": {"blend_release": 0.5, "agree_first": 0.5}},
         {"sampler": {"noise": "blurred", "solver": "ddim"}},
         {"sampler": {"noise": "blurred", "initial_noise": "per_level", "eta": 1.0}},
         {"sampler": {"solver": "ddim", "noise": "blurred", "initial_noise": "per_level"}}

@@ -171,7 +171,9 @@ def test_a_schedule_decides_at_which_steps_levels_agree(model, compilations):
     np.testing.assert_allclose(same.images, every.images, atol=1e-4)
     compilations.clear()
     other = pot_jax.sample(model, PROMPTS, **given, agree_first=0.0, agree_every=4)  # 0, 3, 4
+    released = pot_jax.sample(model, PROMPTS, **given, agree_first=0.6, blend_release=1.0)
     assert not compilations, "numbers share a program"
+    assert np.abs(released.images - every.images).max() > 1e-3
     assert np.abs(other.images - every.images).max() > 1e-3
     assert overlap_psnr(other.images, other.geometry).min() > 100
 
@@ -223,7 +225,7 @@ def test_one_prompt_is_text_to_image(model):
         (["a"], {"blend": "mean"}, "one of laplacian"),
         (["a"], {"space": "fourier"}, "one of latent, pixel"),
         (["a"], {"guidence_scale": 3}, "unknown setting 'sampler.guidence_scale'; known: solver"),
-        (["a"], {"blend": 3}, "blend: expected a function, got 3"),
+        (["a"], {"blend": 3}, "blend: expected a function, or a Blend, got 3"),
         (["a"], {"guidance": 3}, "guidance: expected a Guidance, got 3"),
         (
             ["a", "b"],
@@ -301,6 +303,7 @@ def own(**parts):
     "parts",
     [
         {"blend": my_blend},
+        {"blend": agreement.Blend(my_blend)},
         {"agreement": my_agreement},
         {"solver": Solver("mine", SOLVERS["ddim"].plan)},
         {"guidance": pipeline.guidance.CLASSIFIER_FREE},

@@ -92,7 +92,7 @@ def test_levels_agree_at_the_steps_of_the_schedule():
         (0, 100): [0, 8, 9],
     }
     for (first, every), expected in cases.items():
-        numbers = weights(agree_first=first, agree_every=every, exact_from=9)
+        numbers = weights(agree_first=first, agree_every=every, exact_from=9, late_weight=1.0)
         for step in range(10):
             found = scheduled(numbers, CLEAN, step)
             changed = bool((found.clean != CLEAN).any())
@@ -101,6 +101,20 @@ def test_levels_agree_at_the_steps_of_the_schedule():
                 found.disagreement, agrees(numbers, CLEAN, step).disagreement, rtol=1e-6
             )
     assert scheduled._cache_size() == 1
+
+
+def test_the_weight_is_released_after_the_first_steps_and_in_delivery():
+    agrees = agreement.in_latents(LAPLACIAN, LATENTS, DECODED)
+    scheduled = agreement.when_due(agrees, agreement.at_delivery(LAPLACIAN, LATENTS, DECODED))
+    numbers = weights(agree_first=5, agree_every=1, exact_from=9, blend_weight=0.8, late_weight=0.2)
+    early, late = (agrees(weights(blend_weight=w), CLEAN, 0).clean for w in (0.8, 0.2))
+    assert np.abs(early - late).max() > 1e-2
+    for step in range(10):
+        found = scheduled(numbers, CLEAN, step).clean
+        np.testing.assert_allclose(found, early if step < 5 else late, atol=1e-6)
+    delivered, _ = agreement.delivery(LAPLACIAN, DECODED)(numbers, CLEAN)
+    wanted, _ = agreement.delivery(LAPLACIAN, DECODED)(weights(blend_weight=0.2), CLEAN)
+    np.testing.assert_array_equal(delivered, wanted)
 
 
 def test_latents_are_blended_and_rendered():
