@@ -80,6 +80,7 @@ TECHNIQUES = {
     "full-ddim": FULL | {"sampler.solver": "ddim"},
     # Changed: the strip's width, no weight at all, other spaces and solvers.
     "full-strip-0.08": FULL | {"sampler.strip": 0.08},
+    "full-strip-0.18": FULL | {"sampler.strip": 0.18},
     "full-strip-0.25": FULL | {"sampler.strip": 0.25},
     "full-w0": FULL | {"sampler.blend_weight": 0.0},
     "full-latent": FULL | {"sampler.space": "latent"},
