@@ -72,6 +72,8 @@ class SamplerSettings(Settings, group="sampler"):
     # Of the blends laplacian and gradient: width of the strip along a window's border in which the
     # parent prevails, relative to the window's smaller side; 0: none.
     strip: Annotated[float, Within("0 to 0.5", 0, 0.5)] = 0.0
+    # Of the same blends: how much of the parent's pull on a level's mean colour is taken back.
+    own_colour: Share = 0.0
     # Levels agree at each of the first steps, a share of all, then at every k-th, and the last two.
     agree_first: Share = 1.0
     agree_every: Count = 1

@@ -199,6 +199,7 @@ NUMBERS = [
     Row(s("--config.sampler.strip=0.6"), "sampler.strip: expected 0 to 0.5, got 0.6"),
     Row(s("--config.sampler.strip=-0.1"), "sampler.strip: expected 0 to 0.5"),
     Row(s("--config.sampler.agree_first=1.5"), "sampler.agree_first: expected 0 to 1"),
+    Row(s("--config.sampler.own_colour=-1"), "sampler.own_colour: expected 0 to 1, got -1"),
     Row(s("--config.sampler.blend_release=2"), "sampler.blend_release: expected 0 to 1, got 2"),
     Row(s("--config.sampler.agree_every=0"), "sampler.agree_every: expected at least 1, got 0"),
     Row(s("--config.sampler.time_travel=0"), "sampler.time_travel: expected at least 1, got 0"),

@@ -10,6 +10,7 @@ from pot_jax.config import RunSettings
 _NOISES = ("sampler.noise", "sampler.initial_noise")
 _LEVELS = (*_NOISES, "sampler.method")  # what lies between levels
 _BLENDING = ("sampler.blend_weight", "sampler.blend_release", *_NOISES)
+_STRIP = ("sampler.strip", "sampler.own_colour")
 _PIXELS = ("pixel_every", "agreement_vae", "residual_limit")  # settings of pixel space
 
 
@@ -48,7 +49,7 @@ def ineffective(
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", _BLENDING),
-        (strips, f"with method {s.method} and blend {s.blend}", ("sampler.strip",)),
+        (strips, f"with method {s.method} and blend {s.blend}", _STRIP),
         (s.agree_first < 1, "where the first steps are all", ("sampler.blend_release",)),
         (ties, "where no step makes levels agree", ("sampler.agree_first", "sampler.agree_every")),
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),

@@ -150,11 +150,10 @@ def prepare(
         network_rows=chosen.rows,
     )
     alpha, sigma = signal_and_noise(upscaler.low_res.schedule)
+    numbers = {name: np.float32(getattr(s, name)) for name in ("strip", "own_colour")}
     weights = {name: upscaler.params[name] for name in ("unet", "autoencoder")} | {
         "guidance": guidance.Numbers(np.float32(chosen.guidance_scale), np.float32(0)),
-        "agreement": agreement.Numbers(
-            np.float32(s.late_weight), None, None, None, strip=np.float32(s.strip)
-        ),
+        "agreement": agreement.Numbers(np.float32(s.late_weight), None, None, None, **numbers),
     }
     ours = model_identity(upscaler) | {
         "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),

@@ -499,6 +499,7 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
             residual_limit=np.float32(s.residual_limit or np.inf),
             exact_from=np.int32(steps - 1),
             strip=np.float32(s.strip),
+            own_colour=np.float32(s.own_colour),
             agree_first=np.int32(math.ceil(s.agree_first * steps)),
             agree_every=np.int32(s.agree_every),
             late_weight=np.float32(s.late_weight) if s.scheduled else None,

@@ -53,6 +53,7 @@ _NEWER = {
     "time_travel": 1,
     "method": "joint",
     "strip": 0.0,
+    "own_colour": 0.0,
     "agree_first": 1.0,
     "agree_every": 1,
     "blend_release": 0.0,

@@ -34,6 +34,7 @@ class Numbers(NamedTuple):
     residual_limit: Any = np.inf  # of `pixel_view`, above 0
     exact_from: Any = None  # the first step that agrees through the autoencoder and not a tiny one
     strip: Any = 0.0  # width of the strip along a window's border in which its parent prevails
+    own_colour: Any = 0.0  # how much of a parent's pull on a level's mean colour is taken back
     agree_first: Any = None  # levels agree at each of the steps before this one,
     agree_every: Any = None  # then at every k-th, and at the last two
     late_weight: Any = None  # w after `agree_first`, and of delivery; None: as before
@@ -107,11 +108,11 @@ class Blend:
     # where the pictures will be; a setting may replace `shared_noise`, and no other.
     noise: Callable[..., jax.Array] = operators.shared_noise
     agree: Callable[..., Agreed] = by_formula  # (blend, view, weights, clean) -> Agreed, in a step
-    takes_strip: bool = False  # whether `stack` also takes the width of a strip
+    takes_strip: bool = False  # whether `stack` also takes `strip` and `own_colour`
 
-    def stacked(self, images, geometry, *, weight, strip, kernel) -> jax.Array:
-        """Returns the zoom stack of images; `strip` goes to a blend that takes it."""
-        more = {"strip": strip} if self.takes_strip else {}
+    def stacked(self, images, geometry, *, weight, kernel, **more) -> jax.Array:
+        """Returns the zoom stack of images; what is `more` goes to a blend that takes it."""
+        more = more if self.takes_strip else {}
         return self.stack(images, geometry, weight=weight, kernel=kernel, **more)
 
 
@@ -149,16 +150,18 @@ def consistent(
     blend: Blend | Callable | str = "laplacian",
     weight: jax.Array | float = 1.0,
     strip: jax.Array | float = 0.0,
+    own_colour: jax.Array | float = 0.0,
     kernel: str = "mean",
 ) -> jax.Array:
     """Blends and renders images [N, H, W, C]: returns N pictures [N, H, W, C] that agree.
 
     `blend` is a `Blend`, a function or a name in `BLENDS` ("none" leaves the levels unchanged),
-    `weight` its w, 0 to 1, and `strip` the width of the strip of `blending.laplacian`, 0 to 0.5.
+    `weight` its w, 0 to 1; `strip`, 0 to 0.5, and `own_colour`, 0 to 1, are `blending.laplacian`'s.
     Raises UserError if the blend or kernel is unknown, or the images do not fit the geometry.
     """
     blend = find_blend(blend)
-    stack = blend.stacked(images, geometry, weight=weight, strip=strip, kernel=kernel)
+    more = {"strip": strip, "own_colour": own_colour, "kernel": kernel}
+    stack = blend.stacked(images, geometry, weight=weight, **more)
     return blend.render(stack, geometry, kernel=kernel)
 
 
@@ -312,7 +315,8 @@ def delivery(blend: Blend, pixels: View) -> Callable:
 
 def _numbers(weights: Any) -> dict[str, Any]:
     """Returns what a blend takes of the numeric settings."""
-    return {"weight": weights["agreement"].blend_weight, "strip": weights["agreement"].strip}
+    n = weights["agreement"]
+    return {"weight": n.blend_weight, "strip": n.strip, "own_colour": n.own_colour}
 
 
 def _rms(difference: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ def laplacian(
     weight: jax.Array | float = 1.0,
     kernel: str = "mean",
     strip: jax.Array | float = 0.0,
+    own_colour: jax.Array | float = 0.0,
 ) -> jax.Array:
     """Blends at multiple resolutions: averages every Laplacian band over the levels that have it.
 
@@ -33,9 +34,11 @@ def laplacian(
     Towards the border of a window its parent prevails: the parent's share of the child's low band
     grows from what the weight says to 1, over a strip as wide as `strip`, 0 to 0.5, of the window's
     smaller side. So a child ends where its surroundings go on, and inside it a weight of 0 keeps
-    its detail and colours. Ours: in a prototype on cosmos64, a strip of 0.15 with weight 0 left no
-    more change of colour across a border than the world's own pictures have, and kept 0.78 of
-    independent samples' detail, not 0.57.
+    its detail and colours.
+
+    Either way a parent pulls the mean colour of its child. `own_colour`, 0 to 1, is how much of
+    that pull is taken back, away from the border: at 1 the child's mean is its own. Both are ours;
+    docs/study has what they do.
     """
     # Band b of observation k is D^(b-k) O_k - up(D^(b-k+1) O_k); the last, K, is D^(K-k) O_k alone.
     # All this is linear, so averaging bands is averaging prefixes. With w_k = w^k where O_k exists,
@@ -46,7 +49,9 @@ def laplacian(
     # Collapsing from the deepest band: out_K = P_K, out_b = P_b - up(D P_b) + up(out_{b+1}).
     # Bands that no wider level observes are returned unchanged: the pyramid ends at the last one
     # observed. Where levels agree, O_b = D P_{b-1}: pictures that agree are returned unchanged. The
-    # strip replaces W_1's share of O_1, w / (1 + w) = f, by f + (1 - f) s, and so keeps all this.
+    # strip replaces W_1's share of O_1, w / (1 + w) = f, by f + (1 - f) s, and so keeps all this;
+    # so does taking the fraction m back of the mean of d = P_1 - D P_0: d - m (1-s) d/(1-s), both
+    # in the mean.
     require_levels(images, geometry)
     p, prefix, total, bands = geometry.zoom_factor, images, 1.0, []
     for k in range(1, min(geometry.depth, geometry.levels - 1) + 1):
@@ -58,7 +63,11 @@ def laplacian(
         if k == 1:
             near = border_strip(geometry, strip)[None].astype(images.dtype)
             share = share + (1 - share) * near * _share(images, geometry, 1, 1)
-        prefix = low + share * (observe(images, geometry, k) - low)
+        pull = share * (observe(images, geometry, k) - low)
+        if k == 1:
+            far = (1 - near) / jnp.maximum(jnp.mean(1 - near), 1e-6)
+            pull = pull - own_colour * far * jnp.mean(pull, axis=(1, 2), keepdims=True)
+        prefix = low + pull
     out = prefix
     for prefix, low in reversed(bands):
         out = prefix + upsample(out - low, p)

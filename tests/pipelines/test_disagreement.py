@@ -107,7 +107,7 @@ def test_newer_settings_leave_the_identity_of_older_runs_alone(prepare):
     """Their records have no such settings: the digest is that of the others."""
     sampler = dataclasses.asdict(prepare(SETTINGS).settings.sampler)
     newer = ["agreement_vae", "noise", "time_travel", "method"]
-    for name in [*newer, "strip", "agree_first", "agree_every", "blend_release"]:
+    for name in [*newer, "strip", "agree_first", "agree_every", "blend_release", "own_colour"]:
         del sampler[name]
     assert prepare(SETTINGS).identity["sampler"] == digest(sampler)
     for other in ({"noise": "blurred"}, {"time_travel": 2}, {"method": "outpainting"}):

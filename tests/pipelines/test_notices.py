@@ -43,6 +43,10 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.strip has no effect with method joint and blend average",
         ),
         (
+            {"sampler": {"blend": "iterative", "own_colour": 0.5}},
+            "sampler.own_colour has no effect with method joint and blend iterative",
+        ),
+        (
             {"sampler": {"method": "outpainting", "agree_every": 2}},
             "sampler.agree_every has no effect where no step makes levels agree",
         ),

@@ -32,6 +32,7 @@ SMALL_MOVIE = ["--config.movie.fps=2", "--config.movie.size=32"]
 # The slow, plain way that a model's own settings are measured against.
 REFERENCE = ["--steps=50", "--solver=ddim", "--space=pixel"]
 REFERENCE += ["--config.sampler.pixel_every=1", "--config.sampler.agreement_vae=vae"]
+REFERENCE += ["--config.sampler.strip=0", "--config.sampler.agree_first=1"]
 
 
 def demo_command(package: Path, *flags: str) -> list:
