@@ -151,10 +151,12 @@ def laplacian_blend(images, corners, p, weight=1.0, kernel="mean", most=np.inf):
     return np.stack(blended)
 
 
-def strip_blend(images, corners, p, weight, strip):
+def strip_blend(images, corners, p, weight, strip, own_colour=0.0):
     """`laplacian_blend` by prefixes, the parent's share growing to 1 at its window's border.
 
-    A prefix of bands is the weighted mean of the observations that have them, at its resolution.
+    A prefix of bands is the weighted mean of the observations that have them, at its resolution. Of
+    what the parent does to the mean of each channel, the share `own_colour` is taken off again, the
+    more the further from the border.
     """
     images = np.asarray(images, np.float64)
     levels, height, width, _ = images.shape
@@ -167,6 +169,7 @@ def strip_blend(images, corners, p, weight, strip):
             if seen is not None:
                 total += weight**k
                 share = np.full(seen.shape[:2], weight**k / total)
+                inside = np.zeros(share.shape)
                 if k == 1:
                     rows, columns = share.shape
                     for y, x in np.ndindex(rows, columns):
@@ -176,7 +179,13 @@ def strip_blend(images, corners, p, weight, strip):
                             inwards = min(distance / (strip * min(rows, columns)), 1)
                             near = (1 + np.cos(np.pi * inwards)) / 2
                         share[y, x] += (1 - share[y, x]) * near
-                low = low + share[..., None] * (seen - low)
+                        inside[y, x] = 1 - near
+                pulled = low + share[..., None] * (seen - low)
+                for channel in range(low.shape[-1]):
+                    excess = pulled[..., channel].mean() - low[..., channel].mean()
+                    if k == 1:
+                        pulled[..., channel] -= own_colour * excess * inside / inside.mean()
+                low = pulled
             prefixes.append(low)
         out = prefixes[-1]
         for finer in reversed(prefixes[:-1]):

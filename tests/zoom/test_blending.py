@@ -212,19 +212,18 @@ def test_enlarged_levels_stay_finite_at_any_depth():
 # The strip along a window's border. ---------------------------------------------------------------
 
 
-def strip_jit(images, geometry, weight, strip, kernel="mean"):
-    options = {"kernel": kernel}
-    f = jax.jit(lambda x, w, s: laplacian(x, geometry, weight=w, strip=s, **options))
-    return f(images, weight, strip)
+def strip_jit(images, geometry, weight, strip, own_colour=0.0):
+    f = jax.jit(lambda x, w, s, m: laplacian(x, geometry, weight=w, strip=s, own_colour=m))
+    return f(images, weight, strip, own_colour)
 
 
 @every_geometry
 def test_the_strip_is_its_slow_oracle(geometry):
     images, p, corners = pictures(geometry), geometry.zoom_factor, geometry.corners
     with jax.enable_x64(True):
-        for weight, strip in ((0.0, 0.15), (0.3, 0.25), (1.0, 0.5), (0.3, 0.0)):
-            found = strip_jit(jnp.asarray(images), geometry, weight, strip)
-            slow = oracles.strip_blend(images, corners, p, weight, strip)
+        for numbers in ((0.0, 0.15), (0.3, 0.25), (1.0, 0.5), (0.3, 0.0, 0.5), (0.0, 0.15, 1.0)):
+            found = strip_jit(jnp.asarray(images), geometry, *numbers)
+            slow = oracles.strip_blend(images, corners, p, *numbers)
             np.testing.assert_allclose(found, slow, atol=1e-6)  # the cosine is of 32 bits
 
 
@@ -232,8 +231,8 @@ def test_the_strip_is_its_slow_oracle(geometry):
 def test_pictures_that_agree_pass_the_strip_unchanged(geometry):
     with jax.enable_x64(True):
         agreeing = render(jnp.asarray(pictures(geometry)), geometry)
-        for weight in (0.0, 0.3):
-            found = strip_jit(agreeing, geometry, weight, 0.2)
+        for weight, own_colour in ((0.0, 0.0), (0.3, 0.5)):
+            found = strip_jit(agreeing, geometry, weight, 0.2, own_colour)
             np.testing.assert_allclose(found, agreeing, rtol=0, atol=1e-13)
 
 
@@ -241,10 +240,10 @@ def test_pictures_that_agree_pass_the_strip_unchanged(geometry):
 def test_the_strip_is_linear_and_keeps_constants(geometry):
     with jax.enable_x64(True):
         a, b = (jnp.asarray(pictures(geometry, seed)) for seed in range(2))
-        f = jax.jit(lambda x: consistent(x, geometry, weight=0.0, strip=0.15))
+        f = jax.jit(lambda x: consistent(x, geometry, weight=0.0, strip=0.15, own_colour=0.5))
         np.testing.assert_allclose(f(2.0 * a - 3.0 * b), 2.0 * f(a) - 3.0 * f(b), atol=1e-12)
     constant = jnp.full((geometry.levels, geometry.height, geometry.width, 2), 0.3, jnp.float32)
-    found = consistent_jit(constant, geometry, weight=0.0, strip=0.15)
+    found = consistent_jit(constant, geometry, weight=0.0, strip=0.15, own_colour=0.5)
     rounding = 0 if geometry.zoom_factor in (2, 4) else 1e-7  # D's own
     np.testing.assert_allclose(found, constant, rtol=0, atol=rounding)
 
@@ -254,6 +253,22 @@ def test_without_a_strip_not_a_bit_changes():
     for weight in (0.0, 0.3, 1.0):
         found = strip_jit(images, GEOMETRY, weight, 0.0)
         np.testing.assert_array_equal(found, blend_jit(laplacian, images, GEOMETRY, weight))
+
+
+@every_geometry
+@pytest.mark.parametrize("strip", [0.0, 0.15])
+def test_all_of_a_levels_mean_colour_can_be_its_own(geometry, strip):
+    with jax.enable_x64(True):
+        images = jnp.asarray(pictures(geometry))
+        means = [
+            strip_jit(images, geometry, 0.3 * (geometry.depth < 2), strip, own_colour).mean((1, 2))
+            for own_colour in (0.0, 0.5, 1.0)
+        ]
+        pulled, half, own = means
+        np.testing.assert_allclose(own, images.mean((1, 2)), atol=1e-9)
+        np.testing.assert_allclose(half, (pulled + own) / 2, atol=1e-9)
+    exists = geometry.observation(1)[1] if geometry.depth else np.zeros(geometry.levels, bool)
+    assert (np.abs(pulled - own).max(-1) > 1e-4)[exists].all() or not strip
 
 
 def test_at_its_border_a_child_has_its_parents_colours_and_inside_its_own():
@@ -269,11 +284,11 @@ def test_at_its_border_a_child_has_its_parents_colours_and_inside_its_own():
 
 
 def test_one_compilation_serves_all_strips():
-    f = jax.jit(lambda x, s: consistent(x, GEOMETRY, weight=0.0, strip=s))
+    f = jax.jit(lambda x, s: consistent(x, GEOMETRY, weight=0.0, strip=s, own_colour=s / 0.3))
     images = jnp.asarray(pictures(GEOMETRY, dtype=np.float32))
     jitted = [f(images, s) for s in (0.0, 0.1, 0.15, 0.5)]
     assert f._cache_size() == 1
-    eager = consistent(images, GEOMETRY, weight=0.0, strip=0.15)
+    eager = consistent(images, GEOMETRY, weight=0.0, strip=0.15, own_colour=0.5)
     np.testing.assert_allclose(jitted[2], eager, atol=1e-6)
 
 
