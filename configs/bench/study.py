@@ -63,8 +63,8 @@ METHODS = {
 }
 # What the embedded models do by default since this study: the full set of techniques.
 FULL = {
-    "sampler.strip": 0.15,
-    "sampler.own_colour": 0.5,
+    "sampler.strip": 0.14,
+    "sampler.own_colour": 0.2,
     "sampler.blend_release": 1.0,
     "sampler.agree_first": 0.5,
     "sampler.agree_every": 3,
@@ -72,8 +72,8 @@ FULL = {
 }
 TECHNIQUES = {
     # Each technique alone; the solver is above.
-    "strip": {"sampler.strip": 0.15},
-    "own-colour": {"sampler.own_colour": 0.5},
+    "strip": {"sampler.strip": 0.14},
+    "own-colour": {"sampler.own_colour": 0.2},
     "release": {"sampler.agree_first": 0.5, "sampler.blend_release": 1.0},
     "sparse": {"sampler.agree_first": 0.5, "sampler.agree_every": 3},
     # Each left out.
