@@ -40,6 +40,10 @@ Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 
+# Settings that a model chooses for its own blend, and that another leaves alone.
+WITH_BLEND = ("strip", "own_colour", "agree_first", "agree_every", "blend_release")
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings(Settings, group="sampler"):
     """How one zoom is sampled."""
@@ -103,6 +107,11 @@ class SamplerSettings(Settings, group="sampler"):
         stated = {*stated}
         if "solver" in stated and self.solver != "ddim":
             stated.add("eta")  # the model's goes with its own solver
+        for name in stated & {"blend", "method"}:  # likewise, what was chosen for its own blend
+            if getattr(self, name) != usual.get(name, getattr(SamplerSettings, name)):
+                stated = {*stated, *WITH_BLEND}
+        if "blend_weight" in stated:  # it holds at every step
+            stated.add("blend_release")
         fresh = {name: value for name, value in usual.items() if name not in stated}
         return dataclasses.replace(self, **fresh) if fresh else self
 

@@ -20,7 +20,13 @@ import jax
 import numpy as np
 
 from pot_jax.checks import Path, build, checked, require
-from pot_jax.config import RunSettings, SamplerSettings, ZoomSettings, checked_prompts
+from pot_jax.config import (
+    WITH_BLEND,
+    RunSettings,
+    SamplerSettings,
+    ZoomSettings,
+    checked_prompts,
+)
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
@@ -227,6 +233,8 @@ def prepare(
     own = own or {}
     _check_own_parts(own)
     require_task(model, "text-to-image", "sampling a zoom")
+    if stated is not None and "blend" in own:
+        stated = {*stated, *WITH_BLEND}
     settings = dataclasses.replace(
         settings,
         sampler=resolved(settings.sampler, model, stated),

@@ -174,6 +174,44 @@ def test_an_eta_goes_with_its_solver(typed, place, own, flags, expected):
     assert (settings["solver"], settings["eta"]) == expected
 
 
+FULL = {"strip": 0.14, "own_colour": 0.2, "blend_release": 1.0}
+FULL |= {"agree_first": 0.5, "agree_every": 3}
+NONE = {name: GLOBAL[name] for name in FULL}
+
+
+@pytest.mark.parametrize(
+    ("own", "flags", "expected"),
+    [
+        ({}, [], FULL),
+        ({}, ["--blend=laplacian", "--config.sampler.method=joint", "--space=latent"], FULL),
+        ({}, ["--blend=average"], NONE),
+        ({}, ["--config.sampler.method=outpainting"], NONE),
+        ({}, ["--blend=none", "--config.sampler.agree_every=2"], NONE | {"agree_every": 2}),
+        ({"blend": "gradient"}, ["--blend=gradient"], FULL),
+        ({"blend": "gradient"}, ["--blend=laplacian"], NONE),
+        ({}, ["--config.sampler.blend_weight=0.3"], FULL | {"blend_release": 0.0}),
+        (
+            {},
+            ["--config.sampler.blend_weight=1", "--config.sampler.blend_release=0.5"],
+            FULL | {"blend_release": 0.5},
+        ),
+        ({}, ["--config.sampler.strip=0"], FULL | {"strip": 0.0}),
+    ],
+)
+def test_what_was_chosen_for_a_blend_goes_with_it(typed, place, own, flags, expected):
+    (place / "own" / "sampler.json").write_text(json.dumps(FULL | own))
+    settings, _ = typed(*flags)
+    assert {name: settings[name] for name in FULL} == expected
+
+
+def test_a_blend_of_ones_own_goes_without(place):
+    (place / "own" / "sampler.json").write_text(json.dumps(FULL))
+    given = {"stated": {"blend"}, "own": {"blend": blending.average}, "devices": CPU}
+    model, settings = load(place / "own"), RunSettings(prompts=("a", "star"))
+    s = pipeline.prepare(model, settings, **given).settings.sampler
+    assert {name: getattr(s, name) for name in FULL} == NONE
+
+
 def test_an_eta_that_the_models_solver_does_not_take(called):
     with pytest.raises(UserError, match="only ddim takes one, not dpmpp_2m; choose solver ddim"):
         called(eta=0.5)
