@@ -31,6 +31,10 @@ FIXED = {
     "disable_jit": False,
 }
 
+# XLA's options for the programs of a run, by platform. On a CPU the time is in libraries, and
+# LLVM's further passes change nothing but the start.
+COMPILING = {"cpu": {"xla_backend_optimization_level": 1}}
+
 
 @contextlib.contextmanager
 def fixed_settings() -> Iterator[None]:

@@ -23,6 +23,7 @@ from pot_jax.diffusion.sampler import Parts, make_chunk, make_step, over_samples
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
+from pot_jax.parallel import devices
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
@@ -89,8 +90,7 @@ class Program:
         What is missing is compiled while the next is traced.
         """
         keys = {name: (name, str(jax.tree.map(jax.typeof, calls[name]))) for name in calls}
-        # On a CPU the time is in libraries, and LLVM's further passes change nothing but the start.
-        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        options = devices.COMPILING.get(jax.default_backend())
         with concurrent.futures.ThreadPoolExecutor() as threads:
             for name, key in keys.items():
                 if key not in self._executables:

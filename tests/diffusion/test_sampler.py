@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blends import consistent_jit
 
 from pot_jax.diffusion.prediction import clean_from_prediction
 from pot_jax.diffusion.sampler import (
@@ -20,11 +21,13 @@ from pot_jax.diffusion.sampler import (
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Denoised, resampled
 from pot_jax.zoom import operators
-from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, in_latents, latent_view
+from pot_jax.zoom.agreement import BLENDS, Numbers, in_latents, latent_view
 from pot_jax.zoom.geometry import Geometry
 
 LEVELS, SIZE, CHANNELS = 5, 16, 3
 GEOMETRY = Geometry(LEVELS, 2, SIZE, SIZE)
+# For what is not jitted: there, every operation is compiled for every shape.
+SMALL = Geometry(3, 2, 8, 8)
 CONFIG = ScheduleConfig(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="epsilon"
 )
@@ -89,10 +92,11 @@ def sample(parts, weights, steps=20, key=0, length=5, latents=None):
     return state
 
 
+@functools.cache
 def world():
     """Pictures of one place at every level: an agreeing stack, and not a constant one."""
     stack = jax.random.uniform(jax.random.key(7), (LEVELS, SIZE, SIZE, CHANNELS), minval=-1.0)
-    return operators.render(stack, GEOMETRY)
+    return jax.jit(operators.render, static_argnums=1)(stack, GEOMETRY)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -113,7 +117,7 @@ def test_levels_that_disagree_still_end_in_pictures_that_agree(solver):
     # Clean estimates and noise agree; what z keeps of the noise at the last timestep is sqrt(1 -
     # 0.9996) = 0.03 of a unit, and noise is shared at p times the picture's scale.
     np.testing.assert_allclose(windows, operators.downsample(latents[1:], 2), atol=0.1)
-    expected = consistent(wanted, GEOMETRY)
+    expected = consistent_jit(wanted, GEOMETRY)
     np.testing.assert_allclose(latents, expected, atol=0.1)
 
 
@@ -143,9 +147,10 @@ def test_independent_levels_have_the_statistics_of_their_model():
 
 
 def test_jit_equals_eager():
-    parts, weights = parts_for(denoiser_towards), told(world())
+    parts = parts_for(denoiser_towards, geometry=SMALL)
     plan = parts.solver.plan(CONFIG, 3)
     state = start(parts, plan.init_scale, jax.random.key(0))
+    weights = told(jax.random.uniform(jax.random.key(7), state.latents.shape, minval=-1.0))
     rows, active, _ = next(chunks(plan, 3))
     with jax.disable_jit():
         eager, _ = make_chunk(parts)(weights, state, rows, active)
@@ -200,7 +205,7 @@ def test_given_noise_is_what_the_run_starts_from():
 
 
 def test_noise_of_the_steps_differs():
-    parts = parts_for(lambda weights, z, timestep: z, solver="ddpm")
+    parts = parts_for(lambda weights, z, timestep: z, solver="ddpm", geometry=SMALL)
     plan = parts.solver.plan(CONFIG, 4)
     seen = []
     parts = parts._replace(

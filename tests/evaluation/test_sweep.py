@@ -40,6 +40,7 @@ def made(model, sweep, **settings):
     sampler = {"steps": 6, "space": "latent", **settings.pop("sampler", {})}
     base = {**defaults(RunSettings), "model": model, "prompts": ("a b", "c"), **settings}
     base["sampler"] = {**base["sampler"], **sampler}
+    base["movie"] = {**base["movie"], "fps": 2, "size": 16}
     return points(base, set(sampler), sweep)
 
 
@@ -176,8 +177,11 @@ def test_what_does_not_fit_is_said_before_anything_runs(model, tmp_path):
 
 
 WORKER = """
-import os, socket, sys
+import gc, os, socket, sys
+from pot_jax.parallel import devices
 from pot_jax.runs import claims
+gc.set_threshold(50_000, 20, 50)  # as __main__ has it
+devices.COMPILING.clear()  # as tests/conftest.py has it
 if sys.argv[4]:
     socket.gethostname = lambda: sys.argv[4]
     real = claims._process
@@ -213,9 +217,10 @@ def get_sweep():
 def start(place, host="", *flags, stale=60.0):
     command = [sys.executable, "-c", WORKER, place / "sweep.py", place / "tree", place / "log"]
     # Without XLA's own lines, one at every hit of the compilation cache, as the command has it.
-    environ = {**os.environ, "XLA_FLAGS": "", "STALE": str(stale), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environ = {**os.environ, "STALE": str(stale), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    cache = f"--compilation_cache={os.environ['POT_JAX_TEST_PROGRAMS']}/commands"
     return subprocess.Popen(
-        [*command, host, "--together=2", *flags],
+        [*command, host, "--together=2", cache, *flags],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -292,7 +292,8 @@ def both(model, **settings):
 def test_levels_agree_through_the_tiny_one_and_are_delivered_by_the_true_one(model):
     (zoom, tiny), difference = both(model)
     assert difference > 1e-3
-    decoded = decode_latents(model.autoencoder, model.params["autoencoder"], tiny.latents)
+    decode = jax.jit(functools.partial(decode_latents, model.autoencoder))
+    decoded = decode(model.params["autoencoder"], tiny.latents)
     np.testing.assert_allclose(tiny.before_render, decoded, atol=1e-5)
     _, others = both(model, pixel_every=3)  # the first of three steps
     assert others > 1e-5
@@ -326,11 +327,12 @@ def test_its_scaling_is_its_own(model):
     mesh = meshes.device_mesh(CPU)
     decode, encode = autoencoder(model.tiny_vae, mesh, None, "tiny_vae")
     latents = np.linspace(-1, 1, 8 * 8 * 4, dtype=np.float32).reshape(1, 8, 8, 4)
-    images = decode(model.params, latents)
+    images = jax.jit(decode)(model.params, latents)
     apply = functools.partial(model.tiny_vae.apply, {"params": model.params["tiny_vae"]})
+    apply = jax.jit(apply, static_argnames="method")
     np.testing.assert_allclose(images, apply(latents, method="decode"), atol=1e-5)
     expected = apply(images, method="encode")
-    np.testing.assert_allclose(encode(model.params, images), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(encode)(model.params, images), expected, atol=1e-5)
 
 
 def test_a_dry_run_counts_it(place, capsys):

@@ -110,7 +110,7 @@ def test_runs_that_differ_in_numbers_compile_once(model, zoom, compilations):
             devices=one_device(),
         )
     assert compilations == []
-    pot_jax.sample(model, PROMPTS, steps=2, kernel="gaussian", devices=one_device())
+    pot_jax.sample(model, PROMPTS, **own(kernel="gaussian"))
     assert compilations, "the counter counts"
 
 
@@ -441,8 +441,13 @@ def test_the_record_says_the_precision_that_the_model_has(model):
     half = {
         name: getattr(model, name).clone(dtype=jnp.bfloat16) for name in ("unet", "autoencoder")
     }
-    zoom = pot_jax.sample(pot_jax.Model(**{**model.__dict__, **half}), PROMPTS, **own())
-    assert zoom.settings.dtype == "bfloat16"
+    prepared = pipeline.prepare(
+        pot_jax.Model(**{**model.__dict__, **half}),
+        RunSettings(prompts=tuple(PROMPTS)),
+        devices=one_device(),
+    )
+    assert prepared.settings.dtype == "bfloat16"
+    assert prepared.record.to_json()["config"]["dtype"] == "bfloat16"
 
 
 def test_a_callback_sees_every_step(model):

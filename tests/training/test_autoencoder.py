@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,11 @@ MODULE = AutoencoderKL(
         scaling_factor=1.0,
     )
 )
+
+
+@jax.jit
+def encoded(params, images):
+    return MODULE.apply({"params": params}, images, method="encode")
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +124,8 @@ def test_the_loss_has_finite_gradients_everywhere(params, pictures):
 
 
 def test_initial_latents_have_little_noise_and_the_same_means(params, pictures):
-    images = images_of(pictures[:2])
-    before = MODULE.apply({"params": params}, images, method="encode")
-    after = MODULE.apply({"params": initialise_logvar(params)}, images, method="encode")
+    images = images_of(pictures)
+    before, after = encoded(params, images), encoded(initialise_logvar(params), images)
     np.testing.assert_array_equal(after.mean, before.mean)
     np.testing.assert_allclose(after.logvar, before.logvar - 6, atol=1e-5)
 
@@ -136,11 +141,10 @@ def test_zero_residuals_leave_the_shortcuts(params):
 
 def test_standardised_latents_decode_to_the_same_pictures(params, pictures):
     images = images_of(pictures)
-    encode = jax.jit(lambda p, x: MODULE.apply({"params": p}, x, method="encode"))
     decode = jax.jit(lambda p, z: MODULE.apply({"params": p}, z, method="decode"))
-    before = encode(params, images)
+    before = encoded(params, images)
     standard = standardise(params, np.asarray(before.mean))
-    after = encode(standard, images)
+    after = encoded(standard, images)
     np.testing.assert_allclose(after.mean.mean((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(after.mean.std((0, 1, 2)), 1, atol=1e-4)
     # The spread of each Gaussian shrinks with its mean.
@@ -151,18 +155,28 @@ def test_standardised_latents_decode_to_the_same_pictures(params, pictures):
     np.testing.assert_allclose(decode(standard, after.mean), decode(params, before.mean), atol=1e-3)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_latents_and_pictures_do_not_depend_on_how_many_are_made_at_once(params, pictures, devices):
+@pytest.fixture(scope="module")
+def at_once(params, pictures):
+    """A module, and the latents and pictures that it makes of nine at once."""
     module = AutoencoderKL(dataclasses.replace(MODULE.config, sample_size=8, scaling_factor=0.5))
-    images = images_of(pictures[:9])
-    latents = encode_latents(module, params, images)
+    encode, decode = (
+        jax.jit(functools.partial(f, module)) for f in (encode_latents, decode_latents)
+    )
+    latents = encode(params, images_of(pictures[:9]))
+    return module, latents, decode(params, latents)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_latents_and_pictures_do_not_depend_on_how_many_are_made_at_once(
+    params, pictures, at_once, devices
+):
+    module, latents, decoded = at_once
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autoencoder, "AT_ONCE", 4)  # rounded up to 8 on 8 devices
         codec = Codec(module, device_mesh(devices=jax.devices()[:devices]))
         assert codec.shape == latents.shape[1:]
         found = codec.encode(params, [pictures[:7], pictures[7:9]])
         np.testing.assert_allclose(found, latents, atol=1e-5)
-        decoded = decode_latents(module, params, latents)
         np.testing.assert_allclose(codec.decode(params, latents), decoded, atol=1e-5)
 
 
@@ -180,10 +194,10 @@ def test_initial_carriers_are_cell_means_smoothly_enlarged():
     start = initialise_carriers(module, zero_residuals(drawn))
     images = jax.random.uniform(jax.random.key(6), (2, 64, 64, 3), minval=-1.0)
     means = np.asarray(downsample(images, 2))
-    moments = module.apply({"params": start}, images, method="encode")
+    moments = jax.jit(functools.partial(module.apply, method="encode"))({"params": start}, images)
     # The colours are in the group's deviation too, besides the constant 8: up to 2 % of it.
     np.testing.assert_allclose(moments.mean[..., :3], means, atol=0.03)
-    decoded = module.apply({"params": start}, images)
+    decoded = jax.jit(module.apply)({"params": start}, images)
     smooth = np.asarray(jax.image.resize(means, images.shape, "linear"))
     # Convolutions pad with zeros, which the border shows, and the deviation by another 2 %.
     inner = np.s_[:, 1:-1, 1:-1]

@@ -50,7 +50,7 @@ def test_muon_takes_features_and_leaves_the_rest_to_adam():
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     optimizer = make_optimizer(settings)
-    direction, _ = optimizer.update(gradients, optimizer.init(params), params)
+    direction, _ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params)
     for name in ("conv1", "to_q"):
         # Orthogonal, as far as five Newton-Schulz steps bring it, and along the gradient.
         found = np.asarray(direction[name]["kernel"])

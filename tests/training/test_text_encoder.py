@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +24,9 @@ MODULE = CLIPTextModel(
 CLASSES = {"thing": ["a", "b"], "b.colour": ["red", "blue", "green"]}
 
 
+@functools.cache
 def start():
-    encoder = MODULE.init(jax.random.key(0), jnp.zeros((1, 6), jnp.int32))["params"]
+    encoder = jax.jit(MODULE.init)(jax.random.key(0), jnp.zeros((1, 6), jnp.int32))["params"]
     return {"text_encoder": encoder, "heads": text_encoder.initialise_heads(16, CLASSES)}
 
 
@@ -43,7 +46,7 @@ def batch():
 
 def test_at_first_every_answer_is_as_likely():
     examples = batch()
-    value, _ = text_encoder.make_loss(MODULE)(start(), examples, None)
+    value, _ = jax.jit(text_encoder.make_loss(MODULE))(start(), examples, None)
     asked = (examples["numbers"]["b.colour"] >= 0).mean()
     np.testing.assert_allclose(value, np.log(2) + asked * np.log(3), rtol=1e-5)
 
@@ -70,6 +73,6 @@ def test_a_head_that_does_not_apply_changes_nothing():
     examples, loss = batch(), text_encoder.make_loss(MODULE)
     nothing = np.full(64, -1, np.int32)
     silent = {**examples, "numbers": {**examples["numbers"], "b.colour": nothing}}
-    gradients = jax.grad(lambda p: loss(p, silent, None)[0])(start())
+    gradients = jax.jit(jax.grad(lambda p: loss(p, silent, None)[0]))(start())
     assert not np.any(gradients["heads"]["b.colour"]["kernel"])
     assert np.any(gradients["heads"]["thing"]["kernel"])

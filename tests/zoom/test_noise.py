@@ -1,5 +1,7 @@
 """Shared noise: white, of unit variance, the same for every level that sees a place."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +27,10 @@ CASES = [
 ]
 
 
+@functools.cache
 def draw_many(geometry, kernel):
-    return np.asarray(
-        jax.vmap(lambda key: shared_noise(key, geometry, 2, kernel=kernel))(KEYS), np.float64
-    )  # [draws, N, H, W, C]
+    draw = jax.jit(jax.vmap(lambda key: shared_noise(key, geometry, 2, kernel=kernel)))
+    return np.asarray(draw(KEYS), np.float64)  # [draws, N, H, W, C]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +62,8 @@ def test_every_pixel_has_unit_variance_not_only_their_mean():
 
 @pytest.mark.parametrize(("geometry", "kernel"), CASES[:2], ids=["p2-centred", "p3-off-centre"])
 def test_each_window_is_the_childs_noise_shrunk_and_scaled(geometry, kernel):
-    noise = shared_noise(jax.random.key(1), geometry, 4, kernel=kernel)
+    draw = jax.jit(lambda key: shared_noise(key, geometry, 4, kernel=kernel))
+    noise = draw(jax.random.key(1))
     p = geometry.zoom_factor
     shrunk = downsample(noise[1:], p) * p
     np.testing.assert_allclose(shrunk, observe(noise, geometry, 1)[1:], atol=1e-6)
@@ -113,7 +116,8 @@ def test_blurred_noise_loses_half_its_variance_where_windows_are():
     0.212.
     """
     geometry = Geometry(2, 2, 64, 64)
-    noise = np.asarray(jax.vmap(lambda key: blurred_noise(key, geometry, 2))(KEYS), np.float64)
+    draw = jax.jit(jax.vmap(lambda key: blurred_noise(key, geometry, 2)))
+    noise = np.asarray(draw(KEYS), np.float64)
     window = noise[:, 0, 16:48, 16:48]
     inner = window[:, 1:-1, 1:-1]  # the first row and column lie at a reflected edge
     # Neighbours correlate, by at most 0.22 in 8 places: half as many independent numbers, or more.
