@@ -186,7 +186,8 @@ def table(values: Mapping[str, Any]) -> str:
     psnr, ssim = (agreed[f"overlap_{name}"]["delivered"]["pairs"] for name in ("psnr_db", "ssim"))
     for i, (decibels, alike, seam) in enumerate(zip(psnr, ssim, excess)):
         seam = "" if seam is None else f"{seam:.3f}"
-        lines.append(f"{i:3}, {i + 1:<7} {decibels:8.2f} {alike:9.4f} {seam:>12}")
+        child = (i + 1) % agreed["levels"]  # in a loop, the last pair's is the widest level
+        lines.append(f"{i:3}, {child:<7} {decibels:8.2f} {alike:9.4f} {seam:>12}")
     return "\n".join(lines + [f"{name:<27} {x:.5g}" for name, x in values["scores"].items()])
 
 

@@ -319,6 +319,7 @@ def test_a_loop_is_measured_at_its_joint(tmp_path):
     values = report.evaluate(a_folder(tmp_path, noise(g), loop=True))
     assert values["scores"] == report.measure(noise(g), g, ["a"] * 3)["scores"]
     assert len(values["details"]["seam_excess"]) == 3  # windows, the joint's among them
+    assert "\n  2, 0  " in report.table(values)
 
 
 def test_pictures_can_be_named(tmp_path):
