@@ -50,7 +50,7 @@ def ineffective(
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", _BLENDING),
         (strips, f"with method {s.method} and blend {s.blend}", _STRIP),
-        (s.agree_first < 1, "where the first steps are all", ("sampler.blend_release",)),
+        (s.agree_first < 1, "with agree_first 1", ("sampler.blend_release",)),
         (ties, "where no step makes levels agree", ("sampler.agree_first", "sampler.agree_every")),
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),

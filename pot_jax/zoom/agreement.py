@@ -37,7 +37,7 @@ class Numbers(NamedTuple):
     own_colour: Any = 0.0  # how much of a parent's pull on a level's mean colour is taken back
     agree_first: Any = None  # levels agree at each of the steps before this one,
     agree_every: Any = None  # then at every k-th, and at the last two
-    late_weight: Any = None  # w after `agree_first`, and of delivery; None: as before
+    late_weight: Any = None  # w after `agree_first`, and of delivery; None: `blend_weight`
 
 
 class Agreed(NamedTuple):

@@ -37,8 +37,9 @@ def laplacian(
     its detail and colours.
 
     Either way a parent pulls the mean colour of its child. `own_colour`, 0 to 1, is how much of
-    that pull is taken back, away from the border: at 1 the child's mean is its own. Both are ours;
-    docs/study has what they do.
+    that pull is taken back, away from the border: at 1 the child's mean is its own. Both are ours.
+    As the shipped models use them (docs/study), the change of colour across borders exceeds that
+    nearby by 0.05 and -0.06, not by 0.81 and 1.07 as without, and true zooms have -0.1.
     """
     # Band b of observation k is D^(b-k) O_k - up(D^(b-k+1) O_k); the last, K, is D^(K-k) O_k alone.
     # All this is linear, so averaging bands is averaging prefixes. With w_k = w^k where O_k exists,

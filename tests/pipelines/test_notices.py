@@ -56,7 +56,7 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
         ),
         (
             {"sampler": {"blend_release": 1.0, "agree_every": 2}},
-            "sampler.blend_release has no effect where the first steps are all",
+            "sampler.blend_release has no effect with agree_first 1",
         ),
         (
             {"sampler": {"blend": "none", "blend_release": 1.0, "agree_first": 0.5}}

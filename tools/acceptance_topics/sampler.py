@@ -145,11 +145,12 @@ def elsewhere(size: int, folder: Path) -> Outcome:
 
 
 def triples(size: int, folder: Path) -> Outcome:
-    """What docs/study keeps of a blind judgement: which of three each first choice was."""
+    """What docs/study keeps of two blind judgements; the worse one counts."""
     del folder
-    chosen = json.loads((ROOT / "docs" / "study" / "triples.json").read_text())["triples"]
-    better = sum(one["ranks"]["new"] < one["ranks"]["old"] for one in chosen)
-    return Outcome(f"new over old in {better} of {len(chosen)}", better >= 10, len(chosen))
+    judges = json.loads((ROOT / "docs" / "study" / "triples.json").read_text())["judges"]
+    better = [sum(ranks["new"] < ranks["old"] for ranks in judge) for judge in judges]
+    said = f"new over old in {' and '.join(map(str, better))} of {len(judges[0])}"
+    return Outcome(said, min(better) >= 10, len(judges[0]))
 
 
 def sampled(folder: Path, levels: int, *flags: str) -> dict:
