@@ -227,7 +227,8 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
         each = decode + 2 * encode
         if sampler.blend == "gradient":  # forwards and backwards, and once to measure
             each = (3 * sampler.gradient_steps + 1) * decode
-        first = calls * sampler.agree_first if sampler.method == "joint" else calls
+        sparse = sampler.method == "joint" and not point.settings.photograph.path
+        first = calls * sampler.agree_first if sparse else calls
         schedule = first, sampler.agree_every, calls - 1
         due = (i for i in range(calls) if agrees_at(i, *schedule))
         total += sum(i % sampler.pixel_every == 0 for i in due) * each

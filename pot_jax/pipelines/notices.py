@@ -25,14 +25,15 @@ def ineffective(
     *,
     guided: bool,
     grounded: bool,
+    held: bool = False,
     own: Mapping[str, Any],
     usual: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Returns one line for each setting that is not the default and has no effect.
 
-    `guided` and `grounded` say whether there is guidance and a photograph; `own` holds Python
-    functions by the part they replace, which may use any setting; `usual` is the model's own
-    defaults of sampler settings.
+    `guided`, `grounded` and `held` say whether there are guidance, a photograph and held levels;
+    `own` holds Python functions by the part they replace, which may use any setting; `usual` is the
+    model's own defaults of sampler settings.
     """
     s = settings.sampler
     joint = s.method == "joint"
@@ -51,6 +52,11 @@ def ineffective(
         (blends, f"with blend {s.blend}", _BLENDING),
         (strips, f"with method {s.method} and blend {s.blend}", _STRIP),
         (s.agree_first < 1, "with agree_first 1", ("sampler.blend_release",)),
+        (
+            not grounded and not held,
+            "where each step meets what is known",
+            ("sampler.agree_every",),
+        ),
         (ties, "where no step makes levels agree", ("sampler.agree_first", "sampler.agree_every")),
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),

@@ -125,7 +125,9 @@ def assemble(recipe: Recipe) -> Program:
         _, rough = views(r, *autoencoder(r.agreement_vae, r.mesh, r.decode_rows, "tiny_vae"))
         agree = agreement.through_two(agree, space(blend, latents, rough))
     if r.scheduled and not turns and r.agreement is not SPACES["delivery"]:
-        agree = agreement.when_due(agree, SPACES["delivery"](blend, latents, pixels))
+        known = r.photograph is not None or r.holds  # met at every step
+        alone = None if known else SPACES["delivery"](blend, latents, pixels)
+        agree = agreement.when_due(agree, alone)
     first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
     parts = Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),

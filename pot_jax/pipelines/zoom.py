@@ -281,7 +281,7 @@ def prepare(
     negative, guided = settings.negative_prompt, "guidance" in own
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
-    told = {"guided": conditions.guided, "grounded": grounded, "own": own}
+    told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
     recipe = Recipe(
         unet=model.unet,

@@ -270,19 +270,22 @@ def through_two(exact: Agree, rough: Agree) -> Agree:
     return agree
 
 
-def when_due(agree: Agree, otherwise: Agree) -> Agree:
+def when_due(agree: Agree, otherwise: Agree | None) -> Agree:
     """Returns the agreement `agree` for the steps of the schedule, `otherwise` for the others.
 
     What a zoom draws is decided early; later, agreement costs detail and calls of the autoencoder.
     For the same reason blends have a weight of their own after the first steps, the `late_weight`.
+    If `otherwise` is None, all steps agree, and only the weight follows the schedule.
     """
 
     def scheduled(weights, clean, step):
         n = weights["agreement"]
-        due = agrees_at(step, n.agree_first, n.agree_every, n.exact_from)
         weight = jnp.where(step < n.agree_first, n.blend_weight, n.late_weight)
-        weights = weights | {"agreement": n._replace(blend_weight=weight)}
-        return jax.lax.cond(due, agree, otherwise, weights, clean, step)
+        given = weights | {"agreement": n._replace(blend_weight=weight)}, clean, step
+        if otherwise is None:
+            return agree(*given)
+        due = agrees_at(step, n.agree_first, n.agree_every, n.exact_from)
+        return jax.lax.cond(due, agree, otherwise, *given)
 
     return scheduled
 

@@ -64,6 +64,10 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.blend_release has no effect with blend none",
         ),
         (
+            {"grounded": True, "sampler": {"agree_first": 0.5, "agree_every": 3}},
+            "sampler.agree_every has no effect where each step meets what is known",
+        ),
+        (
             {"sampler": {"blend": "none", "blend_weight": 1.0}},
             "sampler.blend_weight has no effect with blend none",
         ),

@@ -122,6 +122,15 @@ def test_given_latents_are_the_initial_noise(model, zoom):
     np.testing.assert_allclose(given.images, zoom.images, atol=1e-5)
 
 
+def test_each_step_meets_a_photograph_whatever_the_schedule(model):
+    photograph = np.linspace(-0.8, 0.8, 16 * 16 * 3, dtype=np.float32).reshape(16, 16, 3)
+    given = own(photograph=photograph, agree_first=0.0, blend_release=1.0) | {"steps": 6}
+    every, third = (
+        pot_jax.sample(model, PROMPTS[:2], **given, agree_every=k).images for k in (1, 3)
+    )
+    np.testing.assert_array_equal(every, third)
+
+
 def test_samples_are_those_of_their_seeds(model, zoom):
     settings = RunSettings(prompts=PROMPTS, num_samples=2, sampler=SamplerSettings(steps=7))
     zooms = pipeline.sample_run(pipeline.prepare(model, settings, devices=one_device()))

@@ -112,6 +112,8 @@ def test_the_weight_is_released_after_the_first_steps_and_in_delivery():
     for step in range(10):
         found = scheduled(numbers, CLEAN, step).clean
         np.testing.assert_allclose(found, early if step < 5 else late, atol=1e-6)
+        always = agreement.when_due(agrees, None)(numbers, CLEAN, step)
+        np.testing.assert_allclose(always.clean, found, atol=1e-6)
     delivered, _ = agreement.delivery(LAPLACIAN, DECODED)(numbers, CLEAN)
     wanted, _ = agreement.delivery(LAPLACIAN, DECODED)(weights(blend_weight=0.2), CLEAN)
     np.testing.assert_array_equal(delivered, wanted)
