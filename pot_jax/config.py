@@ -78,10 +78,12 @@ class SamplerSettings(Settings, group="sampler"):
     strip: Annotated[float, Within("0 to 0.5", 0, 0.5)] = 0.0
     # Of the same blends: how much of the parent's pull on a level's mean colour is taken back.
     own_colour: Share = 0.0
-    # Levels agree at each of the first steps, a share of all, then at every k-th, and the last two.
+    # The share of the steps, from the start, at which levels always agree (1: all); after them they
+    # agree at every `agree_every`-th step, and at the last two.
     agree_first: Share = 1.0
     agree_every: Count = 1
-    # How much of the blend weight is given up after the first steps, and in delivery; 1: all.
+    # The share of the blend weight that is given up after those steps, and in delivery; 1: all. No
+    # effect while `agree_first` is 1.
     blend_release: Share = 0.0
     time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/study: every method of the study, in two of its scenes, with one seed.
+"""The pictures of docs/study: every method that runs in all its scenes, in two, with one seed.
 
     pot-jax sweep --config=configs/bench/sheets.py --workdir=runs/sheets --keep=pictures
 

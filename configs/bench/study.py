@@ -3,7 +3,7 @@
     pot-jax sweep --config=configs/bench/study.py --workdir=runs/study --keep=metrics
     pot-jax report --workdir=runs/study --baseline=method=default
 
-24 scenes of 6 levels, 45 methods, 20 steps of DDIM unless steps or solver are the axis, 2 seeds
+24 scenes of 6 levels, 56 methods, 20 steps of DDIM unless steps or solver are the axis, 2 seeds
 (default, independent and the full set of techniques: 8), and other spaces, zoom factors and
 placements in every sixth scene; a quarter of it with --every=4. If it is killed, the same command
 resumes; more workers on other hosts share the work. docs/study says how long it took, and what it

@@ -1,11 +1,11 @@
-r"""Whether a Stable Diffusion gains as the shipped models did from the techniques of docs/study.
+r"""Whether a Stable Diffusion model gains from the techniques of docs/study as the shipped ones do.
 
     pot-jax sweep --config=configs/bench/techniques.py --config.model=MODEL \
       --workdir=runs/techniques
     pot-jax report --workdir=runs/techniques --baseline=method=default
 
 ZoomBench's 8 real scenes with 2 seeds: without the techniques, with all of them, and independent
-samples, which colours and detail are compared with. MODEL is as for stable_diffusion.py.
+samples, the reference for colour and detail. MODEL is as for stable_diffusion.py.
 Hardware, time and what to expect: not measured yet.
 """
 

@@ -271,7 +271,7 @@ def through_two(exact: Agree, rough: Agree) -> Agree:
 
 
 def when_due(agree: Agree, otherwise: Agree | None) -> Agree:
-    """Returns the agreement `agree` for the steps of the schedule, `otherwise` for the others.
+    """Returns an agreement that is `agree` at the steps where levels are due, else `otherwise`.
 
     What a zoom draws is decided early; later, agreement costs detail and calls of the autoencoder.
     For the same reason blends have a weight of their own after the first steps, the `late_weight`.
