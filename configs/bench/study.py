@@ -118,12 +118,12 @@ def elsewhere(every: dict[str, dict]) -> list[tuple[dict, dict]]:
     some = dict([*every.items()][::6])
     corner = {"zoom.placement": [[8, -8]] * (scenes.LEVELS - 1)}
     large = {"zoom.zoom_factor": 3, "zoom.height": 96, "zoom.width": 96}
-    thirds = {
-        name: {"prompts": scene_prompts(4, seed, start=start, zoom_factor=3)} | large
-        for name, (seed, start) in scenes.world_places().items()
-    }
+    thirds = {}
+    for name in some:
+        seed, start = scenes.world_places()[name]
+        thirds[name] = {"prompts": scene_prompts(4, seed, start=start, zoom_factor=3)} | large
     places = {
-        "p3": {name: thirds[name] for name in some},
+        "p3": thirds,
         "p4": factor_4(some),
         "off-centre": {name: scene | corner for name, scene in some.items()},
     }

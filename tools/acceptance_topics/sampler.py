@@ -87,10 +87,9 @@ def squares(pairs: Pairs) -> tuple[str, bool]:
     scene, worst = pairs.worst("seam_excess")
     free = pairs.by_scene("seam_excess", pairs.free)
     above = [s for s, x in pairs.by_scene("seam_excess", pairs.new).items() if x > 0.15]
-    said = (
-        f"{new:.2f} (before {old:.2f}), at worst {worst:.2f} ({scene}); {len(above)} scenes above "
-    )
-    said += f"0.15, {sum(x > 0.15 for x in free.values())} of samples without any border"
+    said = f"{new:.2f} (before {old:.2f}), at worst {worst:.2f} ({scene}); "
+    said += f"{len(above)} scenes above 0.15, "
+    said += f"{sum(x > 0.15 for x in free.values())} of samples without any border"
     return said, -0.2 <= new <= 0.05 and worst <= 0.15
 
 
