@@ -4,8 +4,9 @@
     pot-jax report --workdir=runs/controls
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: 2 minutes on 2 shared cores.
-Expected, with seed 0: seam excess 1.6, where `world.py` has 0.56, and overlap 58.4 dB: delivered
-levels must agree here too, so overlap says nothing. The rest is not measured yet.
+Expected: all of a prompt right in 21 % of levels, where `world.py` has 82 %; but a seam excess of
+0.01 and an overlap of 58.4 dB. Levels must agree here too, and the strip hides their borders: it is
+the prompts that pay.
 """
 
 import ml_collections

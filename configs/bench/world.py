@@ -5,9 +5,9 @@
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: about 9 s a zoom on 2 shared cores, so 8 minutes for
 the 48; a quarter of them with --every=4.
-Expected, of every fourth scene with seed 0: seam excess 0.56 (true zooms: -0.1), overlap 58.5 dB.
-The rest is not measured yet. docs/zoombench.md says what the scores mean, `controls.py` what
-becomes of them where prompts contradict each other.
+Expected: seam excess 0.02 (true zooms: -0.12), overlap 58.5 dB, all of a prompt right in 82 % of
+levels. docs/zoombench.md says what the scores mean, `controls.py` what becomes of them where
+prompts contradict each other.
 """
 
 import ml_collections
