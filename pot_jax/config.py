@@ -223,6 +223,8 @@ class RunSettings(Settings):
     loras: tuple[LoraSettings, ...] = ()
     embeddings: tuple[EmbeddingSettings, ...] = ()
     prompts: tuple[str, ...] = ()  # one per level, widest first
+    # Width of level 0's view in metres, for scale bars; 0: not stated.
+    width_metres: Annotated[float, Within(">= 0", 0)] = 0.0
     negative_prompt: str = ""
     seed: SEED = 0
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
