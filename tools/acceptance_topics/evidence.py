@@ -16,7 +16,7 @@ FIRST, *METRICS = [
     f"tests/evaluation/test_{name}.py"
     for name in ["overlap", "seams", "detail", "references", "movie", "noise_audit", "world_scores"]
 ]
-STUDY = Path(os.environ.get("STUDY", ROOT / "runs" / "study"))
+STUDY = Path(os.environ.get("RUNS", ROOT / "runs")) / "study"  # as tools/study has it
 
 
 def controls(size: int, folder: Path) -> Outcome:
@@ -120,26 +120,21 @@ def sweep(*flags: str) -> list:
 
 
 def study(size: int, folder: Path) -> Outcome:
-    """The whole study, or what is left of it, with a worker for each core, as tools/study does.
+    """The whole study, or what is left of it.
 
     Hours are those of all its points, each on one core, over the number of cores.
     """
     del folder
-    cores = sorted(os.sched_getaffinity(0))
-    running = []
-    for i, core in enumerate(cores):
-        os.sched_setaffinity(0, {core})  # the child's from here on
-        command = sweep("--keep=metrics", f"--shard={i}/{len(cores)}")
-        running.append(subprocess.Popen(command, env=PLAIN, cwd=ROOT))
-    os.sched_setaffinity(0, cores)
-    failed = [process.wait() for process in running]
+    command = [PYTHON, "tools/study", "--only=study", f"--workdir={STUDY.parent}"]
+    failed = subprocess.run(command, env=PLAIN, cwd=ROOT).returncode
+    cores = os.sched_getaffinity(0)
     seconds = [
         json.loads(path.read_text())["cost"]["seconds"] for path in STUDY.glob("*/evaluation.json")
     ]
     hours = sum(seconds) / 3600
     said = f"{hours:.2f} hours of one core, {hours / len(cores):.2f} on {len(cores)}"
     said += f"; {len(seconds)} points"
-    reached = not any(failed) and hours / len(cores) < 4 and len(seconds) >= size
+    reached = not failed and hours / len(cores) < 4 and len(seconds) >= size
     return Outcome(said, reached, min(len(seconds), size))
 
 

@@ -214,7 +214,7 @@ JUDGES = {
 }
 ROWS = [
     Row(judge.__name__ + model[6:], target, paired(model, judge), size, "pairs", 30.0, "", False)
-    for model, size in (("cosmos64", 48), ("cosmos128", 16))
+    for model, size in (("cosmos64", 192), ("cosmos128", 16))
     for judge, target in JUDGES.items()
 ] + [
     Row("elsewhere", "gains at p = 3 and 4, off-centre, in latents, with DDPM", elsewhere,
