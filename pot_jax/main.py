@@ -425,10 +425,8 @@ def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
     if not found:
         return rest, "", ""
     if len(found) > 1 or "--config" in (argument.partition("=")[0] for argument in rest):
-        names = [
-            f"--{name}" for name in _INSTEAD_OF_CONFIG if name in found or name != "from_picture"
-        ]
-        raise UserError(f"{', '.join(names)} and --config exclude each other; give one of them")
+        names = "--extend, --revise, --from_picture and --config"
+        raise UserError(f"{names} exclude each other; give one of them")
     ((way, run),) = found.items()
     require(bool(run), f"--{way}", _INSTEAD_OF_CONFIG[way], run)
     run = checked(run, Path, f"--{way}")

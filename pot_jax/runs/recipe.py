@@ -39,17 +39,21 @@ _CIRCUMSTANCES = ("save_every", "record_disagreement", "allow_pickle")  # they d
 _ASSETS = Path(__file__).parents[1] / "assets"
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")  # as weights.layouts.hub names a commit
 
-# What is given again or found again, by its digest's name -> the settings that change it as well.
+# The digests of a run's identity -> the settings that may change each.
 _MODEL = "model variant dtype prediction_type loras embeddings tokenizer "
-_GIVEN = {
+_DECIDED = {
     "weights": _MODEL,
     "networks": _MODEL,
     "schedule": _MODEL,
     "prompts": _MODEL + "prompts negative_prompt sampler.guidance_scale",
     "photograph": "photograph zoom prompts model",
+    "geometry": "zoom prompts model",
+    "sampler": "sampler model",
+    "seeds": "seed num_samples",
     "generator": "",
     "upscaler weights": "upscaler dtype",
     "upscaler networks": "upscaler dtype",
+    "upscaler settings": "upscaler",
 }
 
 # AUTOMATIC1111's names; it has no DDPM.
@@ -205,26 +209,23 @@ class Recipe(Settings):
     def check(self, now: Mapping[str, Any]) -> list[str]:
         """Returns notes on versions and devices that differ; a run's `now` is its record.
 
-        Raises UserError if what was given again is not what the picture was made with.
+        Raises UserError if what was given again, or found, is not what the picture was made with.
         """
         public, _ = _public(to_dict(build(RunSettings, now["config"])))
         changed = [f"{name}." for name, *_ in differences(self.config, public)]
-        pairs = [
-            (name, (self.identity or {}).get(name), now["identity"].get(name)) for name in _GIVEN
-        ]
-        wrong = [
-            f"{name} {theirs[:12]} there, {ours[:12]} here"
-            for name, theirs, ours in pairs
-            if theirs
-            and ours
-            and theirs != ours
-            and not any(c.startswith(f"{s}.") for c in changed for s in _GIVEN[name].split())
-        ]
+        wrong = []
+        for name, settings in _DECIDED.items():
+            there, here = ((of or {}).get(name) for of in (self.identity, now["identity"]))
+            freed = any(c.startswith(f"{s}.") for c in changed for s in settings.split())
+            if there and here and there != here and not freed:
+                wrong.append(f"{name} {shown(there)[:12]} there, {here[:12]} here")
         if wrong:
             what = f"{self.place} was made with something else ({'; '.join(wrong)})"
-            raise UserError(f"--from_picture: {what}; give the same files again")
+            raise UserError(
+                f"--from_picture: {what}; give the same files, and what you change by flag"
+            )
         facts = [{**one["versions"], "devices": one["devices"]} for one in (vars(self), now)]
-        rows = [f"{name} {there}, here {here}" for name, there, here in differences(*facts)]
+        rows = [f"{shown(name)} {shown(old)}, here {new}" for name, old, new in differences(*facts)]
         note = f"{self.place} was made with {'; '.join(rows)}: other bytes are possible"
         return [note] if rows else []
 
