@@ -1,15 +1,16 @@
 """Recipes in PNG files: damaged ones, random ones, and a reader of another program's form."""
 
+import dataclasses
 import json
 import random
 import re
+import shutil
 import string
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pot_jax import main
 from pot_jax.checks import build
@@ -164,10 +165,19 @@ def reading(path: Path) -> str:
 
 
 def build_data(made: recipe.Recipe) -> dict:
-    """The settings as the command line has them before they are completed."""
-    import dataclasses
-
-    return dataclasses.asdict(build(RunSettings, made.settings))
+    """The settings as the command line has them, with all files given again."""
+    data = dataclasses.asdict(build(RunSettings, made.settings))
+    for group, name in (
+        ("", "model"),
+        ("", "tokenizer"),
+        ("photograph", "path"),
+        ("upscaler", "path"),
+    ):
+        place = data[group] if group else data
+        place[name] = place[name] or "given"
+    for name in ("loras", "embeddings"):
+        data[name] = [{"path": "given"} for _ in made.config[name]]
+    return data
 
 
 def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
@@ -233,7 +243,37 @@ def made_again(folder: Path, size: int, variants: int) -> list[str]:
     return breaches
 
 
-def picture(folder: Path) -> bytes:
-    """A small PNG without texts."""
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "plain.png")
-    return (folder / "plain.png").read_bytes()
+# Nothing of the machine. -------------------------------------------------------------------------
+
+RARE = {"home": "qyxhome", "user": "qyxuser", "host": "qyxhost", "work": "qyxwork"}
+
+
+def make_rare(files: Path, folder: Path) -> Path:
+    """Makes a home with a model, a LoRA and a photograph from `files`; returns a work folder."""
+    home, work = folder / RARE["home"], folder / RARE["work"]
+    shutil.copytree(files / "model", home / "model")
+    for name in ("one.safetensors", "photo.png"):
+        shutil.copy(files / name, home / name)
+    work.mkdir()
+    return work
+
+
+def rare_environment(folder: Path) -> dict[str, str]:
+    """The variables that say who and where one is."""
+    user = dict.fromkeys(("USER", "LOGNAME", "USERNAME"), RARE["user"])
+    return {"HOME": str(folder / RARE["home"]), "HOSTNAME": RARE["host"], **user}
+
+
+def rare_flags(folder: Path) -> list[str]:
+    """Files in that home, named in full and by ~, and a work folder named in full."""
+    home = folder / RARE["home"]
+    found = [f"--model={home / 'model'}", f"--lora={home / 'one.safetensors'}"]
+    return [*found, "--photograph=~/photo.png", f"--workdir={folder / RARE['work'] / 'run'}"]
+
+
+def named(run: Path, *others: str) -> list[str]:
+    """The files of a run in which a rare word, or one of the others, is found."""
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert {"config.json", "stack.npz", "zoom.mp4", "level_001.png"} <= {p.name for p in files}
+    words = [word.encode() for word in (*RARE.values(), *others)]
+    return [str(path) for path in files if any(word in path.read_bytes() for word in words)]

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
-import sys
 from xml.etree import ElementTree
 
 import av
@@ -19,7 +17,8 @@ from PIL import Image
 from tiny_models import tiny_model
 
 from pot_jax import main
-from pot_jax.config import RunSettings
+from pot_jax.checks import build
+from pot_jax.config import SOLVERS, RunSettings, read
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_text, save_png
 from pot_jax.runs import recipe
@@ -163,9 +162,7 @@ def test_parameters_are_read_as_they_were_meant(prompt, negative):
 
 
 def test_every_solver_has_a_name():
-    assert recipe._SAMPLERS.keys() == set(
-        recipe.RunSettings.__annotations__ and main.config.SOLVERS
-    )
+    assert recipe._SAMPLERS.keys() == set(SOLVERS)
 
 
 def test_the_texts_of_a_picture_need_no_latin(tmp_path):
@@ -224,38 +221,22 @@ def test_damaged_texts_are_valid_or_one_line(place, tmp_path):
     assert 0 < valid < 100
 
 
-RARE = {"home": "qyxhome", "user": "qyxuser", "host": "qyxhost", "work": "qyxwork"}
-
-
-def test_no_output_names_the_machine(place, tmp_path):
-    """A process whose home, user, host and folders are rare words, searched for in all bytes."""
-    home, work = tmp_path / RARE["home"], tmp_path / RARE["work"]
-    models = home / "models"
-    work.mkdir()
-    shutil.copytree(place / "model", models / "model")
-    for name in ("one.safetensors", "photo.png"):
-        shutil.copy(place / name, home / name)
-    names = {"HOME": str(home), "USER": RARE["user"], "LOGNAME": RARE["user"]}
-    names |= {"HOSTNAME": RARE["host"], "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    host = f"import sys, socket, os\nsocket.gethostname = lambda: {RARE['host']!r}\n"
-    code = host + "from pot_jax import main\nsys.exit(main.main(['pot-jax', *sys.argv[1:]]))"
-    flags = [*PROMPTS, *RUN, f"--model={models / 'model'}", "--photograph=~/photo.png"]
-    flags += [f"--lora={home / 'one.safetensors'}", f"--workdir={work / 'run'}"]
-    command = [sys.executable, "-c", code, "sample", *flags, "--compilation_cache=none"]
-    environment = {**os.environ, **names}
-    subprocess.run(command, cwd=work, env=environment, check=True, capture_output=True)
-    files = [path for path in (work / "run").rglob("*") if path.is_file()]
-    assert {"config.json", "stack.npz", "zoom.mp4", "level_001.png"} <= {p.name for p in files}
-    for path in files:
-        content = path.read_bytes()
-        found = [word for word in (*RARE.values(), str(ROOT), "model/") if word.encode() in content]
-        assert not found, (path, found)
+def test_no_output_names_the_machine(place, tmp_path, monkeypatch):
+    """`tools/acceptance hands` does the same in a process of its own."""
+    work = recipes.make_rare(place, tmp_path)
+    for name, value in recipes.rare_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("socket.gethostname", lambda: recipes.RARE["host"])
+    monkeypatch.chdir(work)
+    assert sample(*PROMPTS, *RUN, *recipes.rare_flags(tmp_path)) == 0
+    assert not recipes.named(work / "run", str(ROOT), "model/")
     record = json.loads((work / "run" / "config.json").read_text())["config"]
-    assert record["model"] == "~/models/model" and record["photograph"]["path"] == "~/photo.png"
-    # It still repeats the run, which its folder shows.
-    command[4:-1] = [f"--config={work / 'run' / 'config.json'}", f"--workdir={work / 'run'}"]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    assert "already complete" in done.stdout, done.stderr
+    assert (record["model"], record["photograph"]["path"]) == ("~/model", "~/photo.png")
+    again = build(RunSettings, read(str(work / "run" / "config.json")))  # it still repeats the run
+    assert again.model == str(tmp_path / recipes.RARE["home"] / "model")
+    assert [lora.path for lora in again.loras] == [
+        f"{tmp_path / recipes.RARE['home']}/one.safetensors"
+    ]
 
 
 def test_own_parts_held_levels_and_arrays_are_refused(place, tmp_path):
