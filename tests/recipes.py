@@ -10,13 +10,17 @@ import struct
 import zlib
 from pathlib import Path
 
+import lora_files
 import numpy as np
+from tiny_models import tiny_model
 
 from pot_jax import main
 from pot_jax.checks import build
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError
+from pot_jax.media.images import save_png
 from pot_jax.runs import recipe
+from pot_jax.weights.export import export
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -246,6 +250,20 @@ def made_again(folder: Path, size: int, variants: int) -> list[str]:
 # Nothing of the machine. -------------------------------------------------------------------------
 
 RARE = {"home": "qyxhome", "user": "qyxuser", "host": "qyxhost", "work": "qyxwork"}
+
+
+def make_files(place: Path) -> Path:
+    """Makes a tiny model, LoRAs and photographs of random values."""
+    place.mkdir(exist_ok=True)
+    export(tiny_model(place / "tokenizer"), place / "model")
+    export(tiny_model(place / "tokenizer", seed=1), place / "other_model")
+    for seed, name in enumerate(("one", "two", "three")):
+        layers = {lora_files.DENSE: lora_files.parts(lora_files.DENSE, seed=seed)}
+        lora_files.write(place / f"{name}.safetensors", layers)
+    rng = np.random.default_rng(0)
+    for name in ("photo", "other_photo"):
+        save_png(place / f"{name}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
+    return place
 
 
 def make_rare(files: Path, folder: Path) -> Path:

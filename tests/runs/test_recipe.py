@@ -9,12 +9,10 @@ from xml.etree import ElementTree
 
 import av
 import jax
-import lora_files
 import numpy as np
 import pytest
 import recipes
 from PIL import Image
-from tiny_models import tiny_model
 
 from pot_jax import main
 from pot_jax.checks import build
@@ -22,7 +20,6 @@ from pot_jax.config import SOLVERS, RunSettings, read
 from pot_jax.errors import UserError
 from pot_jax.media.images import read_text, save_png
 from pot_jax.runs import recipe
-from pot_jax.weights.export import export
 
 ROOT = pathlib.Path(__file__).parents[2]
 IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -36,15 +33,7 @@ FILES += ["--photograph=photo.png"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A run of local files, `run`, and those files; the working folder of the tests below."""
-    place = tmp_path_factory.mktemp("place")
-    export(tiny_model(place / "tokenizer"), place / "model")
-    export(tiny_model(place / "tokenizer", seed=1), place / "other_model")
-    for seed, name in enumerate(("one", "two", "three")):
-        layers = {lora_files.DENSE: lora_files.parts(lora_files.DENSE, seed=seed)}
-        lora_files.write(place / f"{name}.safetensors", layers)
-    rng = np.random.default_rng(0)
-    for name in ("photo", "other_photo"):
-        save_png(place / f"{name}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
+    place = recipes.make_files(tmp_path_factory.mktemp("place"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert sample(*PROMPTS, *RUN, *FILES, "--workdir=run") == 0
