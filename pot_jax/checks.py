@@ -200,6 +200,25 @@ def to_dict(settings: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(settings)))
 
 
+def recorded(settings: Any) -> dict[str, Any]:
+    """Returns settings as JSON data for a file: `to_dict` with the home folder as ~ in paths."""
+    data, kinds = to_dict(settings), _hints(type(settings))
+    for name, value in vars(settings).items():
+        if kinds[name] == Path:
+            data[name] = homeless(value)
+        elif dataclasses.is_dataclass(value):
+            data[name] = recorded(value)
+        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            data[name] = [recorded(one) for one in value]
+    return data
+
+
+def homeless(text: str) -> str:
+    """Returns a text in which paths in the home folder begin with ~, so that none tells of it."""
+    home = os.path.expanduser("~").rstrip("/")
+    return re.sub(rf"(?<![^\s'\"(]){re.escape(home)}/", "~/", text) if home else text
+
+
 def parsed_json(text: str | bytes) -> Any:
     """Parses JSON; raises ValueError, also for a name given twice, NaN, and endless nesting."""
     try:

@@ -231,6 +231,7 @@ class RunSettings(Settings):
     save_every: Natural = 25  # steps between saved states; 0 never
     decode_rows: Count = 8  # pictures decoded at a time on each device
     record_disagreement: bool = False  # of every step, before blending, in metrics.json
+    metadata: Literal["all", "none"] = "all"  # whether pictures, movie and page carry the recipe
     sampler: SamplerSettings = SamplerSettings()
     zoom: ZoomSettings = ZoomSettings()
     photograph: PhotographSettings = PhotographSettings()

@@ -47,6 +47,7 @@ SHORT_FLAGS = {
     "sampler.blend": ", ".join(config.BLENDS),
     "photograph.path": "a picture that one level (photograph.level) has to agree with",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
+    "metadata": "all or none: whether pictures and movie carry the recipe of the run",
 }
 # Flags of `sample` that continue a finished run -> the one that each goes with, help.
 CONTINUING_FLAGS = {
@@ -54,6 +55,12 @@ CONTINUING_FLAGS = {
     "side": ("extend", "where they are added: deep or wide"),
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
+}
+# Flags of `sample` that read settings as --config does -> what they take.
+_INSTEAD_OF_CONFIG = {
+    "extend": "the folder of a finished run",
+    "revise": "the folder of a finished run",
+    "from_picture": "a PNG or movie of a run",
 }
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
@@ -75,11 +82,15 @@ def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
     arguments, way, run = _without_run(arguments)
-    read = _read_run if run else config.read
+    made = _read_recipe(run) if way == "from_picture" else None
+    read = {"": config.read, "from_picture": lambda _: made.settings}.get(way, _read_run)
+    run = "" if made else run
     arguments, file, _ = _define_config(values, arguments, config.RunSettings, read)
     _define_text(values, "workdir", "folder for the run's files")
     for name, (_, text) in CONTINUING_FLAGS.items():
         _define_text(values, name, text)
+    text = "a PNG or movie of a run: make that run again, with your flags over its settings"
+    _define_text(values, "from_picture", text)
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
     text = "run as one process of a multi-host job (jax.distributed)"
@@ -117,7 +128,8 @@ def sample(arguments: Sequence[str]) -> None:
     if values["embedding"].present:
         pairs = map(_file_and_rest, values.embedding)
         values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
-    settings = build(config.RunSettings, values.config.to_dict())
+    data = values.config.to_dict()
+    settings = build(config.RunSettings, made.completed(data) if made else data)
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
         raise UserError(
@@ -129,22 +141,22 @@ def sample(arguments: Sequence[str]) -> None:
 
     with importing():
         from pot_jax.parallel import devices
-        from pot_jax.pipelines.continued import continued
+        from pot_jax.pipelines.continued import continued, require_model
         from pot_jax.runs.folder import check_workdir
 
-    others = None, None  # held levels, and the record of their run
+    held, check = None, made and (lambda record: made.check(record.to_json()))
     if run:
         how = values.side if way == "extend" else values.levels
-        settings, *others = continued(settings, run, prompts, way, how)
+        settings, held, known = continued(settings, run, prompts, way, how)
+        check = functools.partial(require_model, known)
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, *others)
+    _sample(settings, folder, stated, held, check or (lambda record: None))
 
 
-def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, run) -> None:
+def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, check) -> None:
     with importing():
-        from pot_jax.pipelines.continued import require_model
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.zoom import prepare, sample_run
         from pot_jax.runs.folder import check_record, sample_folders
@@ -158,9 +170,8 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, r
     # Everything is checked before a weight is read.
     given = {"stated": stated, "held": held}
     early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
-    if run:
-        require_model(run, early.record)
-    for notice in early.notices:
+    noted = check(early.record) or ()
+    for notice in (*early.notices, *noted):
         print(f"note: {notice}", file=sys.stderr)
     if not folder:
         print("\n".join(dry_run(early, opened.model)))
@@ -169,8 +180,7 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, r
     print(early, file=sys.stderr)
     upscaler = upscaler and upscaler.read()
     prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
-    if run:
-        require_model(run, prepared.record)
+    check(prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
@@ -192,15 +202,17 @@ def render(arguments: Sequence[str]) -> None:
     folder = _workdir(values, "runs/mine")
 
     with importing():
-        from pot_jax.runs.folder import check_output, remake_movie
+        from pot_jax.runs.folder import check_output, record_with, remake_movie
+        from pot_jax.runs.recipe import recipe
         from pot_jax.runs.zoom import read_zoom, write_movie
 
     output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
     if check_output(output, folder):
         remake_movie(folder, movie)
     else:
-        zoom = read_zoom(folder)
-        write_movie(zoom.images, zoom.geometry, movie, output)
+        zoom, path = read_zoom(folder), pathlib.Path(folder) / "config.json"
+        said = recipe(record_with(path, {"movie": movie}))
+        write_movie(zoom.images, zoom.geometry, movie, output, comment=said)
     print(f"movie: {output}")
 
 
@@ -402,21 +414,24 @@ def _stated(values: flags.FlagValues, file: dict) -> set[str]:
 
 
 def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
-    """Replaces --extend=RUN or --revise=RUN by --config of RUN; returns which, and RUN, as well."""
+    """Replaces --extend, --revise or --from_picture by --config; returns which, and its value."""
     rest, found, given = [], {}, iter(arguments)
     for argument in given:
         name, mark, value = argument.partition("=")
-        if name.lstrip("-") in ("extend", "revise") and name.startswith("-"):
+        if name.lstrip("-") in _INSTEAD_OF_CONFIG and name.startswith("-"):
             found[name.lstrip("-")] = value if mark else next(given, "")
         else:
             rest.append(argument)
     if not found:
         return rest, "", ""
-    if len(found) == 2 or "--config" in (argument.partition("=")[0] for argument in rest):
-        raise UserError("--extend, --revise and --config exclude each other; give one of them")
+    if len(found) > 1 or "--config" in (argument.partition("=")[0] for argument in rest):
+        names = "--extend, --revise, --from_picture and --config"
+        raise UserError(f"{names} exclude each other; give one of them")
     ((way, run),) = found.items()
-    require(bool(run), f"--{way}", "the folder of a finished run", run)
+    require(bool(run), f"--{way}", _INSTEAD_OF_CONFIG[way], run)
     run = checked(run, Path, f"--{way}")
+    if way == "from_picture":
+        return [f"--config={run}", *rest], way, run
     return [f"--config={os.path.join(run, 'config.json')}", *rest], way, run
 
 
@@ -424,6 +439,12 @@ def _read_run(path: str) -> dict:
     from pot_jax.runs.claims import read_json
 
     return config.settings_of(config.upgraded(read_json(path), path)) | {"held": ()}
+
+
+def _read_recipe(path: str):
+    from pot_jax.runs.recipe import read  # which imports Pillow
+
+    return read(path)
 
 
 def _define_devices(values: flags.FlagValues) -> None:
@@ -557,7 +578,7 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
 def _lora(text: str) -> dict:
     path, strength = _file_and_rest(text)
     try:
-        return {"path": path, "strength": float(strength or 1)}
+        return {"path": path} | ({"strength": float(strength)} if strength else {})
     except ValueError:
         raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
 

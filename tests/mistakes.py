@@ -1162,8 +1162,8 @@ CONTINUED = [
     Row([*EXTEND, "--side=up"], "--side: expected deep or wide, got 'up'"),
     Row(["sample", *EXTEND[2:]], "prompts: expected one for each new level, got 'none'"),
     Row(["sample", " ", *EXTEND[2:]], "prompts: the prompt of level 2 is empty; write one"),
-    Row([*EXTEND, "--revise=done"], "--extend, --revise and --config exclude each other"),
-    Row([*EXTEND, "--config=cosmos"], "--extend, --revise and --config exclude each other"),
+    Row([*EXTEND, "--revise=done"], "--from_picture and --config exclude each other"),
+    Row([*EXTEND, "--config=cosmos"], "--from_picture and --config exclude each other"),
     Row([*EXTEND, "--levels=1"], "--levels goes with --revise; leave it out"),
     Row([*REVISE, "--side=deep"], "--side goes with --extend; leave it out"),
     Row(s("--side=deep"), "--side goes with --extend; leave it out"),
@@ -1318,6 +1318,84 @@ MODEL_COMMANDS = [
     ),
 ]
 
+MADE = ["sample", "--workdir=w", "--steps=2"]
+RECIPES = [
+    *each(
+        [*MADE, "--from_picture={}"],
+        {
+            "": "--from_picture: expected a PNG or movie of a run, got ''",
+            "nowhere.png": "nowhere.png cannot be read (it, or a folder on the way to it, is not",
+            "nowhere.mp4": "nowhere.mp4 cannot be read (it, or a folder on the way to it, is not",
+            "folder.png": "folder.png cannot be read (a folder stands where the file is needed)",
+            "done": "done cannot be read (a folder stands where the file is needed)",
+            "pipe": "pipe is a pipe or a device; give a file",
+            "/dev/zero": "/dev/zero is a pipe or a device; give a file",
+            "circle": "circle cannot be read (its symbolic links lead in a circle)",
+            LONG: "--from_picture: expected a shorter path, got",
+            "photo.png": "photo.png holds no recipe of pot_jax; give a PNG or a movie of a run",
+            "text.png": "text.png cannot be read (not a PNG file); give a PNG or a movie of a run",
+            "empty.png": "empty.png cannot be read (not a PNG file)",
+            "header.png": "header.png cannot be read (",
+            "page.jpg": "page.jpg cannot be read (not a PNG file)",
+            "float.tiff": "float.tiff cannot be read (not a PNG file)",
+            "done/config.json": "done/config.json cannot be read (not a PNG file)",
+            "clip.mp4": "clip.mp4 cannot be read (",
+            "recipe_none.mp4": "recipe_none.mp4 holds no recipe of pot_jax; give",
+            "recipe_other.mp4": "the recipe in recipe_other.mp4 is damaged (Expecting value",
+            "recipe_others.png": "no recipe of pot_jax but another program's `parameters`; give",
+            "recipe_empty.png": "recipe_empty.png holds no recipe of pot_jax; give",
+            "recipe_bomb.png": "recipe_bomb.png cannot be read (Decompressed data too large",
+            "recipe_bomb_itxt.png": "recipe_bomb_itxt.png cannot be read (Decompressed data too",
+            "recipe_flipped.png": "recipe_flipped.png cannot be read (broken PNG file",
+            "recipe_half.png": "recipe_half.png cannot be read (",
+            "recipe_cut.png": "the recipe in recipe_cut.png is damaged (",
+            "recipe_nested.png": "the recipe in recipe_nested.png is damaged (nested too deeply)",
+            "recipe_twice.png": "the recipe in recipe_twice.png is damaged ('format' is given",
+            "recipe_list.png": "recipe_list.png: expected a recipe, got '[1, 2]'",
+            "recipe_later.png": "recipe_later.png has format 99, this version of pot_jax reads 1",
+            "recipe_text_format.png": "recipe_text_format.png has format 'one'",
+            "recipe_unknown.png": "the recipe in recipe_unknown.png: unknown setting 'colour'",
+            "recipe_short.png": "the recipe in recipe_short.png: setting level is missing",
+            "recipe_setting.png": "the recipe in recipe_setting.png: unknown setting 'colour'",
+            "recipe_range.png": "recipe_range.png: seed: expected a whole number from 0 to",
+            "recipe_path.png": "model is '/etc/passwd', which neither ships with this version nor",
+            "recipe_photograph.png": "photograph.path is 'photo.png', which neither ships with",
+            "recipe_lora_path.png": "loras is [{'path': 'lora.safetensors'",
+            "recipe_own.png": "made with a Python function as its blend; make it again with",
+            "recipe_held.png": "made with held levels of another run; make it again with",
+            "recipe_latents.png": "made with latents given as an array; make it again with",
+            "recipe_given_else.png": "given[0]: expected one of model, tokenizer, photograph",
+            "recipe_sound.png": "made with files of the user's; give what a recipe only has a",
+            "recipe_sound.mp4": "made with files of the user's; give what a recipe only has a",
+            "recipe_given.png": "a digest of: --model=... --photograph=... --tokenizer=...",
+            "recipe_lora.png": "--model=... --lora=... (SHA-256 c0ffee)",
+        },
+    ),
+    Row([*MADE, "--from_picture"], "--from_picture: expected a PNG or movie of a run, got ''"),
+    Row(["sample", "--from_picture=recipe_sound.png", "--model=tiny"], "--workdir is missing"),
+    Row(s("--from_picture=recipe_sound.png", "--config=cosmos"), "exclude each other"),
+    Row(s("--from_picture=recipe_sound.png", "--extend=done"), "exclude each other"),
+    Row(s("--from_picture=recipe_sound.png", "--side=deep"), "--side goes with --extend"),
+    Row(s("--from_picture=recipe_sound.png", "--metadata=some"), "metadata: expected one of all"),
+    Row(s("--from_picture=recipe_lora.png"), "a digest of: --lora=... (SHA-256 c0ffee)"),
+    Row(s("--metadata=some"), "metadata: expected one of all, none, got 'some'"),
+    Row(s("--metadata="), "metadata: expected one of all, none, got ''"),
+]
+# The model's files are read before these are found.
+GIVEN_AGAIN = [
+    Row(
+        s("--from_picture=recipe_lora.png", "--lora=lora.safetensors"),
+        "lora.safetensors has SHA-256",
+    ),
+    Row(
+        s("--from_picture=recipe_weights.png"),
+        "recipe_weights.png was made with something else (networks c0ffee there",
+    ),
+    Row(
+        s("--from_picture=recipe_sound.png", "--model=nowhere"), "there is no model folder nowhere"
+    ),
+]
+
 # Where the superuser is not the user.
 PERMISSIONS = [
     Row(s("--config=secret.json"), "no permission"),
@@ -1335,4 +1413,4 @@ KINDS = {
     if name.isupper() and isinstance(rows, list) and rows and isinstance(rows[0], Row)
 }
 # Those for which settings suffice: JAX is not even imported.
-QUICK = ("commands", "flags", "numbers", "prompts", "configs")
+QUICK = ("commands", "flags", "numbers", "prompts", "configs", "recipes")

@@ -9,11 +9,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import recipes
 from PIL import Image
 from safetensors.numpy import save_file
 from tiny_models import tiny_inpainting_model, tiny_model, tiny_upscaler
 
 from pot_jax.config import MovieSettings, RunSettings, ZoomSettings
+from pot_jax.media.images import read_text
+from pot_jax.media.video import write_video
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.export import export
 from pot_jax.zoom.geometry import Geometry
@@ -29,6 +32,7 @@ def make_place(place: Path) -> None:
     _make_runs(place)
     _make_zooms_of_others(place)
     _make_photographs(place)
+    _make_recipes(place)
     _make_configs(place)
     _make_adapters(place)
     (place / "file").write_text("a file")
@@ -131,6 +135,57 @@ def _make_photographs(place: Path) -> None:
         (place / name).write_bytes(content)
     np.save(place / "pixels.npy", np.zeros((16, 16, 3)))
     (place / "folder.png").mkdir()
+
+
+def _make_recipes(place: Path) -> None:
+    data = (place / "done" / "levels" / "level_000.png").read_bytes()
+    text = read_text(place / "done" / "levels" / "level_000.png")["pot_jax"]
+    said = json.loads(text)
+
+    def changed(config=(), **others):
+        return json.dumps(said | others | {"config": said["config"] | dict(config)})
+
+    part = {"part": "blend", "name": "", "sha256": ""}
+    lora = {"path": "?", "strength": 1.0, "sha256": "c0ffee"}
+    for name, recipe in {
+        "sound": text,
+        "cut": text[:100],
+        "empty": "",
+        "list": "[1, 2]",
+        "nested": "[" * 10**5,
+        "twice": '{"format": 1, "format": 1}',
+        "later": changed(format=99),
+        "text_format": changed(format="one"),
+        "unknown": changed(colour="red"),
+        "short": '{"format": 1}',
+        "setting": changed({"colour": "red"}),
+        "range": changed({"seed": -1}),
+        "path": changed({"model": "/etc/passwd"}),
+        "photograph": changed({"photograph": {"path": "photo.png"}}),
+        "lora_path": changed({"loras": [{**lora, "path": "lora.safetensors"}]}),
+        "lora": changed({"loras": [lora]}),
+        "own": changed({"own_parts": [part]}),
+        "held": changed({"held": [[0, "c0ffee"]]}),
+        "latents": changed(identity={"given latents": "c0ffee"}),
+        "given": changed(given=["model", "photograph", "tokenizer"]),
+        "given_else": changed(given=["workdir"]),
+        "weights": changed(identity={"networks": "c0ffee"}),
+    }.items():
+        (place / f"recipe_{name}.png").write_bytes(recipes.with_recipe(data, recipe))
+    others = b"a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 8x8"
+    bomb = zlib.compress(b" " * (1 << 24))
+    for name, chunk in {
+        "others": (b"tEXt", b"parameters\0" + others),
+        "bomb": (b"zTXt", b"pot_jax\0\0" + bomb),
+        "bomb_itxt": (b"iTXt", b"pot_jax\0\1\0\0\0" + bomb),
+    }.items():
+        (place / f"recipe_{name}.png").write_bytes(recipes.with_text(data, chunk))
+    (place / "recipe_flipped.png").write_bytes(data.replace(b'"seed": 0', b'"seed": 1'))
+    (place / "recipe_half.png").write_bytes(data[: data.index(b"pot_jax") + 100])
+    shutil.copy(place / "done" / "zoom.mp4", place / "recipe_sound.mp4")
+    movie = [np.zeros((16, 16, 3), np.uint8)]
+    write_video(place / "recipe_none.mp4", movie, 5)
+    write_video(place / "recipe_other.mp4", movie, 5, "made with love")
 
 
 def _make_configs(place: Path) -> None:

@@ -9,11 +9,12 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from pot_jax.checks import Path, checked, require
 from pot_jax.errors import UserError, edge
@@ -70,10 +71,27 @@ def zoom_to_bytes(
     return rounded
 
 
-def save_png(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes one picture, [H, W, 3] uint8, as PNG, atomically; raises UserError if it cannot."""
+def save_png(
+    path: str | os.PathLike, picture: np.ndarray, text: Mapping[str, str] | None = None
+) -> None:
+    """Writes one picture, [H, W, 3] uint8, as PNG, atomically; raises UserError if it cannot.
+
+    `text` has the file's texts by their keywords: chunks tEXt, or iTXt of what is not in Latin-1.
+    """
+    chunks = PngInfo()
+    for keyword, value in (text or {}).items():
+        chunks.add_text(keyword, value)
     with write_atomically(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG", pnginfo=chunks)
+
+
+def read_text(path: str | os.PathLike) -> dict[str, str]:
+    """Returns the texts of a PNG file before its pixels, which are not read, by their keywords.
+
+    Raises UserError if it is no PNG, or damaged, or a compressed text has more than a megabyte.
+    """
+    with edge("reading a recipe", path), open(path, "rb") as file, PngImageFile(file) as image:
+        return {name: text for name, text in image.info.items() if isinstance(text, str)}
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:

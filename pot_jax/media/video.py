@@ -185,8 +185,12 @@ def movie_format(path: str | os.PathLike) -> str:
     return FORMATS[ending]
 
 
-def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float) -> None:
+def write_video(
+    path: str | os.PathLike, frames: Iterable[np.ndarray], fps: float, comment: str = ""
+) -> None:
     """Writes frames as H.264 (yuv420p, BT.709), atomically; equal frames give equal bytes.
+
+    A `comment` is written to the container's metadata.
 
     The path's ending is one of `FORMATS`. Frames are uint8, all of one shape: RGB [h, w, 3], where
     an odd side is padded with its last pixels, or YUV planes [3/2 h, w] as from `zoom_frames`.
@@ -208,6 +212,8 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
         # "file:", because FFmpeg takes what is before a colon for a protocol.
         av.open(f"file:{temporary}", "w", format=kind, container_options=options) as container,
     ):
+        if comment:
+            container.metadata["comment"] = comment
         stream = _h264_stream(container, shape, fps)
         for index, frame in enumerate(itertools.chain([first], frames)):
             if frame.shape != first.shape:
@@ -217,6 +223,12 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], fps: floa
             yuv.pts, yuv.time_base = index, stream.codec_context.time_base
             container.mux(stream.encode(yuv))
         container.mux(stream.encode(None))
+
+
+def read_comment(path: str | os.PathLike) -> str:
+    """Returns the comment of a movie, "" if it has none; raises UserError if it is no movie."""
+    with edge("reading a recipe", path), av.open(f"file:{path}") as container:
+        return container.metadata.get("comment", "")
 
 
 def _fixed_point(geometry: Geometry) -> np.ndarray:

@@ -109,6 +109,7 @@ def sample(
     agreement: Callable | None = None,
     guidance: Guidance | None = None,
     workdir: str | os.PathLike | None = None,
+    metadata: str = "all",
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
     callback: Callable[[Watched], None] | None = None,
@@ -147,6 +148,7 @@ def sample(
       guidance: your own `diffusion.guidance.Guidance`.
       workdir: a folder for the run's files; a killed run is resumed there, and a complete one is
         read back.
+      metadata: "all": the pictures and the movie carry the run's recipe; "none": nothing.
       devices: those that the levels are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.
       callback: called after each chunk of steps with its clean estimates and disagreement
@@ -176,6 +178,7 @@ def sample(
             "prompts": checked_prompts(prompts),
             "negative_prompt": negative_prompt,
             "seed": seed,
+            "metadata": metadata,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
             | {"placement": placement, "loop": loop},

@@ -18,7 +18,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -102,7 +102,7 @@ def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
     """
     read_zoom(folder)  # before anything is made
     with held(folder):
-        _remake(pathlib.Path(folder), movie, {"zoom.mp4"})
+        _remake(pathlib.Path(folder), {"movie": movie}, {"zoom.mp4"})
 
 
 def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
@@ -124,22 +124,23 @@ def _mended(folder: pathlib.Path, settings: RunSettings) -> str:
     A run that lacks arrays is unfinished: they have to be sampled again.
     """
     samples = sample_folders(folder, settings)
-    lacking = [_lacking(sample, settings.movie) for sample in samples]
+    asked = {"movie": settings.movie, "metadata": settings.metadata}
+    lacking = [_lacking(sample, asked) for sample in samples]
     if None in lacking:
         return "unfinished"
     for sample, names in zip(samples, lacking):
         if names:
-            _remake(sample, settings.movie, names)
+            _remake(sample, asked, names)
     if not any(lacking) and (folder / "metrics.json").is_file():
         return "complete"
     if settings.num_samples > 1:
         path = folder / "config.json"
-        write_json(path, _with_movie(path, settings.movie))
+        write_json(path, record_with(path, asked))
     complete_run(folder, settings, read_zoom(samples[0]).timings)
     return "mended"
 
 
-def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
+def _lacking(folder: pathlib.Path, asked: Mapping[str, Any]) -> set[str] | None:
     """The names of a sample's files that are missing, damaged or otherwise asked for.
 
     None if its arrays are among them, from which the others are made.
@@ -161,21 +162,25 @@ def _lacking(folder: pathlib.Path, movie: MovieSettings) -> set[str] | None:
         digest = file_digest(folder / name)
         if not digest or digest != known.get(name, digest):
             names.add(name)
-    if zoom.settings.movie != movie:
+    if zoom.settings.movie != asked["movie"]:
         names.add("zoom.mp4")
+    if zoom.settings.metadata != asked["metadata"]:
+        names.update(set(file_names(zoom.geometry)) - {"stack.npz"})
     return None if "stack.npz" in names else names
 
 
-def _remake(folder: pathlib.Path, movie: MovieSettings, names: set[str]) -> None:
+def _remake(folder: pathlib.Path, asked: Mapping[str, Any], names: set[str]) -> None:
     zoom = read_zoom(folder)
-    zoom = dataclasses.replace(zoom, settings=dataclasses.replace(zoom.settings, movie=movie))
-    record = _with_movie(folder / "config.json", movie)
+    zoom = dataclasses.replace(zoom, settings=dataclasses.replace(zoom.settings, **asked))
+    record = record_with(folder / "config.json", asked)
     write_zoom(zoom, folder, record=record, whole={*file_names(zoom.geometry)} - names)
 
 
-def _with_movie(path: pathlib.Path, movie: MovieSettings) -> dict[str, Any]:
+def record_with(path: pathlib.Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the config.json at `path` says, with these settings of its files."""
     record = config.upgraded(read_json(path), str(path))
-    return record | {"config": record["config"] | {"movie": to_dict(movie)}}
+    asked = {n: to_dict(x) if dataclasses.is_dataclass(x) else x for n, x in asked.items()}
+    return record | {"config": record["config"] | asked}
 
 
 class _State1(NamedTuple):

@@ -18,6 +18,7 @@ from pot_jax.media import video
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
+from pot_jax.runs.recipe import recipe, texts
 from pot_jax.runs.record import Record
 from pot_jax.zoom.geometry import Geometry
 
@@ -104,10 +105,18 @@ def write_zoom(
     write_json(path / "config.json", record | {"files": files})
     levels = zoom.delivered
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
-    for name, picture in zip(every[1:], levels):
-        writers[name] = functools.partial(pictures.save_png, picture=picture)
-    writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, report=report)
+
+    def write_picture(path, level=None):
+        picture = pictures.contact_sheet(levels) if level is None else levels[level]
+        pictures.save_png(path, picture, texts(record, level))
+
+    for level in range(g.levels):
+        writers[every[1 + level]] = functools.partial(write_picture, level=level)
+    writers["contact_sheet.png"] = write_picture
+    comment = recipe(record)
+    writers["zoom.mp4"] = functools.partial(
+        write_movie, zoom.images, g, movie, report=report, comment=comment
+    )
     for name, write in writers.items():
         if name in names and name not in whole:
             write(path / name)
@@ -136,8 +145,12 @@ def write_movie(
     path: str | os.PathLike,
     *,
     report: Report = silent,
+    comment: str = "",
 ) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames.
+
+    A `comment` is written to the file's metadata.
+    """
     video.check_movie(geometry, movie)
     flight = dataclasses.asdict(movie)
     size = flight.pop("size")
@@ -150,7 +163,7 @@ def write_movie(
             yield frame
         report("writing the movie's frames", len(route), len(route))
 
-    video.write_video(path, frames(), movie.fps)
+    video.write_video(path, frames(), movie.fps, comment)
 
 
 def read_zoom(folder: str | os.PathLike) -> Zoom:

@@ -118,6 +118,8 @@ def open_model(
             matched(source)
     name = snapshot.source if snapshot else str(path_or_name)
     told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
+    if snapshot:  # whose place in the cache is the machine's own
+        told = tuple(notice.replace(str(snapshot.folder), name) for notice in told)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
     params = {name: abstract_params(module) for name, module in parts.modules.items()}
     model = Model(
