@@ -45,7 +45,7 @@ SHORT_FLAGS = {
     "sampler.guidance_rescale": "0 to 1: how much of the contrast added by guidance is removed",
     "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
     "sampler.blend": ", ".join(config.BLENDS),
-    "photograph.path": "a picture that one level (photograph.level) has to agree with",
+    "photograph.fit": "how photographs fit their levels: " + ", ".join(config.FITS),
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
 # Flags of `sample` that continue a finished run -> the one that each goes with, help.
@@ -93,6 +93,8 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
+    text = "path[:level] of a picture that a level has to agree with (repeatable)"
+    flags.DEFINE_multi_string("photograph", [], text, values)
     text = "path[:strength] of a LoRA to merge into the model (repeatable)"
     flags.DEFINE_multi_string("lora", [], text, values)
     text = "path[:token] of a textual inversion (repeatable)"
@@ -112,6 +114,12 @@ def sample(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name} goes with --{whose}; leave it out")
     if prompts and not run:
         values.config.prompts = tuple(prompts)
+    if values["photograph"].present:
+        found = [_photograph(text, values.config.photograph.level) for text in values.photograph]
+        values.config.photograph.path, values.config.photographs = "", tuple(found)
+        if len(found) == 1:
+            values.config.photograph.update(found[0])
+            values.config.photographs = ()
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
@@ -392,7 +400,8 @@ def _mistake(message: str, code: int = 2) -> int:
 
 
 def _flag(setting: str) -> str:
-    return setting.removesuffix(".path").rpartition(".")[2]
+    name = setting.replace("photograph.", "photograph_")
+    return name.removesuffix(".path").rpartition(".")[2]
 
 
 def _stated(values: flags.FlagValues, file: dict) -> set[str]:
@@ -552,6 +561,13 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
         data.update_from_flattened_dict({setting: kind(text)})
     except ValueError:
         require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
+
+
+def _photograph(text: str, level: int) -> dict:
+    path, mark, digits = text.rpartition(":")
+    if mark and digits.isdecimal() and len(digits) < 9 and not os.path.exists(text):
+        return {"path": path, "level": int(digits)}
+    return {"path": text, "level": level}
 
 
 def _lora(text: str) -> dict:
