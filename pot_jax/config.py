@@ -240,6 +240,7 @@ class RunSettings(Settings):
     seed: SEED = 0
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: Natural = 25  # steps between saved states; 0 never
+    preview_every: Natural = 0  # steps between previews, rounded up to chunks of 5; 0 never
     decode_rows: Count = 8  # pictures decoded at a time on each device
     record_disagreement: bool = False  # of every step, before blending, in metrics.json
     sampler: SamplerSettings = SamplerSettings()
@@ -256,8 +257,7 @@ class RunSettings(Settings):
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
         levels = [one.level for one in self.every_photograph]
-        expected = "one photograph for a level"
-        require(len({*levels}) == len(levels), "photographs", expected, f"levels {levels}")
+        require(len({*levels}) == len(levels), "photographs", "one of each level", levels)
 
     @property
     def every_photograph(self) -> tuple[PhotographSettings | LevelPhotographSettings, ...]:

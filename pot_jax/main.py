@@ -5,8 +5,10 @@ configuration is the defaults, overlaid by the model's (`sampler.json`), by the 
 --config.some.key=value, and by the short flags (--steps), in that order.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import logging
 import operator
 import os
@@ -46,6 +48,7 @@ SHORT_FLAGS = {
     "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
     "sampler.blend": ", ".join(config.BLENDS),
     "photograph.fit": "how photographs fit their levels: " + ", ".join(config.FITS),
+    "preview_every": "write preview.png, the pictures so far, every so many steps; 0 never",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
 }
 # Flags of `sample` that continue a finished run -> the one that each goes with, help.
@@ -55,6 +58,7 @@ CONTINUING_FLAGS = {
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
 }
+_LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
 MOVIE_FLAGS = {
@@ -84,6 +88,9 @@ def sample(arguments: Sequence[str]) -> None:
     _define_devices(values)
     text = "run as one process of a multi-host job (jax.distributed)"
     flags.DEFINE_bool("distributed", False, text, values)
+    text = "folder for TensorBoard's logs: disagreement, time, previews"
+    _define_text(values, "tensorboard_dir", text)
+    _define_text(values, "profile_dir", "folder for a profile of the sampling steps")
     usual = config.RunSettings()
     for setting, text in SHORT_FLAGS.items():
         default = operator.attrgetter(setting)(usual)
@@ -134,8 +141,13 @@ def sample(arguments: Sequence[str]) -> None:
         )
     folder = "" if values.dry_run else _workdir(values, "runs/mine")
     cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
+    logs = {n: checked(values[n].value or "", Path, f"--{n}") for n in _LOGS}
+    if logs["tensorboard_dir"] and importlib.util.find_spec("tensorboardX") is None:
+        how = "pip install 'pot_jax[tensorboard]', or leave it out"
+        raise UserError(f"--tensorboard_dir: tensorboardX is not installed; {how}")
 
     with importing():
+        from pot_jax.media.files import check_writable
         from pot_jax.parallel import devices
         from pot_jax.pipelines.continued import continued
         from pot_jax.runs.folder import check_workdir
@@ -146,14 +158,19 @@ def sample(arguments: Sequence[str]) -> None:
         settings, *others = continued(settings, run, prompts, way, how)
     if folder:
         check_workdir(folder, alone=not values.distributed)
+    for place in filter(None, logs.values()):
+        check_writable(place)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, *others)
+    _sample(settings, folder, stated, *others, logs)
 
 
-def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, run) -> None:
+def _sample(
+    settings: config.RunSettings, folder: str, stated: set[str], held, run, logs: dict[str, str]
+) -> None:
     with importing():
         from pot_jax.pipelines.continued import require_model
         from pot_jax.pipelines.dry_run import dry_run
+        from pot_jax.pipelines.watching import tensorboard
         from pot_jax.pipelines.zoom import prepare, sample_run
         from pot_jax.runs.folder import check_record, sample_folders
         from pot_jax.runs.progress import ProgressBar
@@ -180,8 +197,13 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, r
     if run:
         require_model(run, prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
-    with ProgressBar() as report:
-        zooms = sample_run(prepared, folder, report=report)
+    job = dataclasses.replace(prepared.job, profile_dir=logs["profile_dir"])
+    prepared = dataclasses.replace(prepared, job=job)
+    board = contextlib.nullcontext()
+    if logs["tensorboard_dir"]:
+        board = tensorboard(logs["tensorboard_dir"], settings.preview_every)
+    with board as log, ProgressBar() as report:
+        zooms = sample_run(prepared, folder, report=report, callback=log)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.mp4"):

@@ -50,7 +50,8 @@ from pot_jax.pipelines.photographs import (
 )
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.pipelines.sequential import METHODS
-from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
+from pot_jax.pipelines.watching import preview
+from pot_jax.runs.folder import PREVIEW, SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
@@ -408,6 +409,8 @@ def sample_run(
 
 def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
     settings, keeps = prepared.settings, workdir is not None
+    if keeps and settings.preview_every:
+        callback = preview(os.path.join(workdir, PREVIEW), settings.preview_every, callback)
     given = {"progress": progress, "callback": callback, "report": report}
     zooms = []
     for zoom in sampled(prepared, sample_seeds(settings), [workdir] if keeps else [], **given):

@@ -62,7 +62,8 @@ def photograph_psnr(
         if exists[level + k]:
             a, b = _seen(photograph, deeper, corners[level + k], geometry, kernel, k)
             known = ~np.isnan(a - b)
-            found += [_psnr(a[known], b[known])] * bool(known.any())
+            if known.any():
+                found.append(_psnr(a[known], b[known]))
     return np.array(found)
 
 
