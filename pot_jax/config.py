@@ -26,6 +26,7 @@ NOISES = ("shared", "per_level", "blurred")  # zoom.operators
 METHODS = ("joint", "outpainting", "super_resolution")  # pipelines.sequential
 KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
+FITS = ("crop", "pad")  # media.images.read_photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 
 SEED = Annotated[int, Within(f"a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)]
@@ -148,7 +149,17 @@ class PhotographSettings(Settings, group="photograph"):
 
     path: Path = ""  # empty: no photograph
     level: Annotated[int, Within("0 or more", 0)] = 0
+    # Of all photographs, `photographs` included:
     method: Literal[PHOTOGRAPH_METHODS] = "project"
+    fit: Literal[FITS] = "crop"  # the largest centred crop; `pad`: all of it, and no edge is tied
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelPhotographSettings(Settings, group="photographs"):
+    """One of several photographs."""
+
+    path: Path = ""  # empty: it was given as an array, from Python
+    level: Annotated[int, Within("0 or more", 0)] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,12 +240,14 @@ class RunSettings(Settings):
     seed: SEED = 0
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: Natural = 25  # steps between saved states; 0 never
+    preview_every: Natural = 0  # steps between previews, rounded up to chunks of 5; 0 never
     decode_rows: Count = 8  # pictures decoded at a time on each device
     record_disagreement: bool = False  # of every step, before blending, in metrics.json
     metadata: Literal["all", "none"] = "all"  # whether pictures, movie and page carry the recipe
     sampler: SamplerSettings = SamplerSettings()
     zoom: ZoomSettings = ZoomSettings()
     photograph: PhotographSettings = PhotographSettings()
+    photographs: tuple[LevelPhotographSettings, ...] = ()  # besides that one, of other levels
     upscaler: UpscalerSettings = UpscalerSettings()
     movie: MovieSettings = MovieSettings()
     own_parts: tuple[OwnPartSettings, ...] = ()  # filled in by `pot_jax.sample`
@@ -244,6 +257,13 @@ class RunSettings(Settings):
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
+        levels = [one.level for one in self.every_photograph]
+        require(len({*levels}) == len(levels), "photographs", "one of each level", levels)
+
+    @property
+    def every_photograph(self) -> tuple[PhotographSettings | LevelPhotographSettings, ...]:
+        """The photograph, if it has a path, and the photographs."""
+        return (self.photograph,) * bool(self.photograph.path) + self.photographs
 
 
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.
@@ -352,7 +372,9 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = settings_of(record), record.get("identity") or {}
-            photograph = "photograph" in given and not data["photograph"]["path"]
+            named = checked(data["photographs"], tuple[dict, ...], "photographs")
+            named = named or [data["photograph"]]
+            photograph = "photograph" in given and not all(one.get("path") for one in named)
             if photograph or "given latents" in given:
                 what = "a photograph" if photograph else "latents"
                 raise UserError(

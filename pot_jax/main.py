@@ -5,8 +5,10 @@ configuration is the defaults, overlaid by the model's (`sampler.json`), by the 
 --config.some.key=value, and by the short flags (--steps), in that order.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
 import logging
 import operator
 import os
@@ -45,7 +47,8 @@ SHORT_FLAGS = {
     "sampler.guidance_rescale": "0 to 1: how much of the contrast added by guidance is removed",
     "sampler.space": "where levels are made to agree: " + ", ".join(config.SPACES),
     "sampler.blend": ", ".join(config.BLENDS),
-    "photograph.path": "a picture that one level (photograph.level) has to agree with",
+    "photograph.fit": "how photographs fit their levels: " + ", ".join(config.FITS),
+    "preview_every": "write preview.png, the pictures so far, every so many steps; 0 never",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
     "metadata": "all or none: whether pictures and movie carry the recipe of the run",
 }
@@ -62,6 +65,7 @@ _INSTEAD_OF_CONFIG = {
     "revise": "the folder of a finished run",
     "from_picture": "a PNG or movie of a run",
 }
+_LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
 MOVIE_FLAGS = {
@@ -95,6 +99,9 @@ def sample(arguments: Sequence[str]) -> None:
     _define_devices(values)
     text = "run as one process of a multi-host job (jax.distributed)"
     flags.DEFINE_bool("distributed", False, text, values)
+    text = "folder for TensorBoard's logs: disagreement, time, previews"
+    _define_text(values, "tensorboard_dir", text)
+    _define_text(values, "profile_dir", "folder for a profile of the sampling steps")
     usual = config.RunSettings()
     for setting, text in SHORT_FLAGS.items():
         default = operator.attrgetter(setting)(usual)
@@ -104,6 +111,8 @@ def sample(arguments: Sequence[str]) -> None:
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
+    text = "path[:level] of a picture that a level has to agree with (repeatable)"
+    flags.DEFINE_multi_string("photograph", [], text, values)
     text = "path[:strength] of a LoRA to merge into the model (repeatable)"
     flags.DEFINE_multi_string("lora", [], text, values)
     text = "path[:token] of a textual inversion (repeatable)"
@@ -123,6 +132,12 @@ def sample(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name} goes with --{whose}; leave it out")
     if prompts and not run:
         values.config.prompts = tuple(prompts)
+    if values["photograph"].present:
+        found = [_photograph(text, values.config.photograph.level) for text in values.photograph]
+        values.config.photograph.path, values.config.photographs = "", tuple(found)
+        if len(found) == 1:
+            values.config.photograph.update(found[0])
+            values.config.photographs = ()
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
@@ -138,8 +153,13 @@ def sample(arguments: Sequence[str]) -> None:
         )
     folder = "" if values.dry_run else _workdir(values, "runs/mine")
     cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
+    logs = {n: checked(values[n].value or "", Path, f"--{n}") for n in _LOGS}
+    if logs["tensorboard_dir"] and importlib.util.find_spec("tensorboardX") is None:
+        how = "pip install 'pot_jax[tensorboard]', or leave it out"
+        raise UserError(f"--tensorboard_dir: tensorboardX is not installed; {how}")
 
     with importing():
+        from pot_jax.media.files import check_writable
         from pot_jax.parallel import devices
         from pot_jax.pipelines.continued import continued, require_model
         from pot_jax.runs.folder import check_workdir
@@ -151,13 +171,18 @@ def sample(arguments: Sequence[str]) -> None:
         check = functools.partial(require_model, known)
     if folder:
         check_workdir(folder, alone=not values.distributed)
+    for place in filter(None, logs.values()):
+        check_writable(place)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, held, check or (lambda record: None))
+    _sample(settings, folder, stated, held, check or (lambda record: None), logs)
 
 
-def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, check) -> None:
+def _sample(
+    settings: config.RunSettings, folder: str, stated: set[str], held, check, logs: dict[str, str]
+) -> None:
     with importing():
         from pot_jax.pipelines.dry_run import dry_run
+        from pot_jax.pipelines.watching import tensorboard
         from pot_jax.pipelines.zoom import prepare, sample_run
         from pot_jax.runs.folder import check_record, sample_folders
         from pot_jax.runs.progress import ProgressBar
@@ -182,8 +207,13 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, c
     prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
     check(prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
-    with ProgressBar() as report:
-        zooms = sample_run(prepared, folder, report=report)
+    job = dataclasses.replace(prepared.job, profile_dir=logs["profile_dir"])
+    prepared = dataclasses.replace(prepared, job=job)
+    board = contextlib.nullcontext()
+    if logs["tensorboard_dir"]:
+        board = tensorboard(logs["tensorboard_dir"], settings.preview_every)
+    with board as log, ProgressBar() as report:
+        zooms = sample_run(prepared, folder, report=report, callback=log)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.mp4"):
@@ -404,7 +434,8 @@ def _mistake(message: str, code: int = 2) -> int:
 
 
 def _flag(setting: str) -> str:
-    return setting.removesuffix(".path").rpartition(".")[2]
+    name = setting.replace("photograph.", "photograph_")
+    return name.removesuffix(".path").rpartition(".")[2]
 
 
 def _stated(values: flags.FlagValues, file: dict) -> set[str]:
@@ -573,6 +604,13 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
         data.update_from_flattened_dict({setting: kind(text)})
     except ValueError:
         require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
+
+
+def _photograph(text: str, level: int) -> dict:
+    path, mark, digits = text.rpartition(":")
+    if mark and digits.isdecimal() and len(digits) < 9 and not os.path.exists(text):
+        return {"path": path, "level": int(digits)}
+    return {"path": text, "level": level}
 
 
 def _lora(text: str) -> dict:

@@ -253,6 +253,18 @@ PROMPTS = [
 ]
 
 # Those that need the model's tokenizer.
+WATCHING = [
+    Row(s("--preview_every=-1"), "preview_every: expected >= 0, got -1"),
+    Row(s("--preview_every=often"), "--preview_every: expected a whole number, got 'often'"),
+    Row(s("--preview_every=2.5"), "--preview_every: expected a whole number, got '2.5'"),
+    Row(s("--profile_dir=file"), "cannot use the folder file: a file stands where"),
+    Row(s("--profile_dir=file/x"), "cannot use the folder file/x: a file stands where"),
+    Row(s(f"--profile_dir={LONG}"), "--profile_dir: expected a shorter path"),
+    Row(s("--profile_dir=a\x00b"), "--profile_dir: expected a path without a zero byte"),
+    Row(s(f"--tensorboard_dir={LONG}"), "--tensorboard_dir: expected a shorter path"),
+    Row(["render", "--workdir=done", "--profile_dir=x"], "Unknown command line flag 'profile_dir'"),
+]
+
 LONG_PROMPTS = [
     Row(s("star " * 20), "prompt 2 (star star star star star star star star star star"),
     Row(s("--negative_prompt=" + "star " * 20), "prompt 2 (star star star star star star star"),
@@ -760,6 +772,33 @@ PHOTOGRAPHS = [
         },
     ),
     Row(s("--photograph=photo.png", "--config.photograph.level=2"), "photograph.level: expected"),
+    Row(s("--photograph=photo.png:2"), "photograph.level: expected 0 to 1, got 2"),
+    Row(s("--photograph=photo.png:-1"), "no picture at photo.png:-1"),
+    Row(s("--photograph=photo.png:"), "no picture at photo.png:"),
+    Row(s("--photograph=photo.png:one"), "no picture at photo.png:one"),
+    Row(s("--photograph=photo.png:999999999"), "no picture at photo.png:999999999"),
+    Row(s("--photograph=text.png:1"), "text.png is not a picture of a known kind (PNG, JPEG"),
+    Row(s("--photograph=thesis/thesis.txt"), "thesis.txt is not a picture of a known kind (PNG"),
+    Row(s("--photograph=:1"), "photographs[0].path: expected a file, got ''"),
+    Row(s("--photograph="), "photographs[0].path: expected a file, got ''"),
+    Row(s("--photograph=photo.png", "--photograph=photo.png"), "one of each level, got (0, 0)"),
+    Row(s("--photograph=photo.png:0", "--photograph=photo.png:2"), "photograph[2].level: expected"),
+    Row(
+        s("--photograph=photo.png:0", "--photograph=cut.png:1"),
+        "cut.png is not a picture of a known kind",
+    ),
+    Row(s("--photograph=photo.png", "--photograph_fit=stretch"), "photograph.fit: expected one of"),
+    Row(s("--photograph=photo.png", "--photograph_fit="), "photograph.fit: expected one of crop,"),
+    Row(s("--config.photographs=photo.png"), "photographs[0]: expected a group of settings, got"),
+    Row(s("--config.photographs=[{'level': 1}]"), "photographs[0].path: expected a file, got ''"),
+    Row(
+        s("--config.photographs=[{'path': 'photo.png', 'fit': 'pad'}]"),
+        "unknown setting 'photographs[0].fit'; known: path, level",
+    ),
+    Row(
+        s("--photograph=photo.png", "--config.photographs=[{'path': 'photo.png'}]"),
+        "photographs: expected one of each level",
+    ),
     Row(s("--photograph=photo.png", "--config.photograph.level=99999999999"), "photograph.level:"),
 ]
 

@@ -227,7 +227,7 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
         each = decode + 2 * encode
         if sampler.blend == "gradient":  # forwards and backwards, and once to measure
             each = (3 * sampler.gradient_steps + 1) * decode
-        sparse = sampler.method == "joint" and not point.settings.photograph.path
+        sparse = sampler.method == "joint" and not point.settings.every_photograph
         first = calls * sampler.agree_first if sparse else calls
         schedule = first, sampler.agree_every, calls - 1
         due = (i for i in range(calls) if agrees_at(i, *schedule))

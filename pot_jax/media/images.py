@@ -181,22 +181,34 @@ def _floats(values: np.ndarray, what: str, lowest: int, expected: str) -> np.nda
     return values
 
 
-def read_photograph(given: Any, height: int, width: int) -> np.ndarray:
-    """Reads a photograph as [height, width, 3] float32: the largest centred crop, resized.
+def read_photograph(
+    given: Any, height: int, width: int, fit: str = "crop", what: str = "photograph"
+) -> np.ndarray:
+    """Reads a photograph as [height, width, 3] float32, resized.
 
-    `given` is one picture as for `read_images`; floats must have the size already. Raises UserError
-    if there is no such file, it is not a complete picture, or does not fit.
+    `given` is one picture as for `read_images`, which `what` names in messages; floats must have
+    the size already. `fit` is "crop", to the largest centred part, or "pad": all of it, centred,
+    and NaN around it. Raises UserError if there is no such file, it is not a complete picture, or
+    does not fit.
     """
-    values = read_images(given, "photograph")
+    values = read_images(given, what)
     expected = (height, width, 3)
     if values.shape == expected:
         return values
     in_bytes = isinstance(given, _PICTURES) or _values(given, "").dtype == np.uint8
     if values.ndim != 3 or not in_bytes:
-        raise UserError(f"photograph: expected pixels of {expected}, got {values.shape}")
+        raise UserError(f"{what}: expected pixels of {expected}, got {values.shape}")
     # Pillow widens the Lanczos kernel when it downsamples, so that fine texture does not alias.
     image, kernel = Image.fromarray(to_bytes(values)), Image.Resampling.LANCZOS
-    return from_bytes(np.asarray(ImageOps.fit(image, (width, height), kernel)))
+    if fit == "crop":
+        return from_bytes(np.asarray(ImageOps.fit(image, (width, height), kernel)))
+    scale = min(height / image.height, width / image.width)
+    size = [max(round(scale * side), 1) for side in image.size]
+    inside = from_bytes(np.asarray(image.resize(size, kernel)))
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    photo = np.full(expected, np.nan, np.float32)
+    photo[top : top + size[1], left : left + size[0]] = inside
+    return photo
 
 
 def contact_sheet(pictures: np.ndarray) -> np.ndarray:

@@ -54,9 +54,11 @@ def continued(
         require(kept, "zoom.placement", expected, placed)
     pictures = enumerate(read_levels(folder, zoom.geometry), first)
     held = {level: picture for level, picture in pictures if level not in levels}
-    photograph = settings.photograph
-    if photograph == run.photograph and first + photograph.level in held:
-        photograph = PhotographSettings()  # the level that shows it agrees with it already
+    photograph, photographs = settings.photograph, settings.photographs
+    same = (photograph, photographs) == (run.photograph, run.photographs)
+    if same and all(first + one.level in held for one in run.every_photograph):
+        # The levels that show them agree with them already.
+        photograph, photographs = PhotographSettings(), ()
     size = {"height": zoom.geometry.height, "width": zoom.geometry.width}
     placement = tuple(placed) if any(map(any, placed)) else ()
     settings = dataclasses.replace(
@@ -64,6 +66,7 @@ def continued(
         prompts=checked_prompts(texts[level] for level in sorted(texts)),
         zoom=dataclasses.replace(ours, placement=placement, **size),
         photograph=photograph,
+        photographs=photographs,
     )
     return settings, held, zoom.record
 

@@ -1,6 +1,8 @@
 """A job: a program with the arrays it runs on. Sampling, upscaling and inpainting are jobs."""
 
+import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from pot_jax.checks import require
 from pot_jax.diffusion.sampler import SamplerState, chunks
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError, edge
-from pot_jax.media.pixels import numbers_in
+from pot_jax.media.pixels import numbers_in, to_bytes
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.program import Program
@@ -30,6 +32,9 @@ class Watched(NamedTuple):
     steps: np.ndarray  # [k], the first is 0
     clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
     disagreement: np.ndarray  # `zoom.agreement.Agreed`'s, [k, B]
+    seconds: float  # that each of the steps took
+    # () -> the last step's estimates, delivered: [B, N, H, W, 3] uint8. It costs a delivery.
+    pictures: Callable[[], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Job:
     weights: dict  # every array that the program takes, on the devices of the mesh
     mesh: jax.sharding.Mesh
     latent_shape: tuple[int, int, int, int]  # [N, h, w, c] of a sample
+    profile_dir: str = ""  # for a profile of the steps, without compilation; "": none
 
 
 def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> SamplerState:
@@ -89,19 +95,24 @@ def run(
         needed = max(memory.needs(program)[1] for program in compiled)
         memory.require_room(needed, device, "the run")
     compile_seconds = time.perf_counter() - began
-    for rows, active, after in chunks(job.plan, CHUNK, first):
-        began = time.perf_counter()
-        with edge("computing", device):
-            states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
-        stepping += time.perf_counter() - began
-        if callback:
-            clean, disagreement = (np.asarray(values)[: after - done] for values in seen)
-            callback(Watched(np.arange(done, after), clean, disagreement))
-        done = after
-        if progress:
-            progress(done, total)
-        if save and done < total:
-            save(states, done)
+    profile = jax.profiler.trace(job.profile_dir) if job.profile_dir else contextlib.nullcontext()
+    with profile:
+        for rows, active, after in chunks(job.plan, CHUNK, first):
+            began = time.perf_counter()
+            with edge("computing", device):
+                states, seen = jax.block_until_ready(advance(job.weights, states, rows, active))
+            took = time.perf_counter() - began
+            stepping += took
+            if callback:
+                clean, disagreement = (np.asarray(values)[: after - done] for values in seen)
+                pictures = functools.cache(functools.partial(_previewed, job, clean[-1]))
+                each = took / (after - done)
+                callback(Watched(np.arange(done, after), clean, disagreement, each, pictures))
+            done = after
+            if progress:
+                progress(done, total)
+            if save and done < total:
+                save(states, done)
     seconds = stepping / max(total - first, 1)
     return states, {"compile_seconds": compile_seconds, "seconds_per_step": seconds}
 
@@ -123,13 +134,21 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
 
     Raises UserError if they hold NaN or infinity.
     """
-    latents = meshes.replicate(latents, job.mesh)
-    (execute,) = job.program.compiled(deliver=(job.weights, latents))
-    with edge("computing", job.mesh.devices.flat[0]):
-        images, before = (np.asarray(x) for x in execute(job.weights, latents))
+    images, before = _delivered(job, latents)
     if not np.isfinite(images).all():
         raise UserError(
             f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
             " guidance_scale or another solver"
         )
     return images, before
+
+
+def _delivered(job: Job, latents: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    latents = meshes.replicate(latents, job.mesh)
+    (execute,) = job.program.compiled(deliver=(job.weights, latents))
+    with edge("computing", job.mesh.devices.flat[0]):
+        return tuple(np.asarray(x) for x in execute(job.weights, latents))
+
+
+def _previewed(job: Job, clean: np.ndarray) -> np.ndarray:
+    return np.stack([to_bytes(np.nan_to_num(_delivered(job, one)[0])) for one in clean])

@@ -61,7 +61,7 @@ def ineffective(
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),
-        (grounded, "without a photograph", ("photograph.level", "photograph.method")),
+        (grounded, "without a photograph", ("photograph.",)),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
     )
     changed = {name for name, *_ in differences(defaults(RunSettings), to_dict(settings))}

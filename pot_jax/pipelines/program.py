@@ -3,9 +3,9 @@
 Symbols: B samples, N levels; h w the latent grid, H = f h, W = f w the pictures' (f the
 autoencoder's downsampling). `weights` is the dict of every array the program takes: `unet` and
 `autoencoder` parameters, `conditions` (conditions.py), the numeric settings `guidance` and
-`agreement`, `tiny_vae` if levels agree through it, for a photograph `photograph` [H, W, 3] and
-`photograph_latents` [h, w, c], and for held levels `held` [N], `held_pictures` [N, H, W, 3] and
-`held_latents` [N, h, w, c].
+`agreement`, `tiny_vae` if levels agree through it, for M photographs `photograph` [M, H, W, 3] and
+`photograph_latents` [M, h, w, c], NaN where they are not known, and for held levels `held` [N],
+`held_pictures` [N, H, W, 3] and `held_latents` [N, h, w, c].
 """
 
 import concurrent.futures
@@ -54,7 +54,7 @@ class Recipe:
     method: str = "joint"  # a key of METHODS
     noise: str = "shared"  # a key of NOISES; only a blend that shares noise follows it
     initial_noise: str = "shared"  # "per_level", or as the steps' noise
-    photograph: tuple[int, str] | None = None  # level, method
+    photograph: tuple[tuple[int, ...], str] | None = None  # M levels, method
     holds: bool = False  # whether levels are held; which ones is a number
     agreement_vae: nn.Module | None = None  # for pixels inside steps; None: the autoencoder
     decode_rows: int | None = None  # pictures decoded at a time on each device; None: all
@@ -194,10 +194,9 @@ def _grounding(recipe: Recipe, geometry: Geometry, photograph: str) -> Callable:
     """Returns ground(weights, images) on `geometry`'s grid; `photograph` names its array."""
     if recipe.photograph is None:
         return lambda weights, images: images
-    level, method = recipe.photograph
-    where = {"geometry": geometry, "level": level, "kernel": recipe.kernel}
-    ground = partial(PHOTOGRAPH_METHODS[method], **where)
-    return lambda weights, images: ground(images, weights[photograph])
+    levels, method = recipe.photograph
+    ground = partial(PHOTOGRAPH_METHODS[method], geometry=geometry, kernel=recipe.kernel)
+    return lambda weights, images: ground(images, dict(zip(levels, weights[photograph])))
 
 
 def _holding(view: View, known: str) -> View:

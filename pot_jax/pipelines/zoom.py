@@ -32,7 +32,6 @@ from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
-from pot_jax.media.images import read_photograph
 from pot_jax.media.video import check_movie
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
@@ -42,9 +41,17 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
+from pot_jax.pipelines.photographs import (
+    continued_by_edges,
+    contradictions,
+    photographs_identity,
+    read_photographs,
+    wanted_photographs,
+)
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.pipelines.sequential import METHODS
-from pot_jax.runs.folder import SavedStates, claim_run, complete_run, sample_folders
+from pot_jax.pipelines.watching import preview
+from pot_jax.runs.folder import PREVIEW, SavedStates, claim_run, complete_run, sample_folders
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
@@ -54,6 +61,7 @@ from pot_jax.weights.model import Model
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, Blend, find_blend
 from pot_jax.zoom.geometry import Geometry, require_open
+from pot_jax.zoom.operators import downsample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +109,7 @@ def sample(
     photograph: Any = None,
     photograph_level: int = 0,
     photograph_method: str = "project",
+    photograph_fit: str = "crop",
     held: Mapping[int, Any] | None = None,
     seed: int = 0,
     latents: Any = None,
@@ -130,9 +139,11 @@ def sample(
       negative_prompt: what guidance steers the pictures away from.
       photograph: what one level has to agree with, in any form that `media.images.read_images`
         takes: a path, a Pillow image or bytes [h, w, 3] are cropped and resized to the level;
-        floats [H, W, 3] in [-1, 1] are taken as they are.
-      photograph_level: the level that the photograph shows.
+        floats [H, W, 3] in [-1, 1] are taken as they are. Or several, {level: photograph}.
+      photograph_level: the level that the photograph shows, if there is one.
       photograph_method: "project" (exact) or "adam" (the paper's).
+      photograph_fit: "crop" to the largest centred part, or "pad": all of it, and the level is
+        free around it.
       held: levels that are known, such as another zoom's, {level: bytes [H, W, 3]}: they are
         delivered as they are, and the others fit them as well as they agree with each other.
       seed: the seed of all noise, 0 to 2^32 - 1.
@@ -171,7 +182,11 @@ def sample(
     own = {part: value for part, value in own.items() if not isinstance(value, str | None) or value}
     named = [part for part in ("solver", "blend") if isinstance(own.get(part), str)]
     sampler |= {part: own.pop(part) for part in named}
-    path = photograph if isinstance(photograph, str | os.PathLike) else ""
+    several = isinstance(photograph, Mapping)
+    level = checked(photograph_level, int, "photograph.level")
+    given = photograph if several else {} if photograph is None else {level: photograph}
+    paths = {n: one if isinstance(one, str | os.PathLike) else "" for n, one in given.items()}
+    one = {"path": "" if several else paths.get(level, ""), "level": level}
     settings = build(
         RunSettings,
         {
@@ -182,14 +197,15 @@ def sample(
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
             | {"placement": placement, "loop": loop},
-            "photograph": {"path": path, "level": photograph_level, "method": photograph_method},
+            "photograph": one | {"method": photograph_method, "fit": photograph_fit},
+            "photographs": [{"path": paths[n], "level": n} for n in paths if several],
         },
     )
     prepared = prepare(
         model,
         settings,
         stated={*sampler, *own},
-        photograph=None if path else photograph,
+        photographs={level: one for level, one in given.items() if not paths[level]},
         held=held,
         latents=None if latents is None else [latents],
         own=own,
@@ -207,7 +223,7 @@ def prepare(
     *,
     stated: Collection[str] | None = None,
     upscaler: Model | None = None,
-    photograph: np.ndarray | None = None,
+    photographs: Mapping[int, Any] | None = None,
     held: Mapping[int, Any] | None = None,
     latents: np.ndarray | None = None,
     own: Mapping[str, Any] | None = None,
@@ -223,7 +239,7 @@ def prepare(
       stated: the sampler settings that a user gave; the model's own defaults take the place of
         the others. None: all.
       upscaler: the model of `settings.upscaler.path`, if that is set.
-      photograph: as for `sample`, if it does not come from the settings' path.
+      photographs: by level, as for `sample`, those that do not come from the settings' paths.
       held: as for `sample`; settings that name held levels cannot do without.
       latents: unit noise [B, N, h, w, c] to start from.
       own: functions used instead of named parts, by the part's name, as `sample` takes them:
@@ -257,7 +273,8 @@ def prepare(
             f"{given[0]}: {model.name} has its guidance built in (time_cond_proj_dim), so there is "
             "nothing to change; leave it out"
         )
-    grounded = photograph is not None or bool(settings.photograph.path)
+    wanted = wanted_photographs(settings, photographs)
+    grounded = bool(wanted)
     turns = METHODS[s.method] if len(prompts) > 1 else None
     taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
     taken += ["held"] * (held is not None)
@@ -302,7 +319,7 @@ def prepare(
         method=s.method if turns else "joint",
         noise=s.noise,
         initial_noise=s.initial_noise,
-        photograph=(settings.photograph.level, settings.photograph.method) if grounded else None,
+        photograph=((*wanted,), settings.photograph.method) if grounded else None,
         holds=held is not None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
         decode_rows=settings.decode_rows,
@@ -311,12 +328,8 @@ def prepare(
     if held is not None:
         kept, known = read_held(held, recipe.pixel_geometry)
         settings = dataclasses.replace(settings, held=kept)
-    pixels = None
-    if grounded:
-        g, level = recipe.pixel_geometry, settings.photograph.level
-        require(level < g.levels, "photograph.level", f"0 to {g.levels - 1}", level)
-        given = settings.photograph.path if photograph is None else photograph
-        pixels = read_photograph(given, g.height, g.width)
+    found = read_photographs(wanted, settings.photograph.fit, recipe.pixel_geometry)
+    notices += contradictions(found, recipe.pixel_geometry, s.kernel)
     small = recipe.pixel_geometry, model.digest, recipe.mesh
     upscaling = upscaler and upscale.prepare(upscaler, settings, *small)
     if upscaling:
@@ -327,8 +340,12 @@ def prepare(
     weights |= {"conditions": conditions.arrays, **sampler_numbers(s, len(plan.timestep))}
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
+        pixels = np.stack([*found.values()])
+        filled = meshes.replicate(np.stack([*map(continued_by_edges, pixels)]), recipe.mesh)
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
-        encoded = meshes.computed(lambda w: program.encode(w, w["photograph"][None])[0], weights)
+        # A latent is known where all its pixels are: elsewhere their mean is NaN.
+        gaps = 0 * downsample(pixels[..., :1], recipe.pixel_geometry.height // on_latents.height)
+        encoded = meshes.computed(lambda *given: program.encode(*given) + gaps, weights, filled)
         weights["photograph_latents"] = meshes.replicate(encoded, recipe.mesh)
     if held is not None:
         weights |= meshes.replicate(known, recipe.mesh)
@@ -339,7 +356,7 @@ def prepare(
     inputs = {
         "prompts": [conditions.token_ids.tolist(), conditions.guided],
         "seeds": sample_seeds(settings),
-        "photograph": [digest(pixels), *recipe.photograph] if grounded else None,
+        "photograph": photographs_identity(found, settings.photograph.method),
         "held": settings.held or None,
         "given latents": latents,
     }
@@ -395,6 +412,8 @@ def sample_run(
 
 def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> list[Zoom]:
     settings, keeps = prepared.settings, workdir is not None
+    if keeps and settings.preview_every:
+        callback = preview(os.path.join(workdir, PREVIEW), settings.preview_every, callback)
     given = {"progress": progress, "callback": callback, "report": report}
     zooms = []
     for zoom in sampled(prepared, sample_seeds(settings), [workdir] if keeps else [], **given):

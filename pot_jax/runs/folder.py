@@ -6,6 +6,7 @@
     contact_sheet.png, zoom.mp4
     metrics.json        written last
     state/              the sampler's state, while the run is unfinished; removed at its end
+    preview.png         the pictures so far, if previews are asked for; likewise
 
 A run of several samples has a folder `stack_000`, `stack_001`, ... with these files for each. Every
 file is written under a temporary name and moved into place, and config.json has the digests of the
@@ -41,6 +42,8 @@ from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import file_names, read_zoom, write_zoom
+
+PREVIEW = "preview.png"
 
 
 def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
@@ -260,11 +263,13 @@ def _restored(
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:
-    """Marks a run as complete: adds metrics.json if it has several samples, removes its states."""
+    """Marks a run as complete: metrics.json if it has several samples; no states, no preview."""
     path, count = pathlib.Path(folder), settings.num_samples
     if count > 1:
         write_json(path / "metrics.json", {"num_samples": count} | timings)
     shutil.rmtree(path / "state", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (path / PREVIEW).unlink()
 
 
 def sample_folders(folder: str | os.PathLike, settings: RunSettings) -> list[pathlib.Path]:

@@ -41,7 +41,7 @@ _DECIDED = {
     "networks": "dtype model",  # another place of the same networks is the same run
     "schedule": "prediction_type",
     "weights": "loras embeddings",
-    "photograph": "photograph.level photograph.method",
+    "photograph": "photograph.level photograph.method photograph.fit photographs",
     "held": "held",
     "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "
     "upscaler.solver",

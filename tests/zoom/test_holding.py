@@ -113,7 +113,7 @@ def test_a_child_of_a_held_level_is_the_nearest_that_fits_as_with_a_photograph()
     images, known = pictures(geometry), agreeing(geometry)
     found = fitted(images, {0}, known, geometry)
     photo = jax.jit(ground_project, static_argnames="geometry")(
-        jnp.asarray(images), jnp.asarray(known[0]), geometry
+        jnp.asarray(images), {0: jnp.asarray(known[0])}, geometry
     )
     np.testing.assert_allclose(found, photo, atol=1e-6)
 

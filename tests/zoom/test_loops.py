@@ -132,7 +132,7 @@ def test_a_loop_that_does_not_fit_is_named(arguments, message):
     [
         lambda x: BLENDS["enlarged"].stack(x, SMALL),
         lambda x: operators.blurred_noise(jax.random.key(0), SMALL, 2),
-        lambda x: ground_project(x, x[0], SMALL),
+        lambda x: ground_project(x, {0: x[0]}, SMALL),
     ],
     ids=["enlarged", "blurred", "photograph"],
 )

@@ -53,14 +53,17 @@ def photograph_psnr(
 ) -> np.ndarray:
     """Returns the PSNR of D^k of level j+k against its window in a photograph of level j, by k.
 
-    The photograph is [H, W, C] in [-1, 1], `level` is j. [K] float64 in dB, as of `overlap_psnr`,
-    for k = 0, 1, ..., while there is such a window.
+    The photograph is [H, W, C] in [-1, 1], or NaN where it is not known; `level` is j. [K] float64
+    in dB, as of `overlap_psnr`, for k = 0, 1, ..., while such a window has known pixels.
     """
     found = []
     for k, deeper in enumerate(images[level : level + geometry.depth + 1]):
         corners, exists = geometry.observation(k)
         if exists[level + k]:
-            found.append(_psnr(*_seen(photograph, deeper, corners[level + k], geometry, kernel, k)))
+            a, b = _seen(photograph, deeper, corners[level + k], geometry, kernel, k)
+            known = ~np.isnan(a - b)
+            if known.any():
+                found.append(_psnr(a[known], b[known]))
     return np.array(found)
 
 
