@@ -16,10 +16,11 @@ _LAZY = {
     "inpaint": "pot_jax.pipelines.inpaint",
     "load": "pot_jax.weights.load",
     "sample": "pot_jax.pipelines.zoom",
+    "show": "pot_jax.runs.zoom",
     "upscale": "pot_jax.pipelines.upscale",
 }
 
-__all__ = ["Model", "UserError", "Zoom", "inpaint", "load", "sample", "upscale"]
+__all__ = ["Model", "UserError", "Zoom", "inpaint", "load", "sample", "show", "upscale"]
 
 
 _OLD_NAMES = {"enlarge": "upscale"}

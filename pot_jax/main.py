@@ -216,7 +216,7 @@ def _sample(
         zooms = sample_run(prepared, folder, report=report, callback=log)
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for sample in sample_folders(folder, settings):
-        for name in ("contact_sheet.png", "zoom.mp4"):
+        for name in ("contact_sheet.png", "zoom.html", "zoom.mp4"):
             print(os.path.relpath(sample / name))
 
 
@@ -244,6 +244,27 @@ def render(arguments: Sequence[str]) -> None:
         said = recipe(record_with(path, {"movie": movie}))
         write_movie(zoom.images, zoom.geometry, movie, output, comment=said)
     print(f"movie: {output}")
+
+
+def view(arguments: Sequence[str]) -> None:
+    """Writes the page of finished runs."""
+    values = flags.FlagValues()
+    text = "folder of a run (repeatable: side by side, with one view)"
+    flags.DEFINE_multi_string("workdir", [], text, values)
+    _define_text(values, "output", "the page's file (default: zoom.html in the only workdir)")
+    _parse("view", values, arguments, 0)
+    if not all(values.workdir or [""]):
+        raise UserError("--workdir is missing; give it, e.g. --workdir=runs/mine")
+    folders = [checked(folder, Path, "--workdir") for folder in values.workdir]
+    if not values.output and len(folders) > 1:
+        raise UserError("--output is missing; give the page's file, e.g. --output=runs/both.html")
+    output = checked(values.output or os.path.join(folders[0], "zoom.html"), Path, "--output")
+
+    with importing():
+        from pot_jax.runs.folder import write_view
+
+    write_view(output, folders)
+    print(f"page: {output}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -383,6 +404,7 @@ def train(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "sample": (sample, 'Sample a zoom: pot-jax sample "a galaxy" "a star" --workdir=runs/mine'),
     "render": (render, "Make a run's movie again: pot-jax render --workdir=runs/mine --size=720"),
+    "view": (view, "Write the page of runs again: pot-jax view --workdir=runs/a --workdir=runs/b"),
     "evaluate": (evaluate, "Measure a finished zoom: pot-jax evaluate --workdir=runs/mine"),
     "sweep": (sweep, "Run many settings: pot-jax sweep --config=world --workdir=runs/sweep"),
     "report": (report, "Compare the runs in a folder: pot-jax report --workdir=runs/sweep"),

@@ -3,7 +3,7 @@
     config.json         the run's record (runs.record)
     levels/level_000.png ...   delivered pictures, which agree after rounding to 8 bits
     stack.npz           images [N, H, W, 3] float32, images_before_render, latents [N, h, w, c]
-    contact_sheet.png, zoom.mp4
+    contact_sheet.png, zoom.html, zoom.mp4
     metrics.json        written last
     state/              the sampler's state, while the run is unfinished; removed at its end
     preview.png         the pictures so far, if previews are asked for; likewise
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 
 from pot_jax import config
-from pot_jax.checks import to_dict
+from pot_jax.checks import require, to_dict
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.diffusion.sampler import (
     SamplerState,
@@ -35,13 +35,14 @@ from pot_jax.diffusion.sampler import (
     typed_keys,
 )
 from pot_jax.errors import UserError, edge
+from pot_jax.media.explorer import write_page
 from pot_jax.media.files import check_writable, file_digest, write_json
 from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming
 from pot_jax.runs.record import Record
-from pot_jax.runs.zoom import file_names, read_zoom, write_zoom
+from pot_jax.runs.zoom import file_names, read_record, read_shown, read_zoom, write_zoom
 
 PREVIEW = "preview.png"
 
@@ -119,6 +120,34 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
     if path.name == "zoom.mp4" and os.path.exists(path.parent / "config.json") and not is_own:
         raise UserError(f"--output: {path} is the movie of another run; give another file")
     return is_own
+
+
+def write_view(path: str | os.PathLike, folders: Sequence[str | os.PathLike]) -> None:
+    """Writes the page of finished runs to `path`, side by side with one view if there are several.
+
+    All samples of a run are shown, by their folders' names. Raises UserError if a folder holds no
+    run whose pictures can be read, they do not fit each other, or `path` is no page's or is that of
+    another run.
+    """
+    path = pathlib.Path(path)
+    require(path.suffix.lower() == ".html", "--output", "a page's name, in .html", str(path))
+    samples = []
+    for folder in map(pathlib.Path, folders):
+        samples += sample_folders(folder, read_record(folder).settings)
+    inside = path.name == "zoom.html" and (path.parent / "config.json").exists()
+    if inside and {*map(os.path.realpath, folders)} != {os.path.realpath(path.parent)}:
+        raise UserError(f"--output: {path} is the page of another run; give another file")
+    places = [os.path.realpath(sample) for sample in samples]
+    common = os.path.commonpath(map(os.path.dirname, places))
+    several = len(samples) > 1
+    names = [os.path.relpath(place, common) if several else "" for place in places]
+    page = [read_shown(*pair) for pair in zip(samples, names)]
+    with held(path.parent) if inside else contextlib.nullcontext():
+        write_page(path, page)
+        record = read_json(path.parent / "config.json") if inside else {}
+        if path.name in (record.get("files") or {}):
+            digests = record["files"] | {path.name: file_digest(path)}
+            write_json(path.parent / "config.json", record | {"files": digests})
 
 
 def _mended(folder: pathlib.Path, settings: RunSettings) -> str:

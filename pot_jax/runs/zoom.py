@@ -4,17 +4,19 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pot_jax.checks import Path, checked
+from pot_jax import config
+from pot_jax.checks import Path, checked, require
 from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError, edge
 from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
+from pot_jax.media.explorer import Explorer, Shown, page, write_page
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
@@ -64,7 +66,7 @@ class Zoom:
         return metrics(*states, self.geometry, kernel=kernel, timings=timings)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes pictures, arrays (stack.npz), contact sheet, metrics and movie to a new folder.
+        """Writes pictures, arrays (stack.npz), contact sheet, page, movie, metrics to a new folder.
 
         A folder in which saving this same zoom failed, as on a full disk, is completed. Raises
         UserError if the folder holds something else or all of this, or cannot be written.
@@ -113,9 +115,9 @@ def write_zoom(
     for level in range(g.levels):
         writers[every[1 + level]] = functools.partial(write_picture, level=level)
     writers["contact_sheet.png"] = write_picture
-    comment = recipe(record)
+    writers["zoom.html"] = lambda to: write_page(to, [_shown(record, levels)])
     writers["zoom.mp4"] = functools.partial(
-        write_movie, zoom.images, g, movie, report=report, comment=comment
+        write_movie, zoom.images, g, movie, report=report, comment=recipe(record)
     )
     for name, write in writers.items():
         if name in names and name not in whole:
@@ -129,7 +131,48 @@ def write_zoom(
 def file_names(geometry: Geometry) -> list[str]:
     """Returns the names of a sample's files besides its two JSON files."""
     levels = (f"levels/level_{level:03d}.png" for level in range(geometry.levels))
-    return ["stack.npz", *levels, "contact_sheet.png", "zoom.mp4"]
+    return ["stack.npz", *levels, "contact_sheet.png", "zoom.html", "zoom.mp4"]
+
+
+def show(zooms: Zoom | Sequence[Zoom]) -> Explorer:
+    """Returns what a notebook shows inline: a zoom to fly through, or several side by side.
+
+    Raises UserError if these are no zooms, or they do not see the same places
+    (`media.explorer.page`).
+    """
+    zooms = [zooms] if isinstance(zooms, Zoom) else zooms
+    fits = isinstance(zooms, list | tuple) and zooms and all(isinstance(z, Zoom) for z in zooms)
+    require(fits, "zooms", "a Zoom, or a list of them", zooms)
+    names = [str(i) if len(zooms) > 1 else "" for i in range(len(zooms))]
+    return Explorer(
+        page([_shown(z.record.to_json(), z.delivered, n) for z, n in zip(zooms, names)])
+    )
+
+
+def read_shown(folder: str | os.PathLike, name: str = "") -> Shown:
+    """Reads what a page shows of a run of one sample, or of one sample's own folder.
+
+    That is its pictures as they were delivered, or, where it kept none, those of its arrays. Raises
+    UserError if it is no such run, or a picture is not the one that the run wrote.
+    """
+    folder = pathlib.Path(folder)
+    geometry, record = read_record(folder).geometry, read_json(folder / "config.json")
+    if not (folder / "levels").is_dir():
+        return _shown(record, read_zoom(folder).delivered, name)
+    levels, known = read_levels(folder, geometry), record.get("files")
+    for file, digest in (known if isinstance(known, dict) else {}).items():
+        path = folder / file
+        if file.startswith("levels/") and digest != file_digest(path):
+            how = "repeat the run's `pot-jax sample` command, which makes it again"
+            raise UserError(f"{path} is not the picture that the run wrote; {how}")
+    return _shown(record, levels, name)
+
+
+def _shown(record: Mapping[str, Any], levels: np.ndarray, name: str = "") -> Shown:
+    """What a page shows of a zoom of which config.json says `record`."""
+    run = Record.from_json(record, "config.json")
+    facts = run.geometry, run.settings.prompts, run.settings.width_metres
+    return Shown(name, levels, *facts, recipe(config.upgraded(record, "config.json")))
 
 
 def _write_arrays(zoom: Zoom, path: pathlib.Path) -> None:
@@ -209,7 +252,9 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     Raises UserError if one is missing, truncated, or of another size.
     """
     levels = []
-    for name in file_names(geometry)[1:-2]:
+    for name in file_names(geometry):
+        if not name.startswith("levels/"):
+            continue
         path = pathlib.Path(folder) / name
         levels.append(pictures.read_picture(path))
         height, width, _ = levels[-1].shape
