@@ -5,6 +5,7 @@ import errno
 import json
 import pathlib
 import sys
+import tomllib
 
 import av
 import jax
@@ -55,7 +56,8 @@ FOREIGN = {
     "reading flags": lambda to: a_file(to / "flags", b"\xff").read_text("utf-8"),
     "overriding a setting": lambda to: ml_collections.ConfigDict({"steps": 4}).stepz,
     "reading a config": lambda to: a_file(to / "c.py", b"\xff").read_text("utf-8"),
-    "parsing a config": lambda to: json.loads("["),
+    "parsing .json": lambda to: json.loads("["),
+    "parsing .toml": lambda to: tomllib.loads("["),
     "reading a model": lambda to: (a_file(to / "file") / "model").stat(),
     "finding devices": lambda to: jax.devices("abacus"),
     "joining a cluster": lambda to: jax.distributed.initialize(),

@@ -61,6 +61,7 @@ def ineffective(
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),
+        (False, "where prompts are not by span", ("view_words",)),
         (grounded, "without a photograph", ("photograph.level", "photograph.method")),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
     )
