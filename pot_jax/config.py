@@ -369,8 +369,12 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     if file.suffix in (".json", ".toml"):
         with edge("reading a config", path):
             text = file.read_text(encoding="utf-8-sig")
-        with edge(f"parsing {file.suffix}", path):
-            data = (tomllib.loads if file.suffix == ".toml" else parsed_json)(text)
+    if file.suffix == ".toml":
+        with edge("parsing a scene", path):
+            data = tomllib.loads(text)
+    elif file.suffix == ".json":
+        with edge("parsing a config", path):
+            data = parsed_json(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = settings_of(record), record.get("identity") or {}

@@ -80,8 +80,8 @@ EDGES = {
     "reading flags": Edge("--flagfile: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "overriding a setting": Edge("--config.{place}: {why}", within="ml_collections"),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
-    "parsing .json": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
-    "parsing .toml": Edge("--config: {place} is not TOML: {why}", (ValueError, RecursionError)),
+    "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
+    "parsing a scene": Edge("--config: {place} is not TOML: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
     "finding devices": Edge(
         "--devices: there is no {place} here: {why}",

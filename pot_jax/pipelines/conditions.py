@@ -88,7 +88,7 @@ def text_conditions(
     texts = [*prompts, *negatives]
     ids, weights = read_prompts(model.tokenizer, texts, weighted=weighted, long=long)
     notices = prompt_notices(model.tokenizer, texts, weighted=weighted, long=long)
-    guided = width is None and (guided or np.max(guidance_scale) > 1)
+    guided = width is None and (guided or bool(np.max(guidance_scale) > 1))
     encode = partial(_text_states, model.text_encoder, guided, len(prompts))
     states = computed(encode, model.params["text_encoder"], ids, weights)
     arrays = {"text_states": states}
