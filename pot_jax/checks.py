@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import copy
 import dataclasses
+import difflib
 import functools
 import importlib.metadata
 import json
@@ -35,6 +36,9 @@ _path: contextvars.ContextVar[str | None] = contextvars.ContextVar("path", defau
 
 # The kind of a setting that is a path, or a name that may be one.
 Path = Annotated[str, "path"]
+# Last in `Annotated[kind, ...]`: one value for all levels (or none, where the kind is a tuple), a
+# list with one for each, or a mapping by spans of levels, which becomes pairs (see `spans`).
+BY_LEVEL = "by level"
 
 _WORDS = {
     bool: "true or false",
@@ -69,9 +73,10 @@ def checked(value: Any, kind: Any, name: str) -> Any:
     """Returns `value` as the declared type `kind`: a number as float, a list as tuple.
 
     Kinds: bool, int, float (finite), str (UTF-8), dict, Any, None, dataclasses, Literal, unions,
-    callables, tuples, `Path`, and numbers in a range, as `Within` shows. Numbers may be of any
-    class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are numbers,
-    and others are tuples. Raises UserError if it is of another type, which says where, by `name`.
+    callables, tuples, `Path`, `BY_LEVEL`, and numbers in a range, as `Within` shows. Numbers may be
+    of any class that says what it is (`operator.index`, `numbers.Real`); arrays without axes are
+    numbers, and others are tuples. Raises UserError if it is of another type, which says where, by
+    `name`.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if hasattr(value, "shape") and hasattr(value, "tolist"):  # an array: a number, or a list
@@ -84,6 +89,8 @@ def checked(value: Any, kind: Any, name: str) -> Any:
                 return checked(value, one, name)
     elif kind == Path:
         return _checked_path(value, name)
+    elif plain is Annotated and args[-1] == BY_LEVEL:
+        return _checked_by_level(value, args[0] if len(args) == 2 else Annotated[args[:-1]], name)
     elif origin is tuple:
         require(isinstance(value, list | tuple), name, "a list", value)
         kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
@@ -110,6 +117,24 @@ def checked(value: Any, kind: Any, name: str) -> Any:
             return value
         expected = "text in UTF-8"
     raise _unfit(name, expected or described(kind), value)
+
+
+def _checked_by_level(value: Any, kind: Any, name: str) -> Any:
+    each = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+    if isinstance(value, Mapping):
+        value = [(str(span), given) for span, given in value.items()]
+    if not isinstance(value, list | tuple):
+        return checked(value, kind, name)
+    if by_span(value):
+        pairs = (checked(pair, tuple[str, Any], name) for pair in value)
+        return tuple((span, checked(given, each, f"{name}[{span!r}]")) for span, given in pairs)
+    return tuple(checked(given, each, f"{name}[{i}]") for i, given in enumerate(value))
+
+
+def by_span(value: Any) -> bool:
+    """Returns whether a value of the kind `BY_LEVEL` gives spans of levels: pairs, not values."""
+    pairs = isinstance(value, list | tuple) and len(value) > 0
+    return pairs and all(isinstance(pair, list | tuple) for pair in value)
 
 
 def _checked_path(value: Any, name: str) -> str:
@@ -253,7 +278,9 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
         if name not in known:
-            raise UserError(f"unknown setting {path + str(key)!r}; known: {', '.join(known)}")
+            near = _nearest(cls, str(key), path)
+            said = f"unknown setting {shown(path + str(key))!r}; known: {', '.join(known)}"
+            raise UserError(said + (near and f"; did you mean {near}?"))
         if name in given:
             both = f"{path}{given[name]} and {path}{key}"
             raise UserError(f"{both} are the same setting; give one of them")
@@ -265,6 +292,15 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
             value = tuple(value)
         out[name] = value
     return out
+
+
+def _nearest(cls: type, name: str, path: str) -> str:
+    """Returns the setting, here or in a group, with the name most like an unknown one, or ""."""
+    paths = {name: path + name for name in _groups(cls)}
+    for group, kind in _groups(cls).items():
+        for inner in _groups(kind) if kind else ():
+            paths.setdefault(inner, f"{path}{group}.{inner}")
+    return paths[near[0]] if (near := difflib.get_close_matches(name, paths, 1, 0.7)) else ""
 
 
 @functools.cache

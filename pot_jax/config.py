@@ -12,10 +12,21 @@ import math
 import pathlib
 import runpy
 import sys
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pot_jax.checks import Path, Settings, Within, checked, defaults, overlay, parsed_json, require
+from pot_jax.checks import (
+    BY_LEVEL,
+    Path,
+    Settings,
+    Within,
+    checked,
+    defaults,
+    overlay,
+    parsed_json,
+    require,
+)
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
@@ -51,7 +62,8 @@ class SamplerSettings(Settings, group="sampler"):
 
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: Count = 50
-    guidance_scale: Scale = 4.0  # s in u + s (c - u); 1 or less is no guidance
+    # s in u + s (c - u); 1 or less is no guidance.
+    guidance_scale: Annotated[Scale, BY_LEVEL] = 4.0
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
     guidance_rescale: Share = 0.0
     eta: Share = 0.0  # DDIM's noise, 0 to 1: 0 is none, 1 as much as DDPM's; others need 0
@@ -135,6 +147,7 @@ class ZoomSettings(Settings, group="zoom"):
     zoom_factor: Annotated[int, Within("a whole number >= 2", 2)] = 2
     height: Natural = 0  # of every picture, in pixels; 0 is the model's own size
     width: Natural = 0
+    levels: Natural = 0  # how many, for prompts by span; 0: as the prompts say
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
     # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()
@@ -233,10 +246,20 @@ class RunSettings(Settings):
     allow_pickle: bool = False  # read a pickled checkpoint (.ckpt); none of its code is run
     loras: tuple[LoraSettings, ...] = ()
     embeddings: tuple[EmbeddingSettings, ...] = ()
-    prompts: tuple[str, ...] = ()  # one per level, widest first
+    # One per level, widest first, or by span: {"0-3": "a galaxy", "4": "a star", ...}.
+    prompts: Annotated[tuple[str, ...], BY_LEVEL] = ()
+    # Appended to the prompts of a span of several levels, from its widest to its deepest, evenly;
+    # empty: none. The shipped models' captions have these; "" is a view in the middle.
+    view_words: tuple[str, ...] = ("far away", "", "close")
+    prefix: str = ""  # before every prompt
+    suffix: str = ""  # after every prompt
+    prompt_weights: bool = False  # (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111
+    long_prompts: bool = (
+        False  # prompts may be longer than the text encoder: they are read in chunks
+    )
     # Width of level 0's view in metres, for scale bars; 0: not stated.
     width_metres: Annotated[float, Within(">= 0", 0)] = 0.0
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, BY_LEVEL] = ""
     seed: SEED = 0
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: Natural = 25  # steps between saved states; 0 never
@@ -356,17 +379,21 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
 
     Args:
       path: a `.py` file that defines `get_config()`, and may import other files in its folder by
-        name; a `.json` file, which is data only; or the name of a shipped config.
+        name; a `.json` or `.toml` file, which is data only; or the name of a shipped config.
       folder: the folder in `configs/` where shipped configs are looked up; "" is sampling's, whose
         runs' records are configurations too.
 
     Raises:
       UserError: the file is missing, of another kind, raises, or contains no configuration.
     """
-    file = _find(path, CONFIGS / folder)
-    if file.suffix == ".json":
+    file = _find(path, folder)
+    if file.suffix in (".json", ".toml"):
         with edge("reading a config", path):
             text = file.read_text(encoding="utf-8-sig")
+    if file.suffix == ".toml":
+        with edge("parsing a scene", path):
+            data = tomllib.loads(text)
+    elif file.suffix == ".json":
         with edge("parsing a config", path):
             data = parsed_json(text)
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
@@ -384,7 +411,7 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
     elif file.suffix == ".py":
         data = _run(file)
     else:
-        raise UserError(f"--config: expected a .py or .json file, got {path!r}")
+        raise UserError(f"--config: expected a .py, .json or .toml file, got {path!r}")
     if not isinstance(data, dict):
         raise UserError(f"--config: expected settings by name in {path}, got {type(data).__name__}")
     return data
@@ -395,25 +422,32 @@ def read_sweep(path: str) -> Any:
 
     Raises UserError if there is no such file, or it defines no sweep, or raises.
     """
-    file = _find(path, CONFIGS / "bench")
+    file = _find(path, "bench")
     require(file.suffix == ".py", "--config", "a .py file, which can define a sweep", path)
     return _run(file, "get_sweep")
 
 
 def shipped_names(folder: str | pathlib.Path = "") -> list[str]:
-    """Returns the names of the shipped configs in a folder of `configs/`."""
-    files = (CONFIGS / folder).glob("*.py")  # others are what configs import
-    return sorted(file.stem for file in files if "def get_config(" in file.read_text())
+    """Returns the names of the shipped configs in a folder of `configs/`, scenes last."""
+    return [*_shipped(folder)]
 
 
-def _find(path: str, shipped: pathlib.Path) -> pathlib.Path:
+def _shipped(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
+    files = sorted((CONFIGS / folder).glob("*.py"))  # others are what configs import
+    files = [file for file in files if "def get_config(" in file.read_text()]
+    scenes = [] if str(folder) else sorted((CONFIGS / "scenes").glob("*.toml"))
+    return {file.stem: file for file in (*files, *scenes)}
+
+
+def _find(path: str, folder: str) -> pathlib.Path:
     file = pathlib.Path(checked(path, Path, "--config"))
     with edge("reading a config", path):
         if file.is_file():
             return file
-    if path in shipped_names(shipped):
-        return shipped / f"{path}.py"
-    known = f"(shipped: {', '.join(shipped_names(shipped))})"
+    shipped = _shipped(folder)
+    if path in shipped:
+        return shipped[path]
+    known = f"(shipped: {', '.join(shipped)})"
     raise UserError(f"--config: no file {path!r} and no shipped config of that name {known}")
 
 

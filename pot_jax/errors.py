@@ -81,6 +81,7 @@ EDGES = {
     "overriding a setting": Edge("--config.{place}: {why}", within="ml_collections"),
     "reading a config": Edge("--config: {place} cannot be read: {why}", (UnicodeDecodeError,)),
     "parsing a config": Edge("--config: {place} is not JSON: {why}", (ValueError, RecursionError)),
+    "parsing a scene": Edge("--config: {place} is not TOML: {why}", (ValueError, RecursionError)),
     "reading a model": Edge("the model {place} cannot be read: {why}"),
     "finding devices": Edge(
         "--devices: there is no {place} here: {why}",

@@ -21,7 +21,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from pot_jax import config
+from pot_jax import config, spans
 from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
 from pot_jax.errors import UserError, edge, few, shown
 from pot_jax.runs.interrupts import at_once, importing
@@ -38,6 +38,8 @@ SHORT_FLAGS = {
     "variant": "which copy of the model's weights, such as fp16",
     "dtype": "dtype of the networks: float32, bfloat16 or float16",
     "negative_prompt": "what guidance steers the pictures away from",
+    "prefix": "put before every prompt",
+    "suffix": "put after every prompt",
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
     "zoom.zoom_factor": "each level's view is this many times narrower than the one before",
@@ -51,6 +53,12 @@ SHORT_FLAGS = {
     "preview_every": "write preview.png, the pictures so far, every so many steps; 0 never",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
     "metadata": "all or none: whether pictures and movie carry the recipe of the run",
+}
+# Settings that are flags of `sample` without a value -> help.
+SWITCHES = {
+    "zoom.loop": "the deepest level's window shows the widest again: a film without end",
+    "prompt_weights": "(word:1.2), (word) and [word] in prompts weigh words, as in AUTOMATIC1111",
+    "long_prompts": "read prompts of any length, in chunks of what the text encoder takes",
 }
 # Flags of `sample` that continue a finished run -> the one that each goes with, help.
 CONTINUING_FLAGS = {
@@ -106,8 +114,8 @@ def sample(arguments: Sequence[str]) -> None:
     for setting, text in SHORT_FLAGS.items():
         default = operator.attrgetter(setting)(usual)
         _define_text(values, _flag(setting), f"{text} (default: {default})" if default else text)
-    text = "the deepest level's window shows the widest again: a film without end"
-    flags.DEFINE_bool("loop", False, text, values)
+    for setting, text in SWITCHES.items():
+        flags.DEFINE_bool(_flag(setting), False, text, values)
     for old, new in config.RunSettings.OLD_NAMES.items():
         _define_text(values, old, f"an earlier name of --{new}")
     _define_loading(values)
@@ -122,7 +130,7 @@ def sample(arguments: Sequence[str]) -> None:
         if values[old].present and values[new].present:
             raise UserError(f"--{new} and --{old} are the same setting; give one of them")
     stated = _stated(values, file)
-    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, "zoom.loop", *config.LOADING)}
+    named = {_flag(setting): setting for setting in (*SHORT_FLAGS, *SWITCHES, *config.LOADING)}
     for flag, setting in (named | config.RunSettings.OLD_NAMES).items():
         if values[flag].present:
             _override(values.config, setting, values[flag].value)
@@ -145,7 +153,7 @@ def sample(arguments: Sequence[str]) -> None:
         values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
     data = values.config.to_dict()
     settings = build(config.RunSettings, made.completed(data) if made else data)
-    config.checked_prompts(settings.prompts)
+    settings = settings if run else spans.resolved(settings)
     if settings.own_parts:
         raise UserError(
             f"own_parts: this run used the Python function {settings.own_parts[0].name} as its "
@@ -606,7 +614,7 @@ def _define_config(
     data = defaults(cls) if path is None else dataclasses.asdict(build(cls, file))
     names = ", ".join(config.shipped_names(shipped))
     example = "sampler.steps" if cls is config.RunSettings else "diffusion.optimization.steps"
-    text = f"a .py or .json file, a run's config.json, or a shipped name ({names}); "
+    text = f"a .py, .json or .toml file, a run's config.json, or a shipped name ({names}); "
     text += f"--config.{example}=64 overrides one value"
     with edge("overriding a setting", "KEY"):
         config_flags.DEFINE_config_dict(
@@ -621,9 +629,10 @@ def _define_config(
 
 
 def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
-    kind = type(operator.attrgetter(setting)(data))
+    kind = type(operator.attrgetter(setting)(config.RunSettings()))
     try:
-        data.update_from_flattened_dict({setting: kind(text)})
+        with data.ignore_type():  # a file may give a value for each level
+            data.update_from_flattened_dict({setting: kind(text)})
     except ValueError:
         require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 # above it. Names joined by "+" are one package; the others on a line are neighbours, and neither
 # may import the other. The longest name that fits a module is its place.
 ORDER = """
-    errors+checks+config
+    errors+checks+config+spans
     zoom
     diffusion
     media parallel

@@ -101,7 +101,7 @@ def test_files(tmp_path):
         ("a.json", "{", "is not JSON"),
         ("a.json", "[1]", "expected settings by name in"),
         ("a.py", "x = 1", "defines no get_config()"),
-        ("a.yaml", "x: 1", "expected a .py or .json file"),
+        ("a.yaml", "x: 1", "expected a .py, .json or .toml file"),
         ("missing.json", None, "no file"),
     ],
 )
@@ -137,7 +137,7 @@ def test_files_that_ship_have_short_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert checks.build(config.RunSettings, config.read(name)).prompts
     (tmp_path / name).write_text("a path wins")
-    with pytest.raises(UserError, match="expected a .py or .json file"):
+    with pytest.raises(UserError, match="expected a .py, .json or .toml file"):
         config.read(name)
 
 

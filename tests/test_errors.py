@@ -5,6 +5,7 @@ import errno
 import json
 import pathlib
 import sys
+import tomllib
 
 import av
 import jax
@@ -56,6 +57,7 @@ FOREIGN = {
     "overriding a setting": lambda to: ml_collections.ConfigDict({"steps": 4}).stepz,
     "reading a config": lambda to: a_file(to / "c.py", b"\xff").read_text("utf-8"),
     "parsing a config": lambda to: json.loads("["),
+    "parsing a scene": lambda to: tomllib.loads("["),
     "reading a model": lambda to: (a_file(to / "file") / "model").stat(),
     "finding devices": lambda to: jax.devices("abacus"),
     "joining a cluster": lambda to: jax.distributed.initialize(),

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 
 class Numbers(NamedTuple):
-    """The numeric settings of a guidance: traced scalars, so that a sweep compiles once."""
+    """The numeric settings of a guidance: traced, so that a sweep compiles once."""
 
-    scale: Any  # s
+    scale: Any  # s, a scalar, or one for each level, [N, 1, 1, 1]
     rescale: Any  # 0 to 1: how much of the added contrast is removed
 
 
@@ -54,7 +54,10 @@ def guide(
 
 
 def _classifier_free(unconditional, conditional, numbers, memory):
-    guided = guide(unconditional, conditional, numbers.scale, numbers.rescale)
+    scale = numbers.scale
+    if jnp.ndim(scale):  # at a level's own, as for all, 1 or less means no guidance
+        scale = jnp.maximum(scale, 1)
+    guided = guide(unconditional, conditional, scale, numbers.rescale)
     return Guided(guided, None), memory
 
 

@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from pot_jax.checks import build, checked, overlay, recorded, require, todays_name
-from pot_jax.config import RunSettings, agrees_at, checked_prompts
+from pot_jax.config import RunSettings, agrees_at
 from pot_jax.errors import UserError, few
 from pot_jax.runs.claims import claim, named_differences, read_json
+from pot_jax.spans import resolved
 
 POINT, RESULT = "point.json", "evaluation.json"
 SCENE = "scene"  # the axis of the scenes, which reports average over before seeds
+BY_SPAN = ("prompts", "negative_prompt", "guidance_scale")  # whose mappings are values
 _LONGEST = 200  # bytes of a folder's name: disks allow 255
 
 
@@ -108,7 +110,7 @@ def _plain(value: Any) -> Any:
 def _flat(overrides: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
     """Yields (setting, value), groups opened: {"zoom": {"zoom_factor": 2}} is zoom.zoom_factor."""
     for name, value in overrides.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name.split(".")[-1] not in BY_SPAN:
             yield from _flat(value, f"{group}{name}.")
         else:
             yield todays_name(RunSettings, f"{group}{name}"), value
@@ -129,8 +131,7 @@ def _point(base: Mapping, stated: Collection[str], chosen: Mapping[str, tuple]) 
     try:
         expected = f"at most {_LONGEST} bytes; name the overrides, {{axis: {{NAME: {{...}}}}}}"
         require(len(name.encode()) <= _LONGEST, "its name", expected, len(name.encode()))
-        settings = build(RunSettings, overlay(RunSettings, base, nested))
-        checked_prompts(settings.prompts)
+        settings = resolved(build(RunSettings, overlay(RunSettings, base, nested)))
         require(settings.num_samples == 1, "num_samples", "1 (sweep seeds)", settings.num_samples)
     except UserError as error:
         raise UserError(f"sweep: {name}: {error}") from None
@@ -218,7 +219,8 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
     """
     sampler = point.settings.sampler.with_defaults(cost["defaults"], point.stated)
     levels = len(point.settings.prompts)
-    rows = 2 if sampler.guidance_scale > 1 else 1
+    scale = sampler.guidance_scale
+    rows = 2 if (max(scale) if isinstance(scale, tuple) else scale) > 1 else 1
     calls = sampler.steps * sampler.time_travel
     total = calls * rows * cost["unet"] + cost["decode"]
     if sampler.space == "pixel":

@@ -3,7 +3,7 @@
 Conditions are a dict of arrays by the name of the UNet's argument, each for M batch rows: M = N, or
 if guidance needs two halves, M = 2N, [unconditional; conditional].
 
-    text_states    [M, T, D]
+    text_states    [M, T, D]; prompts read in k chunks, [M, k T, D]
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
     channels       [M, h, w, k]: extra channels, concatenated after the latents; not a UNet argument
@@ -13,7 +13,7 @@ The sampler's `weights` hold them as "conditions"; the sampler itself knows noth
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,11 +24,12 @@ from pot_jax.diffusion import guidance
 from pot_jax.diffusion.prediction import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
-from pot_jax.errors import UserError
+from pot_jax.errors import UserError, few
 from pot_jax.models.layers import timestep_features
 from pot_jax.parallel.mesh import computed, split_rows
+from pot_jax.weights.emphasis import read_prompts
 from pot_jax.weights.model import Model
-from pot_jax.weights.tokenization import prompt_notices, tokenize
+from pot_jax.weights.tokenization import prompt_notices
 
 
 class Conditions(NamedTuple):
@@ -36,8 +37,16 @@ class Conditions(NamedTuple):
 
     arrays: dict[str, jax.Array | np.ndarray]
     guided: bool  # whether they have an unconditional half
-    token_ids: np.ndarray  # [N + 1, T] int32, the negative prompt's last
+    # [N + 1, T] int32, the negative prompt last; [2 N, T] for one a level; of k chunks [.., k, T].
+    token_ids: np.ndarray
     notices: tuple[str, ...] = ()  # what the user should be told, in one line each
+    token_weights: np.ndarray | None = None  # of the same shape, float32; None: all 1
+
+    @property
+    def read(self) -> Any:
+        """Returns what the text encoder reads, as plain data for a digest."""
+        ids, weights = self.token_ids.tolist(), self.token_weights
+        return ids if weights is None else {"ids": ids, "weights": weights.tolist()}
 
     def joined(self, name: str, rows: np.ndarray) -> "Conditions":
         """Returns the conditions plus one named `name`, rows [N, ...], repeated for both halves."""
@@ -48,11 +57,17 @@ class Conditions(NamedTuple):
 def text_conditions(
     model: Model,
     prompts: Sequence[str],
-    negative_prompt: str,
-    guidance_scale: float,
+    negative_prompt: str | Sequence[str],
+    guidance_scale: float | Sequence[float],
     guided: bool = False,
+    *,
+    weighted: bool = False,
+    long: bool = False,
 ) -> Conditions:
     """Returns the conditions common to all models: N prompts and the guidance scale.
+
+    The negative prompt and the scale are one for all levels, or N. `weighted` and `long` say how
+    prompts are read (`weights.emphasis.read_prompts`).
 
     As in diffusers, a scale s in u + s (c - u) of 1 or less means no guidance, and there is no
     unconditional half, unless a guidance of the caller's own needs it (`guided`); a network that
@@ -64,33 +79,60 @@ def text_conditions(
     if model.unet.dtype == jnp.float16 and jax.default_backend() == "cpu":
         raise UserError("dtype: a CPU does not compute in float16; use float32 or bfloat16")
     width = model.unet.config.time_cond_proj_dim
-    if width is not None and negative_prompt:
+    negatives = [negative_prompt] if isinstance(negative_prompt, str) else [*negative_prompt]
+    if width is not None and any(negatives):
         raise UserError(
             f"negative_prompt: {model.name} has its guidance built in (time_cond_proj_dim) and "
             "takes no negative prompt; leave it empty"
         )
-    texts = [*prompts, negative_prompt]
-    ids, notices = tokenize(model.tokenizer, texts), prompt_notices(model.tokenizer, texts)
-    guided = width is None and (guided or guidance_scale > 1)
-    encode = partial(_text_states, model.text_encoder, guided)
-    arrays = {"text_states": computed(encode, model.params["text_encoder"], ids)}
+    texts = [*prompts, *negatives]
+    ids, weights = read_prompts(model.tokenizer, texts, weighted=weighted, long=long)
+    notices = prompt_notices(model.tokenizer, texts, weighted=weighted, long=long)
+    guided = width is None and (guided or bool(np.max(guidance_scale) > 1))
+    encode = partial(_text_states, model.text_encoder, guided, len(prompts))
+    states = computed(encode, model.params["text_encoder"], ids, weights)
+    arrays = {"text_states": states}
     if width is not None:
         scales = np.full(len(prompts), guidance_scale, np.float32)
         arrays["timestep_cond"] = np.asarray(guidance_embedding(scales, width))
-    elif not guided:
-        notice = f"guidance_scale {guidance_scale:g}, being 1 or less, means no guidance"
-        notice += ", so the negative prompt has no effect" if negative_prompt else ""
-        notices += (notice,)
-    return Conditions(arrays, guided, ids, notices)
+    else:
+        notices += _unguided(guidance_scale, negatives, guided)
+    return Conditions(arrays, guided, ids, notices, weights)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _text_states(text_encoder, guided, params, ids):
-    states = text_encoder.apply({"params": params}, ids).astype(jnp.float32)
-    conditional = states[:-1]
+def _unguided(scales: Any, negatives: Sequence[str], guided: bool) -> tuple[str, ...]:
+    """Returns a line if there is no guidance, or none at some levels."""
+    if isinstance(scales, Sequence):
+        where = [str(level) for level, scale in enumerate(scales) if scale <= 1]
+        said = f"the guidance_scale of level {few(where)}, being 1 or less, means none there"
+        return (said,) if where else ()
+    if guided:
+        return ()
+    notice = f"guidance_scale {scales:g}, being 1 or less, means no guidance"
+    return (notice + ", so the negative prompt has no effect" * any(negatives),)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _text_states(text_encoder, guided, levels, params, ids, weights):
+    rows = ids.reshape(-1, ids.shape[-1])
+    states = text_encoder.apply({"params": params}, rows).astype(jnp.float32)
+    if weights is not None:
+        states = weighted_states(states, weights.reshape(rows.shape))
+    states = states.reshape(len(ids), -1, states.shape[-1])
+    conditional, negative = states[:levels], states[levels:]
     if not guided:
         return conditional
-    return jnp.concatenate([jnp.broadcast_to(states[-1:], conditional.shape), conditional])
+    return jnp.concatenate([jnp.broadcast_to(negative, conditional.shape), conditional])
+
+
+def weighted_states(states: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns text states [M, T, D] times their tokens' weights [M, T], each row's mean as before.
+
+    AUTOMATIC1111's rule ("Original" of its settings for emphasis).
+    """
+    weighted = states * weights[..., None]
+    before, after = (jnp.mean(x, axis=(1, 2), keepdims=True) for x in (states, weighted))
+    return weighted * (before / after)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -13,6 +13,7 @@ from pot_jax.media.images import read_images
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.runs.record import Record, digest
 from pot_jax.runs.zoom import read_levels, read_zoom
+from pot_jax.spans import affixed
 from pot_jax.zoom.geometry import Geometry, require_open
 
 
@@ -24,8 +25,9 @@ def continued(
     `settings` are the run's with a user's over them, `folder` the run's, which is only read, and
     `prompts` those of the levels to draw. `way` is "extend", and `how` "deep" or "wide"; or
     "revise", and `how` the levels, such as "3,7"; they keep their prompts if none are given. A
-    placement that is not the run's is that of the whole new zoom. Raises UserError if the run is
-    not finished or has several samples, or something does not fit it.
+    placement that is not the run's is that of the whole new zoom. Of the run's negative prompts and
+    guidance scales, one for each level, new levels have those of the level they join. Raises
+    UserError if the run is not finished or has several samples, or something does not fit it.
     """
     if way == "extend":
         require(how in ("deep", "wide"), "--side", "deep or wide", how or "none")
@@ -41,7 +43,14 @@ def continued(
         fits = len({*levels}) == len(levels) < n and all(0 <= level < n for level in levels)
         require(fits, "--levels", f"some of 0 to {n - 1}, not all, such as 3,7", how or "none")
         require(new in (0, len(levels)), "prompts", f"none, or {len(levels)}, one each", new)
+    prompts = [affixed(prompt, settings) for prompt in checked_prompts(prompts)] if new else []
     texts = dict(enumerate(run.prompts, first)) | dict(zip(levels, prompts))
+
+    def widened(values):
+        if not isinstance(values, tuple) or len(values) != n:
+            return values
+        return values[:1] * first + values + values[-1:] * (len(texts) - n - first)
+
     ours, theirs = settings.zoom, run.zoom
     same = dataclasses.replace(ours, placement=()) == dataclasses.replace(theirs, placement=())
     require(same, "zoom", f"the size and zoom factor of {folder}; leave them out", ours)
@@ -59,11 +68,15 @@ def continued(
     if same and all(first + one.level in held for one in run.every_photograph):
         # The levels that show them agree with them already.
         photograph, photographs = PhotographSettings(), ()
+    scale = widened(settings.sampler.guidance_scale)
     size = {"height": zoom.geometry.height, "width": zoom.geometry.width}
     placement = tuple(placed) if any(map(any, placed)) else ()
     settings = dataclasses.replace(
         settings,
-        prompts=checked_prompts(texts[level] for level in sorted(texts)),
+        prompts=tuple(texts[level] for level in sorted(texts)),
+        negative_prompt=widened(settings.negative_prompt),
+        sampler=dataclasses.replace(settings.sampler, guidance_scale=scale),
+        **{"prefix": "", "suffix": ""},  # the run's own prompts have theirs
         zoom=dataclasses.replace(ours, placement=placement, **size),
         photograph=photograph,
         photographs=photographs,

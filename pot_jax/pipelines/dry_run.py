@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pot_jax import spans
 from pot_jax.diffusion.sampler import chunks, keys_of
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import memory
@@ -57,6 +58,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
         f"weights; {memory.gigabytes(free)} of {memory.gigabytes(total)} are free",
         f"time: about {_duration(seconds)} of sampling, besides compilation and writing",
     ]
+    lines += spans.lines(settings)
     if prepared.upscaler:
         lines.append("the upscaler's own steps and memory are not counted")
     if peak > free:

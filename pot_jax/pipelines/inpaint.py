@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from pot_jax.checks import build, checked, require
-from pot_jax.config import SEED, SamplerSettings, checked_prompts
+from pot_jax.config import SEED, SamplerSettings, Scale, checked_prompts
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.media.images import read_images, read_mask
@@ -79,6 +79,7 @@ def inpaint(
       UserError: something does not fit; one line says what. It is a `ValueError`.
     """
     require_task(model, "inpainting", "inpainting")
+    guidance_scale = checked(guidance_scale, Scale, "guidance_scale")
     given = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta}
     settings = build(SamplerSettings, given, "sampler.")
     seed = checked(seed, SEED, "seed")

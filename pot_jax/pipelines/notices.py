@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pot_jax.checks import defaults, differences, to_dict
+from pot_jax.checks import differences, to_dict
 from pot_jax.config import RunSettings
 
 _NOISES = ("sampler.noise", "sampler.initial_noise")
@@ -61,10 +61,11 @@ def ineffective(
         (draws, f"where {s.solver} draws none", ("sampler.noise",)),
         (descends, "without gradient steps", ("sampler.gradient_steps", "sampler.gradient_rate")),
         (len(settings.prompts) > 1, "with a single level", ("zoom.zoom_factor", *_LEVELS)),
+        (False, "where prompts are not by span", ("view_words",)),
         (grounded, "without a photograph", ("photograph.",)),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
     )
-    changed = {name for name, *_ in differences(defaults(RunSettings), to_dict(settings))}
+    changed = {name for name, *_ in differences(to_dict(RunSettings()), to_dict(settings))}
     changed -= {f"sampler.{name}" for name in usual or () if usual[name] == getattr(s, name)}
     return tuple(
         f"{name} has no effect {where}"

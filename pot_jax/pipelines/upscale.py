@@ -135,7 +135,8 @@ def prepare(
     chosen = dataclasses.replace(chosen, path=upscaler.source, solver=solver)
     settings = dataclasses.replace(settings, upscaler=chosen)
     prompts = settings.prompts, settings.negative_prompt
-    conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale)
+    how = {"weighted": settings.prompt_weights, "long": settings.long_prompts}
+    conditions = text_conditions(upscaler, *prompts, chosen.guidance_scale, **how)
     if upscaler.unet.config.has_classes:
         levels = np.full(len(settings.prompts), level, np.int32)
         conditions = conditions.joined("class_labels", levels)
@@ -158,7 +159,7 @@ def prepare(
     ours = model_identity(upscaler) | {
         "settings": digest({**dataclasses.asdict(chosen), "path": "", "rows": 0}),
         "noising": digest(upscaler.low_res.schedule.to_json()),
-        "prompts": digest(conditions.token_ids.tolist()),
+        "prompts": digest(conditions.read),
     }
     digests = {"zoom": zoom_digest, "upscaler": upscaler.digest}  # "" for weights not read yet
     return PreparedUpscaler(

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from pot_jax import spans
 from pot_jax.checks import Path, build, checked, require
 from pot_jax.config import (
     WITH_BLEND,
@@ -98,14 +99,20 @@ class PreparedZoom:
 @fixed_settings()
 def sample(
     model: Model,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | Mapping[str, str],
     *,
     zoom_factor: int = 2,
     height: int = 0,
     width: int = 0,
     placement: Sequence[tuple[int, int]] = (),
     loop: bool = False,
-    negative_prompt: str = "",
+    levels: int = 0,
+    view_words: Sequence[str] = RunSettings.view_words,
+    prefix: str = "",
+    suffix: str = "",
+    negative_prompt: str | Sequence[str] | Mapping[str, str] = "",
+    prompt_weights: bool = False,
+    long_prompts: bool = False,
     photograph: Any = None,
     photograph_level: int = 0,
     photograph_method: str = "project",
@@ -128,7 +135,8 @@ def sample(
 
     Args:
       model: from `pot_jax.load`.
-      prompts: N strings, the widest level's first; with one it is plain text-to-image.
+      prompts: N strings, the widest level's first; with one it is plain text-to-image. Or a mapping
+        by spans of levels, {"0-3": "a galaxy", "4": "a star", "5-": "a planet"}.
       zoom_factor: p; level i+1 shows a window 1/p as wide as level i.
       height: of every picture, in pixels; 0 is the model's own size.
       width: likewise.
@@ -136,7 +144,15 @@ def sample(
         pixels, multiples of the autoencoder's factor; empty: every level is centred.
       loop: the deepest level's window shows level 0 again, so that the film repeats without end;
         `placement` then has N pairs, the last for level 0 in the deepest level.
-      negative_prompt: what guidance steers the pictures away from.
+      levels: N, for prompts whose last span is open ("5-"); 0: as the prompts say.
+      view_words: appended to the prompts of a span of several levels, from its widest to its
+        deepest, evenly; [] for none.
+      prefix: put before every prompt.
+      suffix: put after every prompt.
+      negative_prompt: what guidance steers the pictures away from: one text, or one a level, or by
+        span; `guidance_scale` likewise.
+      prompt_weights: (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111.
+      long_prompts: prompts may be longer than the text encoder; they are read in chunks.
       photograph: what one level has to agree with, in any form that `media.images.read_images`
         takes: a path, a Pillow image or bytes [h, w, 3] are cropped and resized to the level;
         floats [H, W, 3] in [-1, 1] are taken as they are. Or several, {level: photograph}.
@@ -190,13 +206,18 @@ def sample(
     settings = build(
         RunSettings,
         {
-            "prompts": checked_prompts(prompts),
+            "prompts": prompts if isinstance(prompts, Mapping) else checked_prompts(prompts),
+            "view_words": view_words,
+            "prefix": prefix,
+            "suffix": suffix,
             "negative_prompt": negative_prompt,
+            "prompt_weights": prompt_weights,
+            "long_prompts": long_prompts,
             "seed": seed,
             "metadata": metadata,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
-            | {"placement": placement, "loop": loop},
+            | {"placement": placement, "loop": loop, "levels": levels},
             "photograph": one | {"method": photograph_method, "fit": photograph_fit},
             "photographs": [{"path": paths[n], "level": n} for n in paths if several],
         },
@@ -251,6 +272,7 @@ def prepare(
     """
     own = own or {}
     _check_own_parts(own)
+    settings = spans.resolved(settings)
     require_task(model, "text-to-image", "sampling a zoom")
     if stated is not None and "blend" in own:
         stated = {*stated, *WITH_BLEND}
@@ -264,7 +286,7 @@ def prepare(
         own_parts=tuple(own_part(part, value) for part, value in own.items()),
     )
     s = settings.sampler
-    prompts = checked_prompts(settings.prompts)
+    prompts = settings.prompts
     on_latents = latent_geometry(model, len(prompts), settings.zoom)
     given = {"sampler.guidance_rescale": s.guidance_rescale, "guidance": own.get("guidance")}
     given = [name for name, value in given.items() if value]
@@ -299,7 +321,8 @@ def prepare(
     solver = own.get("solver") or SOLVERS[name]
     plan = resampled(solver.plan(model.schedule, s.steps, eta=s.eta), s.time_travel)
     negative, guided = settings.negative_prompt, "guidance" in own
-    conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided)
+    how = {"weighted": settings.prompt_weights, "long": settings.long_prompts}
+    conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided, **how)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
@@ -354,7 +377,7 @@ def prepare(
     if latents is not None:
         latents = checked_latents(latents, (settings.num_samples, *recipe.latent_shape))
     inputs = {
-        "prompts": [conditions.token_ids.tolist(), conditions.guided],
+        "prompts": [conditions.read, conditions.guided],
         "seeds": sample_seeds(settings),
         "photograph": photographs_identity(found, settings.photograph.method),
         "held": settings.held or None,
@@ -518,9 +541,16 @@ def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -
 
 
 def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
-    """Returns the numeric settings of a plan of `steps`, as float32 and int32 scalars."""
+    """Returns the numeric settings of a plan of `steps`, as float32 and int32 scalars.
+
+    A guidance scale for each level is [N, 1, 1, 1].
+    """
+    scale = np.float32(s.guidance_scale)
     return {
-        "guidance": guidance.Numbers(*np.float32([s.guidance_scale, s.guidance_rescale])),
+        "guidance": guidance.Numbers(
+            scale=scale[:, None, None, None] if scale.ndim else scale,
+            rescale=np.float32(s.guidance_rescale),
+        ),
         "agreement": agreement.Numbers(
             blend_weight=np.float32(s.blend_weight),
             pixel_every=np.int32(s.pixel_every),

@@ -34,7 +34,8 @@ _FILES = {
     "photograph": "photograph.path",
     "upscaler": "upscaler.path",
 }
-_LISTS = {"loras": "lora", "embeddings": "embedding"}  # of files -> the flag that gives one
+# Settings that are lists of files -> the flag that gives one.
+_LISTS = {"loras": "lora", "embeddings": "embedding", "photographs": "photograph"}
 _CIRCUMSTANCES = ("save_every", "record_disagreement", "allow_pickle")  # they decide no file
 _ASSETS = Path(__file__).parents[1] / "assets"
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")  # as weights.layouts.hub names a commit
@@ -45,8 +46,9 @@ _DECIDED = {
     "weights": _MODEL,
     "networks": _MODEL,
     "schedule": _MODEL,
-    "prompts": _MODEL + "prompts negative_prompt sampler.guidance_scale",
-    "photograph": "photograph zoom prompts model",
+    "prompts": _MODEL
+    + "prompts negative_prompt sampler.guidance_scale prompt_weights long_prompts",
+    "photograph": "photograph photographs zoom prompts model",
     "geometry": "zoom prompts model",
     "sampler": "sampler model",
     "seeds": "seed num_samples",
@@ -91,7 +93,8 @@ def recipe(record: Mapping[str, Any], level: int | None = None) -> str:
     if settings["metadata"] == "none":
         return ""
     public, given = _public(settings)
-    if "photograph" in (record.get("identity") or {}) and "photograph" not in given:
+    shown_by = "photograph" in given or public["photographs"]
+    if "photograph" in (record.get("identity") or {}) and not shown_by:
         given.append("photograph")  # an array
     facts = {name: record.get(name) for name in _FACTS}
     found = {"format": FORMAT, "level": level, "config": public, "given": given, **facts}
@@ -111,7 +114,7 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
     fields = {
         "Steps": sampler["steps"],
         "Sampler": None if own else _SAMPLERS.get(sampler["solver"]),
-        "CFG scale": f"{sampler['guidance_scale']:g}",
+        "CFG scale": ", ".join(f"{scale:g}" for scale in _of(sampler["guidance_scale"], level)),
         "Seed": settings["seed"],
         "Size": f"{geometry['width']}x{geometry['height']}",
         "Model hash": record["weights_sha256"][:10] or None,
@@ -122,9 +125,16 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
         "Version": f"pot_jax {record['versions']['pot_jax']}",
     }
     line = ", ".join(f"{name}: {_quoted(str(v))}" for name, v in fields.items() if v is not None)
-    negative = settings["negative_prompt"] and f"\nNegative prompt: {settings['negative_prompt']}"
-    text = "\n".join(prompts) if level is None else prompts[level]
+    text, negative = ("\n".join(_of(x, level)) for x in (prompts, settings["negative_prompt"]))
+    negative = negative.strip() and f"\nNegative prompt: {negative}"
     return f"{text}{negative}\n{line}".replace("\0", "").strip()  # no chunk may hold a zero byte
+
+
+def _of(values: Any, level: int | None) -> list:
+    """The value of a level, or of all, of what has one a level, or one for all of them."""
+    if not isinstance(values, list):
+        return [values]
+    return values if level is None else [values[level]]
 
 
 def _quoted(text: str) -> str:
@@ -195,7 +205,9 @@ class Recipe(Settings):
         for name, flag in _LISTS.items():
             wanted, files = self.config[name], settings[name]
             if wanted and len(files) != len(wanted):
-                missing += [f"--{flag}=... (SHA-256 {one['sha256'][:12]})" for one in wanted]
+                known = (("SHA-256", "sha256"), ("level", "level"))
+                said = (f"{w} {str(one[n])[:12]}" for one in wanted for w, n in known if n in one)
+                missing += [f"--{flag}=... ({what})" for what in said]
             elif wanted:  # in their order; what a flag leaves open is as it was
                 stated = ({key: v for key, v in file.items() if v != ""} for file in files)
                 settings[name] = tuple(one | of for one, of in zip(wanted, stated))

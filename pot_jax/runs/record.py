@@ -34,7 +34,7 @@ _PACKAGES = ("pot_jax", "jax", "jaxlib", "flax", "numpy")
 # Digests of a run's identity -> the settings and groups of settings that decide them. Others say
 # where something was stored or how it was computed; the pictures are the same.
 _DECIDED = {
-    "prompts": "prompts negative_prompt",
+    "prompts": "prompts negative_prompt prompt_weights long_prompts",
     "sampler": "sampler",
     "geometry": "zoom",
     "seeds": "seed num_samples",

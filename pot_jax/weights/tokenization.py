@@ -117,29 +117,40 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     tokenizer.backend_tokenizer.model.save(str(folder))
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> np.ndarray:
+def tokenize(
+    tokenizer: Any, prompts: Sequence[str], instead: str = "shorten the prompt"
+) -> np.ndarray:
     """Returns the token ids of n prompts, int32 [n, T], with start and end tokens and padding.
 
     `tokenizer` is a model's `CLIPTokenizer`; T is its `model_max_length`. "" gives the ids of the
     empty prompt. A learned word of several vectors becomes all its tokens (`textual_inversion.py`).
-    Raises UserError if a prompt is too long; the message names it and what would be cut.
+    Raises UserError if a prompt is too long; the message names it, what would be cut, and what to
+    do `instead`.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
     length = tokenizer.model_max_length
     ids = np.full((len(prompts), length), tokenizer.pad_token_id, np.int32)
     encoded = tokenizer(list(prompts), verbose=False)["input_ids"] if len(prompts) else []
-    several = _words_of_several_tokens(tokenizer)
+    several = words_of_several_tokens(tokenizer)
     for number, (prompt, tokens) in enumerate(zip(prompts, encoded)):
         tokens = [part for token in tokens for part in several.get(token, (token,))]
-        if len(tokens) > length:
-            # The end token stays, so what would be cut lies before it.
-            cut = " ".join(tokenizer.decode(tokens[length - 1 : -1]).split())
-            counts = f"has {len(tokens) - 2} tokens, the model takes {length - 2}"
-            how = f"'{shown(cut)}' would be cut: shorten the prompt"
-            raise UserError(f"prompt {number} ({shown(prompt[:60])}...) {counts}; {how}")
+        require_fits(tokenizer, tokens, number, prompt, instead)
         ids[number, : len(tokens)] = tokens
     return ids
+
+
+def require_fits(
+    tokenizer: Any, tokens: Sequence[int], number: int, prompt: str, instead: str
+) -> None:
+    """Raises UserError if a prompt's tokens are too many, start and end included; as `tokenize`."""
+    length = tokenizer.model_max_length
+    if len(tokens) > length:
+        # The end token stays, so what would be cut lies before it.
+        cut = " ".join(tokenizer.decode(tokens[length - 1 : -1]).split())
+        counts = f"has {len(tokens) - 2} tokens, the model takes {length - 2}"
+        how = f"'{shown(cut)}' would be cut: {instead}"
+        raise UserError(f"prompt {number} ({shown(prompt[:60])}...) {counts}; {how}")
 
 
 # What other programs read in prompts, and CLIP as words -> what to do instead.
@@ -147,27 +158,35 @@ _SYNTAX = (
     (r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>", "merge it with --lora={}:{}, {} being its path"),
     (r"<hypernet:[^>]*>", "hypernetworks are not supported"),
     (r"\bembedding:(\S+)", "add it with --embedding=PATH:{}"),
-    (r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]", "words have no weights"),
+    (
+        r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]",
+        "words have no weights without --prompt_weights",
+    ),
+    (r"\bBREAK\b", "chunks begin there with --long_prompts"),
     (r"\[[^][]*:[^][]*[\d.]+\s*\]|\[[^][|]*\|[^][]*\]", "a prompt is the same in all steps"),
 )
 _WHOLE_WORDS = 10_000  # a vocabulary smaller than this has every word of its captions as one token
 
 
-def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
+def prompt_notices(
+    tokenizer: Any, prompts: Sequence[str], *, weighted: bool = False, long: bool = False
+) -> tuple[str, ...]:
     """Returns what the user should be told of prompts, a line each.
 
     That is syntax of other programs, which is read as words, and words that the model does not
     know: those with the tokenizer's unknown token, and if its vocabulary is small, those in pieces.
+    Weights and chunks are not told of where they are read (`emphasis.read_prompts`).
     """
     notices = []
-    for pattern, instead in _SYNTAX:
+    meant = ("words have no weights",) * weighted + ("chunks begin",) * long
+    for pattern, instead in (row for row in _SYNTAX if not row[1].startswith(meant)):
         for match in (match for prompt in prompts for match in re.finditer(pattern, prompt)):
             name, strength = (*match.groups(), "", "")[:2]
             how = instead.format(name, strength or "1", name)
             notices.append(f"{shown(match[0])} in a prompt is read as words; {how}")
     unknown: dict[str, None] = {}  # in their order
     small = len(tokenizer.get_vocab()) < _WHOLE_WORDS
-    for prompt in prompts:
+    for prompt in (re.sub(r"\bBREAK\b", " ", p) if long else p for p in prompts):
         encoding = tokenizer(prompt, verbose=False).encodings[0]
         for word in dict.fromkeys(word for word in encoding.word_ids if word is not None):
             text = prompt[slice(*encoding.word_to_chars(word))]
@@ -179,7 +198,7 @@ def prompt_notices(tokenizer: Any, prompts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notices))
 
 
-def _words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
+def words_of_several_tokens(tokenizer: Any) -> dict[int, list[int]]:
     """Returns the ids of `word`, `word_1`, `word_2`, ... by the first, for every added word."""
     added, words = tokenizer.added_tokens_encoder, {}
     for word, first in added.items():
