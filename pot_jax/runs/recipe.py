@@ -132,7 +132,7 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
 
 def _of(values: Any, level: int | None) -> list:
     """The value of a level, or of all, of what has one a level, or one for all of them."""
-    if not isinstance(values, list):
+    if not isinstance(values, list | tuple):
         return [values]
     return values if level is None else [values[level]]
 
