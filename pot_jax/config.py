@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import runpy
 import sys
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,7 @@ Count = Annotated[int, Within("at least 1", 1)]
 Natural = Annotated[int, Within(">= 0", 0)]
 Positive = Annotated[float, Within("> 0", math.ulp(0))]
 Share = Annotated[float, Within("0 to 1", 0, 1)]
+Rest = Annotated[float, Within("0 to 3600", 0, 3600)]  # seconds of a movie
 # Of guidance; far above its end float32 overflows, which only shows after sampling.
 Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
 
@@ -192,9 +194,29 @@ class MovieSettings(Settings, group="movie"):
     """The movie of a run."""
 
     seconds_per_level: Positive = 1.5  # in which the view moves from one level to the next
+    seconds: Annotated[float, Within(">= 0", 0)] = 0.0  # of the film; over 0, instead of the above
     fps: Annotated[int, Within("1 to 240", 1, 240)] = 30
     size: Annotated[int, Within("16 to 4096", 16, 4096)] = 512  # shorter side, in pixels
+    aspect: str = ""  # width:height of the film, such as 16:9; empty: the pictures' own
+    fit: Literal["crop", "letterbox"] = "crop"  # of pictures that have another aspect
     direction: Literal["in", "out", "both"] = "in"
+    easing: Rest = 0.0  # seconds in which the camera gains its speed after a rest, and loses it
+    hold: Rest = 0.5  # seconds of rest at both ends of a film that is no loop
+    pause: Rest = 0.0  # and at every level between
+    captions: bool = False  # each level's prompt, over the film
+    scale_bar: bool = False  # needs width_metres
+    font: Path = ""  # of both, a .ttf or .otf file; empty: one of Latin letters
+
+    def _check_ranges(self):
+        fits = not self.aspect or 0.1 <= self.ratio <= 10
+        self.require("aspect", fits, "width:height, such as 16:9, from 1:10 to 10:1")
+
+    @property
+    def ratio(self) -> float:
+        """Width over height of `aspect`; 0 if it states none."""
+        numbers = re.fullmatch(r"(\d{1,5}(?:\.\d+)?):(\d{1,5}(?:\.\d+)?)", self.aspect)
+        width, height = map(float, numbers.groups() if numbers else (0, 1))
+        return width / height if height else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +265,11 @@ class RunSettings(Settings):
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
+        bar = self.movie.scale_bar
+        expected = "above 0 with movie.scale_bar: how wide level 0's view is"
+        self.require("width_metres", self.width_metres > 0 or not bar, expected)
+        expected = "false with movie.scale_bar, since a loop has no one width"
+        require(not (bar and self.zoom.loop), "zoom.loop", expected, self.zoom.loop)
 
 
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.

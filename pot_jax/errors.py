@@ -111,6 +111,7 @@ EDGES = {
             "DecompressionBombWarning": "the picture {place} is too large: {why}",
         },
     ),
+    "reading a font": Edge("movie.font: {place} cannot be read as a font: {why}", (OSError,)),
     "reading a kept copy": Edge(
         "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
         (OSError, ValueError, IndexError, NotImplementedError),

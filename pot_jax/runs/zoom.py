@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from pot_jax.errors import UserError, edge
 from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
+from pot_jax.media.camera import zoom_path
+from pot_jax.media.encoding import movie_format, write_video
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
@@ -107,7 +109,8 @@ def write_zoom(
     for name, picture in zip(every[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, report=report)
+    about = {"prompts": zoom.settings.prompts, "width_metres": zoom.settings.width_metres}
+    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, **about, report=report)
     for name, write in writers.items():
         if name in names and name not in whole:
             write(path / name)
@@ -135,22 +138,28 @@ def write_movie(
     movie: MovieSettings,
     path: str | os.PathLike,
     *,
+    prompts: Sequence[str] = (),
+    width_metres: float = 0.0,
+    comment: str = "",
     report: Report = silent,
 ) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames.
+
+    Captions need the levels' `prompts`, and a scale bar `width_metres`, that of level 0's view. The
+    `comment` goes into the file's metadata.
+    """
     video.check_movie(geometry, movie)
-    flight = dataclasses.asdict(movie)
-    size = flight.pop("size")
-    route = video.zoom_path(geometry.levels, **flight, loop=geometry.loop)
+    movie_format(path, movie.fps)
+    route = zoom_path(geometry.levels, movie, loop=geometry.loop)
 
     def frames():
-        made = video.zoom_frames(images, geometry, route, size=size, pix_fmt="yuv420p")
+        made = video.movie_frames(images, geometry, movie, route, prompts, width_metres)
         for done, frame in enumerate(made):
             report("writing the movie's frames", done, len(route))
             yield frame
         report("writing the movie's frames", len(route), len(route))
 
-    video.write_video(path, frames(), movie.fps)
+    write_video(path, frames(), movie.fps, comment=comment)
 
 
 def read_zoom(folder: str | os.PathLike) -> Zoom:
@@ -160,8 +169,6 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
     file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
-    if not os.path.isdir(folder):
-        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     record = read_record(folder)
     g, arrays = record.geometry, _read_arrays(folder / "stack.npz")
     expected = (g.levels, g.height, g.width, 3)
@@ -187,6 +194,8 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
 def read_record(folder: str | os.PathLike) -> Record:
     """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
     path = pathlib.Path(folder) / "config.json"
+    if not os.path.isdir(folder):
+        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     return Record.from_json(read_json(path), str(path))
 
 
