@@ -202,7 +202,6 @@ class MovieSettings(Settings, group="movie"):
     direction: Literal["in", "out", "both"] = "in"
     easing: Rest = 0.0  # seconds in which the camera gains its speed after a rest, and loses it
     hold: Rest = 0.5  # seconds of rest at both ends of a film that is no loop
-    pause: Rest = 0.0  # and at every level between
     captions: bool = False  # each level's prompt, over the film
     scale_bar: bool = False  # needs width_metres
     font: Path = ""  # of both, a .ttf or .otf file; empty: one of Latin letters
@@ -265,11 +264,9 @@ class RunSettings(Settings):
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
-        bar = self.movie.scale_bar
-        expected = "above 0 with movie.scale_bar: how wide level 0's view is"
-        self.require("width_metres", self.width_metres > 0 or not bar, expected)
-        expected = "false with movie.scale_bar, since a loop has no one width"
-        require(not (bar and self.zoom.loop), "zoom.loop", expected, self.zoom.loop)
+        fits = not self.movie.scale_bar or (self.width_metres > 0 and not self.zoom.loop)
+        expected = "the width of level 0's view, with movie.scale_bar, and no loop, which has none"
+        self.require("width_metres", fits, expected)
 
 
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.

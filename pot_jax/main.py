@@ -67,17 +67,11 @@ MOVIE_FLAGS = {
     "direction": "in, out or both",
     "easing": "seconds in which the camera gains its speed after a rest, and loses it",
     "hold": "seconds of rest at both ends",
-    "pause": "seconds of rest at every level between",
     "captions": "show the prompts",
     "scale_bar": "show a scale, of a run that states width_metres",
     "font": "a .ttf or .otf file for captions and scale",
 }
-_DEFINE = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
+_KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}  # as absl names them
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
     "invalid literal for int": "expected a whole number",
@@ -202,7 +196,7 @@ def render(arguments: Sequence[str]) -> None:
     text = "the movie's file, .mp4, .mov, .webm or .gif (default: zoom.mp4 in the workdir)"
     _define_text(values, "output", text)
     for name, text in MOVIE_FLAGS.items():
-        define = _DEFINE[type(getattr(config.MovieSettings(), name))]
+        define = getattr(flags, f"DEFINE_{_KINDS[type(getattr(config.MovieSettings(), name))]}")
         define(name, None, f"{text} (default: the run's)", flag_values=values)
     _parse("render", values, arguments, 0)
     given = {name: values[name].value for name in MOVIE_FLAGS if values[name].present}
@@ -226,9 +220,8 @@ def render(arguments: Sequence[str]) -> None:
     if is_own:
         remake_movie(folder, settings.movie)
     else:
-        zoom, about = read_zoom(folder), {"prompts": settings.prompts}
-        about["width_metres"] = settings.width_metres
-        write_movie(zoom.images, zoom.geometry, settings.movie, output, **about)
+        zoom, about = read_zoom(folder), (settings.prompts, settings.width_metres)
+        write_movie(zoom.images, zoom.geometry, settings.movie, output, *about)
     print(f"movie: {output}")
 
 

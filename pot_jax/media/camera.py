@@ -4,28 +4,27 @@ Symbols: N levels, p the zoom factor; t the camera's level, a real number in [0,
 p^-t as wide as level 0. In a loop t ends at N, where it sees level 0 again, and level i+N is level
 i. Places are pairs (y, x), fractions of a side, the level's or the view's.
 
-When: between two rests t moves at a constant rate R. With easing of e seconds it takes that long to
-reach R, and to come to rest again: s seconds into it the rate is R (3 y^2 - 2 y^3), y = s/e. Such a
-ramp covers R e/2, half of what R covers in its time, so the easing adds e seconds to a flight.
+When: t moves at a constant rate R. With easing of e seconds it takes that long to reach R after a
+rest, and to come to rest again: its rate is R (3 y^2 - 2 y^3) when a share y of e has passed. That
+covers R e/2, half of what R covers in the time, so the easing adds e seconds to a flight.
 
-Where: the view at a whole t is level t, and everything depends on how it moves between them. Let F
-be a point of the world, u(t) its place in the view, and L = ln p. A view that moves w of its own
-sides for each level has u' = L (u - 1/2) - w, and where w is constant, one point stays fixed on the
-screen. From level i to i+1, that is w_i = o_i L / (1 - 1/p), for the offset o_i of level i+1's
-centre in level i. Flown so, w jumps at each level. It does not with
+Where: the view at a whole t is level t. Let F be a point of the world, u(t) its place in the view,
+and L = ln p. A view that moves w of its own sides a level has u' = L (u - 1/2) - w; where w is
+constant, one point stays fixed on the screen. From level i to i+1 that is w_i = o_i L / (1 - 1/p),
+for the offset o_i of level i+1's centre in level i. Flown so, w would jump at each level. In
 
-    u(i+x) = [F's place in the flight of constant w_i] - (w_{i-1} - w_i) x (1-x)^2,
+    u(i+x) = (F's place in the flight of constant w_i) - (w_{i-1} - w_i) x (1-x)^2
 
-where the camera goes on as it went in the level before, and swings round: w and u' are continuous,
-at x = 0 they are those of w_{i-1}, at x = 1 those of w_i. An open chain has w_{-1} = w_0.
+it does not: from w_{i-1} at x = 0 the camera swings round to w_i at x = 1. w_{-1} is w_0, of a loop
+w_{N-1}.
 
-So the view never leaves level 0. Of a side of it, the view keeps clear as long as it moves there by
-at most L/2, and all w_i do, as windows lie in their parents. Where w_{i-1} > w_i towards a side, the
-swing's w falls from w_{i-1}, never above it; on the other side it only adds room, as x (1-x)^2 >= 0.
+So the view never leaves level 0. It keeps clear of a side while it moves there by at most L/2, and
+all w_i do, as windows lie in their parents. Where w_{i-1} > w_i towards a side, the swing's w falls
+from w_{i-1}, never above it; to the other side the swing adds room, since x (1-x)^2 >= 0.
 
-How even: w is at most 2.1 times L/2 (for p up to 10), where extremes alternate. Everything in the
-view moves, so its mean speed on the screen stays between that of a centred zoom and 4 times that;
-where placements stay within half of what is possible, 2 times.
+How even: w is at most 2.1 times L/2 (p to 10, extremes that alternate). So the mean speed of what
+is seen, which a centred zoom makes even, is between that and 4 times that; 2 times, where offsets
+are within half of what is possible.
 """
 
 import math
@@ -41,32 +40,50 @@ from pot_jax.zoom.geometry import Geometry
 _LONGEST = 1_000_000  # frames: nine hours at 30 a second
 
 
-def check_path(levels: int, movie: MovieSettings, *, loop: bool = False) -> None:
-    """Raises UserError if `zoom_path` would; quick, whatever the length."""
-    _flight(levels, movie, loop)
-
-
 def zoom_path(levels: int, movie: MovieSettings, *, loop: bool = False) -> np.ndarray:
     """Returns the camera's level t at every frame.
 
     Directions are "in", from level 0 to level N-1, "out", the reverse, and "both", in and out
     again. A film rests for `movie.hold` seconds before the flight and where it ends, "both" not
-    again on its return; and for `movie.pause` at every level between. That of a `loop` flies over N
-    levels with pauses alone, and its last frame is the one before the first. `movie.seconds` is the
-    time of all that, to a frame. Returns [F] float64, in [0, N-1], of a loop in [0, N]. Raises
-    UserError if the film would be too long, or the seconds are too few.
+    again on its return. That of a `loop` flies over N levels without rests or easing, and its last
+    frame is the one before the first. Returns [F] float64, in [0, N-1], of a loop in [0, N]. Raises
+    UserError as `flight_frames` does.
     """
-    frames, legs, length = _flight(levels, movie, loop)
-    far, rest = (levels - (not loop)) / legs, round(movie.pause * movie.fps)
-    ramp = movie.easing * movie.fps if movie.pause or not loop else 0  # without rests, none
-    stops = np.rint(np.linspace(0, frames, legs + 1)).astype(int)
-    fall = [np.zeros(1)]
-    for leg, count in enumerate(np.diff(stops)):
-        flight = leg * far + _eased(np.linspace(0, far, count + 1), ramp / max(count, 1))
-        fall += [flight[1:], np.repeat(flight[-1], rest * (loop or leg + 1 < legs))]
-    way, fall = DIRECTIONS[movie.direction], np.concatenate(fall)
-    path = way(fall, 0)[:-1] if loop else way(fall, round(movie.hold * movie.fps))
-    return np.pad(path, (0, max(0, length - len(path))), mode="edge")
+    rest, frames = round(movie.hold * movie.fps), flight_frames(levels, movie, loop=loop)
+    fall = np.linspace(0, levels - (not loop), frames + 1)
+    if loop:
+        path = DIRECTIONS[movie.direction](fall, 0)[:-1]
+    else:
+        fall = _eased(fall, movie.easing * movie.fps / max(frames, 1))
+        path = DIRECTIONS[movie.direction](fall, rest)
+    missing = round(movie.seconds * movie.fps) - len(path)  # a flight there and back takes an even
+    return np.pad(path, (0, max(0, missing)), mode="edge")  # number of frames
+
+
+def flight_frames(levels: int, movie: MovieSettings, *, loop: bool = False) -> int:
+    """Returns the frames of one flight over all levels, rests aside; quick, whatever the number.
+
+    Raises UserError if the film would be too long, or too short for its rests and its easing.
+    """
+    falls, fps, ways = levels - (not loop), movie.fps, 1 + (movie.direction == "both")
+    still = 0 if loop else 2 * round(movie.hold * fps) + 1
+    eased = 0 if loop or not falls else movie.easing * fps
+    frames = falls * movie.seconds_per_level * fps + eased
+    name = "seconds" if movie.seconds else "seconds_per_level"
+    seconds = movie.seconds or (still + ways * frames) / fps
+    if not seconds * fps <= _LONGEST:
+        raise UserError(
+            f"movie.{name}: expected a movie of up to {_LONGEST} frames, got {seconds:.3g} seconds "
+            f"at {fps} frames a second"
+        )
+    if movie.seconds:
+        frames = round(seconds * fps - still) // ways
+        least = (still + ways * max(falls > 0, 2 * eased)) / fps
+        expected = f"at least {least:.3g}, for the holds and the easing"
+        require(frames >= max(falls > 0, 2 * eased), "movie.seconds", expected, movie.seconds)
+    expected = f"at most {falls * movie.seconds_per_level:.3g}, the time without it"
+    require(frames >= 2 * eased, "movie.easing", expected, movie.easing)
+    return max(round(frames), falls > 0)
 
 
 def _one_way(fall, rest):
@@ -80,32 +97,6 @@ DIRECTIONS = {
 }
 
 
-def _flight(levels: int, movie: MovieSettings, loop: bool) -> tuple[int, int, int]:
-    """Returns (steps from frame to frame one way, legs from rest to rest, frames asked for or 0)."""
-    falls, fps, ways = levels - (not loop), movie.fps, 1 + (movie.direction == "both")
-    legs = max(1, falls) if movie.pause else 1
-    still = ways * (legs - (not loop)) * round(movie.pause * fps)
-    still += 0 if loop else 2 * round(movie.hold * fps) + 1
-    eased = legs * movie.easing * fps * bool(falls and (movie.pause or not loop))
-    frames = falls * movie.seconds_per_level * fps + eased
-    name = "seconds" if movie.seconds else "seconds_per_level"
-    seconds = movie.seconds or (still + ways * frames) / fps
-    if not seconds * fps <= _LONGEST:
-        raise UserError(
-            f"movie.{name}: expected a movie of up to {_LONGEST} frames, got {seconds:.3g} seconds "
-            f"at {fps} frames a second"
-        )
-    if movie.seconds:
-        frames = (seconds * fps - still) // ways
-    least = max(legs * bool(falls), 2 * eased)
-    needed = (still + ways * math.ceil(least)) / fps
-    expected = f"at least {needed:.3g}, of which rests are {still / fps:.3g}"
-    require(not movie.seconds or frames >= least, "movie.seconds", expected, movie.seconds)
-    expected = "at most the time from rest to rest"
-    require(bool(movie.seconds) or frames >= 2 * eased, "movie.easing", expected, movie.easing)
-    return round(max(frames, least)), legs, round(movie.seconds * fps)
-
-
 def _eased(places: np.ndarray, share: float) -> np.ndarray:
     """Returns places that advance evenly from 0, with ramps of that share of their time at ends."""
     if not share or not places[-1]:
@@ -114,7 +105,8 @@ def _eased(places: np.ndarray, share: float) -> np.ndarray:
     near = np.minimum(places, far - places)
     y = np.minimum(near / ramp, 1)
     moved = ramp * (y**3 - y**4 / 2) + np.maximum(near - ramp, 0)  # since the nearer end
-    return np.where(places <= far / 2, moved, far - ramp - moved) * (far / (far - ramp))
+    moved *= far / (far - ramp)
+    return np.where(places <= far / 2, moved, far - moved)
 
 
 def fixed_point(geometry: Geometry) -> np.ndarray:

@@ -3,7 +3,7 @@
 import fractions
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import av
@@ -24,7 +24,7 @@ _BT709 = 1  # both as primaries and as transfer curve (ITU-T H.273, tables 2 and
 class Format(NamedTuple):
     """What a movie of one ending is."""
 
-    container: str
+    name: str  # FFmpeg's
     codec: str
     muxing: Mapping[str, str]  # options of the container
     encoding: Mapping[str, str] = {}  # and of the codec
@@ -57,19 +57,15 @@ def movie_format(path: str | os.PathLike, fps: float = 1) -> Format:
     Raises UserError if its ending is none of `FORMATS`, its encoder is not there, or the format
     cannot show that many frames a second.
     """
-    *others, last = FORMATS
-    ending = os.path.splitext(path)[1].lower()
+    known, ending = " or ".join(FORMATS), os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
-        known = f"{', '.join(others)} or {last}"
         raise UserError(f"expected the name of a movie to end in {known}, got {shown(path)}")
     found = FORMATS[ending]
     try:
         av.Codec(found.codec, "w")
     except av.codec.codec.UnknownCodecError:
-        usable = [e for e, f in FORMATS.items() if f.codec in av.codecs_available and e != ending]
-        instead = f"; give a name that ends in {' or '.join(usable)}" if usable else ""
-        what = f"this installation of PyAV lacks the encoder {found.codec} for {ending}"
-        raise UserError(what + instead) from None
+        what = f"{ending} needs {found.codec}, which this PyAV lacks; choose another of {known}"
+        raise UserError(what) from None
     require(fps <= found.fps, "movie.fps", f"at most {found.fps} for a {ending}", fps)
     return found
 
@@ -96,11 +92,11 @@ def write_video(
     with write_atomically(path) as temporary, edge("writing a movie", path):
         # "file:", because FFmpeg takes what is before a colon for a protocol.
         name, options = f"file:{temporary}", dict(kind.muxing)
-        with av.open(name, "w", format=kind.container, container_options=options) as container:
+        with av.open(name, "w", format=kind.name, container_options=options) as container:
             if comment:
                 container.metadata["comment"] = comment
             stream = _stream(container, kind, shape, fps)
-            paletted = _Palettes(stream) if kind.pix_fmt == "pal8" else None
+            finished = _paletted(stream) if kind.codec == "gif" else lambda yuv: yuv
             for index, frame in enumerate(itertools.chain([first], frames)):
                 if frame.shape != first.shape:
                     shapes = f"has shape {frame.shape}, frame 0 has {first.shape}"
@@ -108,10 +104,13 @@ def write_video(
                 planes = frame.ndim == 2
                 yuv = av.VideoFrame.from_ndarray(frame, "yuv420p") if planes else to_yuv(frame)
                 yuv.pts, yuv.time_base = index, stream.codec_context.time_base
-                container.mux(stream.encode(paletted(yuv) if paletted else yuv))
+                container.mux(stream.encode(finished(yuv)))
             container.mux(stream.encode(None))
-        if comment and kind.container == "gif":
-            _add_comment(temporary, comment)
+        if comment and kind.codec == "gif":  # FFmpeg writes none: blocks of up to 255, at the end
+            data, file = comment.encode(), temporary.read_bytes()[:-1]
+            blocks = (data[i : i + 255] for i in range(0, len(data), 255))
+            blocks = b"".join(bytes([len(block)]) + block for block in blocks)
+            temporary.write_bytes(file + b"\x21\xfe" + blocks + b"\x00;")
 
 
 def _stream(container, kind: Format, shape: tuple[int, ...], fps: float):
@@ -129,39 +128,26 @@ def _stream(container, kind: Format, shape: tuple[int, ...], fps: float):
     return stream
 
 
-class _Palettes:
-    """FFmpeg's filters that give every frame a palette of its own; they keep its time."""
+def _paletted(stream) -> Callable[[av.VideoFrame], av.VideoFrame]:
+    """Returns FFmpeg's filter that gives every frame a palette of its own."""
+    graph, size = av.filter.Graph(), {"width": stream.width, "height": stream.height}
+    time_base, rgb = stream.codec_context.time_base, av.VideoFormat("rgb24")
+    split, make = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+    # A regular pattern rests where the picture rests, and is smaller than diffused errors.
+    use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=3")
+    graph.add_buffer(format=rgb, time_base=time_base, **size).link_to(split)
+    split.link_to(make)
+    split.link_to(use, 1)
+    make.link_to(use, 0, 1)
+    use.link_to(graph.add("buffersink"))
+    graph.configure()
 
-    def __init__(self, stream):
-        self._graph = graph = av.filter.Graph()
-        size = {"width": stream.width, "height": stream.height}
-        time_base, rgb = stream.codec_context.time_base, av.VideoFormat("rgb24")
-        split = graph.add("split")
-        # A regular pattern rests where the picture rests, and is smaller than diffused errors.
-        use = graph.add("paletteuse", "new=1:dither=bayer:bayer_scale=3")
-        graph.add_buffer(format=rgb, time_base=time_base, **size).link_to(split)
-        make, end = graph.add("palettegen", "stats_mode=single"), graph.add("buffersink")
-        split.link_to(make, 0, 0)
-        split.link_to(use, 1, 0)
-        make.link_to(use, 0, 1)
-        use.link_to(end)
-        graph.configure()
-
-    def __call__(self, yuv: av.VideoFrame) -> av.VideoFrame:
+    def paletted(yuv):
         colours = {"src_colorspace": Colorspace.ITU709, "src_color_range": ColorRange.MPEG}
-        rgb = yuv.reformat(format="rgb24", interpolation=Interpolation.BICUBIC, **colours)
-        rgb.pts, rgb.time_base = yuv.pts, yuv.time_base
-        self._graph.push(rgb)
-        return self._graph.pull()
+        graph.push(yuv.reformat(format="rgb24", interpolation=Interpolation.BICUBIC, **colours))
+        return graph.pull()
 
-
-def _add_comment(path: os.PathLike, comment: str) -> None:
-    """Adds GIF's own comment before the last byte, in blocks of up to 255; FFmpeg writes none."""
-    data = comment.encode()
-    blocks = (data[i : i + 255] for i in range(0, len(data), 255))
-    with open(path, "rb+") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x21\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\x00;")
+    return paletted
 
 
 def to_yuv(frame: np.ndarray, pix_fmt: str = "yuv420p") -> av.VideoFrame:

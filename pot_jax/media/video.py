@@ -10,7 +10,7 @@ import concurrent.futures
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ from PIL import Image
 from pot_jax.checks import require
 from pot_jax.config import MovieSettings
 from pot_jax.errors import UserError
-from pot_jax.media.camera import check_path, course, fixed_point
-from pot_jax.media.captions import drawing, read_font
+from pot_jax.media.camera import course, fixed_point, flight_frames
+from pot_jax.media.captions import read_font
 from pot_jax.media.encoding import LARGEST, to_yuv
 from pot_jax.media.pixels import to_bytes
 from pot_jax.zoom.geometry import Geometry, require_levels
@@ -42,7 +42,7 @@ def zoom_frames(
     aspect: float = 0.0,
     fit: str = "crop",
     pix_fmt: str = "rgb24",
-    over: Callable[[float, list[Image.Image]], None] = lambda t, planes: None,
+    over: Callable[[float, list[Image.Image], float], None] = lambda *seen: None,
 ) -> Iterator[np.ndarray]:
     """Yields the camera's view at every t of `path`, from images that agree.
 
@@ -57,11 +57,12 @@ def zoom_frames(
     Images are [N, H, W, 3], float in [-1, 1]; `size` is the frame's shorter side in pixels, rounded
     to even, by default the levels' own. `aspect` is its width over its height, 0 the levels' own:
     they are cropped around their centres or, by `fit` "letterbox", laid whole on black. `over` may
-    draw on the planes of the frame at t. `pix_fmt` is "rgb24"; or "yuv420p", which takes half the
-    time, since colours are resampled at half the resolution only. Frames are uint8: [h, w, 3], or
-    Y, U and V one after another, [3/2 h, w]; a repeated t yields the same array again. Raises
-    UserError if the images do not fit the geometry, some t is outside [0, N-1] ([0, N] in a loop),
-    or size < 1, and ValueError if a value is NaN.
+    draw on a frame: it gets t, its planes, and the pixels that level t's whole width takes there.
+    `pix_fmt` is "rgb24"; or "yuv420p", which takes half the time, since colours are resampled at
+    half the resolution only. Frames are uint8: [h, w, 3], or Y, U and V one after another, [3/2 h,
+    w]; a repeated t yields the same array again. Raises UserError if the images do not fit the
+    geometry, some t is outside [0, N-1] ([0, N] in a loop), or size < 1, and ValueError if a value
+    is NaN.
     """
     require_levels(images, geometry)
     require(np.shape(images)[3] == 3, "images", "3 colours, [N, H, W, 3]", np.shape(images))
@@ -94,7 +95,7 @@ def zoom_frames(
                 black.paste(part, ((w - part.width) // 2, (h - part.height) // 2))
                 part = black
             parts.append(part)
-        over(t, parts)
+        over(t, parts, shape[1] / part_shown[1])
         if pix_fmt == "rgb24":
             return np.asarray(parts[0])
         return np.concatenate([np.asarray(part).ravel() for part in parts]).reshape(-1, outer[1])
@@ -111,29 +112,6 @@ def zoom_frames(
                 yield ahead.popleft().result()
         for frame in ahead:
             yield frame.result()
-
-
-def movie_frames(
-    images: np.ndarray,
-    geometry: Geometry,
-    movie: MovieSettings,
-    path: Iterable[float],
-    prompts: Sequence[str] = (),
-    width_metres: float = 0.0,
-) -> Iterator[np.ndarray]:
-    """Returns the frames of `zoom_frames` at the levels of a path, 4:2:0, as `movie` asks for them.
-
-    Captions need a prompt for each level, and a scale bar the width of level 0's view.
-    """
-    sides, boxed = (geometry.height, geometry.width), movie.fit == "letterbox"
-    frame = frame_shape(*sides, movie.size, movie.ratio)
-    picture, part = (
-        (_inscribed(sides, frame), 1.0) if boxed else (frame, _part(sides, movie.ratio)[1])
-    )
-    width = picture[1], part * width_metres
-    over = drawing(movie, frame, width, prompts, geometry.zoom_factor)
-    how = {"size": movie.size, "aspect": movie.ratio, "fit": movie.fit, "over": over}
-    return zoom_frames(images, geometry, path, pix_fmt="yuv420p", **how)
 
 
 def frame_shape(
@@ -158,7 +136,7 @@ def _part(sides: tuple[int, int], aspect: float) -> tuple[float, float]:
 
 
 def _inscribed(sides: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of the largest picture of those sides in a frame; its gaps are even, as 4:2:0 needs."""
+    """(h, w) of the largest picture of such sides in a frame, with even gaps as 4:2:0 needs."""
     scale = min(n / side for n, side in zip(outer, sides))
     gaps = (4 * math.ceil((n - side * scale) / 4 - 1e-9) for n, side in zip(outer, sides))
     return tuple(max(n % 4 or 4, n - gap) for n, gap in zip(outer, gaps))
@@ -173,7 +151,7 @@ def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
             f"movie.size: a movie of pictures of {height} x {width} pixels would be {frame[0]} x "
             f"{frame[1]}, and its encoder takes up to {LARGEST}; give a smaller size"
         )
-    check_path(geometry.levels, movie, loop=geometry.loop)
+    flight_frames(geometry.levels, movie, loop=geometry.loop)
     read_font(movie, 16)
 
 

@@ -16,6 +16,7 @@ from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.camera import zoom_path
+from pot_jax.media.captions import drawing
 from pot_jax.media.encoding import movie_format, write_video
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
@@ -109,8 +110,8 @@ def write_zoom(
     for name, picture in zip(every[1:], levels):
         writers[name] = functools.partial(pictures.save_png, picture=picture)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, pictures.contact_sheet(levels))
-    about = {"prompts": zoom.settings.prompts, "width_metres": zoom.settings.width_metres}
-    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, **about, report=report)
+    about = zoom.settings.prompts, zoom.settings.width_metres
+    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, *about, report=report)
     for name, write in writers.items():
         if name in names and name not in whole:
             write(path / name)
@@ -137,9 +138,9 @@ def write_movie(
     geometry: Geometry,
     movie: MovieSettings,
     path: str | os.PathLike,
-    *,
     prompts: Sequence[str] = (),
     width_metres: float = 0.0,
+    *,
     comment: str = "",
     report: Report = silent,
 ) -> None:
@@ -150,10 +151,12 @@ def write_movie(
     """
     video.check_movie(geometry, movie)
     movie_format(path, movie.fps)
+    over = drawing(movie, prompts, geometry.zoom_factor, width_metres)
+    how = {"size": movie.size, "aspect": movie.ratio, "fit": movie.fit, "over": over}
     route = zoom_path(geometry.levels, movie, loop=geometry.loop)
 
     def frames():
-        made = video.movie_frames(images, geometry, movie, route, prompts, width_metres)
+        made = video.zoom_frames(images, geometry, route, pix_fmt="yuv420p", **how)
         for done, frame in enumerate(made):
             report("writing the movie's frames", done, len(route))
             yield frame
