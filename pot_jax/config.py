@@ -204,7 +204,7 @@ class MovieSettings(Settings, group="movie"):
     hold: Rest = 0.5  # seconds of rest at both ends of a film that is no loop
     captions: bool = False  # each level's prompt, over the film
     scale_bar: bool = False  # needs width_metres
-    font: Path = ""  # of both, a .ttf or .otf file; empty: one of Latin letters
+    font: Path = ""  # of both, a .ttf or .otf file; empty: one of ASCII letters
 
     def _check_ranges(self):
         fits = not self.aspect or 0.1 <= self.ratio <= 10

@@ -59,8 +59,8 @@ def drawing(
             opacity = shown * shown * (3 - 2 * shown)
             _laid(planes, words, (size, h - size - words.height), opacity)
         if movie.scale_bar:
-            most = math.log10(_BAR * w / level_width * width_metres)
-            text, share = scale(most - t * math.log10(zoom_factor))
+            most = math.log10(_BAR * w / level_width) - t * math.log10(zoom_factor)
+            text, share = scale(most + math.log10(width_metres))
             thick, words = max(2, size // 8), write(text, size, w)
             bar = Image.new("LA", (round(share * _BAR * w) + 2, thick + 2), (_BLACK, 255))
             bar.paste((_WHITE, 255), (1, 1, bar.width - 1, thick + 1))

@@ -108,6 +108,7 @@ class TestScale:
 
     @pytest.mark.parametrize("exponent", [-1000.0, 308.0])
     def test_no_depth_is_too_deep(self, exponent):
+        drawn(MovieSettings(scale_bar=True), [], 2000.0, 5e-324)
         text, share = scale(exponent)
         assert 0.4 <= share <= 1
         assert not text.startswith("0 ")
