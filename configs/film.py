@@ -3,8 +3,8 @@
     pot-jax sample --config=film --workdir=runs/film
     pot-jax sample --config=film --model=path/to/stable-diffusion --workdir=runs/film
 
-Measured with cosmos128 on 2 shared CPU cores: 257 s of processor time, the film most of it, and
-1.3 GiB of memory at the peak, while sampling. Expected: 1,800 frames in 41 MB. A model of 128
+Measured with cosmos128 on 2 shared CPU cores: 257 s of processor time, sampling included,
+and 1.3 GiB of memory at the peak, while sampling. Expected: 1,800 frames in 41 MB. A model of 128
 pixels is enlarged 15 times, so that the film is soft; pictures of 512 pixels are enlarged 3.8
 times, and those of an upscaler (--upscaler) not at all. The film costs the same whatever the model;
 it takes 0.5 GB with 512 pixels, and three floats for every pixel of every level.
