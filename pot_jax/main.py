@@ -59,7 +59,7 @@ _HELP = {"-h", "-help", "--help"}
 # Flags of `render`: every setting of a movie.
 MOVIE_FLAGS = {
     "seconds_per_level": "time from one level to the next",
-    "seconds": "time of the whole film, instead",
+    "seconds": "time of the whole film, instead of seconds_per_level",
     "fps": "frames per second",
     "size": "shorter side in pixels",
     "aspect": "width:height of the film, such as 16:9 (empty: the pictures' own)",
