@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import runpy
 import sys
 import tomllib
@@ -45,6 +46,7 @@ Count = Annotated[int, Within("at least 1", 1)]
 Natural = Annotated[int, Within(">= 0", 0)]
 Positive = Annotated[float, Within("> 0", math.ulp(0))]
 Share = Annotated[float, Within("0 to 1", 0, 1)]
+Rest = Annotated[float, Within("0 to 3600", 0, 3600)]  # seconds of a movie
 # Of guidance; far above its end float32 overflows, which only shows after sampling.
 Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
 
@@ -216,9 +218,28 @@ class MovieSettings(Settings, group="movie"):
     """The movie of a run."""
 
     seconds_per_level: Positive = 1.5  # in which the view moves from one level to the next
+    seconds: Annotated[float, Within(">= 0", 0)] = 0.0  # of the film; over 0, instead of the above
     fps: Annotated[int, Within("1 to 240", 1, 240)] = 30
     size: Annotated[int, Within("16 to 4096", 16, 4096)] = 512  # shorter side, in pixels
+    aspect: str = ""  # width:height of the film, such as 16:9; empty: the pictures' own
+    fit: Literal["crop", "letterbox"] = "crop"  # of pictures that have another aspect
     direction: Literal["in", "out", "both"] = "in"
+    easing: Rest = 0.0  # seconds in which the camera gains its speed after a rest, and loses it
+    hold: Rest = 0.5  # seconds of rest at both ends of a film that is no loop
+    captions: bool = False  # each level's prompt, over the film
+    scale_bar: bool = False  # needs width_metres
+    font: Path = ""  # of both, a .ttf or .otf file; empty: one of ASCII letters
+
+    def _check_ranges(self):
+        fits = not self.aspect or 0.1 <= self.ratio <= 10
+        self.require("aspect", fits, "width:height, such as 16:9, from 1:10 to 10:1")
+
+    @property
+    def ratio(self) -> float:
+        """Width over height of `aspect`; 0 if it states none."""
+        numbers = re.fullmatch(r"(\d{1,5}(?:\.\d+)?):(\d{1,5}(?:\.\d+)?)", self.aspect)
+        width, height = map(float, numbers.groups() if numbers else (0, 1))
+        return width / height if height else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +303,9 @@ class RunSettings(Settings):
         self.require("num_samples", self.num_samples <= most, expected)
         levels = [one.level for one in self.every_photograph]
         require(len({*levels}) == len(levels), "photographs", "one of each level", levels)
+        fits = not self.movie.scale_bar or (self.width_metres > 0 and not self.zoom.loop)
+        expected = "the width of level 0's view, with movie.scale_bar, and no loop, which has none"
+        self.require("width_metres", fits, expected)
 
     @property
     def every_photograph(self) -> tuple[PhotographSettings | LevelPhotographSettings, ...]:

@@ -121,6 +121,7 @@ EDGES = {
         "--from_picture: the recipe in {place} is damaged ({why}); give another of the run's files",
         (ValueError, RecursionError),
     ),
+    "reading a font": Edge("movie.font: {place} cannot be read as a font: {why}", (OSError,)),
     "reading a kept copy": Edge(
         "{place} is incomplete or damaged ({why}); make it again with `pot-jax convert`",
         (OSError, ValueError, IndexError, NotImplementedError),

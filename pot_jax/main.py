@@ -75,13 +75,22 @@ _INSTEAD_OF_CONFIG = {
 }
 _LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
-# Flags of `render`.
+# Flags of `render`: every setting of a movie.
 MOVIE_FLAGS = {
-    "seconds_per_level": (flags.DEFINE_float, "time from one level to the next"),
-    "fps": (flags.DEFINE_integer, "frames per second"),
-    "size": (flags.DEFINE_integer, "shorter side in pixels"),
-    "direction": (flags.DEFINE_string, "in, out or both"),
+    "seconds_per_level": "time from one level to the next",
+    "seconds": "time of the whole film, instead of seconds_per_level",
+    "fps": "frames per second",
+    "size": "shorter side in pixels",
+    "aspect": "width:height of the film, such as 16:9 (empty: the pictures' own)",
+    "fit": "of pictures with another aspect: crop or letterbox",
+    "direction": "in, out or both",
+    "easing": "seconds in which the camera gains its speed after a rest, and loses it",
+    "hold": "seconds of rest at both ends",
+    "captions": "show the prompts",
+    "scale_bar": "show a scale, of a run that states width_metres",
+    "font": "a .ttf or .otf file for captions and scale",
 }
+_KINDS = {bool: "bool", int: "integer", float: "float", str: "string"}  # as absl names them
 # What absl and Python say of a flag's value -> what we say.
 _EXPECTED = {
     "invalid literal for int": "expected a whole number",
@@ -232,25 +241,37 @@ def render(arguments: Sequence[str]) -> None:
     """Makes the movie of a finished run again."""
     values = flags.FlagValues()
     _define_text(values, "workdir", "folder of a run")
-    _define_text(values, "output", "the movie's file (default: zoom.mp4 in the workdir)")
-    for name, (define, text) in MOVIE_FLAGS.items():
-        define(name, getattr(config.MovieSettings(), name), text, flag_values=values)
+    text = "the movie's file, .mp4, .mov, .webm or .gif (default: zoom.mp4 in the workdir)"
+    _define_text(values, "output", text)
+    for name, text in MOVIE_FLAGS.items():
+        define = getattr(flags, f"DEFINE_{_KINDS[type(getattr(config.MovieSettings(), name))]}")
+        define(name, None, f"{text} (default: the run's)", flag_values=values)
     _parse("render", values, arguments, 0)
-    movie = config.MovieSettings(**{name: values[name].value for name in MOVIE_FLAGS})
+    given = {name: values[name].value for name in MOVIE_FLAGS if values[name].present}
+    config.MovieSettings(**given)  # before anything is imported
+    if {"seconds", "seconds_per_level"} <= given.keys():
+        raise UserError("--seconds and --seconds_per_level exclude each other; give one of them")
+    if "seconds_per_level" in given:
+        given["seconds"] = 0.0
     folder = _workdir(values, "runs/mine")
 
     with importing():
+        from pot_jax.media.captions import unwritable
         from pot_jax.runs.folder import check_output, record_with, remake_movie
         from pot_jax.runs.recipe import recipe
-        from pot_jax.runs.zoom import read_zoom, write_movie
+        from pot_jax.runs.zoom import read_record, read_zoom, write_movie
 
     output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
-    if check_output(output, folder):
-        remake_movie(folder, movie)
+    is_own, settings = check_output(output, folder), read_record(folder).settings
+    settings = dataclasses.replace(settings, movie=dataclasses.replace(settings.movie, **given))
+    for notice in unwritable(settings.movie, settings.prompts):
+        print(f"note: {notice}", file=sys.stderr)
+    if is_own:
+        remake_movie(folder, settings.movie)
     else:
-        zoom, path = read_zoom(folder), pathlib.Path(folder) / "config.json"
-        said = recipe(record_with(path, {"movie": movie}))
-        write_movie(zoom.images, zoom.geometry, movie, output, comment=said)
+        zoom, about = read_zoom(folder), (settings.prompts, settings.width_metres)
+        said = recipe(record_with(pathlib.Path(folder) / "config.json", {"movie": settings.movie}))
+        write_movie(zoom.images, zoom.geometry, settings.movie, output, *about, comment=said)
     print(f"movie: {output}")
 
 

@@ -132,13 +132,26 @@ def test_numpy_numbers_serve_as_numbers():
     assert type(settings.steps) is int
 
 
-@pytest.mark.parametrize("name", ["cosmos", "paper"])
+@pytest.mark.parametrize("name", ["cosmos", "film", "paper"])
 def test_files_that_ship_have_short_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert checks.build(config.RunSettings, config.read(name)).prompts
     (tmp_path / name).write_text("a path wins")
     with pytest.raises(UserError, match="expected a .py, .json or .toml file"):
         config.read(name)
+
+
+def test_a_record_from_before_a_movie_setting_has_its_default():
+    old = {"seconds_per_level": 1.5, "fps": 30, "size": 64, "direction": "out"}
+    settings = checks.build(config.RunSettings, config.settings_of({"config": {"movie": old}}))
+    assert settings.movie == config.MovieSettings(size=64, direction="out")
+
+
+@pytest.mark.parametrize(
+    ("aspect", "ratio"), [("", 0), ("16:9", 16 / 9), ("2.39:1", 2.39), ("1:1", 1), ("9:16", 9 / 16)]
+)
+def test_aspects(aspect, ratio):
+    assert config.MovieSettings(aspect=aspect).ratio == pytest.approx(ratio)
 
 
 def test_a_file_imports_its_siblings_from_anywhere(tmp_path, monkeypatch):

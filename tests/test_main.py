@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import av
 import jax
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from safetensors.numpy import save_file
 from tiny_models import tiny_model
 
 from pot_jax import main
+from pot_jax.config import MovieSettings
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.runs.interrupts import Stopped
 from pot_jax.runs.zoom import read_record
@@ -178,6 +180,25 @@ def test_render_and_evaluate(finished, tmp_path, capsys):
     assert movie.stat().st_size > 0
     assert run("evaluate", f"--workdir={finished}") == 0
     assert "2 levels of 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_render_starts_from_the_runs_own_movie(finished, tmp_path, capsys):
+    assert list(main.MOVIE_FLAGS) == [field.name for field in dataclasses.fields(MovieSettings)]
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    usual = read_record(copy).settings.movie
+    said = ["--seconds=3", "--aspect=2:1", "--captions", "--easing=0.5"]
+    assert run("render", f"--workdir={copy}", *said) == 0
+    first = {"seconds": 3.0, "aspect": "2:1", "captions": True, "easing": 0.5}
+    assert read_record(copy).settings.movie == dataclasses.replace(usual, **first)
+    with av.open(str(copy / "zoom.mp4")) as movie:
+        stream = movie.streams.video[0]
+        assert (stream.frames, stream.width, stream.height) == (3 * usual.fps, 32, 16)
+    other = f"--output={tmp_path / 'z.webm'}"
+    assert run("render", f"--workdir={copy}", "--seconds_per_level=2", other, "--nocaptions") == 0
+    assert read_record(copy).settings.movie.captions
+    with av.open(str(tmp_path / "z.webm")) as movie:  # an easing's half second and two rests
+        assert len(list(movie.decode(video=0))) == 2 * 4 + 2 + 2 * 2 + 1
+    assert "note" not in capsys.readouterr().err
 
 
 def test_convert_then_export(folder, tmp_path):

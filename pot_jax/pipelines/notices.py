@@ -35,7 +35,7 @@ def ineffective(
     `own` holds Python functions by the part they replace, which may use any setting; `usual` is the
     model's own defaults of sampler settings.
     """
-    s = settings.sampler
+    s, m = settings.sampler, settings.movie
     joint = s.method == "joint"
     blends = not joint or s.blend not in ("none", "enlarged") or own.get("blend")
     strips = joint and s.blend in ("laplacian", "gradient") or own.get("blend")
@@ -64,6 +64,10 @@ def ineffective(
         (False, "where prompts are not by span", ("view_words",)),
         (grounded, "without a photograph", ("photograph.",)),
         (settings.upscaler.path, "without an upscaler", ("upscaler.",)),
+        (not m.seconds, "with movie.seconds", ("movie.seconds_per_level",)),
+        (m.aspect, "without movie.aspect", ("movie.fit",)),
+        (not settings.zoom.loop, "in a loop", ("movie.hold", "movie.easing")),
+        (m.captions or m.scale_bar, "without captions or a scale bar", ("movie.font",)),
     )
     changed = {name for name, *_ in differences(to_dict(RunSettings()), to_dict(settings))}
     changed -= {f"sampler.{name}" for name in usual or () if usual[name] == getattr(s, name)}

@@ -33,6 +33,7 @@ from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
+from pot_jax.media.captions import unwritable
 from pot_jax.media.video import check_movie
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
@@ -326,6 +327,7 @@ def prepare(
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
+    notices += unwritable(settings.movie, settings.prompts)
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,

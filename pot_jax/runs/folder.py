@@ -35,9 +35,9 @@ from pot_jax.diffusion.sampler import (
     typed_keys,
 )
 from pot_jax.errors import UserError, edge
+from pot_jax.media.encoding import movie_format
 from pot_jax.media.explorer import write_page
 from pot_jax.media.files import check_writable, file_digest, write_json
-from pot_jax.media.video import movie_format
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
 from pot_jax.runs.interrupts import resuming

@@ -250,7 +250,7 @@ def read(path: str) -> Recipe:
     """
     path, place = checks.checked(path, checks.Path, "--from_picture"), shown(path)
     if path.lower().endswith(_MOVIES):
-        from pot_jax.media.video import read_comment
+        from pot_jax.media.encoding import read_comment
 
         found = {KEYWORD: read_comment(path)}
     else:

@@ -11,11 +11,14 @@ import numpy as np
 
 from pot_jax import config
 from pot_jax.checks import Path, checked, require
-from pot_jax.config import MovieSettings, RunSettings
+from pot_jax.config import RunSettings
 from pot_jax.errors import UserError, edge
 from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
 from pot_jax.media import video
+from pot_jax.media.camera import zoom_path
+from pot_jax.media.captions import drawing
+from pot_jax.media.encoding import movie_format, write_video
 from pot_jax.media.explorer import Explorer, Shown, page, write_page
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
@@ -116,8 +119,9 @@ def write_zoom(
         writers[every[1 + level]] = functools.partial(write_picture, level=level)
     writers["contact_sheet.png"] = write_picture
     writers["zoom.html"] = lambda to: write_page(to, [_shown(record, levels)])
-    writers["zoom.mp4"] = functools.partial(
-        write_movie, zoom.images, g, movie, report=report, comment=recipe(record)
+    about, said = (zoom.settings.prompts, zoom.settings.width_metres), recipe(record)
+    writers["zoom.mp4"] = lambda to: write_movie(
+        zoom.images, g, movie, to, *about, comment=said, report=report
     )
     for name, write in writers.items():
         if name in names and name not in whole:
@@ -186,27 +190,31 @@ def write_movie(
     geometry: Geometry,
     movie: MovieSettings,
     path: str | os.PathLike,
+    prompts: Sequence[str] = (),
+    width_metres: float = 0.0,
     *,
-    report: Report = silent,
     comment: str = "",
+    report: Report = silent,
 ) -> None:
     """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames.
 
-    A `comment` is written to the file's metadata.
+    Captions need the levels' `prompts`, and a scale bar `width_metres`, that of level 0's view. The
+    `comment` goes into the file's metadata.
     """
     video.check_movie(geometry, movie)
-    flight = dataclasses.asdict(movie)
-    size = flight.pop("size")
-    route = video.zoom_path(geometry.levels, **flight, loop=geometry.loop)
+    movie_format(path, movie.fps)
+    over = drawing(movie, prompts, geometry.zoom_factor, width_metres)
+    how = {"size": movie.size, "aspect": movie.ratio, "fit": movie.fit, "over": over}
+    route = zoom_path(geometry.levels, movie, loop=geometry.loop)
 
     def frames():
-        made = video.zoom_frames(images, geometry, route, size=size, pix_fmt="yuv420p")
+        made = video.zoom_frames(images, geometry, route, pix_fmt="yuv420p", **how)
         for done, frame in enumerate(made):
             report("writing the movie's frames", done, len(route))
             yield frame
         report("writing the movie's frames", len(route), len(route))
 
-    video.write_video(path, frames(), movie.fps, comment)
+    write_video(path, frames(), movie.fps, comment=comment)
 
 
 def read_zoom(folder: str | os.PathLike) -> Zoom:
@@ -216,8 +224,6 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
     file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
-    if not os.path.isdir(folder):
-        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     record = read_record(folder)
     g, arrays = record.geometry, _read_arrays(folder / "stack.npz")
     expected = (g.levels, g.height, g.width, 3)
@@ -243,6 +249,8 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
 def read_record(folder: str | os.PathLike) -> Record:
     """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
     path = pathlib.Path(folder) / "config.json"
+    if not os.path.isdir(folder):
+        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     return Record.from_json(read_json(path), str(path))
 
 

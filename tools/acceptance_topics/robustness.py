@@ -269,7 +269,7 @@ def film(size: int, folder: Path) -> Outcome:
     """60 s of 1080p at 30 frames a second, over the encoder's time for frames ready in memory."""
     sys.path.insert(0, str(ROOT))
     from pot_jax.config import MovieSettings
-    from pot_jax.media.video import write_video
+    from pot_jax.media.encoding import write_video
     from pot_jax.runs.zoom import write_movie
     from pot_jax.zoom.geometry import Geometry
 

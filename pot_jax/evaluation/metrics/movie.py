@@ -20,7 +20,7 @@ def smoothness(pictures: np.ndarray, geometry: Geometry) -> float:
     independent samples 0.73 to 0.87: levels that differ change most while one fades in.
 
     Pictures are [N, H, W, 3] uint8. NaN for an open chain of fewer than 3 levels, and where levels
-    lie differently in their parents: the camera at t = i then does not see level i alone.
+    lie differently in their parents: the camera's own speed then varies.
     """
     n, loop = geometry.levels, geometry.loop
     if (n < 3 and not loop) or len({*(geometry.offsets or ())}) > 1:
