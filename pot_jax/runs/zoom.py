@@ -11,7 +11,7 @@ import numpy as np
 
 from pot_jax import config
 from pot_jax.checks import Path, checked, require
-from pot_jax.config import RunSettings
+from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError, edge
 from pot_jax.evaluation.metrics.overlap import metrics
 from pot_jax.media import images as pictures
