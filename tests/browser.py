@@ -35,14 +35,15 @@ window.requestAnimationFrame = f => ask(now => {
 """
 # Resolves once the view's pictures are decoded and drawn, with the canvas's own pixels.
 LOOK = """
-const [fragment, done] = arguments;
-if (fragment) location.hash = fragment;
+const [wanted, done] = arguments;
+if (wanted) { location.hash = wanted; read(); }
 const look = () => {
-  if (canvas.dataset.whole !== "true") return setTimeout(look, 5);
+  const { whole, view } = canvas.dataset;
+  if (whole !== "true" || view !== fragment()) return setTimeout(look, 5);
   dispatchEvent(new Event("resize"));
   requestAnimationFrame(() => done([canvas.toDataURL("image/png"), canvas.dataset.view]));
 };
-setTimeout(look, 40);
+look();
 """
 
 

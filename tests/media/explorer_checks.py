@@ -82,27 +82,27 @@ def border_change(browser, folder, size=64):
     return np.mean(borders) / np.mean(between)
 
 
-def depth(levels, browser, folder):
-    """A zoom that is as deep as the film: every level's own bytes, from end to end and by keys."""
+def depth(levels, browser, folder, every=1):
+    """A zoom as deep as the film: each `every`-th level's own bytes, and there and back by steps."""
     g = Geometry(levels, 2, 16, 16)
     pictures = pasted(noise(g), g)
     page = written(folder, g, pictures, [f"level {i}" for i in range(levels)], width_metres=1e25)
     browser.open(page, 16, 16)
     wrong = []
-    for level in range(levels):
+    for level in range(0, levels, every):
         found, _ = browser.seen(f"#{level}")
         if not np.array_equal(found, pictures[level]):
             wrong.append(f"level {level}: other bytes")
     browser.run(
-        f"show(0, [0, 0]); for (let i = 0; i < {8 * (levels - 1)}; i++) zoom(0.125, [0.1, 0.1])"
+        f"show(0, [0, 0]); for (let i = 0; i < {8 * (levels - 1)}; i++) zoom(0.125, [0.1, 0.1]); redraw()"
     )
     found, view = browser.seen()
     middle = [float(x) for x in view[1:].split(",")]
     if middle[0] != levels - 1:
         wrong.append(f"small steps end at {view}, not at {levels - 1}")
-    browser.run(f"for (let i = 0; i < {8 * (levels - 1)}; i++) zoom(-0.125)")
-    if browser.seen()[1].split(",")[0] != "#0":
-        wrong.append("and do not come back")
+    browser.run(f"for (let i = 0; i < {8 * (levels - 1)}; i++) zoom(-0.125); redraw()")
+    if (view := browser.seen()[1].split(",")[0]) != "#0":
+        wrong.append(f"and come back to {view}")
     return wrong + browser.wrong()
 
 
