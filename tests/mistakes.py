@@ -707,8 +707,8 @@ FINISHED = [
     *each(
         ["view", "--workdir={}"],
         {
-            "nowhere": "no run at nowhere",
-            "file": "no run at file",
+            "nowhere": "no run at nowhere: there is no such folder; give a run's",
+            "file": "no run at file: there is no such folder; give a run's",
             "folder": "no run at folder: it has no config.json",
             "tiny": "no run at tiny: it has no config.json",
             "theirs": "no run at theirs: it has no config.json",
@@ -720,9 +720,9 @@ FINISHED = [
             "foreign_record": "/config.json is not the record of a `pot-jax sample` run:",
             "record_pipe": "/config.json is a pipe or a device; give a file",
             "level_replaced": "level_replaced/levels/level_000.png is not the picture that the run",
-            "level_cut": "level_001.png is not a complete picture",
+            "level_cut": "level_cut/levels/level_001.png cannot be read (it may be truncated)",
             "level_resized": "level_000.png is 8 x 8 pixels, but config.json says 16 x 16",
-            "level_missing": "level_001.png cannot be read",
+            "level_missing": "no picture at level_missing/levels/level_001.png",
         },
     ),
     *each(

@@ -199,8 +199,6 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
     file is missing, truncated, or does not fit the others.
     """
     folder = pathlib.Path(folder)
-    if not os.path.isdir(folder):
-        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     record = read_record(folder)
     g, arrays = record.geometry, _read_arrays(folder / "stack.npz")
     expected = (g.levels, g.height, g.width, 3)
@@ -226,6 +224,8 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
 def read_record(folder: str | os.PathLike) -> Record:
     """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
     path = pathlib.Path(folder) / "config.json"
+    if not os.path.isdir(folder):
+        raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     return Record.from_json(read_json(path), str(path))
 
 
