@@ -741,7 +741,7 @@ FINISHED = [
     Row(["view", "--workdir=done", "--workdir=nowhere", "--output=z.html"], "no run at nowhere"),
     Row(
         ["view", "--workdir=done", "--workdir=p4", "--output=z.html"],
-        "got zoom factors that differ",
+        "cannot share a view: expected one zoom factor",
     ),
     Row(["view", "--workdir=done", "--workdir=other", "--output=done/zoom.html"], "of another run"),
 ]

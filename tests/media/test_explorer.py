@@ -89,9 +89,9 @@ def test_equal_zooms_give_equal_pages(tmp_path):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (Geometry(4, 4, 32, 32), "zoom factors"),
-        (Geometry(4, 2, 32, 64), "aspects"),
-        (Geometry(4, 2, 32, 32, ((2, 0),) * 3), "placements"),
+        (Geometry(4, 4, 32, 32), "zoom factor"),
+        (Geometry(4, 2, 32, 64), "aspect"),
+        (Geometry(4, 2, 32, 32, ((2, 0),) * 3), "placement"),
         (Geometry(4, 2, 32, 32, loop=True), "loop"),
     ],
 )
