@@ -1,5 +1,6 @@
 """The folder in which the mistakes of `mistakes` are made."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -77,6 +78,19 @@ def _make_runs(place: Path) -> None:
     run("foreign_record", '{"name": "some other tool"}')
     run("cut_arrays", record, stack=(place / "done" / "stack.npz").read_bytes()[:500])
     run("text_arrays", record, stack=b"not an archive")
+    levels = {
+        name: place / f"level_{name}/levels" for name in ("cut", "replaced", "resized", "missing")
+    }
+    for name in levels:
+        run(f"level_{name}", record)
+    last = levels["cut"] / "level_001.png"
+    last.write_bytes(last.read_bytes()[:60])
+    (levels["missing"] / "level_001.png").unlink()
+    for name, size in (("replaced", 16), ("resized", 8)):
+        Image.new("RGB", (size, size), "red").save(levels[name] / "level_000.png")
+    for name, others in (("loop", {"loop": True}), ("p4", {"zoom_factor": 4})):
+        g = dataclasses.replace(geometry, **others)
+        dataclasses.replace(zoom, geometry=g).save(place / name)
     for name in ("unfinished", "several"):
         run(name, record)
         (place / name / "stack.npz").unlink()

@@ -76,6 +76,7 @@ def test_what_a_run_leaves(finished):
         "levels/level_001.png",
         "metrics.json",
         "stack.npz",
+        "zoom.html",
         "zoom.mp4",
     }
     with np.load(finished / "stack.npz") as stack:

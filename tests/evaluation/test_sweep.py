@@ -97,7 +97,7 @@ def test_a_model_is_read_once(model, tmp_path, monkeypatch):
     [
         ("metrics", set()),
         ("pictures", {"levels", "contact_sheet.png"}),
-        ("all", {"levels", "contact_sheet.png", "stack.npz", "zoom.mp4"}),
+        ("all", {"levels", "contact_sheet.png", "stack.npz", "zoom.html", "zoom.mp4"}),
     ],
 )
 def test_what_is_kept(model, tmp_path, keep, kept):

@@ -64,7 +64,7 @@ DAMAGE = {
     "another": lambda path: path.write_bytes(b"something else"),
     "flipped": flip,
 }
-MENDED = ("levels/level_001.png", "contact_sheet.png", "zoom.mp4", "metrics.json")
+MENDED = ("levels/level_001.png", "contact_sheet.png", "zoom.html", "zoom.mp4", "metrics.json")
 
 
 @pytest.fixture
