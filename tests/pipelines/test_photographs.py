@@ -16,7 +16,7 @@ from pot_jax.evaluation.evaluate import evaluate_zoom
 from pot_jax.media.images import read_photograph
 from pot_jax.media.pixels import from_bytes
 from pot_jax.pipelines import zoom as pipeline
-from pot_jax.pipelines.photographs import continued_by_edges
+from pot_jax.pipelines.grounding import continued_by_edges
 from pot_jax.runs.record import digest
 
 FAST = {"steps": 2, "space": "latent", "devices": jax.devices()[:1]}
