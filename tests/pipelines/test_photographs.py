@@ -103,6 +103,12 @@ def test_a_photograph_is_known_by_what_it_ties(model, folder):
     assert identity(model) is None
 
 
+def test_a_users_search_for_nan_stays_out(model, folder):
+    padded = PhotographSettings(path=str(folder / "wide.png"), fit="pad")
+    with jax.debug_nans(True):
+        assert identity(model, photograph=padded) is not None
+
+
 def test_arrays_by_level_cannot_be_repeated_without_them(model, tmp_path):
     given = {1: from_bytes(DEEP[:16, :16])}
     zoom = pot_jax.sample(model, ["a", "star"], photograph=given, workdir=tmp_path / "run", **FAST)
