@@ -149,19 +149,16 @@ def sample(arguments: Sequence[str]) -> None:
             raise UserError(f"--{name} goes with --{whose}; leave it out")
     if prompts and not run:
         values.config.prompts = tuple(prompts)
-    if values["photograph"].present:
-        found = [_photograph(text, values.config.photograph.level) for text in values.photograph]
-        values.config.photograph.path, values.config.photographs = "", tuple(found)
-        if len(found) == 1:
-            values.config.photograph.update(found[0])
-            values.config.photographs = ()
     if values["lora"].present:
         values.config.loras = tuple(map(_lora, values.lora))
     if values["embedding"].present:
         pairs = map(_file_and_rest, values.embedding)
         values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
-    data = values.config.to_dict()
-    settings = build(config.RunSettings, made.completed(data) if made else data)
+    settings = build(config.RunSettings, values.config.to_dict())
+    if values["photograph"].present:
+        settings = _with_photographs(settings, values.photograph)
+    if made:
+        recipe.require_files(made, settings)
     settings = settings if run else spans.resolved(settings)
     if settings.own_parts:
         raise UserError(
@@ -658,11 +655,21 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
         require(False, f"--{setting.rpartition('.')[2]}", described(kind), text)
 
 
-def _photograph(text: str, level: int) -> dict:
-    path, mark, digits = text.rpartition(":")
-    if mark and digits.isdecimal() and len(digits) < 9 and not os.path.exists(text):
-        return {"path": path, "level": int(digits)}
-    return {"path": text, "level": level}
+def _with_photographs(settings: config.RunSettings, texts: list[str]) -> config.RunSettings:
+    """Returns the settings with photographs "path[:level]" besides theirs of other levels."""
+    found = {}
+    for text in texts:
+        path, level, (head, mark, digits) = text, settings.photograph.level, text.rpartition(":")
+        if mark and digits.isdecimal() and len(digits) < 9 and not os.path.exists(text):
+            path, level = head, int(digits)
+        require(bool(path), "--photograph", "a file", text)
+        require(level not in found, "--photograph", "one for each level", texts)
+        found[level] = path
+    found = {one.level: one.path for one in settings.every_photograph} | found
+    one = dict(zip(("level", "path"), *found.items())) if len(found) == 1 else {"path": ""}
+    several = tuple(config.LevelPhotographSettings(path, level) for level, path in found.items())
+    one = dataclasses.replace(settings.photograph, **one)
+    return dataclasses.replace(settings, photograph=one, photographs=several[len(found) == 1 :])
 
 
 def _lora(text: str) -> dict:

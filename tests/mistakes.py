@@ -865,9 +865,9 @@ PHOTOGRAPHS = [
     Row(s("--photograph=photo.png:999999999"), "no picture at photo.png:999999999"),
     Row(s("--photograph=text.png:1"), "text.png is not a picture of a known kind (PNG, JPEG"),
     Row(s("--photograph=thesis/thesis.txt"), "thesis.txt is not a picture of a known kind (PNG"),
-    Row(s("--photograph=:1"), "photographs[0].path: expected a file, got ''"),
-    Row(s("--photograph="), "photographs[0].path: expected a file, got ''"),
-    Row(s("--photograph=photo.png", "--photograph=photo.png"), "one of each level, got (0, 0)"),
+    Row(s("--photograph=:1"), "--photograph: expected a file, got ':1'"),
+    Row(s("--photograph="), "--photograph: expected a file, got ''"),
+    Row(s("--photograph=photo.png", "--photograph=photo.png"), "one for each level, got"),
     Row(s("--photograph=photo.png:0", "--photograph=photo.png:2"), "photograph[2].level: expected"),
     Row(
         s("--photograph=photo.png:0", "--photograph=cut.png:1"),
@@ -882,8 +882,8 @@ PHOTOGRAPHS = [
         "unknown setting 'photographs[0].fit'; known: path, level",
     ),
     Row(
-        s("--photograph=photo.png", "--config.photographs=[{'path': 'photo.png'}]"),
-        "photographs: expected one of each level",
+        s("--config.photograph.path=photo.png", "--config.photographs=[{'path': 'photo.png'}]"),
+        "photographs: expected one of each level, got [0, 0]",
     ),
     Row(s("--photograph=photo.png", "--config.photograph.level=99999999999"), "photograph.level:"),
 ]

@@ -204,6 +204,9 @@ COMMANDS = [
         )
     ),
     (s("--photograph=~/photo.png", "--config.photograph.level=1"), {"photograph.level": 1}),
+    (s("--photograph=photo.png:1"), {"photograph.path": "photo.png", "photograph.level": 1}),
+    (s("--photograph=strip.png", "--photograph_fit=pad"), {"photograph.fit": "pad"}),
+    (s("--photograph=photo.png:0", "--photograph=./photo.png:1"), {"photograph.path": ""}),
 ]
 
 
@@ -245,6 +248,8 @@ CALLS = [
     ({"latents": np.zeros((2, 8, 8, 4), np.float16)}, {}),
     ({"latents": jax.numpy.zeros((2, 8, 8, 4), "bfloat16")}, {}),
     ({"photograph": GREY}, {}),
+    ({"photograph": {}}, {}),
+    ({"photograph": {0: GREY, np.int64(1): "photo.png"}, "photograph_fit": "pad"}, {}),
     ({"photograph": GREY[..., 0]}, {}),
     ({"photograph": np.dstack([GREY, GREY[..., :1]])}, {}),
     ({"photograph": Image.fromarray(GREY)}, {}),

@@ -27,11 +27,7 @@ from pot_jax.evaluation.metrics.seams import seam_excess
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
-from pot_jax.pipelines.photographs import (
-    photographs_identity,
-    read_photographs,
-    wanted_photographs,
-)
+from pot_jax.pipelines import grounding
 from pot_jax.pipelines.program import noises
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.record import digest
@@ -261,9 +257,9 @@ def _photographs(zoom: Zoom) -> dict[int, np.ndarray]:
     """Returns a run's photographs as they were used, if they are still where they were."""
     s, known = zoom.settings, (zoom.identity or {}).get("photograph")
     with contextlib.suppress(UserError):
-        found = wanted_photographs(s, None) if known else {}
-        found = read_photographs(found, s.photograph.fit, zoom.geometry)
-        if known == digest(photographs_identity(found, s.photograph.method)):
+        found = grounding.wanted(s, None) if known else {}
+        found = grounding.read(found, s.photograph.fit, zoom.geometry)
+        if known == digest(grounding.identity(found, s.photograph.method)):
             return found
     return {}
 

@@ -29,6 +29,7 @@ FIXED = {
     "numpy_dtype_promotion": "standard",
     "transfer_guard": "allow",
     "disable_jit": False,
+    "debug_nans": False,  # a photograph is NaN where it has no pixels
 }
 
 # XLA's options for the programs of a run, by platform. On a CPU the time is in libraries, and

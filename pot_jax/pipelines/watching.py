@@ -35,7 +35,7 @@ def preview(path: str | os.PathLike, every: int, then: Watcher | None) -> Watche
 def tensorboard(folder: str, every: int) -> Iterator[Watcher]:
     """Yields a callback that logs to TensorBoard: `disagreement`, `seconds_per_step`, `preview`.
 
-    They are of all steps, chunks, and every `every` steps (0: never), numbered from 1.
+    They are of each step, each chunk, and every `every` steps (0: never), numbered from 1.
     """
     from tensorboardX import SummaryWriter  # an extra, which `main` has looked for
 

@@ -38,18 +38,11 @@ from pot_jax.media.video import check_movie
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
-from pot_jax.pipelines import upscale
+from pot_jax.pipelines import grounding, upscale
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
-from pot_jax.pipelines.photographs import (
-    continued_by_edges,
-    contradictions,
-    photographs_identity,
-    read_photographs,
-    wanted_photographs,
-)
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.pipelines.sequential import METHODS
 from pot_jax.pipelines.watching import preview
@@ -296,7 +289,7 @@ def prepare(
             f"{given[0]}: {model.name} has its guidance built in (time_cond_proj_dim), so there is "
             "nothing to change; leave it out"
         )
-    wanted = wanted_photographs(settings, photographs)
+    wanted = grounding.wanted(settings, photographs)
     grounded = bool(wanted)
     turns = METHODS[s.method] if len(prompts) > 1 else None
     taken = ["photograph"] * grounded + [part for part in ("blend", "agreement") if part in own]
@@ -353,8 +346,8 @@ def prepare(
     if held is not None:
         kept, known = read_held(held, recipe.pixel_geometry)
         settings = dataclasses.replace(settings, held=kept)
-    found = read_photographs(wanted, settings.photograph.fit, recipe.pixel_geometry)
-    notices += contradictions(found, recipe.pixel_geometry, s.kernel)
+    found = grounding.read(wanted, settings.photograph.fit, recipe.pixel_geometry)
+    notices += grounding.contradictions(found, recipe.pixel_geometry, s.kernel)
     small = recipe.pixel_geometry, model.digest, recipe.mesh
     upscaling = upscaler and upscale.prepare(upscaler, settings, *small)
     if upscaling:
@@ -366,7 +359,9 @@ def prepare(
     weights = meshes.replicate(weights, recipe.mesh)
     if grounded:
         pixels = np.stack([*found.values()])
-        filled = meshes.replicate(np.stack([*map(continued_by_edges, pixels)]), recipe.mesh)
+        filled = meshes.replicate(
+            np.stack([*map(grounding.continued_by_edges, pixels)]), recipe.mesh
+        )
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
         # A latent is known where all its pixels are: elsewhere their mean is NaN.
         gaps = 0 * downsample(pixels[..., :1], recipe.pixel_geometry.height // on_latents.height)
@@ -381,7 +376,7 @@ def prepare(
     inputs = {
         "prompts": [conditions.read, conditions.guided],
         "seeds": sample_seeds(settings),
-        "photograph": photographs_identity(found, settings.photograph.method),
+        "photograph": grounding.identity(found, settings.photograph.method),
         "held": settings.held or None,
         "given latents": latents,
     }

@@ -115,6 +115,10 @@ def test_photograph():
                 a, b = overlap(known, geometry, level, k)
                 expected.append(((a - b) ** 2).mean())
         np.testing.assert_allclose(found, -10 * np.log10(np.array(expected) / 4))
+    holed = np.where(np.arange(photograph.shape[0])[:, None, None] < 3, np.nan, photograph)
+    found = consistency.photograph_psnr(images, holed, geometry, 3, "mean")
+    below = ((images[3] - photograph)[3:] ** 2).mean()  # only where there are pixels
+    np.testing.assert_allclose(found, [-10 * np.log10(below / 4)])
     itself = np.asarray(operators.render(np.float32(images), geometry))
     assert consistency.photograph_psnr(itself, itself[1], geometry, 1, "mean").min() > 130
 

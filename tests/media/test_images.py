@@ -134,6 +134,29 @@ class TestPhotograph:
         image.save(tmp_path / name, **options)
         return media.read_photograph(tmp_path / name, height, width)
 
+    @pytest.mark.parametrize(
+        ("size", "inside"),
+        [
+            ((30, 10), np.s_[6:13, :]),
+            ((10, 30), np.s_[:, 6:13]),
+            ((400, 1), np.s_[9:10, :]),
+            ((9, 9), np.s_[:, :]),
+            ((24, 20), np.s_[1:18, :]),
+        ],
+    )
+    def test_padding_keeps_all_of_it_and_is_not_known(self, tmp_path, size, inside):
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        picture[0] = picture[-1] = picture[:, 0] = picture[:, -1] = 255  # its very edge is seen
+        Image.fromarray(picture).save(tmp_path / "photo.png")
+        photo = media.read_photograph(tmp_path / "photo.png", 20, 20, "pad")
+        known = np.zeros((20, 20), bool)
+        known[inside] = True
+        np.testing.assert_array_equal(~np.isnan(photo), known[..., None].repeat(3, -1))
+        seen = photo[inside]
+        edges = [seen[0], seen[-1], seen[:, 0], seen[:, -1]]
+        assert min(edge.mean() for edge in edges) > -0.5
+        assert photo.dtype == np.float32
+
     def test_same_size_is_untouched(self, tmp_path):
         picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
         photo = self.read(tmp_path, Image.fromarray(picture), 6, 8)

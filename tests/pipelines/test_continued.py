@@ -14,7 +14,13 @@ from zooms import noise, pasted
 
 import pot_jax
 from pot_jax import main
-from pot_jax.config import PhotographSettings, RunSettings, SamplerSettings, ZoomSettings
+from pot_jax.config import (
+    LevelPhotographSettings,
+    PhotographSettings,
+    RunSettings,
+    SamplerSettings,
+    ZoomSettings,
+)
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.pixels import from_bytes
@@ -300,3 +306,8 @@ def test_where_the_levels_of_a_continued_run_lie(tmp_path):
     assert new.photograph == photograph
     assert [*held] == [1]
     assert after([], "revise", "1")[0].prompts == run.prompts
+    several = tuple(LevelPhotographSettings(f"{level}.png", level) for level in (0, 2))
+    run = saved(tmp_path / "several", photographs=several)
+    for way, how, kept in (("extend", "wide", ()), ("revise", "1", ()), ("revise", "2", several)):
+        new, _, _ = continued(run, tmp_path / "several", ["d"], way, how)
+        assert new.photographs == kept  # a level that is not held has to meet its own

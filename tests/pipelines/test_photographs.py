@@ -16,7 +16,7 @@ from pot_jax.evaluation.evaluate import evaluate_zoom
 from pot_jax.media.images import read_photograph
 from pot_jax.media.pixels import from_bytes
 from pot_jax.pipelines import zoom as pipeline
-from pot_jax.pipelines.photographs import continued_by_edges
+from pot_jax.pipelines.grounding import continued_by_edges
 from pot_jax.runs.record import digest
 
 FAST = {"steps": 2, "space": "latent", "devices": jax.devices()[:1]}
@@ -101,6 +101,12 @@ def test_a_photograph_is_known_by_what_it_ties(model, folder):
     fits = [PhotographSettings(path=wide, fit=fit) for fit in ("crop", "pad")]
     assert len({known, *(identity(model, photograph=fit) for fit in fits)}) == 3
     assert identity(model) is None
+
+
+def test_a_users_search_for_nan_stays_out(model, folder):
+    padded = PhotographSettings(path=str(folder / "wide.png"), fit="pad")
+    with jax.debug_nans(True):
+        assert identity(model, photograph=padded) is not None
 
 
 def test_arrays_by_level_cannot_be_repeated_without_them(model, tmp_path):

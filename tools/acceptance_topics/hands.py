@@ -281,7 +281,20 @@ RECIPE: list[Row] = [
 
 # Prompts, photographs, scenes. -------------------------------------------------------------------
 
-PROMPTS: list[Row] = []
+
+def photographs(size: int, folder: Path) -> Outcome:
+    """Damaged photographs, in one process: read as a whole picture, or one line."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "media")]
+    from test_mutated_photographs import breaches
+
+    found = breaches(folder, size)
+    print("\n".join(found))
+    return Outcome(f"{size - len(found)} of {size} valid or one line", not found, size)
+
+
+PROMPTS: list[Row] = [
+    Row("photographs", "2,000 damaged: valid or one clear line", photographs, 2000, "photographs"),
+]
 
 ROWS = [
     *PAGE,
