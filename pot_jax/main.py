@@ -60,7 +60,7 @@ CONTINUING_FLAGS = {
 _INSTEAD_OF_CONFIG = {
     "extend": "the folder of a finished run",
     "revise": "the folder of a finished run",
-    "from_picture": "a PNG or movie of a run",
+    "from_picture": "a PNG of a run",
 }
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
@@ -82,14 +82,17 @@ def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
     arguments, way, run = _without_run(arguments)
-    made = _read_recipe(run) if way == "from_picture" else None
-    read = {"": config.read, "from_picture": lambda _: made.settings}.get(way, _read_run)
-    run = "" if made else run
+    made, read = None, _read_run if run else config.read
+    if way == "from_picture":
+        from pot_jax.runs import recipe  # which imports Pillow
+
+        made, run = recipe.read(run), ""
+        read = lambda _: made["config"]  # noqa: E731
     arguments, file, _ = _define_config(values, arguments, config.RunSettings, read)
     _define_text(values, "workdir", "folder for the run's files")
     for name, (_, text) in CONTINUING_FLAGS.items():
         _define_text(values, name, text)
-    text = "a PNG or movie of a run: make that run again, with your flags over its settings"
+    text = "a PNG of a run: make that run again, with your flags over its settings"
     _define_text(values, "from_picture", text)
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
@@ -128,8 +131,9 @@ def sample(arguments: Sequence[str]) -> None:
     if values["embedding"].present:
         pairs = map(_file_and_rest, values.embedding)
         values.config.embeddings = tuple({"path": path, "token": token} for path, token in pairs)
-    data = values.config.to_dict()
-    settings = build(config.RunSettings, made.completed(data) if made else data)
+    settings = build(config.RunSettings, values.config.to_dict())
+    if made:
+        recipe.require_files(made, settings)
     config.checked_prompts(settings.prompts)
     if settings.own_parts:
         raise UserError(
@@ -144,7 +148,7 @@ def sample(arguments: Sequence[str]) -> None:
         from pot_jax.pipelines.continued import continued, require_model
         from pot_jax.runs.folder import check_workdir
 
-    held, check = None, made and (lambda record: made.check(record.to_json()))
+    held, check = None, made and (lambda record: recipe.check(made, record.to_json()))
     if run:
         how = values.side if way == "extend" else values.levels
         settings, held, known = continued(settings, run, prompts, way, how)
@@ -441,12 +445,6 @@ def _read_run(path: str) -> dict:
     return config.settings_of(config.upgraded(read_json(path), path)) | {"held": ()}
 
 
-def _read_recipe(path: str):
-    from pot_jax.runs.recipe import read  # which imports Pillow
-
-    return read(path)
-
-
 def _define_devices(values: flags.FlagValues) -> None:
     text = "platform (default: the best)"
     flags.DEFINE_enum("devices", None, ["cpu", "gpu", "tpu"], text, flag_values=values)
@@ -578,7 +576,7 @@ def _override(data: ml_collections.ConfigDict, setting: str, text: str) -> None:
 def _lora(text: str) -> dict:
     path, strength = _file_and_rest(text)
     try:
-        return {"path": path} | ({"strength": float(strength)} if strength else {})
+        return {"path": path, "strength": float(strength or 1)}
     except ValueError:
         raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
 

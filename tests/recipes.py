@@ -1,6 +1,5 @@
 """Recipes in PNG files: damaged ones, random ones, and a reader of another program's form."""
 
-import dataclasses
 import json
 import random
 import re
@@ -155,33 +154,12 @@ def reading(path: Path) -> str:
     """What reading a recipe says: "" for a valid one; raises what is no mistake of the user's."""
     try:
         made = recipe.read(str(path))
-        build(RunSettings, made.completed(build_data(made)))
-        now = {
-            "config": made.config,
-            "identity": made.identity or {},
-            "versions": {},
-            "devices": "",
-        }
-        assert all(note.isprintable() for note in made.check(now))
+        build(RunSettings, made["config"])
+        now = {"versions": {}, "devices": ""} | {n: made[n] for n in ("config", "identity")}
+        assert all(note.isprintable() for note in recipe.check(made, now))
     except UserError as error:
         return str(error)
     return ""
-
-
-def build_data(made: recipe.Recipe) -> dict:
-    """The settings as the command line has them, with all files given again."""
-    data = dataclasses.asdict(build(RunSettings, made.settings))
-    for group, name in (
-        ("", "model"),
-        ("", "tokenizer"),
-        ("photograph", "path"),
-        ("upscaler", "path"),
-    ):
-        place = data[group] if group else data
-        place[name] = place[name] or "given"
-    for name in ("loras", "embeddings"):
-        data[name] = [{"path": "given"} for _ in made.config[name]]
-    return data
 
 
 def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
@@ -233,7 +211,7 @@ def results(folder: Path) -> dict[str, object]:
 def made_again(folder: Path, size: int, variants: int) -> list[str]:
     """Breaches among `size` random runs that are made again from one of their files."""
     rng, breaches = random.Random(1), []
-    files = ["levels/level_000.png", "levels/level_001.png", "contact_sheet.png", "zoom.mp4"]
+    files = ["levels/level_000.png", "levels/level_001.png", "contact_sheet.png"]
     for index in range(size):
         flags, first, again = (
             arguments(rng, variants),

@@ -225,12 +225,6 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-def read_comment(path: str | os.PathLike) -> str:
-    """Returns the comment of a movie, "" if it has none; raises UserError if it is no movie."""
-    with edge("reading a recipe", path), av.open(f"file:{path}") as container:
-        return container.metadata.get("comment", "")
-
-
 def _fixed_point(geometry: Geometry) -> np.ndarray:
     """Returns the position u_i of F in every level, [N, 2].
 

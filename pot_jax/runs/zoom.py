@@ -105,18 +105,12 @@ def write_zoom(
     write_json(path / "config.json", record | {"files": files})
     levels = zoom.delivered
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
-
-    def write_picture(path, level=None):
-        picture = pictures.contact_sheet(levels) if level is None else levels[level]
-        pictures.save_png(path, picture, texts(record, level))
-
-    for level in range(g.levels):
-        writers[every[1 + level]] = functools.partial(write_picture, level=level)
-    writers["contact_sheet.png"] = write_picture
-    comment = recipe(record)
-    writers["zoom.mp4"] = functools.partial(
-        write_movie, zoom.images, g, movie, report=report, comment=comment
-    )
+    for level, name in enumerate(every[1 : 1 + g.levels]):
+        writers[name] = lambda to, n=level: pictures.save_png(to, levels[n], texts(record, n))
+    sheet = functools.partial(pictures.contact_sheet, levels)
+    writers["contact_sheet.png"] = lambda to: pictures.save_png(to, sheet(), texts(record))
+    telling = {"report": report, "comment": recipe(record)}
+    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, **telling)
     for name, write in writers.items():
         if name in names and name not in whole:
             write(path / name)
@@ -147,10 +141,7 @@ def write_movie(
     report: Report = silent,
     comment: str = "",
 ) -> None:
-    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames.
-
-    A `comment` is written to the file's metadata.
-    """
+    """Writes the movie of a zoom, images [N, H, W, 3] in [-1, 1], to `path`; reports its frames."""
     video.check_movie(geometry, movie)
     flight = dataclasses.asdict(movie)
     size = flight.pop("size")

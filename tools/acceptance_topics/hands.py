@@ -76,7 +76,7 @@ def unnamed_machine(size: int, folder: Path) -> Outcome:
 
 
 RECIPE: list[Row] = [
-    Row("recipes", "all of 100 runs made again from a picture or their movie: the same bytes",
+    Row("recipes", "all of 100 runs made again from their own picture: the same bytes",
         recipes_made_again, 100, "run", 120.0),
     Row("damaged_recipes", "all of 2,000 mutated texts are valid or one line", damaged_recipes,
         2000, "mutation", 30.0),
