@@ -1350,7 +1350,7 @@ RECIPES = [
             "recipe_list.png": "recipe_list.png: pot_jax: expected a group of",
             "recipe_later.png": "recipe_later.png: it has format 99, this version of pot_jax reads",
             "recipe_text_format.png": "recipe_text_format.png: it has format 'one'",
-            "recipe_short.png": "the recipe in recipe_short.png: devices: expected a string, got None",
+            "recipe_short.png": "recipe_short.png: devices: expected a string, got None",
             "recipe_setting.png": "the recipe in recipe_setting.png: unknown setting 'colour'",
             "recipe_range.png": "recipe_range.png: seed: expected a whole number from 0 to",
             "recipe_path.png": "has only a digest of: --model=... --photograph=...",

@@ -30,7 +30,7 @@ _COMMIT = r"[\w.-]+/[\w.-]+@[0-9a-f]{40}"  # as weights.layouts.hub names what i
 _MODEL = {"model", "variant", "dtype", "prediction_type", "tokenizer", *_FLAGS}
 _DECIDED = {
     "prompts": {"prompts", "negative_prompt", "sampler"},
-    "photograph": {"photograph", "zoom", "prompts"},
+    "photograph": {"photograph", "zoom"},
     "geometry": {"zoom", "prompts"},
     "seeds": {"seed", "num_samples"},
 }
@@ -55,7 +55,7 @@ def texts(record: Mapping[str, Any], level: int | None = None) -> dict[str, str]
 
 def recipe(record: Mapping[str, Any], level: int | None = None) -> str:
     """Returns the recipe as JSON in ASCII; "" if the run's `metadata` is none. As for `texts`."""
-    config = _public(settings_of(record), record.get("identity") or {})
+    config = _public(settings_of(record), record.get("identity"))
     facts = ("weights_sha256", "identity", "geometry", "versions", "code", "devices")
     found = {"format": FORMAT, "level": level, "config": config}
     found |= {name: record.get(name) for name in facts}
@@ -68,7 +68,7 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
     Prompt, negative prompt if any, and `name: value` in a line (modules/processing.py there,
     `create_infotext`). The model's hash is the beginning of our digest of weights, not of a file.
     """
-    settings, geometry = _public(settings_of(record)), record["geometry"]
+    settings, geometry = _public(settings_of(record), None), record["geometry"]
     s, own = settings["sampler"], [part["part"] for part in settings["own_parts"]]
     fields = {
         "Steps": s["steps"],
@@ -92,14 +92,14 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
     return f"{text}\n{line}".replace("\0", "").strip()  # no chunk may hold a zero byte
 
 
-def _public(settings: Mapping[str, Any], identity: Mapping[str, Any] = {}) -> dict[str, Any]:  # noqa: B006
+def _public(settings: Mapping[str, Any], identity: Mapping[str, Any] | None) -> dict[str, Any]:
     """Returns plain settings with `_GIVEN` for files of the machine, or a photograph's array."""
     public = copy.deepcopy({n: x for n, x in settings.items() if n not in _CIRCUMSTANCES})
     for place, name in _files(public).values():
         path = place[name]
         ships = re.fullmatch(r"\w+", path) and (_ASSETS / path / "model_index.json").is_file()
         place[name] = path if not path or ships or re.fullmatch(_COMMIT, path) else _GIVEN
-    if "photograph" in identity:
+    if "photograph" in (identity or {}):
         public["photograph"]["path"] = _GIVEN
     for name in _FLAGS:
         public[name] = [{**file, "path": _GIVEN} for file in public[name]]
