@@ -56,12 +56,6 @@ CONTINUING_FLAGS = {
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
 }
-# Flags of `sample` that read settings as --config does -> what they take.
-_INSTEAD_OF_CONFIG = {
-    "extend": "the folder of a finished run",
-    "revise": "the folder of a finished run",
-    "from_picture": "a PNG of a run",
-}
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`.
 MOVIE_FLAGS = {
@@ -422,7 +416,7 @@ def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
     rest, found, given = [], {}, iter(arguments)
     for argument in given:
         name, mark, value = argument.partition("=")
-        if name.lstrip("-") in _INSTEAD_OF_CONFIG and name.startswith("-"):
+        if name.lstrip("-") in ("extend", "revise", "from_picture") and name.startswith("-"):
             found[name.lstrip("-")] = value if mark else next(given, "")
         else:
             rest.append(argument)
@@ -432,11 +426,12 @@ def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
         names = "--extend, --revise, --from_picture and --config"
         raise UserError(f"{names} exclude each other; give one of them")
     ((way, run),) = found.items()
-    require(bool(run), f"--{way}", _INSTEAD_OF_CONFIG[way], run)
+    picture = way == "from_picture"
+    expected = "a PNG of a run" if picture else "the folder of a finished run"
+    require(bool(run), f"--{way}", expected, run)
     run = checked(run, Path, f"--{way}")
-    if way == "from_picture":
-        return [f"--config={run}", *rest], way, run
-    return [f"--config={os.path.join(run, 'config.json')}", *rest], way, run
+    file = run if picture else os.path.join(run, "config.json")
+    return [f"--config={file}", *rest], way, run
 
 
 def _read_run(path: str) -> dict:
