@@ -182,13 +182,21 @@ def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
 # Making runs again. ------------------------------------------------------------------------------
 
 WORDS = ("a blue spiral galaxy", "a star, its planets", 'ein "Planet" ü', "星: 宇宙", "a\nbeetle")
-VARIANTS = ([], ["--zoom_factor=4"], ["--loop"], ["--config.zoom.placement=((0,8),)"])
+# What needs a program of its own; the first two are quick to compile.
+VARIANTS = ([], ["--loop"], ["--zoom_factor=4"], ["--config.zoom.placement=((0,8),)"])
+VARIANTS += (["--space=pixel"],)
 
 
 def arguments(rng: random.Random, variants: int) -> list[str]:
     """A random run of the small shipped model; few of the draws need a program of their own."""
     scale = rng.choice(["4", "2.5", "7.25", "1.1"])
-    found = [rng.choice(WORDS), rng.choice(WORDS), "--model=cosmos64", "--steps=2"]
+    found = [
+        rng.choice(WORDS),
+        rng.choice(WORDS),
+        "--model=cosmos64",
+        "--steps=2",
+        "--space=latent",
+    ]
     found += [f"--seed={rng.randrange(2**32)}", f"--guidance_scale={scale}"]
     found += [f"--negative_prompt={rng.choice(['', 'blurry', 'x, y: z', 'ü'])}"]
     found += [f"--config.sampler.blend_weight={rng.choice([0.3, 1, 0.5])}"]

@@ -81,7 +81,7 @@ RECIPE: list[Row] = [
     Row("damaged_recipes", "all of 2,000 mutated texts are valid or one line", damaged_recipes,
         2000, "mutation", 30.0),
     Row("unnamed_machine", "no byte of a run's files names home, user, host or folder",
-        unnamed_machine, 1, "run", 30.0),
+        unnamed_machine, 1, "run", 30.0, "", False),
 ]  # fmt: skip
 
 # Prompts, photographs, scenes. -------------------------------------------------------------------
