@@ -15,11 +15,13 @@ from tiny_models import tiny_model
 
 from pot_jax import main
 from pot_jax.checks import build
-from pot_jax.config import RunSettings
+from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError
 from pot_jax.media.images import save_png
 from pot_jax.runs import recipe
+from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.export import export
+from pot_jax.zoom.geometry import Geometry
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -160,6 +162,17 @@ def reading(path: Path) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def picture(folder: Path) -> bytes:
+    """A PNG with the recipe of a run that was never sampled."""
+    movie, black = MovieSettings(fps=2, size=16), np.zeros((2, 16, 16, 3), np.float32)
+    settings = RunSettings(model="cosmos64", prompts=("a", "ü, b"), movie=movie)
+    identity = dict.fromkeys(("weights", "prompts", "sampler", "seeds"), "c0ffee" * 10)
+    latents, geometry = np.zeros((2, 8, 8, 4), np.float32), Geometry(2, 2, 16, 16)
+    zoom = Zoom(black, black, latents, settings, geometry, "c0ffee" * 10, {}, identity)
+    zoom.save(folder / "run")
+    return (folder / "run" / "levels" / "level_001.png").read_bytes()
 
 
 def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
