@@ -142,6 +142,7 @@ def sample(arguments: Sequence[str]) -> None:
         from pot_jax.pipelines.continued import continued, require_model
         from pot_jax.runs.folder import check_workdir
 
+    # Held levels; and what says that the record of the run to come fits an earlier one.
     held, check = None, made and (lambda record: recipe.check(made, record.to_json()))
     if run:
         how = values.side if way == "extend" else values.levels
@@ -150,7 +151,7 @@ def sample(arguments: Sequence[str]) -> None:
     if folder:
         check_workdir(folder, alone=not values.distributed)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, held, check or (lambda record: None))
+    _sample(settings, folder, stated, held, check)
 
 
 def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, check) -> None:
@@ -168,7 +169,7 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, c
     # Everything is checked before a weight is read.
     given = {"stated": stated, "held": held}
     early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
-    noted = check(early.record) or ()
+    noted = (check and check(early.record)) or ()
     for notice in (*early.notices, *noted):
         print(f"note: {notice}", file=sys.stderr)
     if not folder:
@@ -178,7 +179,8 @@ def _sample(settings: config.RunSettings, folder: str, stated: set[str], held, c
     print(early, file=sys.stderr)
     upscaler = upscaler and upscaler.read()
     prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
-    check(prepared.record)
+    if check:
+        check(prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     with ProgressBar() as report:
         zooms = sample_run(prepared, folder, report=report)
