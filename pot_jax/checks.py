@@ -221,21 +221,16 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Returns settings as JSON data; `build` is the inverse."""
-    return json.loads(json.dumps(dataclasses.asdict(settings)))
+    """Returns settings as JSON data, the home folder in paths as ~; `build` is the inverse."""
+    return json.loads(json.dumps(_plain(settings)))
 
 
-def recorded(settings: Any) -> dict[str, Any]:
-    """Returns settings as JSON data for a file: `to_dict` with the home folder as ~ in paths."""
-    data, kinds = to_dict(settings), _hints(type(settings))
-    for name, value in vars(settings).items():
-        if kinds[name] == Path:
-            data[name] = homeless(value)
-        elif dataclasses.is_dataclass(value):
-            data[name] = recorded(value)
-        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-            data[name] = [recorded(one) for one in value]
-    return data
+def _plain(value: Any, kind: Any = None) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(part, _hints(type(value))[name]) for name, part in vars(value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return homeless(value) if kind == Path else value
 
 
 def homeless(text: str) -> str:

@@ -113,13 +113,9 @@ EDGES = {
         },
     ),
     "reading a recipe": Edge(
-        "--from_picture: {place} cannot be read ({why}); give a PNG or a movie of a run",
+        "--from_picture: {place} cannot be read ({why}); give a PNG of a run",
         (OSError, SyntaxError, ValueError, EOFError),
-        within="PIL av",
-    ),
-    "parsing a recipe": Edge(
-        "--from_picture: the recipe in {place} is damaged ({why}); give another of the run's files",
-        (ValueError, RecursionError),
+        within="PIL",
     ),
     "reading a font": Edge("movie.font: {place} cannot be read as a font: {why}", (OSError,)),
     "reading a kept copy": Edge(

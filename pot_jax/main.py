@@ -67,12 +67,6 @@ CONTINUING_FLAGS = {
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
 }
-# Flags of `sample` that read settings as --config does -> what they take.
-_INSTEAD_OF_CONFIG = {
-    "extend": "the folder of a finished run",
-    "revise": "the folder of a finished run",
-    "from_picture": "a PNG or movie of a run",
-}
 _LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
 # Flags of `render`: every setting of a movie.
@@ -103,14 +97,17 @@ def sample(arguments: Sequence[str]) -> None:
     """Samples a zoom."""
     values = flags.FlagValues()
     arguments, way, run = _without_run(arguments)
-    made = _read_recipe(run) if way == "from_picture" else None
-    read = {"": config.read, "from_picture": lambda _: made.settings}.get(way, _read_run)
-    run = "" if made else run
+    made, read = None, _read_run if run else config.read
+    if way == "from_picture":
+        from pot_jax.runs import recipe  # which imports Pillow
+
+        made, run = recipe.read(run), ""
+        read = lambda _: made["config"]  # noqa: E731
     arguments, file, _ = _define_config(values, arguments, config.RunSettings, read)
     _define_text(values, "workdir", "folder for the run's files")
     for name, (_, text) in CONTINUING_FLAGS.items():
         _define_text(values, name, text)
-    text = "a PNG or movie of a run: make that run again, with your flags over its settings"
+    text = "a PNG of a run: make that run again, with your flags over its settings"
     _define_text(values, "from_picture", text)
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
@@ -178,7 +175,8 @@ def sample(arguments: Sequence[str]) -> None:
         from pot_jax.pipelines.continued import continued, require_model
         from pot_jax.runs.folder import check_workdir
 
-    held, check = None, made and (lambda record: made.check(record.to_json()))
+    # Held levels; and what says that the record of the run to come fits an earlier one.
+    held, check = None, made and (lambda record: recipe.check(made, record.to_json()))
     if run:
         how = values.side if way == "extend" else values.levels
         settings, held, known = continued(settings, run, prompts, way, how)
@@ -188,7 +186,7 @@ def sample(arguments: Sequence[str]) -> None:
     for place in filter(None, logs.values()):
         check_writable(place)
     devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, held, check or (lambda record: None), logs)
+    _sample(settings, folder, stated, held, check, logs)
 
 
 def _sample(
@@ -209,7 +207,7 @@ def _sample(
     # Everything is checked before a weight is read.
     given = {"stated": stated, "held": held}
     early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
-    noted = check(early.record) or ()
+    noted = (check and check(early.record)) or ()
     for notice in (*early.notices, *noted):
         print(f"note: {notice}", file=sys.stderr)
     if not folder:
@@ -219,7 +217,8 @@ def _sample(
     print(early, file=sys.stderr)
     upscaler = upscaler and upscaler.read()
     prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
-    check(prepared.record)
+    if check:
+        check(prepared.record)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     job = dataclasses.replace(prepared.job, profile_dir=logs["profile_dir"])
     prepared = dataclasses.replace(prepared, job=job)
@@ -497,7 +496,7 @@ def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
     rest, found, given = [], {}, iter(arguments)
     for argument in given:
         name, mark, value = argument.partition("=")
-        if name.lstrip("-") in _INSTEAD_OF_CONFIG and name.startswith("-"):
+        if name.lstrip("-") in ("extend", "revise", "from_picture") and name.startswith("-"):
             found[name.lstrip("-")] = value if mark else next(given, "")
         else:
             rest.append(argument)
@@ -507,23 +506,18 @@ def _without_run(arguments: Sequence[str]) -> tuple[list[str], str, str]:
         names = "--extend, --revise, --from_picture and --config"
         raise UserError(f"{names} exclude each other; give one of them")
     ((way, run),) = found.items()
-    require(bool(run), f"--{way}", _INSTEAD_OF_CONFIG[way], run)
+    picture = way == "from_picture"
+    expected = "a PNG of a run" if picture else "the folder of a finished run"
+    require(bool(run), f"--{way}", expected, run)
     run = checked(run, Path, f"--{way}")
-    if way == "from_picture":
-        return [f"--config={run}", *rest], way, run
-    return [f"--config={os.path.join(run, 'config.json')}", *rest], way, run
+    file = run if picture else os.path.join(run, "config.json")
+    return [f"--config={file}", *rest], way, run
 
 
 def _read_run(path: str) -> dict:
     from pot_jax.runs.claims import read_json
 
     return config.settings_of(config.upgraded(read_json(path), path)) | {"held": ()}
-
-
-def _read_recipe(path: str):
-    from pot_jax.runs.recipe import read  # which imports Pillow
-
-    return read(path)
 
 
 def _define_devices(values: flags.FlagValues) -> None:
@@ -675,7 +669,7 @@ def _with_photographs(settings: config.RunSettings, texts: list[str]) -> config.
 def _lora(text: str) -> dict:
     path, strength = _file_and_rest(text)
     try:
-        return {"path": path} | ({"strength": float(strength)} if strength else {})
+        return {"path": path, "strength": float(strength or 1)}
     except ValueError:
         raise UserError(f"--lora: expected path[:strength], got {text!r}") from None
 

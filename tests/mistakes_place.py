@@ -17,7 +17,6 @@ from tiny_models import tiny_inpainting_model, tiny_model, tiny_upscaler
 
 from pot_jax.config import MovieSettings, RunSettings, ZoomSettings
 from pot_jax.media.images import read_text
-from pot_jax.media.video import write_video
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.export import export
 from pot_jax.zoom.geometry import Geometry
@@ -159,7 +158,7 @@ def _make_recipes(place: Path) -> None:
     def changed(config=(), **others):
         return json.dumps(said | others | {"config": said["config"] | dict(config)})
 
-    part = {"part": "blend", "name": "", "sha256": ""}
+    part = {"part": "blend", "name": "mine.blend", "sha256": ""}
     lora = {"path": "?", "strength": 1.0, "sha256": "c0ffee"}
     for name, recipe in {
         "sound": text,
@@ -170,19 +169,15 @@ def _make_recipes(place: Path) -> None:
         "twice": '{"format": 1, "format": 1}',
         "later": changed(format=99),
         "text_format": changed(format="one"),
-        "unknown": changed(colour="red"),
         "short": '{"format": 1}',
         "setting": changed({"colour": "red"}),
         "range": changed({"seed": -1}),
-        "path": changed({"model": "/etc/passwd"}),
-        "photograph": changed({"photograph": {"path": "photo.png"}}),
+        "path": changed({"model": "/etc/passwd", "photograph": {"path": "photo.png"}}),
         "lora_path": changed({"loras": [{**lora, "path": "lora.safetensors"}]}),
         "lora": changed({"loras": [lora]}),
         "own": changed({"own_parts": [part]}),
         "held": changed({"held": [[0, "c0ffee"]]}),
         "latents": changed(identity={"given latents": "c0ffee"}),
-        "given": changed(given=["model", "photograph", "tokenizer"]),
-        "given_else": changed(given=["workdir"]),
         "weights": changed(identity={"networks": "c0ffee"}),
     }.items():
         (place / f"recipe_{name}.png").write_bytes(recipes.with_recipe(data, recipe))
@@ -196,10 +191,6 @@ def _make_recipes(place: Path) -> None:
         (place / f"recipe_{name}.png").write_bytes(recipes.with_text(data, chunk))
     (place / "recipe_flipped.png").write_bytes(data.replace(b'"seed": 0', b'"seed": 1'))
     (place / "recipe_half.png").write_bytes(data[: data.index(b"pot_jax") + 100])
-    shutil.copy(place / "done" / "zoom.mp4", place / "recipe_sound.mp4")
-    movie = [np.zeros((16, 16, 3), np.uint8)]
-    write_video(place / "recipe_none.mp4", movie, 5)
-    write_video(place / "recipe_other.mp4", movie, 5, "made with love")
 
 
 def _make_configs(place: Path) -> None:

@@ -1,6 +1,5 @@
 """Recipes in PNG files: damaged ones, random ones, and a reader of another program's form."""
 
-import dataclasses
 import json
 import random
 import re
@@ -16,11 +15,13 @@ from tiny_models import tiny_model
 
 from pot_jax import main
 from pot_jax.checks import build
-from pot_jax.config import RunSettings
+from pot_jax.config import MovieSettings, RunSettings
 from pot_jax.errors import UserError
 from pot_jax.media.images import save_png
 from pot_jax.runs import recipe
+from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.export import export
+from pot_jax.zoom.geometry import Geometry
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -155,33 +156,23 @@ def reading(path: Path) -> str:
     """What reading a recipe says: "" for a valid one; raises what is no mistake of the user's."""
     try:
         made = recipe.read(str(path))
-        build(RunSettings, made.completed(build_data(made)))
-        now = {
-            "config": made.config,
-            "identity": made.identity or {},
-            "versions": {},
-            "devices": "",
-        }
-        assert all(note.isprintable() for note in made.check(now))
+        build(RunSettings, made["config"])
+        now = {"versions": {}, "devices": ""} | {n: made[n] for n in ("config", "identity")}
+        assert all(note.isprintable() for note in recipe.check(made, now))
     except UserError as error:
         return str(error)
     return ""
 
 
-def build_data(made: recipe.Recipe) -> dict:
-    """The settings as the command line has them, with all files given again."""
-    data = dataclasses.asdict(build(RunSettings, made.settings))
-    for group, name in (
-        ("", "model"),
-        ("", "tokenizer"),
-        ("photograph", "path"),
-        ("upscaler", "path"),
-    ):
-        place = data[group] if group else data
-        place[name] = place[name] or "given"
-    for name in ("loras", "embeddings"):
-        data[name] = [{"path": "given"} for _ in made.config[name]]
-    return data
+def picture(folder: Path) -> bytes:
+    """A PNG with the recipe of a run that was never sampled."""
+    movie, black = MovieSettings(fps=2, size=16), np.zeros((2, 16, 16, 3), np.float32)
+    settings = RunSettings(model="cosmos64", prompts=("a", "ü, b"), movie=movie)
+    identity = dict.fromkeys(("weights", "prompts", "sampler", "seeds"), "c0ffee" * 10)
+    latents, geometry = np.zeros((2, 8, 8, 4), np.float32), Geometry(2, 2, 16, 16)
+    zoom = Zoom(black, black, latents, settings, geometry, "c0ffee" * 10, {}, identity)
+    zoom.save(folder / "run")
+    return (folder / "run" / "levels" / "level_001.png").read_bytes()
 
 
 def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
@@ -204,13 +195,21 @@ def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
 # Making runs again. ------------------------------------------------------------------------------
 
 WORDS = ("a blue spiral galaxy", "a star, its planets", 'ein "Planet" ü', "星: 宇宙", "a\nbeetle")
-VARIANTS = ([], ["--zoom_factor=4"], ["--loop"], ["--config.zoom.placement=((0,8),)"])
+# What needs a program of its own; the first two are quick to compile.
+VARIANTS = ([], ["--loop"], ["--zoom_factor=4"], ["--config.zoom.placement=((0,8),)"])
+VARIANTS += (["--space=pixel"],)
 
 
 def arguments(rng: random.Random, variants: int) -> list[str]:
     """A random run of the small shipped model; few of the draws need a program of their own."""
     scale = rng.choice(["4", "2.5", "7.25", "1.1"])
-    found = [rng.choice(WORDS), rng.choice(WORDS), "--model=cosmos64", "--steps=2"]
+    found = [
+        rng.choice(WORDS),
+        rng.choice(WORDS),
+        "--model=cosmos64",
+        "--steps=2",
+        "--space=latent",
+    ]
     found += [f"--seed={rng.randrange(2**32)}", f"--guidance_scale={scale}"]
     found += [f"--negative_prompt={rng.choice(['', 'blurry', 'x, y: z', 'ü'])}"]
     found += [f"--config.sampler.blend_weight={rng.choice([0.3, 1, 0.5])}"]
@@ -233,7 +232,7 @@ def results(folder: Path) -> dict[str, object]:
 def made_again(folder: Path, size: int, variants: int) -> list[str]:
     """Breaches among `size` random runs that are made again from one of their files."""
     rng, breaches = random.Random(1), []
-    files = ["levels/level_000.png", "levels/level_001.png", "contact_sheet.png", "zoom.mp4"]
+    files = ["levels/level_000.png", "levels/level_001.png", "contact_sheet.png"]
     for index in range(size):
         flags, first, again = (
             arguments(rng, variants),

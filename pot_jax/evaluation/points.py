@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pot_jax.checks import build, checked, overlay, recorded, require, todays_name
+from pot_jax.checks import build, checked, overlay, require, to_dict, todays_name
 from pot_jax.config import RunSettings, agrees_at
 from pot_jax.errors import UserError, few
 from pot_jax.runs.claims import claim, named_differences, read_json
@@ -46,12 +46,12 @@ class Point:
 
     def claim(self, folder: Path) -> None:
         """Writes point.json; raises UserError if it, or anything else there, is another point's."""
-        record = {"values": dict(self.values), "settings": recorded(self.settings)}
+        record = {"values": dict(self.values), "settings": to_dict(self.settings)}
 
         def differing(found):
             theirs = found.get("settings")
             if theirs != record["settings"]:  # settings newer than the record have their defaults
-                theirs = recorded(build(RunSettings, checked(theirs, dict, f"{folder}: settings")))
+                theirs = to_dict(build(RunSettings, checked(theirs, dict, f"{folder}: settings")))
             decides = ({**one, "save_every": None} for one in (theirs, record["settings"]))
             return named_differences(*decides)
 

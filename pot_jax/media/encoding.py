@@ -113,12 +113,6 @@ def write_video(
             temporary.write_bytes(file + b"\x21\xfe" + blocks + b"\x00;")
 
 
-def read_comment(path: str | os.PathLike) -> str:
-    """Returns the comment of a movie, "" if it has none; raises UserError if it is no movie."""
-    with edge("reading a recipe", path), av.open(f"file:{path}") as container:
-        return container.metadata.get("comment", "")
-
-
 def _stream(container, kind: Format, shape: tuple[int, ...], fps: float):
     rate = fractions.Fraction(fps).limit_denominator(1001)
     stream = container.add_stream(kind.codec, rate=rate)

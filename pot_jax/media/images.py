@@ -9,7 +9,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,7 @@ def zoom_to_bytes(
     return rounded
 
 
-def save_png(
-    path: str | os.PathLike, picture: np.ndarray, text: Mapping[str, str] | None = None
-) -> None:
+def save_png(path: str | os.PathLike, picture: np.ndarray, text: dict | None = None) -> None:
     """Writes one picture, [H, W, 3] uint8, as PNG, atomically; raises UserError if it cannot.
 
     `text` has the file's texts by their keywords: chunks tEXt, or iTXt of what is not in Latin-1.

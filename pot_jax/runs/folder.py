@@ -211,8 +211,8 @@ def _remake(folder: pathlib.Path, asked: Mapping[str, Any], names: set[str]) -> 
 def record_with(path: pathlib.Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the config.json at `path` says, with these settings of its files."""
     record = config.upgraded(read_json(path), str(path))
-    asked = {n: to_dict(x) if dataclasses.is_dataclass(x) else x for n, x in asked.items()}
-    return record | {"config": record["config"] | asked}
+    settings = to_dict(RunSettings(**asked))
+    return record | {"config": record["config"] | {name: settings[name] for name in asked}}
 
 
 class _State1(NamedTuple):

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from pot_jax import config
-from pot_jax.checks import build, checked, differences, homeless, recorded, to_dict, version
+from pot_jax.checks import build, checked, differences, homeless, to_dict, version
 from pot_jax.config import OwnPartSettings, RunSettings
 from pot_jax.diffusion.sampler import GENERATOR
 from pot_jax.errors import UserError, shown
@@ -75,7 +75,7 @@ class Record:
         """Returns the contents of `config.json`, with the versions, code and devices of now."""
         return {
             "format": config.FORMAT,
-            "config": recorded(self.settings),
+            "config": to_dict(self.settings),
             "weights_sha256": self.weights_sha256,
             "identity": self.identity,
             "notices": [homeless(notice) for notice in self.notices],

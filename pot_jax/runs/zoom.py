@@ -110,19 +110,14 @@ def write_zoom(
     write_json(path / "config.json", record | {"files": files})
     levels = zoom.delivered
     writers = {"stack.npz": functools.partial(_write_arrays, zoom)}
-
-    def write_picture(path, level=None):
-        picture = pictures.contact_sheet(levels) if level is None else levels[level]
-        pictures.save_png(path, picture, texts(record, level))
-
-    for level in range(g.levels):
-        writers[every[1 + level]] = functools.partial(write_picture, level=level)
-    writers["contact_sheet.png"] = write_picture
+    for level, name in enumerate(every[1 : 1 + g.levels]):
+        writers[name] = lambda to, n=level: pictures.save_png(to, levels[n], texts(record, n))
+    sheet = functools.partial(pictures.contact_sheet, levels)
+    writers["contact_sheet.png"] = lambda to: pictures.save_png(to, sheet(), texts(record))
     writers["zoom.html"] = lambda to: write_page(to, [_shown(record, levels)])
-    about, said = (zoom.settings.prompts, zoom.settings.width_metres), recipe(record)
-    writers["zoom.mp4"] = lambda to: write_movie(
-        zoom.images, g, movie, to, *about, comment=said, report=report
-    )
+    about = zoom.settings.prompts, zoom.settings.width_metres
+    telling = {"report": report, "comment": recipe(record)}
+    writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, *about, **telling)
     for name, write in writers.items():
         if name in names and name not in whole:
             write(path / name)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from pot_jax import world
-from pot_jax.checks import recorded, require, version
+from pot_jax.checks import require, to_dict, version
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
@@ -142,7 +142,7 @@ def _where(folder: Path) -> str:
 
 
 def _claim_workdir(folder: Path, settings: TrainSettings) -> None:
-    path, data = folder / "config.json", recorded(settings)
+    path, data = folder / "config.json", to_dict(settings)
     record = {"format": FORMAT, "config": data, "version": version(), "code": code_state()}
 
     def differing(found):

@@ -80,7 +80,7 @@ def depth(size, folder, browser, checks):
     return faultless(checks.depth(size, browser, folder), size, "levels")
 
 
-def photographs(folder: Path, size: int) -> tuple[Path, float]:
+def photograph_page(folder: Path, size: int) -> tuple[Path, float]:
     """The page of eight photograph-like levels of this size, and its seconds; PNGs beside it."""
     from PIL import Image
     from skimage import data
@@ -105,7 +105,7 @@ def photographs(folder: Path, size: int) -> tuple[Path, float]:
 def made(size: int, folder: Path) -> Outcome:
     """Time and bytes of the page of eight levels like photographs."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    page, seconds = photographs(folder, size)
+    page, seconds = photograph_page(folder, size)
     share = page.stat().st_size / sum(p.stat().st_size for p in folder.glob("*.png"))
     return Outcome(f"{seconds:.1f} s, {share:.2f} of its PNGs", seconds < 5 and share < 1.15)
 
@@ -113,7 +113,7 @@ def made(size: int, folder: Path) -> Outcome:
 @in_browser
 def speed(size, folder, browser, checks):
     """Script a frame at 1080p, and frames a second at 960 x 540, while it plays."""
-    page, _ = photographs(folder, 512)
+    page, _ = photograph_page(folder, 512)
     script, _ = checks.cost(browser, page, 1920, 1080, size)
     _, frames = checks.cost(browser, page, 960, 540, size)
     ok = script < 4 and frames >= 30
@@ -242,15 +242,11 @@ def recipes_made_again(size: int, folder: Path) -> Outcome:
 
 
 def damaged_recipes(size: int, folder: Path) -> Outcome:
-    """Mutations of the texts in a run's own picture."""
+    """Mutations of the texts in a picture of ours."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import recipes
 
-    run = folder / "run"
-    if recipes.run("a", "star", "--model=cosmos64", "--steps=1", f"--workdir={run}"):
-        raise RuntimeError("the run failed")
-    picture = (run / "levels" / "level_001.png").read_bytes()
-    breaches, valid = recipes.mutations(picture, folder, size)
+    breaches, valid = recipes.mutations(recipes.picture(folder), folder, size)
     return verdict(breaches, size, f"valid ({valid}) or one line")
 
 
@@ -271,12 +267,12 @@ def unnamed_machine(size: int, folder: Path) -> Outcome:
 
 
 RECIPE: list[Row] = [
-    Row("recipes", "all of 100 runs made again from a picture or their movie: the same bytes",
+    Row("recipes", "all of 100 runs made again from their own picture: the same bytes",
         recipes_made_again, 100, "run", 120.0),
     Row("damaged_recipes", "all of 2,000 mutated texts are valid or one line", damaged_recipes,
         2000, "mutation", 30.0),
     Row("unnamed_machine", "no byte of a run's files names home, user, host or folder",
-        unnamed_machine, 1, "run", 30.0),
+        unnamed_machine, 1, "run", 30.0, "", False),
 ]  # fmt: skip
 
 # Prompts, photographs, scenes. -------------------------------------------------------------------
