@@ -8,12 +8,13 @@ import pytest
 from tiny_models import tiny_model, tiny_upscaler
 
 import pot_jax
-from pot_jax.config import RunSettings
+from pot_jax.config import CONFIGS, RunSettings, read
 from pot_jax.errors import UserError
 from pot_jax.pipelines import upscale
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.continued import continued
 from pot_jax.runs.zoom import read_record
+from pot_jax.weights.load import open_model
 
 PROMPTS = ["a", "star"]
 CLOSE = 1e-4  # the same sums in another order
@@ -142,3 +143,24 @@ def test_a_run_is_extended_with_the_values_of_the_level_that_new_ones_join(model
     found, _, _ = continued(settings, str(run), [], "revise", "1")
     assert found.sampler == settings.sampler
     assert found.negative_prompt == settings.negative_prompt
+
+
+OURS = ("autumn", "endless_night", "islands", "ladybug", "planet_to_forest")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return open_model("cosmos128").model
+
+
+@pytest.mark.parametrize("scene", [p.stem for p in (CONFIGS / "scenes").glob("*.toml")])
+def test_every_scene_can_be_run(model, request, scene):
+    settings = pipeline.spans.resolved(pipeline.build(RunSettings, read(scene)))
+    which = request.getfixturevalue("shipped") if scene in OURS else model
+    if which is model:  # its tokenizer knows letters, so that every prompt is long
+        settings = dataclasses.replace(settings, long_prompts=True)
+    run = pipeline.prepare(which, settings, stated=(), devices=jax.devices()[:1])
+    assert run.settings.prompts == settings.prompts
+    assert len(pipeline.spans.lines(run.settings)) == run.geometry.levels
+    if which is not model:
+        assert not [n for n in run.notices if "does not know" in n or "no effect" in n], run.notices

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny_models import POSITIONS, tiny_model, write_tiny_tokenizer
 
+from pot_jax.config import RunSettings
 from pot_jax.errors import UserError
 from pot_jax.pipelines.conditions import text_conditions
-from pot_jax.weights.emphasis import plain, read_prompts, weighted_texts
+from pot_jax.weights.emphasis import plain_prompts, read_prompts, weighted_texts
 from pot_jax.weights.tokenization import read_tokenizer, tokenize
 
 
@@ -138,4 +139,7 @@ def test_mistakes_are_one_line(model, prompt, how, words):
 
 
 def test_the_words_alone():
-    assert plain("a (star:1.2) BREAK [b] \\(c\\)") == "a star b (c)"
+    told = {"prompts": ["a (star:1.2) BREAK [b] \\(c\\)"]}
+    assert plain_prompts(RunSettings(**told)) == tuple(told["prompts"])
+    read = RunSettings(**told, prompt_weights=True, long_prompts=True)
+    assert plain_prompts(read) == ("a star b (c)",)
