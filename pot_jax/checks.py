@@ -126,15 +126,18 @@ def _checked_by_level(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, list | tuple):
         return checked(value, kind, name)
     if by_span(value):
-        pairs = (checked(pair, tuple[str, Any], name) for pair in value)
+        pairs = ((checked(span, str, name), given) for span, given in value)
         return tuple((span, checked(given, each, f"{name}[{span!r}]")) for span, given in pairs)
     return tuple(checked(given, each, f"{name}[{i}]") for i, given in enumerate(value))
 
 
 def by_span(value: Any) -> bool:
-    """Returns whether a value of the kind `BY_LEVEL` gives spans of levels: pairs, not values."""
-    pairs = isinstance(value, list | tuple) and len(value) > 0
-    return pairs and all(isinstance(pair, list | tuple) for pair in value)
+    """Returns whether a value of the kind `BY_LEVEL` is pairs of a span of levels and a value."""
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    return listed and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in value
+    )
 
 
 def _checked_path(value: Any, name: str) -> str:
