@@ -262,9 +262,8 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
         if name not in known:
-            near = _nearest(cls, str(key), path)
-            said = f"unknown setting {shown(path + str(key))!r}; known: {', '.join(known)}"
-            raise UserError(said + (near and f"; did you mean {near}?"))
+            said = f"unknown setting {path + str(key)!r}; known: {', '.join(known)}"
+            raise UserError(said + _nearest(cls, str(key), path))
         if name in given:
             both = f"{path}{given[name]} and {path}{key}"
             raise UserError(f"{both} are the same setting; give one of them")
@@ -279,12 +278,13 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
 
 
 def _nearest(cls: type, name: str, path: str) -> str:
-    """Returns the setting, here or in a group, with the name most like an unknown one, or ""."""
+    """Returns a question about the setting, here or in a group, most like an unknown one, or ""."""
     paths = {name: path + name for name in _groups(cls)}
     for group, kind in _groups(cls).items():
         for inner in _groups(kind) if kind else ():
             paths.setdefault(inner, f"{path}{group}.{inner}")
-    return paths[near[0]] if (near := difflib.get_close_matches(name, paths, 1, 0.7)) else ""
+    near = difflib.get_close_matches(name, paths, 1, 0.7)
+    return f"; did you mean {paths[near[0]]}?" if near else ""
 
 
 @functools.cache

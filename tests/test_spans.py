@@ -11,6 +11,7 @@ from mistakes import SPANS
 from pot_jax import checks, config, spans
 from pot_jax.config import RunSettings
 from pot_jax.errors import UserError
+from pot_jax.evaluation import points
 
 SCENES = sorted(pathlib.Path(config.CONFIGS, "scenes").glob("*.toml"))
 
@@ -107,6 +108,14 @@ def test_a_scene_file(tmp_path, wrap):
     file.write_bytes(wrap('suffix = "é"\n[prompts]\n0-1 = "a"\n2- = "b"\n[zoom]\nlevels = 3\n'))
     settings = built(**config.read(str(file)), view_words=[])
     assert settings.prompts == ("a é", "a é", "b é")
+
+
+def test_the_points_of_a_sweep_may_have_spans():
+    scenes = {"stars": {"prompts": {"0-1": "a star", "2-": "a planet"}, "zoom.levels": 3}}
+    scales = {"mild": {"sampler.guidance_scale": {"0": 2, "1-": 3}}, "usual": {}}
+    found = points.points({}, (), {"scene": scenes, "guidance": scales})
+    assert [point.settings.sampler.guidance_scale for point in found] == [(2.0, 3.0, 3.0), 4.0]
+    assert all(point.settings.prompts[2] == "a planet" for point in found)
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda path: path.stem)
