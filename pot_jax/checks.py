@@ -283,7 +283,7 @@ def _nearest(cls: type, name: str, path: str) -> str:
     for group, kind in _groups(cls).items():
         for inner in _groups(kind) if kind else ():
             paths.setdefault(inner, f"{path}{group}.{inner}")
-    near = difflib.get_close_matches(name, paths, 1, 0.7)
+    near = difflib.get_close_matches(name, paths, 1)
     return f"; did you mean {paths[near[0]]}?" if near else ""
 
 

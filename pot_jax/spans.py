@@ -80,7 +80,8 @@ def per_level(value: Any, levels: int, name: str) -> Any:
     if by_span(value):
         return tuple(given for given, _, _ in in_spans(value, levels, name))
     if isinstance(value, tuple):
-        require(len(value) == levels, name, f"one value, or {levels}, one a level", len(value))
+        expected = f"one value, or a list of {levels}, one a level"
+        require(len(value) == levels, name, expected, value)
     return value
 
 

@@ -1392,13 +1392,13 @@ SPANS = [
     ({"prompts": ["a"], "prefix": 3}, "prefix: expected a string, got 3"),
     (
         {"prompts": ["a"], "negative_prompt": ["b", "c"]},
-        "negative_prompt: expected one value, or 1",
+        "expected one value, or a list of 1, one a level, got ('b', 'c')",
     ),
     ({"prompts": ["a"], "negative_prompt": {"0-1": "b"}}, "expected levels 0 to 0, got 1"),
     ({"prompts": ["a"], "negative_prompt": [1]}, "negative_prompt[0]: expected a string, got 1"),
     (
         {"prompts": ["a"], "sampler": {"guidance_scale": [1, 2]}},
-        "sampler.guidance_scale: expected one value, or 1, one a level, got 2",
+        "sampler.guidance_scale: expected one value, or a list of 1, one a level, got (1.0, 2.0)",
     ),
     (
         {"prompts": ["a"], "sampler": {"guidance_scale": [-1]}},
