@@ -126,15 +126,18 @@ def _checked_by_level(value: Any, kind: Any, name: str) -> Any:
     if not isinstance(value, list | tuple):
         return checked(value, kind, name)
     if by_span(value):
-        pairs = (checked(pair, tuple[str, Any], name) for pair in value)
+        pairs = ((checked(span, str, name), given) for span, given in value)
         return tuple((span, checked(given, each, f"{name}[{span!r}]")) for span, given in pairs)
     return tuple(checked(given, each, f"{name}[{i}]") for i, given in enumerate(value))
 
 
 def by_span(value: Any) -> bool:
-    """Returns whether a value of the kind `BY_LEVEL` gives spans of levels: pairs, not values."""
-    pairs = isinstance(value, list | tuple) and len(value) > 0
-    return pairs and all(isinstance(pair, list | tuple) for pair in value)
+    """Returns whether a value of the kind `BY_LEVEL` is pairs of a span of levels and a value."""
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    return listed and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in value
+    )
 
 
 def _checked_path(value: Any, name: str) -> str:
@@ -273,9 +276,8 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
     for key, value in data.items():
         name = getattr(cls, "OLD_NAMES", {}).get(key, key)
         if name not in known:
-            near = _nearest(cls, str(key), path)
-            said = f"unknown setting {shown(path + str(key))!r}; known: {', '.join(known)}"
-            raise UserError(said + (near and f"; did you mean {near}?"))
+            said = f"unknown setting {path + str(key)!r}; known: {', '.join(known)}"
+            raise UserError(said + _nearest(cls, str(key), path))
         if name in given:
             both = f"{path}{given[name]} and {path}{key}"
             raise UserError(f"{both} are the same setting; give one of them")
@@ -290,12 +292,13 @@ def overlay(cls: type, base: Mapping[str, Any], data: Any, path: str = "") -> di
 
 
 def _nearest(cls: type, name: str, path: str) -> str:
-    """Returns the setting, here or in a group, with the name most like an unknown one, or ""."""
+    """Returns a question about the setting, here or in a group, most like an unknown one, or ""."""
     paths = {name: path + name for name in _groups(cls)}
     for group, kind in _groups(cls).items():
         for inner in _groups(kind) if kind else ():
             paths.setdefault(inner, f"{path}{group}.{inner}")
-    return paths[near[0]] if (near := difflib.get_close_matches(name, paths, 1, 0.7)) else ""
+    near = difflib.get_close_matches(name, paths, 1)
+    return f"; did you mean {paths[near[0]]}?" if near else ""
 
 
 @functools.cache

@@ -275,9 +275,7 @@ class RunSettings(Settings):
     prefix: str = ""  # before every prompt
     suffix: str = ""  # after every prompt
     prompt_weights: bool = False  # (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111
-    long_prompts: bool = (
-        False  # prompts may be longer than the text encoder: they are read in chunks
-    )
+    long_prompts: bool = False  # prompts of any length, read in chunks of the text encoder's
     # Width of level 0's view in metres, for scale bars; 0: not stated.
     width_metres: Annotated[float, Within(">= 0", 0)] = 0.0
     negative_prompt: Annotated[str, BY_LEVEL] = ""

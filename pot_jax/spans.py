@@ -8,6 +8,7 @@ JAX.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -56,11 +57,11 @@ def _of(levels: int) -> str:
 
 
 def affixed(text: str, settings: RunSettings) -> str:
-    """Returns a prompt within the prefix and suffix, with a space where words would join."""
-    for left, right in ((settings.prefix, text), (text, settings.suffix)):
-        joint = " " if left[-1:].isalnum() and right[:1].isalnum() else ""
-        text = left + joint + right
-    return text
+    """Returns a prompt within the prefix and suffix, with a space where words would meet."""
+    parts = (settings.prefix, text, settings.suffix)
+    return functools.reduce(
+        lambda a, b: a + " " * (a[-1:].isalnum() and b[:1].isalnum()) + b, parts
+    )
 
 
 def _viewed(text: str, place: int, length: int, words: Sequence[str]) -> str:
@@ -79,7 +80,8 @@ def per_level(value: Any, levels: int, name: str) -> Any:
     if by_span(value):
         return tuple(given for given, _, _ in in_spans(value, levels, name))
     if isinstance(value, tuple):
-        require(len(value) == levels, name, f"one value, or {levels}, one a level", len(value))
+        expected = f"one value, or a list of {levels}, one a level"
+        require(len(value) == levels, name, expected, value)
     return value
 
 

@@ -1528,10 +1528,91 @@ PERMISSIONS = [
     Row(["render", "--workdir=done", "--output=locked/zoom.mp4"], "no permission"),
 ]
 
+# Scene files, and flags that go with them.
+SCENES = [
+    *each(
+        ["sample", "--workdir=w", "--config={}.toml"],
+        {
+            "scene_bad": "--config: scene_bad.toml is not TOML: ",
+            "scene_twice": "--config: scene_twice.toml is not TOML: ",
+            "scene_latin": "--config: scene_latin.toml cannot be read: ",
+            "scene_gap": "prompts: no span has level 2; give it one",
+            "scene_open": "the span '1-' has no end; give zoom.levels, how many",
+            "scene_unknown": ["unknown setting 'sufix'; known: ", "did you mean suffix?"],
+            "scene_date": "prefix: expected a string, got datetime.date(2024, 1, 1)",
+            "scene_none": "prompts: expected at least one, got none",
+            "scene_nan": "sampler.eta: expected a finite number, got nan",
+            "nowhere": "--config: no file 'nowhere.toml' and no shipped config of that name",
+        },
+    ),
+    Row(["sample", "--workdir=w", "--config=scene", "a"], "no file 'scene'"),
+    Row(["sample", "--workdir=w", "--config=scene.toml", "a"], "zoom.levels: expected 1, as there"),
+    Row(s("--prompt_weights=2"), "prompt_weights"),
+    Row(s("--long_prompts=perhaps"), "long_prompts"),
+    Row(s("--config.zoom.levels=3"), "zoom.levels: expected 2, as there are prompts, got 3"),
+    Row(s("--config.zoom.levels=-1"), "zoom.levels: expected >= 0, got -1"),
+    Row(["train", "--config=scene.toml", "--workdir=w"], "unknown setting"),
+]
+
+WEIGHTED = [
+    Row(s("--prompt_weights", "(a:1.2.3)"), "a weight in a prompt: expected a number such as 1.2"),
+    Row(s("--prompt_weights", "(a:1000)"), "a weight in a prompt: expected a number from -100"),
+    Row(s("a b c d e f star"), "or read it in chunks with --long_prompts"),
+    Row(s("--negative_prompt=a b c d e f star"), "or read it in chunks with --long_prompts"),
+]
+
+# What prompts and values by level may be given as, from files and from Python: settings, words.
+SPANS = [
+    ({"prompts": {}}, "prompts: expected at least one"),
+    ({"prompts": {"0-1": "a", "1-2": "b"}}, "level 1 is in the spans '0-1' and '1-2'; leave it"),
+    ({"prompts": {"0-1": "a", "3": "b"}}, "prompts: no span has level 2; give it one"),
+    ({"prompts": {"1-2": "a"}}, "prompts: no span has level 0"),
+    ({"prompts": {"0": "a", "1-": "b"}}, "the span '1-' has no end; give zoom.levels, how many"),
+    ({"prompts": {"0-9": "a"}, "zoom": {"levels": 4}}, "prompts: expected levels 0 to 3, got 9"),
+    ({"prompts": {"0-1": "a"}, "zoom": {"levels": 4}}, "no span has level 2, 3 (levels 0 to 3)"),
+    ({"prompts": {"4-": "a"}, "zoom": {"levels": 4}}, "a span that begins before it ends (levels"),
+    ({"prompts": {"3-1": "a"}}, "prompts: expected a span that begins before it ends, got '3-1'"),
+    ({"prompts": {"all": "a"}}, "prompts: expected levels such as 0-3, 4 or 5- (to the last), got"),
+    ({"prompts": {"-3": "a"}}, "expected levels such as"),
+    ({"prompts": {"0–3": "a"}}, "expected levels such as"),
+    ({"prompts": {"0-99999": "a"}}, "expected levels such as"),
+    ({"prompts": {"": "a"}}, "expected levels such as"),
+    ({"prompts": {True: "a"}}, "expected levels such as"),
+    ({"prompts": {"0-1": 3}}, "prompts['0-1']: expected a string, got 3"),
+    ({"prompts": {"0-1": {"1": "a"}}}, "prompts['0-1']: expected a string"),
+    ({"prompts": {"0-1": " "}}, "the prompt of level 0 is empty; write one"),
+    ({"prompts": ["a", ["0", "b"]]}, "prompts[1]: expected a string"),
+    ({"prompts": "a"}, "prompts: expected a list, got 'a'"),
+    ({"prompts": ["a"], "zoom": {"levels": 2}}, "zoom.levels: expected 1, as there are prompts"),
+    ({"prompts": ["a"], "view_words": "far"}, "view_words: expected a list, got 'far'"),
+    ({"prompts": ["a"], "prefix": 3}, "prefix: expected a string, got 3"),
+    (
+        {"prompts": ["a"], "negative_prompt": ["b", "c"]},
+        "expected one value, or a list of 1, one a level, got ('b', 'c')",
+    ),
+    ({"prompts": ["a"], "negative_prompt": {"0-1": "b"}}, "expected levels 0 to 0, got 1"),
+    ({"prompts": ["a"], "negative_prompt": [1]}, "negative_prompt[0]: expected a string, got 1"),
+    (
+        {"prompts": ["a"], "sampler": {"guidance_scale": [1, 2]}},
+        "sampler.guidance_scale: expected one value, or a list of 1, one a level, got (1.0, 2.0)",
+    ),
+    (
+        {"prompts": ["a"], "sampler": {"guidance_scale": [-1]}},
+        "sampler.guidance_scale[0]: expected 0 to 1000, got -1",
+    ),
+    (
+        {"prompts": ["a"], "sampler": {"guidance_scale": {"0": "x"}}},
+        "sampler.guidance_scale['0']: expected a number, got 'x'",
+    ),
+    ({"prompts": ["a"], "prefx": "b"}, "did you mean prefix?"),
+    ({"prompts": ["a"], "steps": 3}, "did you mean sampler.steps?"),
+    ({"prompts": ["a"], "sampler": {"guidance": 3}}, "did you mean sampler.guidance_scale?"),
+]
+
 KINDS = {
     name.lower(): rows
     for name, rows in globals().items()
     if name.isupper() and isinstance(rows, list) and rows and isinstance(rows[0], Row)
 }
 # Those for which settings suffice: JAX is not even imported.
-QUICK = ("commands", "flags", "numbers", "prompts", "configs", "recipes")
+QUICK = ("commands", "flags", "numbers", "prompts", "configs", "recipes", "scenes")

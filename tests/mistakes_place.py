@@ -298,6 +298,20 @@ def _make_configs(place: Path) -> None:
     (place / "folder.json").mkdir()
     os.mkfifo(place / "pipe.json")
     (place / "config.yaml").write_text("seed: 1")
+    scenes = {
+        "": '[prompts]\n0-1 = "a"\n2- = "b"\n[zoom]\nlevels = 3\n',
+        "_bad": "[prompts\n",
+        "_twice": 'prefix = "a"\nprefix = "b"\n',
+        "_gap": '[prompts]\n0-1 = "a"\n3 = "b"\n',
+        "_open": '[prompts]\n0 = "a"\n1- = "b"\n',
+        "_unknown": 'sufix = "x"\nprompts = ["a"]\n',
+        "_date": 'prefix = 2024-01-01\nprompts = ["a"]\n',
+        "_none": 'prefix = "a"\n',
+        "_nan": 'prompts = ["a"]\n[sampler]\neta = nan\n',
+    }
+    for name, text in scenes.items():
+        (place / f"scene{name}.toml").write_text(text, "utf-8")
+    (place / "scene_latin.toml").write_bytes('prefix = "é"'.encode("latin-1"))
     (place / "config").write_text("{}")
     (place / "flags_latin").write_bytes(b"--seed=\xff\n")
     (place / "flags_unknown").write_text("--sede=3\n")

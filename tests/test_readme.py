@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 from typing import NamedTuple
 
 import lora_files
@@ -23,9 +24,12 @@ from safetensors.numpy import save_file
 from single_files import TINY_1, tensors
 from tiny_models import TEXT, tiny_inpainting_model, tiny_model, tiny_upscaler
 
+from pot_jax.checks import build
+from pot_jax.config import RunSettings
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
+from pot_jax.spans import resolved
 from pot_jax.weights.export import export
 from pot_jax.weights.load import SHIPPED
 
@@ -91,6 +95,14 @@ def steps(text: str) -> list[Step]:
 
 
 STEPS = steps(README)
+
+
+def test_scenes_in_the_readme_resolve():
+    scenes = ["\n".join(lines) for _, language, lines in blocks(README) if language == "toml"]
+    assert scenes
+    for scene in scenes:
+        assert resolved(build(RunSettings, tomllib.loads(scene))).prompts
+
 
 # A config of the repository with fewer levels and a smaller movie.
 SHORT_CONFIG = """

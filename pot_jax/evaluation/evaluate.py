@@ -32,6 +32,7 @@ from pot_jax.pipelines.program import noises
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.record import digest
 from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
+from pot_jax.weights.emphasis import plain_prompts
 from pot_jax.world.captions import named
 from pot_jax.zoom.agreement import find_blend
 from pot_jax.zoom.geometry import Geometry
@@ -106,7 +107,7 @@ def evaluate_zoom(
         pictures = zoom.delivered
     states = {"images": zoom.images, "before_render": zoom.before_render, "kernel": kernel}
     given = {"references": references, "clip": clip, "period": _period(zoom)}
-    values = measure(pictures, g, s.prompts, **states, **given)
+    values = measure(pictures, g, plain_prompts(s), **states, **given)
     scores, details = values["scores"], values["details"]
     before = details["overlap"]["overlap_psnr_db"].get("before_render", {}).get("mean")
     scores |= {} if before is None else {"overlap_before_render_db": before}
@@ -203,7 +204,7 @@ def _read(path: pathlib.Path) -> tuple[np.ndarray, Geometry, tuple[str, ...], Zo
     place = path / "zoom.json"
     if not place.exists():
         zoom = read_zoom(path)
-        return read_levels(path, zoom.geometry), zoom.geometry, zoom.settings.prompts, zoom
+        return read_levels(path, zoom.geometry), zoom.geometry, plain_prompts(zoom.settings), zoom
     data = read_json(place)
     try:
         said = build(ZoomFile, data)

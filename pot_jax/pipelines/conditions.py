@@ -88,26 +88,24 @@ def text_conditions(
     texts = [*prompts, *negatives]
     ids, weights = read_prompts(model.tokenizer, texts, weighted=weighted, long=long)
     notices = prompt_notices(model.tokenizer, texts, weighted=weighted, long=long)
-    guided = width is None and (guided or bool(np.max(guidance_scale) > 1))
+    own, guided = guided, width is None and (guided or bool(np.max(guidance_scale) > 1))
     encode = partial(_text_states, model.text_encoder, guided, len(prompts))
     states = computed(encode, model.params["text_encoder"], ids, weights)
     arrays = {"text_states": states}
     if width is not None:
         scales = np.full(len(prompts), guidance_scale, np.float32)
         arrays["timestep_cond"] = np.asarray(guidance_embedding(scales, width))
-    else:
-        notices += _unguided(guidance_scale, negatives, guided)
+    elif not own:
+        notices += _unguided(guidance_scale, negatives)
     return Conditions(arrays, guided, ids, notices, weights)
 
 
-def _unguided(scales: Any, negatives: Sequence[str], guided: bool) -> tuple[str, ...]:
+def _unguided(scales: Any, negatives: Sequence[str]) -> tuple[str, ...]:
     """Returns a line if there is no guidance, or none at some levels."""
-    if isinstance(scales, Sequence):
-        where = [str(level) for level, scale in enumerate(scales) if scale <= 1]
+    where = [str(level) for level, scale in enumerate(np.atleast_1d(scales)) if scale <= 1]
+    if isinstance(scales, Sequence) or not where:
         said = f"the guidance_scale of level {few(where)}, being 1 or less, means none there"
         return (said,) if where else ()
-    if guided:
-        return ()
     notice = f"guidance_scale {scales:g}, being 1 or less, means no guidance"
     return (notice + ", so the negative prompt has no effect" * any(negatives),)
 

@@ -266,7 +266,6 @@ def prepare(
     """
     own = own or {}
     _check_own_parts(own)
-    settings = spans.resolved(settings)
     require_task(model, "text-to-image", "sampling a zoom")
     if stated is not None and "blend" in own:
         stated = {*stated, *WITH_BLEND}
@@ -279,8 +278,8 @@ def prepare(
         embeddings=tuple(model.embeddings),
         own_parts=tuple(own_part(part, value) for part, value in own.items()),
     )
-    s = settings.sampler
-    prompts = settings.prompts
+    settings = spans.resolved(settings)
+    s, prompts = settings.sampler, settings.prompts
     on_latents = latent_geometry(model, len(prompts), settings.zoom)
     given = {"sampler.guidance_rescale": s.guidance_rescale, "guidance": own.get("guidance")}
     given = [name for name, value in given.items() if value]

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from pot_jax.checks import require
+from pot_jax.config import RunSettings
 from pot_jax.weights.tokenization import require_fits, tokenize, words_of_several_tokens
 
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
-_PARTS = re.compile(r"\\([][\\()]?)|(\()|(\[)|:\s*([+-]?[.\d]+)\s*\)|(\))|(\])|([^][\\():]+|:)")
+_PARTS = re.compile(r"\\([][\\()]?)|([([])|:\s*([+-]?[.\d]+)\s*\)|([])])|[^][\\():]+|:")
 _BACKTRACK = 20  # tokens after a comma that go into the next chunk with it (A1111's default)
 _HIGHEST = 100  # weight; far above it the network sees nothing but that word, or overflows
 
@@ -28,46 +29,44 @@ def weighted_texts(prompt: str) -> list[tuple[str, float]]:
 
     Raises UserError if a weight is no number, or above 100.
     """
-    texts: list[list] = []
+    texts: list[tuple[str, float]] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}  # bracket -> the first text in each
 
-    def weigh(first: int, factor: float) -> None:
-        for text in texts[first:]:
-            text[1] *= factor
+    def close(bracket: str, factor: float) -> None:
+        first = opened[bracket].pop()
+        texts[first:] = [(text, weight * factor) for text, weight in texts[first:]]
 
+    usual = {"(": 1.1, "[": 1 / 1.1}
     for part in _PARTS.finditer(prompt):
-        escaped, round_, square, weight, end, square_end, _ = part.groups()
-        if escaped is not None:
-            texts.append([escaped, 1.0])
-        elif round_ or square:
-            opened[round_ or square].append(len(texts))
-        elif weight and opened["("]:
-            number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", weight)
+        escaped, opening, weight, closing = part.groups()
+        bracket = "(" if weight or closing == ")" else "["
+        if opening:
+            opened[opening].append(len(texts))
+        elif (weight or closing) and opened[bracket]:
+            number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", weight or "1")
             require(bool(number), "a weight in a prompt", "a number such as 1.2", weight)
-            weigh(opened["("].pop(), float(weight))
-        elif end and opened["("]:
-            weigh(opened["("].pop(), 1.1)
-        elif square_end and opened["["]:
-            weigh(opened["["].pop(), 1 / 1.1)
+            close(bracket, float(weight) if weight else usual[bracket])
         else:
-            texts.append([part[0], 1.0])
-    for first in opened["("]:  # brackets left open reach to the end
-        weigh(first, 1.1)
-    for first in opened["["]:
-        weigh(first, 1 / 1.1)
+            texts.append((part[0] if escaped is None else escaped, 1.0))
+    for bracket in usual:  # those left open reach to the end
+        while opened[bracket]:
+            close(bracket, usual[bracket])
     joined: list[tuple[str, float]] = []
-    for text, weight in texts:
+    for text, weight in texts or [("", 1.0)]:
         expected = f"a number from -{_HIGHEST} to {_HIGHEST}, brackets multiplied"
         require(abs(weight) <= _HIGHEST, "a weight in a prompt", expected, weight)
         if joined and joined[-1][1] == weight:
             text = joined.pop()[0] + text
         joined.append((text, weight))
-    return joined or [("", 1.0)]
+    return joined
 
 
-def plain(prompt: str) -> str:
-    """Returns a prompt without the marks of weights and chunks."""
-    return _BREAK.sub(" ", "".join(text for text, _ in weighted_texts(prompt))).strip()
+def plain_prompts(settings: RunSettings) -> tuple[str, ...]:
+    """Returns a run's prompts without the marks that it reads as weights and chunks."""
+    texts = settings.prompts
+    if settings.prompt_weights:
+        texts = ("".join(text for text, _ in weighted_texts(prompt)) for prompt in texts)
+    return tuple(_BREAK.sub(" ", text) if settings.long_prompts else text for text in texts)
 
 
 def _chunks(
@@ -76,23 +75,27 @@ def _chunks(
     """Returns the (id, weight) of a prompt's tokens by chunk: one, or if `long`, T - 2 in each."""
     room, comma = tokenizer.model_max_length - 2, tokenizer.get_vocab().get(",</w>")
     several = words_of_several_tokens(tokenizer)
-    done, chunk, after_comma = [], [], None
+    done, chunk, after_comma = [], [], 0
+
+    def end(length: int) -> None:
+        nonlocal chunk, after_comma
+        done.append(chunk[:length])
+        chunk, after_comma = chunk[length:], 0
+
     for text, weight in weighted_texts(prompt) if weighted else [(prompt, 1.0)]:
         for number, piece in enumerate(_BREAK.split(text) if long else [text]):
             if number:
-                done, chunk, after_comma = [*done, chunk], [], None
+                end(len(chunk))
             for first in tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]:
                 word = several.get(first, [first])  # stays together
+                full, near = len(chunk) == room, room - after_comma < _BACKTRACK
                 if first == comma:
                     after_comma = len(chunk) + 1
-                elif (
-                    long and len(chunk) == room and after_comma and room - after_comma < _BACKTRACK
-                ):
-                    done, chunk = [*done, chunk[:after_comma]], chunk[after_comma:]
-                    after_comma = None
+                elif long and full and after_comma and near:
+                    end(after_comma)
                 if long and chunk and len(chunk) + len(word) > room:
-                    done, chunk, after_comma = [*done, chunk], [], None
-                chunk = chunk + [(token, weight) for token in word]
+                    end(len(chunk))
+                chunk += [(token, weight) for token in word]
     return [*done, chunk] if chunk or not done else done
 
 
@@ -101,19 +104,10 @@ def read_prompts(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Returns the token ids of n prompts, and their weights, None if all are 1.
 
-    Args:
-      tokenizer: a model's `CLIPTokenizer`, which takes T tokens.
-      prompts: n texts.
-      weighted: whether brackets weigh words.
-      long: whether prompts may have several chunks, and BREAK begins one.
-
-    Returns:
-      int32 and float32 arrays, [n, T], or, where a prompt has several chunks, [n, k, T]: shorter
-      ones are filled up with chunks of the empty prompt. Prompts that use neither have the ids of
-      `tokenization.tokenize`.
-
-    Raises:
-      UserError: a prompt is too long, or a weight is no number.
+    Brackets weigh words if `weighted`; prompts may have several chunks, and BREAK begins one, if
+    `long`. int32 and float32 [n, T], or, where a prompt has several chunks, [n, k, T]: shorter ones
+    are filled up with the empty prompt. Prompts that use neither have the ids of
+    `tokenization.tokenize`. Raises UserError if a prompt is too long, or a weight is no number.
     """
     instead = "shorten the prompt, or read it in chunks with --long_prompts"
     if not weighted and not long:
