@@ -195,7 +195,7 @@ def mutations(data: bytes, folder: Path, size: int) -> tuple[list[str], int]:
 # Making runs again. ------------------------------------------------------------------------------
 
 WORDS = ("a blue spiral galaxy", "a star, its planets", 'ein "Planet" ü', "星: 宇宙", "a\nbeetle")
-# What needs a program of its own; the first two are quick to compile.
+# What needs a program of its own; few runs take the first alone.
 VARIANTS = ([], ["--loop"], ["--zoom_factor=4"], ["--config.zoom.placement=((0,8),)"])
 VARIANTS += (["--space=pixel"],)
 

@@ -239,7 +239,7 @@ def recipes_made_again(size: int, folder: Path) -> Outcome:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import recipes
 
-    variants = min(len(recipes.VARIANTS), 2 + size // 25)
+    variants = min(len(recipes.VARIANTS), 1 + size // 25)
     return verdict(recipes.made_again(folder, size, variants), size, "runs to the same bytes")
 
 
