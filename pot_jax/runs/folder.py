@@ -156,7 +156,7 @@ def _mended(folder: pathlib.Path, settings: RunSettings) -> str:
     A run that lacks arrays is unfinished: they have to be sampled again.
     """
     samples = sample_folders(folder, settings)
-    asked = {"movie": settings.movie, "metadata": settings.metadata}
+    asked = {name: getattr(settings, name) for name in ("movie", "metadata", "width_metres")}
     lacking = [_lacking(sample, asked) for sample in samples]
     if None in lacking:
         return "unfinished"
@@ -196,7 +196,7 @@ def _lacking(folder: pathlib.Path, asked: Mapping[str, Any]) -> set[str] | None:
             names.add(name)
     if zoom.settings.movie != asked["movie"]:
         names.add("zoom.mp4")
-    if zoom.settings.metadata != asked["metadata"]:
+    if any(getattr(zoom.settings, name) != asked[name] for name in ("metadata", "width_metres")):
         names.update(set(file_names(zoom.geometry)) - {"stack.npz"})
     return None if "stack.npz" in names else names
 
@@ -211,8 +211,9 @@ def _remake(folder: pathlib.Path, asked: Mapping[str, Any], names: set[str]) -> 
 def record_with(path: pathlib.Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the config.json at `path` says, with these settings of its files."""
     record = config.upgraded(read_json(path), str(path))
-    settings = to_dict(RunSettings(**asked))
-    return record | {"config": record["config"] | {name: settings[name] for name in asked}}
+    settings = Record.from_json(record, str(path)).settings
+    plain = to_dict(dataclasses.replace(settings, **asked))
+    return record | {"config": record["config"] | {name: plain[name] for name in asked}}
 
 
 class _State1(NamedTuple):
