@@ -52,6 +52,7 @@ SHORT_FLAGS = {
     "photograph.fit": "how photographs fit their levels: " + ", ".join(config.FITS),
     "preview_every": "write preview.png, the pictures so far, every so many steps; 0 never",
     "upscaler.path": "an x4 upscaler for the finished zoom, given as for --model",
+    "width_metres": "width of level 0's view in metres, for scale bars",
     "metadata": "all or none: whether pictures and movie carry the recipe of the run",
 }
 # Settings that are flags of `sample` without a value -> help.
@@ -256,16 +257,18 @@ def render(arguments: Sequence[str]) -> None:
         from pot_jax.runs.folder import check_output, record_with, remake_movie
         from pot_jax.runs.recipe import recipe
         from pot_jax.runs.zoom import read_record, read_zoom, write_movie
+        from pot_jax.weights.emphasis import plain_prompts
 
     output = checked(values.output or os.path.join(folder, "zoom.mp4"), Path, "--output")
     is_own, settings = check_output(output, folder), read_record(folder).settings
     settings = dataclasses.replace(settings, movie=dataclasses.replace(settings.movie, **given))
-    for notice in unwritable(settings.movie, settings.prompts):
+    prompts = plain_prompts(settings)
+    for notice in unwritable(settings.movie, prompts):
         print(f"note: {notice}", file=sys.stderr)
     if is_own:
         remake_movie(folder, settings.movie)
     else:
-        zoom, about = read_zoom(folder), (settings.prompts, settings.width_metres)
+        zoom, about = read_zoom(folder), (prompts, settings.width_metres)
         said = recipe(record_with(pathlib.Path(folder) / "config.json", {"movie": settings.movie}))
         write_movie(zoom.images, zoom.geometry, settings.movie, output, *about, comment=said)
     print(f"movie: {output}")

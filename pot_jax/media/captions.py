@@ -28,14 +28,14 @@ def read_font(movie: MovieSettings, size: float) -> ImageFont.FreeTypeFont:
 
 def unwritable(movie: MovieSettings, prompts: Sequence[str]) -> tuple[str, ...]:
     """Returns a line that says which letters of its captions the movie's font lacks, if any."""
-    masks = {}
+    masks, prompts = {}, prompts if movie.captions else ()
     for letter in {"\uffff", *"".join("".join(prompts).split())}:  # no font has the first
         mask = read_font(movie, 16).getmask(letter)
         masks[letter] = mask.size, bytes(mask)
     absent = masks.pop("\uffff")
     lacks = sorted(letter for letter, mask in masks.items() if mask == absent)
     line = f"movie.captions: the font lacks {few(lacks)} and shows boxes; give another movie.font"
-    return (line,) if lacks and movie.captions else ()
+    return (line,) if lacks else ()
 
 
 def drawing(
@@ -55,13 +55,14 @@ def drawing(
         level = math.floor(t + 0.5)
         shown = min(1.0, (0.5 - abs(t - level)) / _FADE)
         if movie.captions and shown > 0:
-            words = write(prompts[level % len(prompts)], size, 0.6 * w)
+            lines = max(1, h // (3 * size))  # two fifths of the height
+            words = write(prompts[level % len(prompts)], size, 0.6 * w, lines)
             opacity = shown * shown * (3 - 2 * shown)
             _laid(planes, words, (size, h - size - words.height), opacity)
         if movie.scale_bar:
             most = math.log10(_BAR * w / level_width) - t * math.log10(zoom_factor)
             text, share = scale(most + math.log10(width_metres))
-            thick, words = max(2, size // 8), write(text, size, w)
+            thick, words = max(2, size // 8), write(text, size, w, 1)
             bar = Image.new("LA", (round(share * _BAR * w) + 2, thick + 2), (_BLACK, 255))
             bar.paste((_WHITE, 255), (1, 1, bar.width - 1, thick + 1))
             left, low = w - size - max(bar.width, words.width), h - size - bar.height
@@ -85,11 +86,15 @@ def scale(exponent: float) -> tuple[str, float]:
     return f"{text} {unit.removesuffix('s' * (text == '1'))}", digit / rest
 
 
-def _written(movie: MovieSettings, text: str, size: int, width: float) -> Image.Image:
-    """Returns text in white with a dark rim, as luma and opacity, in lines of about that width."""
+def _written(movie: MovieSettings, text: str, size: int, width: float, lines: int) -> Image.Image:
+    """Returns text in white with a dark rim, as luma and opacity.
+
+    In lines of about that width, at most so many: longer texts end in dots.
+    """
     font, rim = read_font(movie, size), max(1, size // 12)
     columns = max(1, int(width * len(text) / max(1, font.getlength(" ".join(text.split())))))
-    text, how = "\n".join(textwrap.wrap(text, columns)), {"font": font, "stroke_width": rim}
+    wrapped = textwrap.wrap(text, columns, max_lines=lines, placeholder=" ...")
+    text, how = "\n".join(wrapped), {"font": font, "stroke_width": rim}
     pen = ImageDraw.Draw(Image.new("LA", (1, 1)))
     left, top, right, low = pen.multiline_textbbox((0, 0), text, **how)
     words = Image.new("LA", (math.ceil(right - left), math.ceil(low - top)), (_BLACK, 0))

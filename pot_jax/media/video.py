@@ -21,7 +21,7 @@ from pot_jax.config import MovieSettings
 from pot_jax.errors import UserError
 from pot_jax.media.camera import course, fixed_point, flight_frames
 from pot_jax.media.captions import read_font
-from pot_jax.media.encoding import LARGEST, to_yuv
+from pot_jax.media.encoding import LARGEST, movie_format, to_yuv
 from pot_jax.media.pixels import to_bytes
 from pot_jax.zoom.geometry import Geometry, require_levels
 
@@ -152,6 +152,7 @@ def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
             f"{frame[1]}, and its encoder takes up to {LARGEST}; give a smaller size"
         )
     flight_frames(geometry.levels, movie, loop=geometry.loop)
+    movie_format("zoom.mp4", movie.fps)
     read_font(movie, 16)
 
 

@@ -34,6 +34,7 @@ from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.captions import unwritable
+from pot_jax.media.explorer import check_page
 from pot_jax.media.video import check_movie
 from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
@@ -51,6 +52,7 @@ from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
 from pot_jax.runs.zoom import Zoom, read_zoom, write_zoom
+from pot_jax.weights.emphasis import plain_prompts
 from pot_jax.weights.layouts.families import require_task
 from pot_jax.weights.model import Model
 from pot_jax.zoom import agreement
@@ -120,6 +122,7 @@ def sample(
     guidance: Guidance | None = None,
     workdir: str | os.PathLike | None = None,
     metadata: str = "all",
+    width_metres: float = 0.0,
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
     callback: Callable[[Watched], None] | None = None,
@@ -169,6 +172,7 @@ def sample(
       guidance: your own `diffusion.guidance.Guidance`.
       workdir: a folder for the run's files; a killed run is resumed there, and a complete one is
         read back.
+      width_metres: of level 0's view, for the page's scale bar; 0: not stated.
       metadata: "all": the pictures and the movie carry the run's recipe; "none": nothing.
       devices: those that the levels are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.
@@ -209,6 +213,7 @@ def sample(
             "long_prompts": long_prompts,
             "seed": seed,
             "metadata": metadata,
+            "width_metres": width_metres,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
             | {"placement": placement, "loop": loop, "levels": levels},
@@ -319,7 +324,7 @@ def prepare(
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
-    notices += unwritable(settings.movie, settings.prompts)
+    notices += unwritable(settings.movie, plain_prompts(settings))
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -351,6 +356,9 @@ def prepare(
     upscaling = upscaler and upscale.prepare(upscaler, settings, *small)
     if upscaling:
         settings, notices = upscaling.settings, notices + upscaling.notices
+    delivered = upscaling.geometry if upscaling else recipe.pixel_geometry
+    check_movie(delivered, settings.movie)
+    check_page(delivered)
     program = assemble(recipe)
     networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
     weights = {name: model.params[name] for name in networks}
@@ -612,10 +620,9 @@ def latent_geometry(model: Model, levels: int, zoom: ZoomSettings) -> Geometry:
 
 
 def _check_room(recipe: Recipe, settings: RunSettings) -> None:
-    """Checks that the movie can be made, and that the pictures alone fit in memory."""
+    """Checks that the pictures alone fit in memory."""
     g = recipe.pixel_geometry
     pictures = 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
     samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
     what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
     memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
-    check_movie(g, settings.movie)

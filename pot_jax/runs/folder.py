@@ -105,8 +105,9 @@ def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
     Raises UserError if the folder holds no sample that can be read, or another process holds it.
     """
     read_zoom(folder)  # before anything is made
+    path, asked = pathlib.Path(folder), {"movie": movie}
     with held(folder):
-        _remake(pathlib.Path(folder), {"movie": movie}, {"zoom.mp4"})
+        _remake(path, asked, {"zoom.mp4"} | (_lacking(path, asked) or set()))
 
 
 def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
@@ -125,23 +126,24 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
 def write_view(path: str | os.PathLike, folders: Sequence[str | os.PathLike]) -> None:
     """Writes the page of finished runs to `path`, side by side with one view if there are several.
 
-    All samples of a run are shown, by their folders' names. Raises UserError if a folder holds no
-    run whose pictures can be read, they do not fit each other, or `path` is no page's or is that of
-    another run.
+    All samples of a run are shown, by the names of their folders alone. Raises UserError if a
+    folder holds no run whose pictures can be read, they do not fit each other, or `path` is no
+    page's or is that of another run.
     """
     path = pathlib.Path(path)
     require(path.suffix.lower() == ".html", "--output", "a page's name, in .html", str(path))
-    samples = []
+    samples, names = [], []
     for folder in map(pathlib.Path, folders):
-        samples += sample_folders(folder, read_record(folder).settings)
+        for sample in sample_folders(folder, read_record(folder).settings):
+            samples.append(sample)
+            names.append(pathlib.Path(os.path.abspath(folder)).name)
+            names[-1] += "" if sample == folder else f" {sample.name}"
     inside = path.name == "zoom.html" and (path.parent / "config.json").exists()
     if inside and {*map(os.path.realpath, folders)} != {os.path.realpath(path.parent)}:
         raise UserError(f"--output: {path} is the page of another run; give another file")
-    places = [os.path.realpath(sample) for sample in samples]
-    common = os.path.commonpath(map(os.path.dirname, places))
-    several = len(samples) > 1
-    names = [os.path.relpath(place, common) if several else "" for place in places]
-    page = [read_shown(*pair) for pair in zip(samples, names)]
+    again = (names[:i].count(name) for i, name in enumerate(names))
+    names = [name + (f" ({n + 1})" if n else "") for name, n in zip(names, again)]
+    page = [read_shown(*pair) for pair in zip(samples, names if len(names) > 1 else [""])]
     with held(path.parent) if inside else contextlib.nullcontext():
         write_page(path, page)
         record = read_json(path.parent / "config.json") if inside else {}
@@ -194,10 +196,8 @@ def _lacking(folder: pathlib.Path, asked: Mapping[str, Any]) -> set[str] | None:
         digest = file_digest(folder / name)
         if not digest or digest != known.get(name, digest):
             names.add(name)
-    if zoom.settings.movie != asked["movie"]:
-        names.add("zoom.mp4")
-    if any(getattr(zoom.settings, name) != asked[name] for name in ("metadata", "width_metres")):
-        names.update(set(file_names(zoom.geometry)) - {"stack.npz"})
+    if any(getattr(zoom.settings, name) != value for name, value in asked.items()):
+        names.update(set(file_names(zoom.geometry)) - {"stack.npz"})  # recipes say it
     return None if "stack.npz" in names else names
 
 

@@ -25,6 +25,7 @@ from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.recipe import recipe, texts
 from pot_jax.runs.record import Record
+from pot_jax.weights.emphasis import plain_prompts
 from pot_jax.zoom.geometry import Geometry
 
 _ARRAYS = ("images", "images_before_render", "latents")  # in stack.npz
@@ -115,7 +116,7 @@ def write_zoom(
     sheet = functools.partial(pictures.contact_sheet, levels)
     writers["contact_sheet.png"] = lambda to: pictures.save_png(to, sheet(), texts(record))
     writers["zoom.html"] = lambda to: write_page(to, [_shown(record, levels)])
-    about = zoom.settings.prompts, zoom.settings.width_metres
+    about = plain_prompts(zoom.settings), zoom.settings.width_metres
     telling = {"report": report, "comment": recipe(record)}
     writers["zoom.mp4"] = lambda to: write_movie(zoom.images, g, movie, to, *about, **telling)
     for name, write in writers.items():
@@ -170,7 +171,7 @@ def read_shown(folder: str | os.PathLike, name: str = "") -> Shown:
 def _shown(record: Mapping[str, Any], levels: np.ndarray, name: str = "") -> Shown:
     """What a page shows of a zoom of which config.json says `record`."""
     run = Record.from_json(record, "config.json")
-    facts = run.geometry, run.settings.prompts, run.settings.width_metres
+    facts = run.geometry, plain_prompts(run.settings), run.settings.width_metres
     return Shown(name, levels, *facts, recipe(config.upgraded(record, "config.json")))
 
 
