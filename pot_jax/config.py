@@ -149,7 +149,8 @@ class ZoomSettings(Settings, group="zoom"):
     zoom_factor: Annotated[int, Within("a whole number >= 2", 2)] = 2
     height: Natural = 0  # of every picture, in pixels; 0 is the model's own size
     width: Natural = 0
-    levels: Natural = 0  # how many, for prompts by span; 0: as the prompts say
+    # How many, for prompts by span; 0: as the prompts say.
+    levels: Annotated[int, Within("0 to 9999", 0, 9999)] = 0
     # For each level but the widest, (down, right): its centre's offset from its parent's centre,
     # in parent pixels, multiples of the autoencoder's factor; empty: every level is centred.
     placement: tuple[tuple[int, int], ...] = ()

@@ -68,7 +68,9 @@ def _viewed(text: str, place: int, length: int, words: Sequence[str]) -> str:
     """Returns a span's prompt for one of its levels: from the first word to the last, evenly."""
     if length == 1 or not words:
         return text
-    word = words[min(place * len(words) // (length - 1), len(words) - 1)]
+    n, few_levels = len(words), length < len(words)  # of these, both ends have their words
+    middle = (2 * place + 1) * n // (2 * length)
+    word = words[place * (n - 1) // (length - 1) if few_levels else middle]
     return f"{text}, {word}" if word else text
 
 
@@ -79,6 +81,8 @@ def per_level(value: Any, levels: int, name: str) -> Any:
     """
     if by_span(value):
         return tuple(given for given, _, _ in in_spans(value, levels, name))
+    if isinstance(value, tuple) and len(value) == 1:  # as flags give one value over a list
+        return value[0]
     if isinstance(value, tuple):
         expected = f"one value, or a list of {levels}, one a level"
         require(len(value) == levels, name, expected, value)

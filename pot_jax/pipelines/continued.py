@@ -43,6 +43,8 @@ def continued(
         fits = len({*levels}) == len(levels) < n and all(0 <= level < n for level in levels)
         require(fits, "--levels", f"some of 0 to {n - 1}, not all, such as 3,7", how or "none")
         require(new in (0, len(levels)), "prompts", f"none, or {len(levels)}, one each", new)
+    affixes = settings.prefix + settings.suffix
+    require(new or not affixes, "prompts", "some that prefix or suffix goes with", "none")
     prompts = [affixed(prompt, settings) for prompt in checked_prompts(prompts)] if new else []
     texts = dict(enumerate(run.prompts, first)) | dict(zip(levels, prompts))
 
@@ -78,6 +80,7 @@ def continued(
         sampler=dataclasses.replace(settings.sampler, guidance_scale=scale),
         **{"prefix": "", "suffix": ""},  # the run's own prompts have theirs
         zoom=dataclasses.replace(ours, placement=placement, **size),
+        width_metres=settings.width_metres * ours.zoom_factor**first,  # level 0 is wider by now
         photograph=photograph,
         photographs=photographs,
     )

@@ -147,8 +147,8 @@ def write_view(path: str | os.PathLike, folders: Sequence[str | os.PathLike]) ->
     with held(path.parent) if inside else contextlib.nullcontext():
         write_page(path, page)
         record = read_json(path.parent / "config.json") if inside else {}
-        if path.name in (record.get("files") or {}):
-            digests = record["files"] | {path.name: file_digest(path)}
+        if isinstance(files := record.get("files"), dict):
+            digests = files | {path.name: file_digest(path)}
             write_json(path.parent / "config.json", record | {"files": digests})
 
 

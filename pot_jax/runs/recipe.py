@@ -19,7 +19,7 @@ from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.images import read_text
 
 FORMAT = 1
-_GROUPS = ("config", "identity", "versions")
+_GROUPS = ("config", "identity", "versions", "code")
 _GIVEN = "?"  # in place of a file's path, which is given again
 # Lists of files -> the flag that gives one, and the setting that it gives besides the file.
 _FLAGS = {
@@ -27,7 +27,8 @@ _FLAGS = {
     "embeddings": ("embedding", "token"),
     "photographs": ("photograph", "level"),
 }
-_CIRCUMSTANCES = ("save_every", "record_disagreement", "allow_pickle")  # they decide no file
+# These decide no file.
+_CIRCUMSTANCES = ("save_every", "preview_every", "record_disagreement", "allow_pickle")
 _ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 _COMMIT = r"[\w.-]+/[\w.-]+@[0-9a-f]{40}"  # as weights.layouts.hub names what it loads
 # Of an identity: the settings that change a digest, by the digest's name or its first word. A
@@ -163,22 +164,41 @@ def require_files(made: Mapping[str, Any], settings: RunSettings) -> None:
 
 
 def check(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns notes on versions and devices that differ; `now` is the record of the run to come.
+    """Returns notes on what differs; `now` is the record of the run to come.
 
     Raises UserError if what was given or found again is not what the picture was made with.
     """
     public = _public(to_dict(build(RunSettings, now["config"])), now["identity"])
-    wrong = [name for name in _FLAGS if made["config"][name] not in ([], public[name])]
+    wrong = [name for name in _FLAGS if not _digests(made, name) <= _digests(now, name)]
     changed = {name.partition(".")[0] for name, *_ in differences(made["config"], public)}
+    if _photographs(made["config"]) == _photographs(public):  # however it is written
+        changed -= {"photograph", "photographs"}
+    freed = []
     for name, there in made["identity"].items():
-        here, first = now["identity"].get(name), name.split(" ")[0]
-        unread = here is None and name.endswith("weights")
-        free = changed & (_MODEL | _DECIDED.get(first, {first}))
-        wrong += [name] * (there != here and not unread and not free)
+        here = now["identity"].get(name)
+        if there != here and not (here is None and name.endswith("weights")):
+            decided = _DECIDED.get(name.removeprefix("upscaler "), set())
+            free = changed & (_MODEL | {name.split(" ")[0]} | decided)
+            (freed if free else wrong).append(name)
     if wrong:
         what = f"{made['place']} was made with other {shown(', '.join(wrong))}"
         raise UserError(f"--from_picture: {what}; give the same, and what you change by flag")
-    facts = [{**one["versions"], "devices": one["devices"]} for one in (made, now)]
+    facts = [
+        {**one["versions"], "commit": (one["code"] or {}).get("commit"), "devices": one["devices"]}
+        for one in (made, now)
+    ]
     rows = [f"{shown(name)} {shown(old)}, here {new}" for name, old, new in differences(*facts)]
     note = f"{made['place']} was made with {'; '.join(rows)}: other bytes are possible"
-    return [note] if rows else []
+    other = f"as asked, other {', '.join(map(shown, freed))} than {made['place']} was made with"
+    return [other] * bool(freed) + [note] * bool(rows)
+
+
+def _digests(record: Mapping[str, Any], name: str) -> set[str]:
+    return {file["sha256"] for file in record["config"][name] if "sha256" in file}
+
+
+def _photographs(settings: Mapping[str, Any]) -> list:
+    """What settings say of photographs, without their files."""
+    one = settings["photograph"]
+    levels = [one["level"]] * bool(one["path"]) + [p["level"] for p in settings["photographs"]]
+    return [sorted(levels), one["method"], one["fit"]]

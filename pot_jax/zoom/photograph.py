@@ -150,12 +150,11 @@ def _deeper(level, target, free, shrink, k):
         return jnp.where(holds, target - see(x), 0)
 
     def meet(x):
-        # A cell's free pixels change alike, by more where they are fewer.
-        change = misfit(x) / jnp.where(share > 0, share, 1)
+        change = misfit(x)
         return x + free * upsample_nearest(change, len(x) // len(change))
 
-    share = see(free) / see(jnp.ones_like(free))  # exactly 1 where all of a cell is free
-    holds = _known(target) & (share > 0)
+    # A cell is met as a whole or not at all: a few free pixels would have to make up for all.
+    holds = _known(target) & (see(free) == see(jnp.ones_like(free)))
     return _Tie(level, misfit, meet)
 
 

@@ -21,6 +21,8 @@ ZOOMS = [
     (Geometry(4, 2, 64, 96, ((-16, 24), (8, -16), (0, 24))), [(48, 72), (200, 150)]),
     (Geometry(4, 3, 72, 72, ((24, 24), (-24, 3), (0, -9))), [(100, 60), (150, 150)]),
     (Geometry(3, 4, 128, 128, loop=True), [(96, 96), (256, 300)]),
+    # Far off-centre: a level deep inside does not fill these, and up to four wider ones show.
+    (Geometry(12, 2, 64, 64, ((16, 16),) * 11), [(64, 114), (139, 64)]),
 ]
 
 
@@ -44,8 +46,8 @@ def views(count, browser, folder):
             depth = rng.integers(1, max(2, g.windows)) + rng.uniform(-0.004, 0.004)
         away = rng.uniform(-0.5, 0.5, 2) * (number % 2)
         fragment = "#" + ",".join(f"{x:.6f}" for x in (depth, *away))
-        browser.open(written(folder, g, pictures), size[1], size[0])
-        found, _ = browser.seen(fragment)
+        browser.open(written(folder, g, pictures), size[1], size[0], fragment)  # from outside
+        found, _ = browser.seen()
         wanted = drawn(pictures, g, (float(f"{depth:.6f}"), np.round(away, 6)), size)
         most = np.abs(found.astype(int) - wanted).max()
         if most > NEAR:
@@ -151,6 +153,10 @@ def hostile_prompts(count):
 def hostile(count, browser, folder):
     """Hostile prompts, names and recipes, shown one after another: nothing runs, all is text."""
     prompts, wrong = hostile_prompts(count), []
+    g = Geometry(2, 2, 4, 4)
+    write_page(folder / "plain.html", 2 * [Shown("a", noise(g), g, ["a", "b"], recipe="c")])
+    browser.open(folder / "plain.html", 300, 200)
+    elements = browser.run("return document.querySelectorAll('*').length")
     for first in range(0, count, 100):
         some = prompts[first : first + 100]
         g = Geometry(len(some), 2, 4, 4)
@@ -158,7 +164,6 @@ def hostile(count, browser, folder):
         shown = Shown(some[0], noise(g), g, some, recipe=some[-1])
         write_page(path, [shown, shown._replace(name=some[-1])])
         browser.open(path, 300, 200)
-        elements = browser.run("return document.querySelectorAll('*').length")
         for level, prompt in enumerate(some):
             browser.run(f"show({level}, [0, 0]); tell()")
             found = browser.run("return $.caption.textContent")

@@ -192,9 +192,10 @@ def slow_projection(images, photographs, geometry):
                 if i < level:
                     x[i][pixel] = target
                     fixed[i][pixel] = True
-                else:
-                    mine[~done] += (target - mine.mean((0, 1))) * done.size / (~done).sum()
-                    done[:] = True
+                    continue
+                if not done.any():  # a cell is met as a whole, or not at all
+                    mine += target - mine.mean((0, 1))
+                done[:] = True
     return x
 
 
@@ -203,6 +204,14 @@ def with_holes(photo, seed):
     holes = np.random.default_rng(seed).uniform(size=photo.shape[:2]) < 0.1
     holes[:3] = holes[:, -2:] = True
     return np.where(holes[..., None], photo.dtype.type(np.nan), photo)
+
+
+def test_a_wide_photograph_does_not_blow_up_what_a_deeper_one_leaves_free():
+    deep = np.zeros((16, 16, 3), np.float32)
+    deep[:, [0, -1]] = np.nan  # padded: the outer columns are free
+    images, wide = np.zeros((4, 16, 16, 3), np.float32), np.full_like(deep, 0.3)
+    found = np.asarray(project_jit(images, {0: wide, 3: deep}, Geometry(4, 2, 16, 16)))
+    assert np.abs(found).max() <= 0.3 + 1e-6
 
 
 @pytest.mark.parametrize(
