@@ -145,10 +145,14 @@ def newcomer(size: int, folder: Path) -> Outcome:
 
 
 PAGE = [
-    Row("page_pixels", "bytes at whole levels, within 2 between", pixels, 50, "views", 30.0),
-    Row("page_borders", "at most 1.1 of the change at mid-level", borders, 256, "pixels", 30.0),
-    Row("page_hostile", "500 hostile prompts run nothing", hostile, 500, "prompts", 30.0),
-    Row("page_depth", "134 levels from end to end", depth, 134, "levels", 30.0),
+    Row("page_pixels", "bytes at whole levels, within 2 between", pixels, 50, "views", 30.0, "",
+        False),
+    Row("page_borders", "at most 1.1 of the change at mid-level", borders, 256, "pixels", 30.0, "",
+        False),
+    Row("page_hostile", "500 hostile prompts run nothing", hostile, 500, "prompts", 30.0, "",
+        False),
+    Row("page_depth", "134 levels from end to end", depth, 134, "levels", 30.0, "",
+        False),
     Row("page_made", "8 levels of 512 pixels in 5 s, 1.15 of the PNGs", made, 512, "pixels", 10.0,
         "", False),
     Row("page_speed", "4 ms of script at 1080p, 30 frames a second at 960 x 540", speed, 5,
@@ -346,7 +350,8 @@ def mutated_scenes(size: int, folder: Path) -> Outcome:
 
 
 PROMPTS: list[Row] = [
-    Row("photographs", "2,000 damaged: valid or one clear line", photographs, 2000, "photographs"),
+    Row("photographs", "2,000 damaged: valid or one clear line", photographs, 2000, "photographs",
+        30.0, "", False),
     Row("mutated scenes", "2,000 mutated scene files: valid, or one line", mutated_scenes, 2000,
         "files", 60.0, "", True),
 ]  # fmt: skip
