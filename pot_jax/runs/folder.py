@@ -196,8 +196,11 @@ def _lacking(folder: pathlib.Path, asked: Mapping[str, Any]) -> set[str] | None:
         digest = file_digest(folder / name)
         if not digest or digest != known.get(name, digest):
             names.add(name)
-    if any(getattr(zoom.settings, name) != value for name, value in asked.items()):
-        names.update(set(file_names(zoom.geometry)) - {"stack.npz"})  # recipes say it
+    differing = {name for name, value in asked.items() if getattr(zoom.settings, name) != value}
+    if differing:
+        names.add("zoom.mp4")
+    if differing - {"movie"} or differing and zoom.settings.metadata == "all":
+        names.update(set(file_names(zoom.geometry)) - {"stack.npz"})  # their recipes say it
     return None if "stack.npz" in names else names
 
 

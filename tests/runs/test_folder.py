@@ -1,13 +1,16 @@
 """A finished run is checked, not believed; a zoom whose saving failed is completed."""
 
 import dataclasses
+import io
 import json
 import pathlib
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_models import tiny_model
 
 from pot_jax.config import MovieSettings, RunSettings, SamplerSettings
@@ -126,20 +129,29 @@ def test_without_the_arrays_it_is_sampled_again(
 
 
 @pytest.mark.parametrize("samples", SAMPLES)
-def test_other_movie_settings_make_the_movie_alone(
-    prepare, finished, tmp_path, steps, samples, monkeypatch
+@pytest.mark.parametrize("metadata", ["all", "none"])
+def test_other_movie_settings_make_the_movie_and_the_recipes_that_say_it(
+    prepare, finished, tmp_path, steps, samples, metadata, monkeypatch
 ):
     run = shutil.copytree(finished[samples], tmp_path / "run")
-    monkeypatch.setattr(zooms.pictures, "save_png", lambda *a, **k: pytest.fail("a picture"))
-    movie = dataclasses.replace(SETTINGS.movie, fps=4)
-    settings = dataclasses.replace(SETTINGS, num_samples=samples, movie=movie)
+    settings = dataclasses.replace(SETTINGS, num_samples=samples, metadata=metadata)
+    pipeline.sample_run(prepare(settings), run)
+    before = contents(run)
+    if metadata == "none":
+        monkeypatch.setattr(zooms.pictures, "save_png", lambda *a, **k: pytest.fail("a picture"))
+    settings = dataclasses.replace(settings, movie=dataclasses.replace(SETTINGS.movie, fps=4))
     assert len(pipeline.sample_run(prepare(settings), run)) == samples
-    before, after = contents(finished[samples]), contents(run)
+    after = contents(run)
     for sample in SAMPLES[samples]:
-        assert (
-            after[str(pathlib.Path(sample, "zoom.mp4"))]
-            != before[str(pathlib.Path(sample, "zoom.mp4"))]
-        )
+        name = str(pathlib.Path(sample, "zoom.mp4"))
+        assert after[name] != before[name]
+        picture = str(pathlib.Path(sample, "levels", "level_001.png"))
+        old, new = (Image.open(io.BytesIO(of[picture])) for of in (before, after))
+        assert old.tobytes() == new.tobytes()
+        said = {"fps": 4} if metadata == "all" else {}
+        found = json.loads(new.text.get("pot_jax", "{}")).get("config", {}).get("movie", {})
+        assert said.items() <= found.items()
+        assert bool(found) == bool(said)
         assert json.loads((run / sample / "config.json").read_text())["config"]["movie"]["fps"] == 4
     record = json.loads((run / "config.json").read_text())
     assert record["config"]["movie"]["fps"] == 4
@@ -216,3 +228,55 @@ def test_a_zoom_whose_saving_failed_is_saved_again(prepare, tmp_path, monkeypatc
         np.testing.assert_array_equal(arrays["images"], zoom.images)
     with pytest.raises(UserError, match="not an empty folder"):
         zoom.save(tmp_path / "saved")
+
+
+def test_render_makes_a_replaced_picture_again(finished, tmp_path):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    picture = run / "levels" / "level_001.png"
+    Image.new("RGB", (16, 16), "red").save(picture)
+    with pytest.raises(UserError, match="is not the picture that the run wrote"):
+        zooms.read_shown(run)
+    remake_movie(run, SETTINGS.movie)
+    assert picture.read_bytes() == (finished[1] / "levels" / "level_001.png").read_bytes()
+
+
+def shown_by(page):
+    """The zooms that a page shows, as its script reads them."""
+    text = page if isinstance(page, str) else page.read_text()
+    found = re.search('<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])["zooms"]
+
+
+@pytest.mark.parametrize("files", ["as they are", None, ["zoom.html"]], ids=str)
+def test_the_page_of_a_run_is_written_again(prepare, finished, tmp_path, files):
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    page = run / "zoom.html"
+    if files != "as they are":  # a record of an earlier version, or a damaged one
+        record = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(record | {"files": files}))
+    page.unlink()
+    folders.write_view(page, [run])
+    assert page.read_bytes() == (finished[1] / "zoom.html").read_bytes()
+    assert pipeline.sample_run(prepare(SETTINGS), run) is None, "complete"
+
+
+def test_runs_side_by_side_are_named_by_their_folders_alone(finished, tmp_path):
+    runs = [shutil.copytree(finished[1], tmp_path / place / "mine") for place in ("qyx", "other")]
+    page = tmp_path / "both.html"
+    folders.write_view(page, [*runs, finished[2]])
+    names = [zoom["name"] for zoom in shown_by(page)]
+    assert names == ["mine", "mine (2)", "2 stack_000", "2 stack_001"]
+    assert "qyx" not in page.read_text()
+    with pytest.raises(UserError, match="is the page of another run"):
+        folders.write_view(runs[0] / "zoom.html", [runs[1]])
+
+
+def test_a_notebook_shows_zooms_side_by_side(finished):
+    zoom = zooms.read_zoom(finished[1])
+    assert [one["name"] for one in shown_by(zooms.show(zoom).html)] == [""]
+    both = shown_by(zooms.show([zoom, zoom]).html)
+    assert [one["name"] for one in both] == ["0", "1"]
+    assert both[0]["prompts"] == [*SETTINGS.prompts]
+    for wrong in (None, [], [zoom, "x"]):
+        with pytest.raises(UserError, match="zooms: expected a Zoom, or a list of them"):
+            zooms.show(wrong)
