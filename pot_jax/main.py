@@ -218,8 +218,9 @@ def _sample(
     print(early, file=sys.stderr)
     upscaler = upscaler and upscaler.read()
     prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
-    if check:
-        check(prepared.record)
+    for notice in (check and check(prepared.record)) or ():
+        if notice not in noted:
+            print(f"note: {notice}", file=sys.stderr)
     print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
     job = dataclasses.replace(prepared.job, profile_dir=logs["profile_dir"])
     prepared = dataclasses.replace(prepared, job=job)

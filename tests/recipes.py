@@ -157,7 +157,9 @@ def reading(path: Path) -> str:
     try:
         made = recipe.read(str(path))
         build(RunSettings, made["config"])
-        now = {"versions": {}, "devices": ""} | {n: made[n] for n in ("config", "identity")}
+        now = {"versions": {}, "code": None, "devices": ""} | {
+            n: made[n] for n in ("config", "identity")
+        }
         assert all(note.isprintable() for note in recipe.check(made, now))
     except UserError as error:
         return str(error)

@@ -15,8 +15,9 @@ import recipes
 from PIL import Image
 
 from pot_jax import main
-from pot_jax.checks import build
+from pot_jax.checks import build, to_dict
 from pot_jax.config import SOLVERS, RunSettings, read
+from pot_jax.errors import UserError
 from pot_jax.media.images import read_text, save_png
 from pot_jax.runs import recipe
 
@@ -66,8 +67,6 @@ WRONG = {
     "no LoRA": ([FILES[0], FILES[3]], "only a digest of: --lora=...:0.5 (SHA-256"),
     "a LoRA is missing": ([*FILES[:2], FILES[3]], "was made with other loras"),
     "another LoRA": ([*FILES[:2], "--lora=three.safetensors", FILES[3]], "other loras"),
-    "another strength": ([*FILES[:2], FILES[2] + ":2", FILES[3]], "other loras"),
-    "another order": ([FILES[0], FILES[2], FILES[1], FILES[3]], "other loras"),
     "another photograph": ([*FILES[:3], "--photograph=other_photo.png"], "other photograph"),
     "another model": (["--model=other_model", *FILES[1:]], "with other weights"),
 }
@@ -95,6 +94,70 @@ def test_flags_lie_over_the_recipe(inside, dry, capsys):
     assert sample(*flags, "--seed=8", "--steps=3", "x", "y") == 0
     assert "seed 8; 3 steps of ddim" in capsys.readouterr().out
     assert sample(*flags, "--config.photograph.level=0") == 0  # its digest cannot be compared
+    assert "as asked, other photograph than" in capsys.readouterr().err
+    flags.remove(FILES[2])
+    assert sample(*flags, FILES[2] + ":2") == 0  # the same LoRA, stronger
+
+
+def facts(identity, **settings):
+    """What a recipe, or the record of a run to come, says: with these digests."""
+    record = {"config": to_dict(build(RunSettings, settings)), "identity": identity}
+    return record | {"versions": {}, "code": {"commit": "a"}, "devices": "1 x cpu"}
+
+
+LORA = {"path": "x", "sha256": "1"}
+PHOTO = {"path": "x", "level": 1}
+UPSCALED = {"upscaler prompts": "1"}
+CHANGED = {  # of the picture, of the run to come -> what is said; None: that it is refused
+    "one photograph in a list, or alone": (
+        facts({"photograph": "1"}, photographs=[PHOTO]),
+        facts({"photograph": "1"}, photograph=PHOTO),
+        [],
+    ),
+    "another, written otherwise": (
+        facts({"photograph": "1"}, photographs=[PHOTO]),
+        facts({"photograph": "2"}, photograph=PHOTO),
+        None,
+    ),
+    "another at another level": (
+        facts({"photograph": "1"}, photographs=[PHOTO]),
+        facts({"photograph": "2"}, photograph={**PHOTO, "level": 0}),
+        ["as asked, other photograph than p.png was made with"],
+    ),
+    "prompts of an upscaled picture": (
+        facts(UPSCALED, prompts=["a"], upscaler={"path": "u"}),
+        facts({"upscaler prompts": "2"}, prompts=["b"], upscaler={"path": "u"}),
+        ["as asked, other upscaler prompts than p.png was made with"],
+    ),
+    "a stronger LoRA, and one more": (
+        facts({"weights": "1"}, loras=[LORA]),
+        facts({"weights": "2"}, loras=[{**LORA, "strength": 2.0}, {**LORA, "sha256": "2"}]),
+        ["as asked, other weights than p.png was made with"],
+    ),
+    "another LoRA": (
+        facts({"weights": "1"}, loras=[LORA]),
+        facts({"weights": "2"}, loras=[{**LORA, "sha256": "2"}]),
+        None,
+    ),
+    "another commit": (
+        facts({}),
+        facts({}) | {"code": {"commit": "b"}},
+        ["p.png was made with commit a, here b: other bytes are possible"],
+    ),
+    "previews": (facts({}), facts({}, preview_every=5), []),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_what_a_flag_may_change_is_said_and_what_it_may_not_is_refused(what):
+    made, now, said = CHANGED[what]
+    config = recipe._public(made["config"], made["identity"])
+    made = made | {"config": config, "place": "p.png"}
+    if said is None:
+        with pytest.raises(UserError, match="p.png was made with other"):
+            recipe.check(made, now)
+    else:
+        assert recipe.check(made, now) == said
 
 
 def test_versions_that_differ_are_noted(inside, dry, capsys):
