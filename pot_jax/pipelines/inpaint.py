@@ -41,6 +41,8 @@ def inpaint(
     mask: Any,
     *,
     negative_prompt: str = "",
+    prompt_weights: bool = False,
+    long_prompts: bool = False,
     steps: int = 50,
     guidance_scale: float = 7.5,
     solver: str = "",
@@ -62,6 +64,8 @@ def inpaint(
       mask: [H, W] or [B, H, W], as `media.images.read_mask` takes it: true, or one half or more,
         marks what to paint.
       negative_prompt: what guidance steers the pictures away from.
+      prompt_weights: (word:1.2), (word) and [word] weigh words, as in AUTOMATIC1111.
+      long_prompts: prompts may be longer than the text encoder; they are read in chunks.
       steps: denoising steps.
       guidance_scale: s in u + s (c - u); 1 or less is no guidance.
       solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
@@ -92,7 +96,10 @@ def inpaint(
     mesh = meshes.device_mesh(devices)
     solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
-    conditions = text_conditions(model, prompts, negative_prompt, settings.guidance_scale)
+    how = {"weighted": checked(prompt_weights, bool, "prompt_weights")}
+    how["long"] = checked(long_prompts, bool, "long_prompts")
+    scale = settings.guidance_scale
+    conditions = text_conditions(model, prompts, negative_prompt, scale, **how)
     log((*model.notices, *notices, *conditions.notices))
     factor = model.autoencoder.config.downsample_factor
     apart = _Apart(count, 2, *(side // factor for side in images.shape[1:3]))
