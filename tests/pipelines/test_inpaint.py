@@ -111,3 +111,15 @@ def test_what_a_user_should_know_is_logged(model, pictures, caplog):
     told = [record.getMessage() for record in caplog.records if "pot_jax" in record.name]
     assert "words that the model does not know: zz" in told
     assert any("guidance_scale 1, being 1 or less" in text for text in told)
+
+
+def test_prompts_are_read_in_chunks_and_with_weights_if_asked(model, pictures):
+    image, mask = pictures[0][0], pictures[1][0]
+    long = " ".join(["star", "a"] * 60)
+    with pytest.raises(UserError, match="would be cut"):
+        paint(model, long, image, mask)
+    assert paint(model, long, image, mask, long_prompts=True).shape == image.shape
+    light, heavy = (
+        paint(model, f"(star:{weight}) a", image, mask, prompt_weights=True) for weight in (1, 1.5)
+    )
+    assert np.abs(heavy - light).max() > 1e-4
