@@ -132,8 +132,8 @@ def sampled_in_turns(
         whole, given = (state.latents, state.history), (weights, state.latents, level)
         carried, known = jax.lax.cond(index == 0, begin, lambda *_: state.memory, *given)
         own = {"conditions": jax.tree.map(of_level, weights["conditions"]), "turn": (level, known)}
-        scales = weights["guidance"]
-        own["guidance"] = jax.tree.map(lambda s: s[level][None] if s.ndim else s, scales)
+        scales = weights.get("guidance", ())  # where there are two halves
+        own["guidance"] = jax.tree.map(lambda s: s[level][None] if jnp.ndim(s) else s, scales)
         z, history = jax.tree.map(of_level, whole)
         one = SamplerState(index, z, state.key, history, carried)
         step = make_step(parts._replace(step_noise=lambda key: parts.step_noise(key)[level][None]))
