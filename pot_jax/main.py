@@ -662,7 +662,7 @@ def _with_photographs(settings: config.RunSettings, texts: list[str]) -> config.
             path, level = head, int(digits)
         require(bool(path), "--photograph", "a file", text)
         require(level not in found, "--photograph", "one for each level", texts)
-        found[level] = path
+        found[level] = checked(path, Path, "--photograph")
     found = {one.level: one.path for one in settings.every_photograph} | found
     one = dict(zip(("level", "path"), *found.items())) if len(found) == 1 else {"path": ""}
     several = tuple(config.LevelPhotographSettings(path, level) for level, path in found.items())

@@ -847,8 +847,8 @@ PHOTOGRAPHS = [
             "/dev/zero": "is a pipe or a device; give a file",
             "/dev/null": "is a pipe or a device; give a file",
             "/proc/self/mem": "the picture /proc/self/mem cannot be read (it may be",
-            "a\x00b.png": "photograph.path: expected a path without a zero byte, got",
-            LONG + ".png": "photograph.path: expected a shorter path, got",
+            "a\x00b.png": "--photograph: expected a path without a zero byte, got",
+            LONG + ".png": "--photograph: expected a shorter path, got",
             "file/x.png": "the picture file/x.png cannot be read (it may be",
             "done": "is a folder, not a picture",
             "done/stack.npz": "is not a picture of a known kind (PNG, JPEG, ...)",
@@ -1550,7 +1550,7 @@ SCENES = [
     Row(s("--prompt_weights=2"), "prompt_weights"),
     Row(s("--long_prompts=perhaps"), "long_prompts"),
     Row(s("--config.zoom.levels=3"), "zoom.levels: expected 2, as there are prompts, got 3"),
-    Row(s("--config.zoom.levels=-1"), "zoom.levels: expected >= 0, got -1"),
+    Row(s("--config.zoom.levels=-1"), "zoom.levels: expected 0 to 9999, got -1"),
     Row(["train", "--config=scene.toml", "--workdir=w"], "unknown setting"),
 ]
 

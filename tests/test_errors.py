@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorstore
 import tokenizers
-from PIL import Image
+from PIL import Image, ImageFont
 
 import pot_jax
 from pot_jax import errors
@@ -64,6 +64,8 @@ FOREIGN = {
     "computing": out_of_memory,
     "reading arrays": lambda to: cut_npz(to / "a.npz"),
     "reading a picture": lambda to: Image.open(a_file(to / "a.png")),
+    "reading a recipe": lambda to: json.loads("{"),
+    "reading a font": lambda to: ImageFont.truetype(str(a_file(to / "f.ttf"))),
     "reading a kept copy": no_store,
     "reading a tokenizer": lambda to: tokenizers.Tokenizer.from_file(str(a_file(to / "t.json"))),
     "writing a folder": lambda to: (to / "none" / "folder").mkdir(),

@@ -222,7 +222,7 @@ def test_a_json_configuration_and_overrides(folder, tmp_path, monkeypatch):
         == 0
     )
     ((settings, path, stated, *others),) = seen
-    assert others == [None, None], "no run is continued"
+    assert others[:2] == [None, None], "no run is continued"
     assert (settings.prompts, settings.seed, path) == (("a", "b"), 4, "w")
     assert stated >= {"eta"}
     assert (settings.sampler.steps, settings.sampler.eta) == (3, 0.5)

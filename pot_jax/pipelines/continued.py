@@ -45,8 +45,9 @@ def continued(
         require(new in (0, len(levels)), "prompts", f"none, or {len(levels)}, one each", new)
     affixes = settings.prefix + settings.suffix
     require(new or not affixes, "prompts", "some that prefix or suffix goes with", "none")
-    prompts = [affixed(prompt, settings) for prompt in checked_prompts(prompts)] if new else []
     texts = dict(enumerate(run.prompts, first)) | dict(zip(levels, prompts))
+    checked_prompts(texts[level] for level in sorted(texts))
+    texts |= {level: affixed(texts[level], settings) for level in levels if new}
 
     def widened(values):
         if not isinstance(values, tuple) or len(values) != n:
