@@ -284,7 +284,6 @@ PROMPTS = [
     Row(s("--negative_prompt=\udcff"), "negative_prompt: expected text in UTF-8"),
 ]
 
-# Those that need the model's tokenizer.
 WATCHING = [
     Row(s("--preview_every=-1"), "preview_every: expected >= 0, got -1"),
     Row(s("--preview_every=often"), "--preview_every: expected a whole number, got 'often'"),
@@ -297,6 +296,7 @@ WATCHING = [
     Row(["render", "--workdir=done", "--profile_dir=x"], "Unknown command line flag 'profile_dir'"),
 ]
 
+# Those that need the model's tokenizer.
 LONG_PROMPTS = [
     Row(s("star " * 20), "prompt 2 (star star star star star star star star star star"),
     Row(s("--negative_prompt=" + "star " * 20), "prompt 2 (star star star star star star star"),

@@ -75,12 +75,13 @@ def package_at(commit: str, folder: Path) -> Path:
     return place
 
 
-def at_most_lines(limit: int) -> Callable[[int, Path], Outcome]:
-    """A row's function that counts the lines of the package's Python files."""
+def at_most_lines(limit: int, *others: str) -> Callable[[int, Path], Outcome]:
+    """A row's function that counts the lines of the package's Python files, and of `others`."""
 
     def lines(size: int, folder: Path) -> Outcome:
         del size, folder
-        count = sum(len(p.read_bytes().split(b"\n")) - 1 for p in (ROOT / "pot_jax").rglob("*.py"))
+        files = (p for kind in ("*.py", *others) for p in (ROOT / "pot_jax").rglob(kind))
+        count = sum(path.read_bytes().count(b"\n") for path in files)
         return Outcome(f"{count:,}", count <= limit)
 
     return lines

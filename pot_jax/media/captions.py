@@ -28,9 +28,11 @@ def read_font(movie: MovieSettings, size: float) -> ImageFont.FreeTypeFont:
 
 def unwritable(movie: MovieSettings, prompts: Sequence[str]) -> tuple[str, ...]:
     """Returns a line that says which letters of its captions the movie's font lacks, if any."""
-    masks, prompts = {}, prompts if movie.captions else ()
+    if not movie.captions:
+        return ()
+    font, masks = read_font(movie, 16), {}
     for letter in {"\uffff", *"".join("".join(prompts).split())}:  # no font has the first
-        mask = read_font(movie, 16).getmask(letter)
+        mask = font.getmask(letter)
         masks[letter] = mask.size, bytes(mask)
     absent = masks.pop("\uffff")
     lacks = sorted(letter for letter, mask in masks.items() if mask == absent)

@@ -10,6 +10,7 @@ import concurrent.futures
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -142,8 +143,10 @@ def _inscribed(sides: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int
     return tuple(max(n % 4 or 4, n - gap) for n, gap in zip(outer, gaps))
 
 
-def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
-    """Raises UserError unless a zoom's movie can be encoded; quick, and without files."""
+def check_movie(
+    geometry: Geometry, movie: MovieSettings, path: str | os.PathLike = "zoom.mp4"
+) -> None:
+    """Raises UserError unless a zoom's movie can be encoded to `path`; quick, without files."""
     height, width = geometry.height, geometry.width
     frame = frame_shape(height, width, movie.size, movie.ratio)
     if max(frame) > LARGEST:
@@ -152,7 +155,7 @@ def check_movie(geometry: Geometry, movie: MovieSettings) -> None:
             f"{frame[1]}, and its encoder takes up to {LARGEST}; give a smaller size"
         )
     flight_frames(geometry.levels, movie, loop=geometry.loop)
-    movie_format("zoom.mp4", movie.fps)
+    movie_format(path, movie.fps)
     read_font(movie, 16)
 
 

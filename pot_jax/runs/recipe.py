@@ -199,6 +199,6 @@ def _digests(record: Mapping[str, Any], name: str) -> set[str]:
 
 def _photographs(settings: Mapping[str, Any]) -> list:
     """What settings say of photographs, without their files."""
-    one = settings["photograph"]
-    levels = [one["level"]] * bool(one["path"]) + [p["level"] for p in settings["photographs"]]
-    return [sorted(levels), one["method"], one["fit"]]
+    s = build(RunSettings, settings)
+    levels = sorted(one.level for one in s.every_photograph)
+    return [levels, s.photograph.method, s.photograph.fit]

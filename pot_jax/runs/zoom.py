@@ -18,7 +18,7 @@ from pot_jax.media import images as pictures
 from pot_jax.media import video
 from pot_jax.media.camera import zoom_path
 from pot_jax.media.captions import drawing
-from pot_jax.media.encoding import movie_format, write_video
+from pot_jax.media.encoding import write_video
 from pot_jax.media.explorer import Explorer, Shown, page, write_page
 from pot_jax.media.files import file_digest, write_atomically, write_json
 from pot_jax.runs.claims import read_json
@@ -197,8 +197,7 @@ def write_movie(
     Captions need the levels' `prompts`, and a scale bar `width_metres`, that of level 0's view. The
     `comment` goes into the file's metadata.
     """
-    video.check_movie(geometry, movie)
-    movie_format(path, movie.fps)
+    video.check_movie(geometry, movie, path)
     over = drawing(movie, prompts, geometry.zoom_factor, width_metres)
     how = {"size": movie.size, "aspect": movie.ratio, "fit": movie.fit, "over": over}
     route = zoom_path(geometry.levels, movie, loop=geometry.loop)
