@@ -33,10 +33,10 @@ _ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 _COMMIT = r"[\w.-]+/[\w.-]+@[0-9a-f]{40}"  # as weights.layouts.hub names what it loads
 # Of an identity: the settings that change a digest, by the digest's name or its first word. A
 # setting of the model may change all of them.
-_MODEL = {"model", "variant", "dtype", "prediction_type", "tokenizer", *_FLAGS}
+_MODEL = {"model", "variant", "dtype", "prediction_type", "tokenizer", "loras", "embeddings"}
 _DECIDED = {
     "prompts": {"prompts", "negative_prompt", "prompt_weights", "long_prompts", "sampler"},
-    "photograph": {"photograph", "zoom"},
+    "photograph": {"photograph", "photographs", "zoom"},
     "geometry": {"zoom", "prompts"},
     "seeds": {"seed", "num_samples"},
 }
