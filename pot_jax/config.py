@@ -22,11 +22,11 @@ from pot_jax.checks import (
     Path,
     Settings,
     Within,
+    build,
     checked,
-    defaults,
-    overlay,
     parsed_json,
     require,
+    to_dict,
 )
 from pot_jax.errors import UserError, edge, one_line, shown
 
@@ -391,7 +391,7 @@ def upgraded(record: Mapping[str, Any], place: str) -> dict[str, Any]:
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all settings of a record of the current format, as plain data."""
     # Settings newer than the record had their defaults, which a model's must not replace.
-    return overlay(RunSettings, defaults(RunSettings), record["config"])
+    return to_dict(build(RunSettings, record["config"]))
 
 
 # Files. -----------------------------------------------------------------------------------------
@@ -422,9 +422,8 @@ def read(path: str, folder: str = "") -> dict[str, Any]:
         if not folder and isinstance(data, dict) and isinstance(data.get("config"), dict):
             record = upgraded(data, str(path))
             data, given = settings_of(record), record.get("identity") or {}
-            named = checked(data["photographs"], tuple[dict, ...], "photographs")
-            named = named or [data["photograph"]]
-            photograph = "photograph" in given and not all(one.get("path") for one in named)
+            named = data["photographs"] or [data["photograph"]]
+            photograph = "photograph" in given and not all(one["path"] for one in named)
             if photograph or "given latents" in given:
                 what = "a photograph" if photograph else "latents"
                 raise UserError(

@@ -104,6 +104,10 @@ def test_shipped_models_know_every_word_of_the_worlds_scenes(model, tables):
 def test_no_training_has_seen_the_worlds(scenes):
     seeds = {seed for seed, _ in scenes["world_places"]().values()}
     assert len(seeds) == 24
+    many = {scene["prompts"] for scene in scenes["many_scenes"]().values()}
+    assert len(many) > 100  # two worlds may be described alike
+    seeds |= set(range(scenes["MANY_WORLDS"], scenes["MANY_WORLDS"] + scenes["MANY"]))
+    assert len(seeds) == 24 + 112
     seeds |= {seed for views in scenes["control_views"]().values() for seed, _ in views}
     assert min(seeds) > 5_000_000
     for training in range(20):

@@ -1,6 +1,7 @@
 """ZoomBench's scenes, as tables: name -> settings of a run. docs/zoombench.md says how to use them.
 
     world_scenes()       24 true zooms into the procedural world, for models that were trained on it
+    many_scenes()        112 others, where means are wanted more exactly
     controls()           6 lists of prompts in the same words that no zoom can follow
     stable_diffusion()   8 zooms into the real world, for models of photographs
 
@@ -14,29 +15,40 @@ LEVELS, ZOOM_FACTOR = 6, 2  # of the scenes and controls in the procedural world
 SCENES = 24
 # Worlds that no training has seen: one of seed s draws the worlds from 1_000_003 s on, fewer than
 # 600,000 of them, and so never any from 5,600,015 to 6,000,017.
-FIRST_WORLD, CONTROL_WORLDS = 5_700_000, 5_710_000
+FIRST_WORLD, CONTROL_WORLDS, MANY_WORLDS = 5_700_000, 5_710_000, 5_720_000
+MANY = 112
 
 
-def world_places() -> dict[str, tuple[int, float]]:
-    """Returns the world's seed and the scale of the widest level, by scene.
+def world_places(
+    what: str = "world", count: int = SCENES, first: int = FIRST_WORLD
+) -> dict[str, tuple[int, float]]:
+    """Returns the world's seed, from `first` on, and the scale of the widest level, by scene.
 
     The true zoom is `pot_jax.world.picture(seed, start + level, size)`. Starts are spread evenly,
     so that the deepest level of the last scene is the world's deepest.
     """
     places = {}
-    for number in range(SCENES):
-        start = (DEEPEST - (LEVELS - 1)) * number / (SCENES - 1)
-        name = f"world-{number:02d}-{concept(start + LEVELS // 2)}"
-        places[name] = FIRST_WORLD + number, start
+    for number in range(count):
+        start = (DEEPEST - (LEVELS - 1)) * number / (count - 1)
+        name = f"{what}-{number:02d}-{concept(start + LEVELS // 2)}"
+        places[name] = first + number, start
     return places
 
 
-def world_scenes() -> dict[str, dict]:
-    """Returns 24 scenes of 6 levels: a name has the scene's number and its level 3's concept."""
+def world_scenes(*which) -> dict[str, dict]:
+    """Returns 24 scenes of 6 levels: a name has the scene's number and its level 3's concept.
+
+    `which` others, with arguments of `world_places`.
+    """
     return {
         name: _settings(ZOOM_FACTOR, scene_prompts(LEVELS, seed, start=start))
-        for name, (seed, start) in world_places().items()
+        for name, (seed, start) in world_places(*which).items()
     }
+
+
+def many_scenes() -> dict[str, dict]:
+    """Returns 112 other scenes of 6 levels."""
+    return world_scenes("many", MANY, MANY_WORLDS)
 
 
 def control_views() -> dict[str, list[tuple[int, float]]]:

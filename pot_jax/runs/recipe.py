@@ -143,7 +143,7 @@ def read(path: str) -> dict[str, Any]:
         check_format(checked(data, dict, "pot_jax").get("format"), FORMAT, "it")
         facts = {name: checked(data.get(name) or {}, dict, name) for name in _GROUPS}
         facts |= {"devices": checked(data.get("devices"), str, "devices"), "place": place}
-        settings = to_dict(build(RunSettings, facts["config"]))
+        settings = settings_of(facts)
     except UserError as error:
         raise UserError(f"--from_picture: the recipe in {place}: {error}") from None
     return {**facts, "config": _public(settings, facts["identity"])}
@@ -168,7 +168,7 @@ def check(made: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
     Raises UserError if what was given or found again is not what the picture was made with.
     """
-    public = _public(to_dict(build(RunSettings, now["config"])), now["identity"])
+    public = _public(settings_of(now), now["identity"])
     wrong = [name for name in _FLAGS if not _digests(made, name) <= _digests(now, name)]
     changed = {name.partition(".")[0] for name, *_ in differences(made["config"], public)}
     if _photographs(made["config"]) == _photographs(public):  # however it is written
