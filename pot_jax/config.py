@@ -7,7 +7,6 @@ the pipelines. Does not import JAX, so that `--help` and errors in settings appe
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 import re
@@ -338,31 +337,17 @@ def checked_prompts(prompts: Iterable[str]) -> tuple[str, ...]:
 
 FORMAT = 2
 
-# Every default of format 1, which records of that format may omit.
-_DEFAULTS_1 = json.loads("""{
-  "model": "cosmos64", "variant": "", "dtype": "float32", "tokenizer": "", "prediction_type": "",
-  "allow_pickle": false, "loras": [], "embeddings": [], "prompts": [], "negative_prompt": "",
-  "seed": 0, "stacks": 1, "save_every": 25, "decode_rows": 8,
-  "sampler": {"solver": "ddim", "steps": 50, "guidance_scale": 4.0, "guidance_rescale": 0.0,
-    "eta": 0.0, "space": "pixel", "pixel_every": 1, "blend": "laplacian", "blend_weight": 0.3,
-    "kernel": "mean", "initial_noise": "shared", "gradient_steps": 5, "gradient_rate": 0.05},
-  "zoom": {"zoom_factor": 2, "height": 0, "width": 0, "placement": []},
-  "photograph": {"path": "", "level": 0, "method": "project"},
-  "upscaler": {"path": "", "steps": 75, "guidance_scale": 9.0, "noise_level": 20,
-    "solver": "ddim", "rows": 2},
-  "movie": {"seconds_per_level": 1.5, "fps": 30, "size": 512, "direction": "in"}
-}""")
-
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """Upgrades format 1 (up to version 0.1), which has no defaults and no digests."""
-    config = {**_DEFAULTS_1, **record["config"]}
-    for group, usual in _DEFAULTS_1.items():
-        if isinstance(usual, dict) and isinstance(config[group], dict):
-            config[group] = {**usual, **config[group]}
-    config.setdefault("num_samples", config.pop("stacks"))
-    if not config["upscaler"]["path"]:
-        config["upscaler"]["solver"] = ""  # of no upscaler; today's settings leave it open
+    """Upgrades format 1 (up to version 0.1), which has no digests, and omits its defaults.
+
+    Three of those are not today's.
+    """
+    config = {"model": "cosmos64", **record["config"]}
+    upscales = isinstance(upscaler := config.get("upscaler"), dict) and upscaler.get("path")
+    for group in ("sampler", "upscaler") if upscales else ("sampler",):
+        if isinstance(known := config.get(group, {}), dict):
+            config[group] = {"solver": "ddim", **known}
     return {**record, "config": config, "identity": None}
 
 

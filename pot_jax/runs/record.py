@@ -22,7 +22,7 @@ import numpy as np
 
 from pot_jax import config
 from pot_jax.checks import build, checked, differences, homeless, to_dict, version
-from pot_jax.config import OwnPartSettings, RunSettings
+from pot_jax.config import OwnPartSettings, RunSettings, SamplerSettings
 from pot_jax.diffusion.sampler import GENERATOR
 from pot_jax.errors import UserError, shown
 from pot_jax.runs.claims import claim
@@ -46,18 +46,9 @@ _DECIDED = {
     "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "
     "upscaler.solver",
 }
-# The defaults of sampler settings that runs from before them do not have: the same runs.
-_NEWER = {
-    "agreement_vae": "vae",
-    "noise": "shared",
-    "time_travel": 1,
-    "method": "joint",
-    "strip": 0.0,
-    "own_colour": 0.0,
-    "agree_first": 1.0,
-    "agree_every": 1,
-    "blend_release": 0.0,
-}
+# Sampler settings that runs from before them do not have: with their defaults, the same runs.
+_NEWER = {"agreement_vae", "noise", "time_travel", "method", "strip", "own_colour", "agree_first"}
+_NEWER |= {"agree_every", "blend_release"}
 _DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 
 
@@ -168,7 +159,7 @@ def zoom_identity(
     Inputs are plain data or arrays by their names: prompts, seeds, photograph; None is left out.
     """
     sampler = dataclasses.asdict(settings.sampler).items()
-    sampler = {name: value for name, value in sampler if _NEWER.get(name) != value}
+    sampler = {n: x for n, x in sampler if n not in _NEWER or x != getattr(SamplerSettings, n)}
     decides = {
         "geometry": geometry.to_json(),
         "sampler": sampler,
