@@ -23,6 +23,10 @@ class UserError(ValueError):
     """
 
 
+class ToldElsewhere(UserError):
+    """A mistake that another process of a multi-host run tells the user."""
+
+
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
 # What a user can mend about a file or disk -> the system's names. Other OSErrors are our defects.

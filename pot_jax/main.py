@@ -13,6 +13,7 @@ import logging
 import operator
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from ml_collections import config_flags
 
 from pot_jax import config, spans
 from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
-from pot_jax.errors import UserError, edge, few, shown
+from pot_jax.errors import ToldElsewhere, UserError, edge, few, shown
 from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
@@ -67,6 +68,13 @@ CONTINUING_FLAGS = {
     "side": ("extend", "where they are added: deep or wide"),
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
+}
+# Flags of `sample` that say what --distributed finds by itself; how long a process may be silent.
+CLUSTER_FLAGS = {
+    "coordinator": ("string", "host:port of process 0, instead of --distributed"),
+    "processes": ("integer", "how many processes; goes with --coordinator"),
+    "process": ("integer", "the index of this one, from 0; goes with --coordinator"),
+    "host_timeout": ("integer", "seconds until a silent process counts as lost (default: 30)"),
 }
 _LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
@@ -112,8 +120,12 @@ def sample(arguments: Sequence[str]) -> None:
     _define_text(values, "from_picture", text)
     flags.DEFINE_bool("dry_run", False, "say what the run will need, and do not run", values)
     _define_devices(values)
-    text = "run as one process of a multi-host job (jax.distributed)"
+    text = (
+        "run as one process of a multi-host job, which Cloud TPU, Kubernetes, SLURM or Open MPI say"
+    )
     flags.DEFINE_bool("distributed", False, text, values)
+    for name, (kind, text) in CLUSTER_FLAGS.items():
+        getattr(flags, f"DEFINE_{kind}")(name, None, text, flag_values=values)
     text = "folder for TensorBoard's logs: disagreement, time, previews"
     _define_text(values, "tensorboard_dir", text)
     _define_text(values, "profile_dir", "folder for a profile of the sampling steps")
@@ -172,8 +184,9 @@ def sample(arguments: Sequence[str]) -> None:
 
     with importing():
         from pot_jax.media.files import check_writable
-        from pot_jax.parallel import devices
+        from pot_jax.parallel import devices, hosts
         from pot_jax.pipelines.continued import continued, require_model
+        from pot_jax.runs import claims
         from pot_jax.runs.folder import check_workdir
 
     # Held levels; and what says that the record of the run to come fits an earlier one.
@@ -182,53 +195,71 @@ def sample(arguments: Sequence[str]) -> None:
         how = values.side if way == "extend" else values.levels
         settings, held, known = continued(settings, run, prompts, way, how)
         check = functools.partial(require_model, known)
-    if folder:
-        check_workdir(folder, alone=not values.distributed)
-    for place in filter(None, logs.values()):
-        check_writable(place)
-    devices.set_up(values.devices, values.distributed, cache)
-    _sample(settings, folder, stated, held, check, logs)
+    cluster = _cluster(values)
+    timeout = values.host_timeout or 30
+    join = functools.partial(hosts.join, cluster, timeout, claims.give_up)
+    devices.set_up(values.devices, cache, join=None if cluster is None else join)
+
+    def check_places() -> None:
+        if folder:
+            check_workdir(folder)
+        for place in filter(None, logs.values()):
+            check_writable(place)
+
+    with hosts.lasting(timeout):
+        hosts.by_first(check_places)
+        _sample(settings, folder, stated, held, check, logs)
 
 
 def _sample(
     settings: config.RunSettings, folder: str, stated: set[str], held, check, logs: dict[str, str]
 ) -> None:
     with importing():
+        from pot_jax.parallel import hosts
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.watching import tensorboard
         from pot_jax.pipelines.zoom import prepare, sample_run
         from pot_jax.runs.folder import check_record, sample_folders
-        from pot_jax.runs.progress import ProgressBar
+        from pot_jax.runs.progress import ProgressBar, silent
         from pot_jax.weights.load import open_model
 
+    say = functools.partial(print, file=sys.stderr) if hosts.speaks() else lambda _: None
     adapters = {"loras": settings.loras, "embeddings": settings.embeddings}
-    opened = open_model(settings.model, **config.how_to_load(settings), **adapters)
     path = settings.upscaler.path
-    upscaler = open_model(path, dtype=settings.dtype) if path else None
     # Everything is checked before a weight is read.
     given = {"stated": stated, "held": held}
-    early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
-    noted = (check and check(early.record)) or ()
+    with hosts.together():
+        opened = open_model(settings.model, **config.how_to_load(settings), **adapters)
+        upscaler = open_model(path, dtype=settings.dtype) if path else None
+        early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
+        noted = (check and check(early.record)) or ()
+    hosts.require_same(early.record.to_json())
     for notice in (*early.notices, *noted):
-        print(f"note: {notice}", file=sys.stderr)
+        say(f"note: {notice}")
     if not folder:
-        print("\n".join(dry_run(early, opened.model)))
+        lines = dry_run(early, opened.model)
+        if hosts.speaks():
+            print("\n".join(lines))
         return
-    check_record(folder, early.record)
-    print(early, file=sys.stderr)
-    upscaler = upscaler and upscaler.read()
-    prepared = prepare(opened.read(), settings, **given, upscaler=upscaler)
+    hosts.by_first(lambda: check_record(folder, early.record))
+    say(str(early))
+    with hosts.together():
+        upscaler, model = upscaler and upscaler.read(), opened.read()
+    prepared = prepare(model, settings, **given, upscaler=upscaler)
     for notice in (check and check(prepared.record)) or ():
         if notice not in noted:
-            print(f"note: {notice}", file=sys.stderr)
-    print(f"weights {prepared.weights_digest[:12]}", file=sys.stderr)
+            say(f"note: {notice}")
+    say(f"weights {prepared.weights_digest[:12]}")
     job = dataclasses.replace(prepared.job, profile_dir=logs["profile_dir"])
     prepared = dataclasses.replace(prepared, job=job)
     board = contextlib.nullcontext()
     if logs["tensorboard_dir"]:
         board = tensorboard(logs["tensorboard_dir"], settings.preview_every)
-    with board as log, ProgressBar() as report:
+    bar = ProgressBar() if hosts.speaks() else contextlib.nullcontext(silent)
+    with board as log, bar as report:
         zooms = sample_run(prepared, folder, report=report, callback=log)
+    if not hosts.speaks():
+        return
     print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
     for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.html", "zoom.mp4"):
@@ -355,7 +386,7 @@ def sweep(arguments: Sequence[str]) -> None:
         from pot_jax.evaluation.sweep import work
         from pot_jax.parallel import devices
 
-    devices.set_up(values.devices, False, cache)
+    devices.set_up(values.devices, cache)
     how = {"share": share, "keep": values.keep, "together": values.together}
     if failed := work(todo, folder, **how):
         raise UserError(f"{len(failed)} of {len(todo)} points failed: {few(failed, '; ')}")
@@ -468,10 +499,15 @@ def main(argv: Sequence[str]) -> int:
             COMMANDS[argv[1]][0](_expanded(argv[2:]))
     except _Help as help_text:
         print(help_text)
+    except ToldElsewhere:
+        return 2
     except (UserError, flags.Error) as error:
         return _mistake(str(error))
     except KeyboardInterrupt as error:
-        return _mistake(str(error) or "stopped", 128 + getattr(error, "number", signal.SIGINT))
+        code = 128 + getattr(error, "number", signal.SIGINT)
+        hosts = sys.modules.get("pot_jax.parallel.hosts")  # unless stopped before
+        quiet = hosts and not hosts.speaks()
+        return code if quiet else _mistake(str(error) or "stopped", code)
     return 0
 
 
@@ -522,6 +558,28 @@ def _read_run(path: str) -> dict:
     from pot_jax.runs.claims import read_json
 
     return config.settings_of(config.upgraded(read_json(path), path)) | {"held": ()}
+
+
+def _cluster(values: flags.FlagValues) -> dict | None:
+    """Returns what joins this process to the others of a job, {} if it is found; None without."""
+    names = dict(
+        zip(
+            ("coordinator", "processes", "process"),
+            ("coordinator_address", "num_processes", "process_id"),
+        )
+    )
+    given = {name: values[name].value for name in names if values[name].present}
+    if given and len(given) < len(names):
+        missing = ", ".join(f"--{name}" for name in names if name not in given)
+        raise UserError(f"{missing} missing: --coordinator, --processes and --process go together")
+    if not given:
+        return {} if values.distributed else None
+    place, count, index = given.values()
+    fits = re.fullmatch(r".+:\d{1,5}", place)
+    require(bool(fits), "--coordinator", "HOST:PORT, such as 10.0.0.1:1234", place)
+    require(count > 0, "--processes", "1 or more", count)
+    require(0 <= index < count, "--process", f"0 to {count - 1}", index)
+    return {key: given[name] for name, key in names.items()}
 
 
 def _define_devices(values: flags.FlagValues) -> None:

@@ -8,7 +8,7 @@ import pathlib
 import platform as platforms
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jaxlib
@@ -50,22 +50,25 @@ def fixed_settings() -> Iterator[None]:
         yield
 
 
-def set_up(platform: str | None = None, distributed: bool = False, cache: str = "") -> None:
+def set_up(
+    platform: str | None = None,
+    cache: str = "",
+    *,
+    join: Callable[[], None] | None = None,
+) -> None:
     """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
 
     Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
 
-    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `distributed` says that this
-    is one process of several (jax.distributed.initialize reads the cluster's environment: Cloud
-    TPU, Slurm, Open MPI, Kubernetes). `cache` is a folder of compiled programs; "" is one in the
-    user's cache folder, "none" keeps none.
+    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `cache` is a folder of
+    compiled programs; "" is one in the user's cache folder, "none" keeps none. `join` joins this
+    process to others (`hosts.join`).
     """
     logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
-    if distributed:
-        with edge("joining a cluster", ""):
-            jax.distributed.initialize()
+    if join:
+        join()
     with edge("finding devices", platform or "device"):
         running = jax.devices()[0].platform
     if platform not in (None, running):  # JAX was in use before

@@ -38,12 +38,23 @@ def split_over(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree, mesh: Mesh):
-    """Returns `tree` with a copy of every array, or shape, on every device of `mesh`."""
+    """Returns `tree` with a copy of every array, or shape, on every device of `mesh`.
+
+    On several hosts, each gives its own devices what it has; that this is the same everywhere is
+    for `hosts.require_same` to say.
+    """
+    whole = replicated(mesh)
 
     def place(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf.update(sharding=replicated(mesh))
-        return jax.device_put(leaf, replicated(mesh))
+            return leaf.update(sharding=whole)
+        if jax.process_count() == 1 or getattr(leaf, "sharding", None) == whole:
+            return jax.device_put(leaf, whole)
+        if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            kind, words = jax.random.key_impl(leaf), jax.random.key_data(leaf)
+            return jax.random.wrap_key_data(place(words), impl=kind)
+        here = np.asarray(leaf)
+        return jax.make_array_from_callback(here.shape, whole, lambda _: here)
 
     return jax.tree.map(place, tree)
 

@@ -28,7 +28,7 @@ _COPIES = 4
 def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     """Returns what a run of `model`, whose weights are not read, will need: lines for a reader."""
     job, settings = prepared.job, prepared.settings
-    g, seeds, device = prepared.geometry, sample_seeds(settings), job.mesh.devices.flat[0]
+    g, seeds, device = prepared.geometry, sample_seeds(settings), job.mesh.local_devices[0]
     given = job.plan.init_scale, keys_of(np.uint32(seeds)), prepared.latents
     states = jax.eval_shape(job.program.begin, *given)
     chunk, deliver = executables(job, states)

@@ -15,7 +15,7 @@ from pot_jax.diffusion.sampler import SamplerState, chunks
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError, edge
 from pot_jax.media.pixels import numbers_in, to_bytes
-from pot_jax.parallel import memory
+from pot_jax.parallel import hosts, memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.program import Program
 
@@ -54,8 +54,8 @@ def begin(job: Job, keys: jax.Array, latents: np.ndarray | None = None) -> Sampl
 
     Latents are unit noise [B, N, h, w, c] instead of drawn noise, from `checked_latents`.
     """
-    given = job.plan.init_scale, keys, latents
-    with edge("computing", job.mesh.devices.flat[0]):
+    given = meshes.replicate((job.plan.init_scale, keys, latents), job.mesh)
+    with edge("computing", job.mesh.local_devices[0]):
         (start,) = job.program.compiled(begin=given)
         return start(*given)
 
@@ -85,15 +85,16 @@ def run(
     {"compile_seconds", "seconds_per_step"}. Raises UserError if the machine has less memory than
     the run needs.
     """
-    total, device = len(job.plan.timestep), job.mesh.devices.flat[0]
+    total, device = len(job.plan.timestep), job.mesh.local_devices[0]
     first = done = int(states.step)
     if progress:
         progress(done, total)
     began, stepping = time.perf_counter(), 0.0
     if first < total:  # else only delivery is left of a resumed run
-        advance, _ = compiled = executables(job, states, watch=callback is not None)
-        needed = max(memory.needs(program)[1] for program in compiled)
-        memory.require_room(needed, device, "the run")
+        with hosts.together():
+            advance, _ = compiled = executables(job, states, watch=callback is not None)
+            needed = max(memory.needs(program)[1] for program in compiled)
+            memory.require_room(needed, device, "the run")
     compile_seconds = time.perf_counter() - began
     profile = jax.profiler.trace(job.profile_dir) if job.profile_dir else contextlib.nullcontext()
     with profile:
@@ -146,7 +147,7 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
 def _delivered(job: Job, latents: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     latents = meshes.replicate(latents, job.mesh)
     (execute,) = job.program.compiled(deliver=(job.weights, latents))
-    with edge("computing", job.mesh.devices.flat[0]):
+    with edge("computing", job.mesh.local_devices[0]):
         return tuple(np.asarray(x) for x in execute(job.weights, latents))
 
 

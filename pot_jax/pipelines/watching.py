@@ -5,10 +5,10 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
 from pot_jax.media.images import contact_sheet, save_png
+from pot_jax.parallel import hosts
 from pot_jax.pipelines.job import Watched
 
 Watcher = Callable[[Watched], None]
@@ -25,7 +25,7 @@ def preview(path: str | os.PathLike, every: int, then: Watcher | None) -> Watche
             then(seen)
         if _due(seen, every):
             sheet = contact_sheet(seen.pictures()[0])  # on every host: they deliver together
-            if jax.process_index() == 0:
+            if hosts.speaks():
                 save_png(path, sheet)
 
     return write
@@ -44,12 +44,16 @@ def tensorboard(folder: str, every: int) -> Iterator[Watcher]:
         opened = functools.cache(lambda: closing.enter_context(SummaryWriter(folder)))
 
         def log(seen: Watched) -> None:
-            writer, done = opened(), int(seen.steps[-1]) + 1
+            done, sheet = int(seen.steps[-1]) + 1, None
+            if _due(seen, every):
+                sheet = contact_sheet(seen.pictures()[0])  # on every host, as above
+            if not hosts.speaks():
+                return
+            writer = opened()
             for step, values in zip(seen.steps.tolist(), seen.disagreement):
                 writer.add_scalar("disagreement", float(np.mean(values)), step + 1)
             writer.add_scalar("seconds_per_step", seen.seconds, done)
-            if _due(seen, every):
-                sheet = contact_sheet(seen.pictures()[0])
+            if sheet is not None:
                 writer.add_image("preview", sheet, done, dataformats="HWC")
             writer.flush()
 

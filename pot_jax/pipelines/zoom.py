@@ -36,7 +36,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.media.captions import unwritable
 from pot_jax.media.explorer import check_page
 from pot_jax.media.video import check_movie
-from pot_jax.parallel import memory
+from pot_jax.parallel import hosts, memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import grounding, upscale
@@ -428,6 +428,7 @@ def sample_run(
       UserError: the folder holds another run, or another process holds it, or it cannot be written;
         or pictures are not finite.
     """
+    hosts.require_same(prepared.record.to_json())
     alone = contextlib.nullcontext("unfinished")
     with alone if workdir is None else claim_run(workdir, prepared.record) as found:
         if found == "complete":
@@ -445,11 +446,13 @@ def _sample_run(prepared: PreparedZoom, workdir, progress, callback, report) -> 
     zooms = []
     for zoom in sampled(prepared, sample_seeds(settings), [workdir] if keeps else [], **given):
         if keeps:
-            write_zoom(zoom, sample_folders(workdir, settings)[len(zooms)], report=report)
+            with hosts.together():
+                if hosts.speaks():
+                    write_zoom(zoom, sample_folders(workdir, settings)[len(zooms)], report=report)
         zooms.append(zoom)
     if keeps:
         shared = {n: x for n, x in zooms[0].timings.items() if n != "disagreement"}
-        complete_run(workdir, settings, shared)
+        hosts.by_first(lambda: complete_run(workdir, settings, shared))
     return zooms
 
 
@@ -500,7 +503,7 @@ def sampled(
     timings["seconds_per_step"] *= len(job.plan.timestep) / settings.sampler.steps
     for index, seed in enumerate(seeds):
         images, before = deliver(job, states.latents[index], seed)
-        timings["peak_bytes"] = memory.peak_bytes(job.mesh.devices.flat[0])
+        timings["peak_bytes"] = memory.peak_bytes(job.mesh.local_devices[0])
         recorded = {"disagreement": [row[index] for row in curve]}
         zoom = Zoom(
             images=images,
@@ -625,4 +628,4 @@ def _check_room(recipe: Recipe, settings: RunSettings) -> None:
     pictures = 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
     samples = 4 * settings.num_samples * math.prod(recipe.latent_shape)
     what = f"{settings.num_samples} x {g.levels} levels of {g.height} x {g.width} pixels"
-    memory.require_room(2 * pictures + samples, recipe.mesh.devices.flat[0], what)
+    memory.require_room(2 * pictures + samples, recipe.mesh.local_devices[0], what)

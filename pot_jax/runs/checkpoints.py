@@ -43,7 +43,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, facts: dict) -> None:
         """Saves `state` as of `step`, unless it is there and sound; UserError if it cannot."""
-        if step in set(self.steps()) - self._unusable or jax.process_index():
+        if step in set(self.steps()) - self._unusable:
             return
         place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
         state = jax.tree.map(np.asarray, state)

@@ -27,6 +27,7 @@ from pot_jax.media.files import TEMPORARY, write_json
 
 BEAT, STALE = 10.0, 120.0  # seconds
 _CLAIM = f"{TEMPORARY}claim.json"
+_HELD: dict[Path, dict[str, Any]] = {}  # this process's claims
 # What killed processes leave: files of `write_atomically`, and folders of Orbax.
 _LEFTOVERS = (f"{TEMPORARY}*", "*.orbax-checkpoint-tmp*")
 # What desktops, disks, schedulers and loggers leave in any folder; all else is somebody's work.
@@ -128,6 +129,7 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     os.utime(path)
 
+    _HELD[path] = mine
     try:
         threading.Thread(target=beat, daemon=True).start()
         for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
@@ -138,7 +140,13 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
         yield
     finally:
         ended.set()
-        if _read(path) == mine:
+        give_up(path)
+
+
+def give_up(*paths: Path) -> None:
+    """Removes this process's claim files, by default all: for those that end without unwinding."""
+    for path in paths or [*_HELD]:
+        if _read(path) == _HELD.pop(path):
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -15,6 +15,7 @@ finished ones: a file that is missing or damaged is made again from stack.npz.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from pot_jax import config
 from pot_jax.checks import require, to_dict
@@ -38,25 +40,22 @@ from pot_jax.errors import UserError, edge
 from pot_jax.media.encoding import movie_format
 from pot_jax.media.explorer import write_page
 from pot_jax.media.files import check_writable, file_digest, write_json
+from pot_jax.parallel import hosts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
-from pot_jax.runs.interrupts import resuming
+from pot_jax.runs.interrupts import Stopped, resuming
 from pot_jax.runs.record import Record
 from pot_jax.runs.zoom import file_names, read_record, read_shown, read_zoom, write_zoom
 
 PREVIEW = "preview.png"
 
 
-def check_workdir(folder: str | os.PathLike, *, alone: bool = True) -> None:
-    """Raises UserError unless a run can be made in `folder`, or resumed there.
-
-    No other process may hold it, if this one is `alone` in its run.
-    """
+def check_workdir(folder: str | os.PathLike) -> None:
+    """Raises UserError unless a run can be made or resumed in `folder`, which no process holds."""
     path = pathlib.Path(folder)
     check_free(path / "config.json", what="run")
     check_writable(path)
-    if alone:
-        check_held(path)
+    check_held(path)
 
 
 def check_record(folder: str | os.PathLike, record: Record) -> None:
@@ -79,15 +78,20 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
       UserError: the folder holds another run or other files, or another process holds it.
     """
     path = pathlib.Path(folder) / "config.json"
-    check_free(path, what="run")
-    # The processes of a multi-host run share its folder.
-    with held(folder) if jax.process_index() == 0 else contextlib.nullcontext():
-        found = record.claim(path.parent)
-        state = _mended(path.parent, record.settings) if found else "unfinished"
-        if found and state == "unfinished":  # resumed by this version, on these devices
-            with edge("writing a file", path):
-                path.with_name("metrics.json").unlink(missing_ok=True)
-            write_json(path, record.to_json())
+    with contextlib.ExitStack() as holding:
+
+        def claimed() -> str:
+            check_free(path, what="run")
+            holding.enter_context(held(folder))
+            found = record.claim(path.parent)
+            state = _mended(path.parent, record.settings) if found else "unfinished"
+            if found and state == "unfinished":  # resumed by this version, on these devices
+                with edge("writing a file", path):
+                    path.with_name("metrics.json").unlink(missing_ok=True)
+                write_json(path, record.to_json())
+            return state
+
+        state = hosts.by_first(claimed)  # the processes of a run share its folder
         with resuming(lambda: _where(path.parent)):
             yield state
 
@@ -235,11 +239,12 @@ class SavedStates:
         self,
         folders: Sequence[str | os.PathLike],
         every: int,
-        stopping: Callable[[], bool] = lambda: False,
+        stopping: Callable[[], int] = lambda: 0,
     ):
         """Finds saved states: in one folder those of all samples, in several one sample's each.
 
-        `every` is the number of steps between them; `stopping` says whether the job has to end.
+        `every` is the number of steps between them; `stopping` returns the number of a signal that
+        ends the run, or 0.
         """
         self._every, self._stopping = every, stopping
         self._kept = [Checkpoints(pathlib.Path(folder) / "state") for folder in folders]
@@ -249,50 +254,57 @@ class SavedStates:
     def save(self, states: SamplerState, done: int, *, last: bool = False) -> None:
         """Saves `states`, after `done` steps, every `every` steps and when the run has to end.
 
-        The `last` states are delivered next, and saved only in that case. Raises KeyboardInterrupt
-        if the run has to end, and UserError if the disk is full or unwritable.
+        The `last` states are delivered next, and saved only in that case. Raises `Stopped` if the
+        run has to end, and UserError if the disk is full or unwritable.
         """
-        stopping = self._stopping()
+        stopping = max(hosts.gathered(self._stopping()))
         due = done - self._last >= self._every and not last
         if self._every and (due or stopping):
-            for index, (kept, part) in enumerate(zip(self._kept, self._split(states))):
-                one = len(self._kept) == 1
-                curve = self.curve if one else [[row[index]] for row in self.curve]
-                kept.save(done, key_data(part), {"disagreement": curve} if curve else {})
+            hosts.by_first(functools.partial(self._save, states, done))
             self._last = done
         if stopping:
-            raise KeyboardInterrupt
+            raise Stopped(stopping)
+
+    def _save(self, states: SamplerState, done: int) -> None:
+        for index, (kept, part) in enumerate(zip(self._kept, self._split(states))):
+            one = len(self._kept) == 1
+            curve = self.curve if one else [[row[index]] for row in self.curve]
+            kept.save(done, key_data(part), {"disagreement": curve} if curve else {})
 
     def restore(self, fresh: SamplerState) -> SamplerState:
         """Returns the newest sound state, or `fresh` if none; `fresh` gives the structure.
 
         Of several folders, the newest that all of them have: a kill may come between two of them.
         """
-        parts, found, upto = self._split(fresh), [], math.inf
-        while not found or len({step for step, _, _ in found}) > 1:
-            found = [_restored(*pair, upto) for pair in zip(self._kept, parts)]
-            upto = min(step for step, _, _ in found)
-        self._last, (_, states, facts) = upto, zip(*found)
-        curves = (fact.get("disagreement", []) for fact in facts)
-        self.curve = [sum(rows, []) for rows in zip(*curves)]
-        return join_samples(states) if upto else fresh
+        plain = jax.tree.map(np.asarray, key_data(fresh))
+
+        def read() -> tuple[int, list]:
+            nonlocal plain
+            parts, found, upto = self._split(plain), [], math.inf
+            while not found or len({step for step, _, _ in found}) > 1:
+                found = [_restored(*pair, upto) for pair in zip(self._kept, parts)]
+                upto = min(step for step, _, _ in found)
+            _, states, facts = zip(*found)
+            plain = jax.tree.map(np.asarray, join_samples(states))
+            curves = (fact.get("disagreement", []) for fact in facts)
+            return upto, [sum(rows, []) for rows in zip(*curves)]
+
+        self._last, self.curve = hosts.by_first(read)
+        return typed_keys(hosts.shared(plain)) if self._last else fresh
 
     def _split(self, states: SamplerState) -> list[SamplerState]:
         return [states] if len(self._kept) == 1 else split_samples(states)
 
 
-def _restored(
-    kept: Checkpoints, fresh: SamplerState, upto: float
-) -> tuple[int, SamplerState, dict]:
-    like = key_data(fresh)
+def _restored(kept: Checkpoints, like: SamplerState, upto: float) -> tuple[int, SamplerState, dict]:
+    """What is kept, or the state `like` that, with keys as plain data."""
     first = _State1(*like[:3], like.history[0] if like.history else ())
 
     def from_1(state: _State1) -> SamplerState:
         history = (state.history,) if like.history else ()
         return SamplerState(*state[:3], history, like.memory)
 
-    found = kept.restore(like, older={1: (first, from_1)}, upto=upto)
-    return (found[0], typed_keys(found[1]), found[2]) if found else (0, fresh, {})
+    return kept.restore(like, older={1: (first, from_1)}, upto=upto) or (0, like, {})
 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:

@@ -40,10 +40,10 @@ def at_once() -> contextlib.AbstractContextManager:
 
 
 @contextlib.contextmanager
-def at_saved_states() -> Iterator[Callable[[], bool]]:
-    """Notes SIGTERM and SIGHUP; yields a function that returns whether one has come.
+def at_saved_states() -> Iterator[Callable[[], int]]:
+    """Notes SIGTERM and SIGHUP; yields a function that returns the number of the first, 0 if none.
 
-    Whoever asks saves its state and raises KeyboardInterrupt; the block then ends with `Stopped`.
+    Whoever asks saves its state and raises `Stopped` with it.
     """
     came: list[int] = []
 
@@ -54,9 +54,10 @@ def at_saved_states() -> Iterator[Callable[[], bool]]:
 
     try:
         with _handled(_KINDLY, note):
-            yield lambda: bool(came)
-    except KeyboardInterrupt:
-        raise Stopped(came[0] if came else signal.SIGINT) from None
+            yield lambda: came[0] if came else 0
+    except KeyboardInterrupt as error:
+        known = came or [getattr(error, "number", signal.SIGINT)]
+        raise Stopped(known[0]) from None
     if came:
         raise Stopped(came[0])
 
