@@ -53,12 +53,10 @@ def fixed_settings() -> Iterator[None]:
 def set_up(platform: str | None = None, distributed: bool = False, cache: str = "") -> None:
     """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
 
-    Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
-
-    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `distributed` says that this
-    is one process of several (jax.distributed.initialize reads the cluster's environment: Cloud
-    TPU, Slurm, Open MPI, Kubernetes). `cache` is a folder of compiled programs; "" is one in the
-    user's cache folder, "none" keeps none.
+    Call it before any array is made. `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to
+    JAX. `distributed` says that this is one process of several (jax.distributed.initialize reads
+    the environment of Cloud TPU, Slurm, Open MPI or Kubernetes). `cache` is the programs' folder,
+    "" one in the user's cache folder, "none" none. UserError without such a platform, or cluster.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:
