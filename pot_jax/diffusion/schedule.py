@@ -101,7 +101,8 @@ class ScheduleConfig(Settings):
     timestep_spacing: Literal[TIMESTEP_SPACINGS] | None = None
     steps_offset: Annotated[int, Within("at least 0", 0)] = 0  # added by leading spacing
     rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
-    clip_sample: bool = False  # limits clean estimates; unless stated, latents have no range
+    # Limits of the clean estimates. False unless stated: latents have no fixed range.
+    clip_sample: bool = False
     clip_sample_range: Annotated[float, Within("above 0", math.ulp(0))] = 1.0
     thresholding: bool = False  # Imagen's dynamic thresholding (arXiv 2205.11487, section 2.3)
     dynamic_thresholding_ratio: Annotated[float, Within("0 to 1", 0, 1)] = 0.995
@@ -118,7 +119,8 @@ class ScheduleConfig(Settings):
     solver_order: int = 2
     solver_type: str = "midpoint"
     lambda_min_clipped: float | None = None  # DPM-Solver++ starts with log(alpha/sigma) above it
-    original_inference_steps: Annotated[int, Within("at least 1", 1)] = 50  # LCM's, distilled
+    # LCM: number of steps it was distilled from; a run uses some of them.
+    original_inference_steps: Annotated[int, Within("at least 1", 1)] = 50
     timestep_scaling: float = 10.0  # LCM: scale of timesteps in its boundary condition
     sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
     class_name: str = "DDIMScheduler"  # the diffusers class of the file

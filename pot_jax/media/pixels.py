@@ -22,7 +22,7 @@ def on_byte_scale(images: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Returns images [...], clipped to [-1, 1], as uint8; halves go to even, NaN is ValueError."""
+    """Returns images [...], clipped to [-1, 1], as uint8; halves to even. ValueError for NaN."""
     return np.rint(on_byte_scale(images)).astype(np.uint8)
 
 

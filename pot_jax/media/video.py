@@ -179,9 +179,8 @@ def _layers(geometry: Geometry, places, focus, t: float, shape, part) -> Iterato
 
     def span(level):  # where the level begins in the view, and how far it extends, [2] each
         whole = p ** (t - level)
-        return (focus - places[level % len(places)] * whole) / part - (
-            1 / part - 1
-        ) / 2, whole / part
+        begin = (focus - places[level % len(places)] * whole) / part - (1 / part - 1) / 2
+        return begin, whole / part
 
     def fills(level):
         slack = 1e-9  # rounding must not leave a hairline of a wider level around a picture

@@ -29,7 +29,7 @@ Photographs = Mapping[int, jax.Array]  # by level: [H, W, C], NaN where there ar
 
 
 def minimise(loss: Callable, variables: Any, *, learning_rate: Any, steps: jax.Array | int) -> Any:
-    """Takes `steps` steps of a fresh Adam down `loss`; returns the pytree `variables` after the last.
+    """Takes `steps` steps of a fresh Adam down `loss`; returns the pytree `variables` after them.
 
     `loss` maps it to a scalar. `steps` may be traced, but then no gradient passes through the loop.
     """
