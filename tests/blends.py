@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from pot_jax.zoom.agreement import consistent, squared_disagreement
+from pot_jax.zoom.agreement import consistent
 
 BY_GRADIENT = pytest.param(
     {"blend": "gradient", "gradient_steps": 2},
@@ -20,6 +20,11 @@ def pictures(geometry, seed=0, dtype=np.float64):
     """Normal values, [N, H, W, 2]."""
     shape = (geometry.levels, geometry.height, geometry.width, 2)
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def squared_disagreement(images, geometry, **options):
+    """sum_i ||x_i - R_i(blend(x))||^2; the options are `consistent`'s."""
+    return jnp.sum(jnp.square(images - consistent(images, geometry, **options)))
 
 
 def keeps_constants_and_is_linear(blend, geometry):

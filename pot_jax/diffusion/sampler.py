@@ -4,9 +4,8 @@
 
 This is Algorithm 2. N levels; h w c the latents' (or a pixel model's pictures') height, width and
 channels. Networks and zoom operators are passed in as callables, so that a toy with a known answer
-can replace either, and nothing here knows about text, autoencoders or devices. The callables' first
-argument, `weights`, is any pytree of arrays, and never in a closure: gigabytes of parameters would
-be compiled in as constants.
+can replace either; nothing here knows about text, autoencoders or devices. Their first argument,
+`weights`, is any pytree of arrays, never in a closure: gigabytes would be compiled in as constants.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,8 +43,7 @@ class Seen(NamedTuple):
 class Parts(NamedTuple):
     """The callables of the sampler; see `make_step`."""
 
-    # (weights, z [N,h,w,c], row, memory) -> (Denoised, memory); z is what the network sees, at the
-    # row's timestep, alpha and sigma.
+    # (weights, z [N,h,w,c] as the network sees it, row of a plan, memory) -> (Denoised, memory)
     denoise: Callable[..., tuple[Denoised, Any]]
     agree: Callable  # (weights, clean [N,h,w,c], step []) -> zoom.agreement.Agreed
     first_noise: Callable  # (key) -> unit noise [N,h,w,c] that the run starts from
@@ -83,8 +81,7 @@ def start(
 ) -> SamplerState:
     """Returns the state before the first step of a plan with that `init_scale`.
 
-    `key` is the sample's typed PRNG key, `latents` the unit noise [N, h, w, c] to start from; None:
-    drawn with `parts.first_noise`.
+    `key` is the sample's typed PRNG key, `latents` its first unit noise, [N, h, w, c]; None: drawn.
     """
     first, steps = jax.random.split(key)
     noise = parts.first_noise(first) if latents is None else jnp.asarray(latents, jnp.float32)
@@ -109,14 +106,13 @@ def make_step(parts: Parts) -> Callable:
     return step
 
 
-def make_chunk(parts: Parts, step: Callable | None = None, *, watch: bool = False) -> Callable:
-    """Returns `chunk(weights, state, rows, active) -> (state, seen)`, one `lax.scan` over rows.
+def make_chunk(step: Callable, *, watch: bool = False) -> Callable:
+    """Returns `chunk(weights, state, rows, active) -> (state, seen)`: `step` scanned over rows.
 
-    `step` is by default that of `make_step`. `active` [c] bool is False on the rows that pad the
-    last chunk of a run to the length of the others, so that one compiled program serves every
-    chunk; such rows cost nothing. `seen` is a `Seen` with leading axis c if `watch`, else None.
+    `active` [c] bool is False on the rows that pad the last chunk of a run to the length of the
+    others, so that one compiled program serves every chunk; such rows cost nothing. `seen` is a
+    `Seen` with leading axis c if `watch`, else None.
     """
-    step = step or make_step(parts)
 
     def chunk(weights, state, rows: Plan, active: jax.Array):
         def body(state, row_active):
@@ -150,9 +146,7 @@ def start_samples(
     parts: Parts, init_scale: jax.Array | float, keys: jax.Array, latents: jax.Array | None = None
 ) -> SamplerState:
     """Joins the states of B samples: `start` for keys [B], and latents [B, N, h, w, c] or None."""
-    axes = (0, None if latents is None else 0)
-    one = partial(start, parts, init_scale)
-    return jax.vmap(one, in_axes=axes, out_axes=_SAMPLE_AXES)(keys, latents)
+    return jax.vmap(partial(start, parts, init_scale), out_axes=_SAMPLE_AXES)(keys, latents)
 
 
 def split_samples(states: SamplerState) -> list[SamplerState]:
@@ -172,8 +166,7 @@ def join_samples(states: Sequence[SamplerState]) -> SamplerState:
 def chunks(plan: Plan, length: int, done: int = 0) -> Iterator[tuple[Plan, np.ndarray, int]]:
     """Yields (rows, active, steps done after them) for the steps of `plan` after the first `done`.
 
-    Every chunk has `length` rows; the last is padded with inactive copies of the last row. Raises
-    UserError if more steps are done than the plan has.
+    All have `length` rows, padded with inactive copies of the last. UserError if too many are done.
     """
     total = len(plan.timestep)
     if done > total:

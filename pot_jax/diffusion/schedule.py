@@ -1,12 +1,11 @@
-"""Noise schedules: what a diffusion model was trained with.
+"""Noise schedules: what a diffusion model was trained with, and the timesteps that a run takes.
 
 A variance-preserving process mixes a clean picture with unit noise,
 
     z_t = alpha_t x0 + sigma_t eps,    alpha_t^2 + sigma_t^2 = 1,    t = 0 .. T-1 (T - 1: noisiest)
 
 and its training fixed the table alpha_t^2 = prod_{s <= t} (1 - beta_s), which diffusers calls
-`alphas_cumprod`. Everything here is float64 NumPy, computed once before a run; the solvers store
-what they derive from it in float32.
+`alphas_cumprod`. All is float64 NumPy, computed once before a run; solvers' plans are float32.
 
 Names and meanings are those of diffusers' `scheduler_config.json`.
 """
@@ -18,10 +17,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from pot_jax.checks import Settings, Within
+from pot_jax.checks import Settings, Within, checked, require
 from pot_jax.config import PREDICTION_TYPES
 from pot_jax.errors import UserError, shown
 
+# Of arXiv 2305.08891, table 2: `linspace` includes both ends of the schedule, `leading` (with an
+# offset of 0) its clean end, `trailing` its noisy end.
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
 
@@ -74,8 +75,7 @@ _REQUIRED_VALUES = {
     "use_dynamic_shifting": False,
     "use_flow_sigmas": False,
 }
-# What else diffusers' classes write: keys of solvers that are not here, or that have an effect only
-# together with one of the keys above.
+# What else diffusers' classes write: keys of other solvers, or without effect but with one above.
 _OF_OTHER_SOLVERS = {
     *("disable_corrector", "flow_shift", "noise_sampler_seed", "predict_x0", "shift_terminal"),
     *("sigma_max", "sigma_min", "skip_prk_steps", "solver_p", "time_shift_type"),
@@ -85,10 +85,9 @@ _OF_OTHER_SOLVERS = {
 
 @dataclass(frozen=True)
 class ScheduleConfig(Settings):
-    """A model's noise schedule, as its checkpoint states it; hashable.
+    """A model's noise schedule, as its checkpoint states it; hashable. UserError if it makes none.
 
-    Any solver runs on any schedule, as with diffusers' `from_config`; a solver ignores the fields
-    it does not use. The constructor raises `UserError` if the values make no schedule.
+    Any solver runs on any, as with diffusers' `from_config`, and ignores fields it does not use.
     """
 
     # A longer table is a mistake in a file, not a schedule (training uses 1000, rarely 4000).
@@ -98,11 +97,9 @@ class ScheduleConfig(Settings):
     beta_schedule: Literal[tuple(BETA_SCHEDULES)] = "linear"
     trained_betas: tuple[float, ...] | None = None  # the table itself; overrides the three above
     prediction_type: Literal[PREDICTION_TYPES] = "epsilon"
-    # None: not stated. Each solver then spaces its steps as its diffusers class does by default
-    # ("leading" for DDPM and DDIM, "linspace" for the others), as `from_config` does.
+    # None: each solver spaces as its diffusers class: DDPM and DDIM "leading", others "linspace".
     timestep_spacing: Literal[TIMESTEP_SPACINGS] | None = None
-    # Added to the timesteps of leading spacing.
-    steps_offset: Annotated[int, Within("at least 0", 0)] = 0
+    steps_offset: Annotated[int, Within("at least 0", 0)] = 0  # added by leading spacing
     rescale_betas_zero_snr: bool = False  # the noisiest timestep is pure noise (arXiv 2305.08891)
     # Limits of the clean estimates. False unless stated: latents have no fixed range.
     clip_sample: bool = False
@@ -121,8 +118,7 @@ class ScheduleConfig(Settings):
     algorithm_type: str = "dpmsolver++"
     solver_order: int = 2
     solver_type: str = "midpoint"
-    # DPM-Solver++ starts where log(alpha/sigma) is above it; None: no bound.
-    lambda_min_clipped: float | None = None
+    lambda_min_clipped: float | None = None  # DPM-Solver++ starts with log(alpha/sigma) above it
     # LCM: number of steps it was distilled from; a run uses some of them.
     original_inference_steps: Annotated[int, Within("at least 1", 1)] = 50
     timestep_scaling: float = 10.0  # LCM: scale of timesteps in its boundary condition
@@ -154,10 +150,9 @@ class ScheduleConfig(Settings):
     def from_json(cls, json: Mapping[str, Any]) -> "ScheduleConfig":
         """Reads the contents of a `scheduler_config.json`.
 
-        The class it names (`_class_name`) only supplies the defaults of what the file omits; a file
-        of no class or of an unknown one must state its betas and prediction type itself. Raises
-        UserError if a value is of the wrong type or unsupported, or the process is of another kind
-        (flow matching, continuous time).
+        The class it names (`_class_name`) only supplies defaults; a file of no or an unknown class
+        must state its betas and prediction type. Raises UserError if a value is of the wrong type
+        or unsupported, or the process is of another kind (flow matching, continuous time).
         """
         if not isinstance(json, Mapping):
             raise UserError(f"scheduler config: expected a JSON object, got {shown(repr(json))}")
@@ -197,8 +192,7 @@ class ScheduleConfig(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the `scheduler_config.json` that means the same schedule to diffusers."""
-        # Written even where it is the class's default: a reader may load the file with another
-        # class, whose defaults differ.
+        # Written even where they are the class's defaults: the reader's class may have others.
         always = {"num_train_timesteps", "beta_start", "beta_end", "beta_schedule"}
         always |= {"prediction_type", "steps_offset", "clip_sample", "set_alpha_to_one"}
         usual = CLASS_DEFAULTS.get(self.class_name)
@@ -225,8 +219,7 @@ def alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
     table = np.cumprod(alpha_steps, dtype=np.float64)
     if not config.rescale_betas_zero_snr:
         return table
-    # arXiv 2305.08891, algorithm 1: shift alpha so that it ends at 0, then scale it so that it
-    # starts where it did.
+    # arXiv 2305.08891, algorithm 1: alpha, shifted to end at 0 and scaled to start where it did.
     root = np.sqrt(table)
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
@@ -238,11 +231,83 @@ def signal_and_noise(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 def noise_to_signal(config: ScheduleConfig) -> np.ndarray:
-    """Returns sigma_t / alpha_t of every training timestep, float64 [T]: Euler's "sigmas".
-
-    At zero SNR it assumes alpha^2 = 2^-24 (a ratio of 4096), as diffusers does, so that the ratio
-    is finite.
-    """
+    """Returns sigma_t / alpha_t by timestep, float64 [T], Euler's "sigmas"; 4096 at zero SNR."""
     table = alphas_cumprod(config)
-    table = np.where(table > 0, table, 2.0**-24)
+    table = np.where(table > 0, table, 2.0**-24)  # as diffusers does: so the ratio is finite
     return np.sqrt((1 - table) / table)
+
+
+def spaced_timesteps(
+    config: ScheduleConfig, steps: int, spacing: str, *, whole: bool = True
+) -> np.ndarray:
+    """Returns the training timesteps of a run of S steps: float32 [S], noisiest first.
+
+    `spacing` is one of TIMESTEP_SPACINGS; the schedule's `steps_offset` shifts leading spacing;
+    `whole` rounds linspace's, which Euler's solvers leave fractional. UserError if S does not fit.
+    """
+    return _spaced(config, steps, spacing, config.num_train_timesteps, whole=whole)
+
+
+def interval_timesteps(config: ScheduleConfig, steps: int, spacing: str) -> np.ndarray:
+    """Returns the timesteps for DPM-Solver++: the noisy ends of S intervals of the table.
+
+    float32 [S], noisiest first. Unlike `spaced_timesteps`, linspace and leading spacing omit the
+    cleanest of S + 1 timesteps, and `lambda_min_clipped` may remove the noisy end (trailing spacing
+    then keeps its stride, and the run is shorter). Raises UserError if S does not fit the schedule.
+    """
+    log_snr = -np.log(noise_to_signal(config))  # falls with t
+    lowest = -np.inf if config.lambda_min_clipped is None else config.lambda_min_clipped
+    if not (last := int(np.sum(log_snr >= lowest))):
+        end = f"the schedule's log(alpha/sigma) ends at {log_snr[0]:.3f}"
+        raise UserError(f"lambda_min_clipped={lowest} leaves no timestep: {end}")
+    return _spaced(config, steps, spacing, last, omitted=1)
+
+
+def distilled_timesteps(config: ScheduleConfig, steps: int) -> np.ndarray:
+    """Returns the timesteps for latent consistency models.
+
+    The model was distilled at timesteps k-1, 2k-1, ..., with k = T // `original_inference_steps`.
+    Returns S of them, evenly spaced from the noisiest on: float32 [S]; UserError if S does not fit.
+    """
+    _check_steps(config, steps)
+    original, total = config.original_inference_steps, config.num_train_timesteps
+    expected = f"1 to {total}, the number of training timesteps"
+    require(original <= total, "original_inference_steps", expected, original)
+    expected = f"1 to {original} steps, the scheduler's original_inference_steps"
+    require(steps <= original, "solver lcm", expected, steps)
+    stride = total // original
+    every = np.arange(original, 0, -1) * stride - 1
+    chosen = np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)
+    return every[chosen].astype(np.float32)
+
+
+def _check_steps(config: ScheduleConfig, steps: int) -> None:
+    most = config.num_train_timesteps
+    fits = 1 <= checked(steps, int, "steps") <= most
+    require(fits, "steps", f"1 to {most}, the number of training timesteps", steps)
+
+
+def _spaced(config, steps, spacing, last, *, omitted=0, whole=True) -> np.ndarray:
+    """Spaces S of the first `last` timesteps; `omitted` more, at the clean end, are left out."""
+    _check_steps(config, steps)
+    count = steps + omitted
+    if spacing == "linspace":
+        timesteps = np.linspace(0, last - 1, count)[omitted:][::-1]
+        timesteps = timesteps.round() if whole else timesteps
+    elif spacing == "leading":
+        timesteps = np.arange(omitted, count)[::-1] * (last // count) + config.steps_offset
+    else:
+        # The rounding errors of np.arange matter, since diffusers rounds its result to whole
+        # timesteps, so the same call is made here. It may return one too many, near 0: dropped.
+        timesteps = np.arange(last, 0, -config.num_train_timesteps / steps)[:steps].round() - 1
+        timesteps = timesteps[timesteps >= 0]
+    total = config.num_train_timesteps
+    if timesteps[0] > total - 1:
+        raise UserError(
+            f"{steps} steps with steps_offset {config.steps_offset} start at timestep "
+            f"{timesteps[0]:g}, past the last of the schedule ({total - 1}); use fewer steps"
+        )
+    if np.any(np.diff(timesteps) >= 0):
+        reason = f"the schedule has only {total}"
+        raise UserError(f"{steps} steps visit a timestep twice: {reason}; use fewer steps")
+    return timesteps.astype(np.float32)

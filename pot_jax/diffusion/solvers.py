@@ -26,16 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.checks import require
-from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod, noise_to_signal
-from pot_jax.diffusion.spacing import distilled_timesteps, interval_timesteps, spaced_timesteps
+from pot_jax.diffusion import schedule
+from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod
 from pot_jax.errors import UserError, shown
 
 
 class Plan(NamedTuple):
-    """Everything that the steps of a run need: float32, leading axis S, to be scanned over.
-
-    A row of a plan is a `Plan` too, without the axis S and without `init_scale`.
-    """
+    """What a run's steps need, float32 [S, ...]; a row is a `Plan` without S and `init_scale`."""
 
     timestep: Any  # the network's input, [S]; fractional for Euler's linspace
     input_scale: Any  # the network sees latents * input_scale, [S]
@@ -160,7 +157,7 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
             f"solver ddpm cannot use a network that learned its variance (variance_type="
             f"{config.variance_type}); choose another solver"
         )
-    timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
+    timesteps = schedule.spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     table = alphas_cumprod(config)[timesteps.astype(int)]
     after = np.append(table[1:], 1.0)
     alpha_step = table / after  # alpha_t^2 / alpha_t'^2: the product of 1 - beta over the stride
@@ -179,12 +176,11 @@ def plan_ddpm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
 def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     """Returns the plan of DDIM (arXiv 2010.02502, equation 12); `eta` 0 (deterministic) to 1."""
     require(0 <= eta <= 1, "eta", "0 to 1", eta)
-    timesteps = spaced_timesteps(config, steps, config.timestep_spacing or "leading")
+    timesteps = schedule.spaced_timesteps(config, steps, config.timestep_spacing or "leading")
     whole = timesteps.astype(int)
     everything = alphas_cumprod(config)
     table = everything[whole]
-    # As in diffusers, a step goes back by T // S timesteps, which with trailing and linspace
-    # spacing is not always the next timestep of the run.
+    # As in diffusers, T // S timesteps back: of trailing and linspace spacing not always the next.
     target = whole - config.num_train_timesteps // steps
     end = 1.0 if config.set_alpha_to_one else everything[0]
     after = np.where(target >= 0, everything[np.maximum(target, 0)], end)
@@ -212,7 +208,7 @@ def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tu
 
 def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.ndarray:
     """Returns noise to signal at each timestep (interpolated) and after the last, [S + 1]."""
-    everything = noise_to_signal(config)
+    everything = schedule.noise_to_signal(config)
     ratio = np.interp(timesteps, np.arange(len(everything)), everything)
     return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
 
@@ -229,7 +225,7 @@ def plan_euler(
     if not ancestral:
         _check_request("euler", config, {})
     spacing = config.timestep_spacing or "linspace"
-    timesteps = spaced_timesteps(config, steps, spacing, whole=False)
+    timesteps = schedule.spaced_timesteps(config, steps, spacing, whole=False)
     ratio = _ratios(config, timesteps, "zero" if ancestral else config.final_sigmas_type)
     before, after = ratio[:-1], ratio[1:]
     # z' = z + (ratio' - ratio) (z - x0) / ratio, where an ancestral step goes to below ratio'.
@@ -238,8 +234,7 @@ def plan_euler(
         noise = {"noise": after * np.sqrt(1 - kept**2)}
         kept = np.sqrt(after**2 - noise["noise"] ** 2) / before  # (after / before)^2
     alpha = 1 / np.sqrt(before**2 + 1)
-    # Leading spacing starts below pure noise, where unit data make the latents' deviation
-    # sqrt(ratio^2 + 1).
+    # Leading spacing starts below pure noise: unit data make the deviation sqrt(ratio^2 + 1).
     init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
     coefficients = {"latents": kept, "agreed": 1 - kept, **noise}
     return _plan(timesteps, alpha, before * alpha, coefficients, alpha, init_scale)
@@ -248,10 +243,7 @@ def plan_euler(
 # How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
 # the step before: midpoint takes it half a step ahead; heun, exactly for an estimate that is linear
 # in lambda (arXiv 2211.01095, appendix B).
-_EXTRAPOLATIONS = {
-    "midpoint": lambda h: h / 2,
-    "heun": lambda h: h / -np.expm1(-h) - 1,
-}
+_EXTRAPOLATIONS = {"midpoint": lambda h: h / 2, "heun": lambda h: h / -np.expm1(-h) - 1}
 # In files of DEIS and UniPC; diffusers, too, takes midpoint for them.
 _EXTRAPOLATIONS |= dict.fromkeys(("logrho", "bh1", "bh2"), _EXTRAPOLATIONS["midpoint"])
 _DPM_SUPPORTED = {
@@ -265,7 +257,7 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     """Returns the plan of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2)."""
     _refuse_eta("dpmpp_2m", eta)
     _check_request("dpmpp_2m", config, _DPM_SUPPORTED)
-    timesteps = interval_timesteps(config, steps, config.timestep_spacing or "linspace")
+    timesteps = schedule.interval_timesteps(config, steps, config.timestep_spacing or "linspace")
     steps = len(timesteps)
     ratio = _ratios(config, timesteps, config.final_sigmas_type)
     if ratio[-1] == ratio[-2]:
@@ -277,8 +269,7 @@ def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Pl
     sigma = ratio * alpha
     # With lambda = log(alpha / sigma) and h = lambda' - lambda, the exact solution for a clean
     # estimate that is constant in lambda is z' = (sigma' / sigma) z + alpha' (1 - e^-h) x0, where
-    # e^-h = ratio' / ratio. Second order extrapolates the estimate, in midpoint form half a step
-    # ahead: x0 + (x0 - x0_before) h / (2 h_before).
+    # e^-h = ratio' / ratio. Second order extrapolates x0, as `_EXTRAPOLATIONS` says.
     gain = alpha[1:] * (1 - ratio[1:] / ratio[:-1])
     with np.errstate(divide="ignore"):
         length = np.log(ratio[:-1]) - np.log(ratio[1:])  # h; infinite for a last step to sigma = 0
@@ -307,7 +298,7 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
         f = c_skip z + c_out x0,    z' = alpha' f + sigma' noise,    after the last step z' = f
     """
     _refuse_eta("lcm", eta)
-    timesteps = distilled_timesteps(config, steps)
+    timesteps = schedule.distilled_timesteps(config, steps)
     table = alphas_cumprod(config)[timesteps.astype(int)]
     after = np.append(table[1:], 1.0)
     scaled = timesteps.astype(np.float64) * config.timestep_scaling
@@ -343,10 +334,7 @@ CLASS_SOLVERS = {
 
 
 def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[str, ...]]:
-    """Returns the solver that a run uses, a key of `SOLVERS`, and what the user should be told.
-
-    `name` is the solver asked for; "" means the one that the schedule's file names.
-    """
+    """Returns the solver of that name, or for "" of the schedule's file; and notices for users."""
     notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, "ddim")
     if not name and config.class_name not in CLASS_SOLVERS:
         notices.append(

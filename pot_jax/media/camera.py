@@ -15,16 +15,14 @@ for the offset o_i of level i+1's centre in level i. Flown so, w would jump at e
 
     u(i+x) = (F's place in the flight of constant w_i) - (w_{i-1} - w_i) x (1-x)^2
 
-it does not: from w_{i-1} at x = 0 the camera swings round to w_i at x = 1. w_{-1} is w_0, of a loop
-w_{N-1}.
+it does not: from w_{i-1} at x = 0 it swings to w_i at x = 1. w_{-1} is w_0, of a loop w_{N-1}.
 
 So the view never leaves level 0. It keeps clear of a side while it moves there by at most L/2, and
 all w_i do, as windows lie in their parents. Where w_{i-1} > w_i towards a side, the swing's w falls
 from w_{i-1}, never above it; to the other side the swing adds room, since x (1-x)^2 >= 0.
 
 How even: w is at most 2.1 times L/2 (p to 10, extremes that alternate). So the mean speed of what
-is seen, which a centred zoom makes even, is between that and 4 times that; 2 times, where offsets
-are within half of what is possible.
+is seen is 1 to 4 times a centred zoom's, which is even; to 2 times, for half the possible offsets.
 """
 
 import math
@@ -41,13 +39,12 @@ _LONGEST = 1_000_000  # frames: nine hours at 30 a second
 
 
 def zoom_path(levels: int, movie: MovieSettings, *, loop: bool = False) -> np.ndarray:
-    """Returns the camera's level t at every frame.
+    """Returns the camera's level t at every frame: [F] float64 in [0, N-1], of a loop in [0, N].
 
     Directions are "in", from level 0 to level N-1, "out", the reverse, and "both", in and out
     again. A film rests for `movie.hold` seconds before the flight and where it ends, "both" not
     again on its return. That of a `loop` flies over N levels without rests or easing, and its last
-    frame is the one before the first. Returns [F] float64, in [0, N-1], of a loop in [0, N]. Raises
-    UserError as `flight_frames` does.
+    frame is the one before the first. Raises UserError as `flight_frames` does.
     """
     rest, frames = round(movie.hold * movie.fps), flight_frames(levels, movie, loop=loop)
     fall = np.linspace(0, levels - (not loop), frames + 1)
@@ -114,8 +111,7 @@ def fixed_point(geometry: Geometry) -> np.ndarray:
 
     F is the fixed point of the map from level 0 to level M, the number of windows, N-1 or N. With
     window i's corner c_i in level i, u_i = c_i + u_{i+1} / p, and by definition u_0 = u_M; so u_0 =
-    sum_i c_i p^-i / (1 - p^-M). No place is measured in the pixels of another level, so 64 levels
-    lose no precision.
+    sum_i c_i p^-i / (1 - p^-M). Places are measured in their own levels: 64 lose no precision.
     """
     p, windows = geometry.zoom_factor, geometry.windows
     corners = geometry.corners / np.array([geometry.height, geometry.width], np.float64)
@@ -130,10 +126,7 @@ def fixed_point(geometry: Geometry) -> np.ndarray:
 
 
 def course(geometry: Geometry) -> Callable[[float], np.ndarray]:
-    """Returns the function of t in [0, M] that gives the place u(t) of `fixed_point` in the view.
-
-    Of levels that all lie alike in their parents, F stays fixed on the screen.
-    """
+    """Returns the function of t in [0, M] that gives u(t), F's place in view (`fixed_point`)."""
     p, last = geometry.zoom_factor, max(geometry.windows, 1) - 1
     offsets = np.array(geometry.offsets or [(0, 0)] * (last + 1), np.float64).reshape(-1, 2)
     # Of constant w_i: u - 1/2 = pans_i + (u_i - 1/2 - pans_i) p^x, so pans_i is w_i / L.

@@ -18,10 +18,7 @@ _UNITS += [("mm", 1e-3), ("um", 1e-6), ("nm", 1e-9), ("pm", 1e-12), ("fm", 1e-15
 
 
 def read_font(movie: MovieSettings, size: float) -> ImageFont.FreeTypeFont:
-    """Returns the movie's font of a size in pixels, by default Pillow's own, of ASCII letters.
-
-    Raises UserError if its file cannot be read as a font.
-    """
+    """Returns the movie's font of `size` pixels, else Pillow's ASCII; UserError if unreadable."""
     with edge("reading a font", movie.font):
         return ImageFont.truetype(movie.font, size) if movie.font else ImageFont.load_default(size)
 
@@ -89,10 +86,7 @@ def scale(exponent: float) -> tuple[str, float]:
 
 
 def _written(movie: MovieSettings, text: str, size: int, width: float, lines: int) -> Image.Image:
-    """Returns text in white with a dark rim, as luma and opacity.
-
-    In lines of about that width, at most so many: longer texts end in dots.
-    """
+    """Returns text, white with a dark rim, as luma and opacity; beyond `lines`, dots."""
     font, rim = read_font(movie, size), max(1, size // 12)
     columns = max(1, int(width * len(text) / max(1, font.getlength(" ".join(text.split())))))
     wrapped = textwrap.wrap(text, columns, max_lines=lines, placeholder=" ...")

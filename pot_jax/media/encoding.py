@@ -52,11 +52,7 @@ FORMATS = {
 
 
 def movie_format(path: str | os.PathLike, fps: float = 1) -> Format:
-    """Returns what a movie of this name is.
-
-    Raises UserError if its ending is none of `FORMATS`, its encoder is not there, or the format
-    cannot show that many frames a second.
-    """
+    """Returns a movie name's format; UserError if unknown, its encoder absent, `fps` too high."""
     known, ending = " or ".join(FORMATS), os.path.splitext(path)[1].lower()
     if ending not in FORMATS:
         raise UserError(f"expected the name of a movie to end in {known}, got {shown(path)}")
@@ -78,9 +74,8 @@ def write_video(
     The path's ending is one of `FORMATS`. Frames are uint8, all of one shape: RGB [h, w, 3], where
     an odd side is padded with its last pixels, or YUV 4:2:0 planes [3/2 h, w] as from
     `video.zoom_frames`. The `comment` is kept in the file's metadata. A GIF repeats without end;
-    each of its frames has a palette of 256 colours, and lasts whole hundredths of a second, whose
-    mean is right. Raises UserError if there are no frames, one is too large or of another shape,
-    or `path` cannot be written.
+    its frames have 256 colours each, and last whole hundredths of a second, on average as they
+    should. UserError without frames, for one too large or of another shape, or if it cannot write.
     """
     kind, frames = movie_format(path, fps), iter(frames)
     if (first := next(frames, None)) is None:

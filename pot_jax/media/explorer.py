@@ -46,9 +46,8 @@ def page(zooms: Sequence[Shown]) -> str:
     """Returns the page of zooms as HTML, side by side with one view if they are several.
 
     These see the same places: their zoom factor, aspect, placements and loop have to be the same.
-    The size of their pictures may differ, and but in a loop so may their depth: where one has no
-    deeper level, its deepest is enlarged. Raises UserError if they do not fit each other, or a
-    picture is too large for WebP.
+    Their pictures' size may differ, and but in a loop their depth: where one has no deeper level,
+    its deepest is enlarged. UserError if they do not fit each other, or are too large for WebP.
     """
     deepest = max(zooms, key=lambda zoom: zoom.geometry.levels)
     for zoom in zooms:
@@ -73,11 +72,8 @@ def page(zooms: Sequence[Shown]) -> str:
     found = json.dumps(data, allow_nan=False)
     for letter in _ENDING:  # each by itself: `translate` takes a second for 20 MB
         found = found.replace(letter, f"\\u{ord(letter):04x}")
-    values = {
-        "policy": policy,
-        "title": html.escape(next(iter(deepest.prompts), "a zoom")[:80]),
-        "data": found,
-    }
+    title = html.escape(next(iter(deepest.prompts), "a zoom")[:80])
+    values = {"policy": policy, "title": title, "data": found}
     return re.sub("@(policy|title|data)@", lambda mark: values[mark[1]], text)
 
 

@@ -23,11 +23,10 @@ _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path to write to, and moves it to `path` if the block succeeds.
 
-    The temporary file is in the folder of `path` (created if absent), so that the move is one
-    rename. It keeps the suffix, by which libraries choose the format. Its name starts with a dot,
-    so that a listing such as `levels/level_*.png` never includes it. The block must create it; if
-    the block raises, it is removed and `path` is unchanged. Raises UserError if the location cannot
-    be written (full, read-only, not a folder, ...).
+    That is in the folder of `path` (created if absent), so that the move is one rename. It keeps
+    the suffix, by which libraries choose the format, and starts with a dot, so that a listing such
+    as `levels/level_*.png` never includes it. The block must create it; if it raises, `path` stays
+    as it was. Raises UserError if the location cannot be written (full, read-only, no folder, ...).
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{path.suffix}")
@@ -60,10 +59,7 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; raises UserError if it cannot.
-
-    Raises ValueError if `value` holds NaN or infinity, which JSON cannot express.
-    """
+    """Writes indented JSON, atomically; UserError if it cannot, ValueError for NaN or infinity."""
     text = json.dumps(value, indent=2, allow_nan=False)
     with write_atomically(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -77,10 +73,7 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:
-    """Waits until a file is on the disk, where the disk can say so; raises OSError if it cannot be.
-
-    Without this, a power cut soon after a rename can leave an empty file under the new name.
-    """
+    """Waits until a file is on the disk, else a power cut may empty it; OSError if it cannot be."""
     with open(path, "rb+") as file:
         try:
             os.fsync(file.fileno())

@@ -37,21 +37,18 @@ def zoom_to_bytes(
     at p = 2), and in the worst case, near which flat areas come, of twice 1/2 (48 dB). Instead the
     deepest level is rounded first, and each parent includes its downsampled child's rounding error:
 
-        q_i = round(x_i + D q_{i+1} - D x_{i+1})      inside the window
-        q_i = round(x_i)                              outside
+        q_i = round(x_i + D q_{i+1} - D x_{i+1}) inside the window, round(x_i) outside
 
     Where the levels agree, x_i = D x_{i+1}, the parent is the rounded D q_{i+1}: a delivered
     picture, downsampled and rounded, is its parent's window, with an error of at most 1/2 (54 dB
     in the worst case, 58.4 dB typically at p = 2). Where they do not agree (independent sampling),
     each level stays within one byte of x_i, so the disagreement is kept. The error against x_i does
     not grow with depth: D averages it away faster than rounding adds to it. In a loop, level N-1
-    includes level 0's error likewise, by as many passes as `operators.render` takes. The bytes of
-    `held` levels are known: they include no child's error.
+    includes level 0's, in as many passes as `operators.render` takes. `held` levels include none.
 
-    Takes [N, H, W, 3] float in [-1, 1], which agree under that kernel of D; returns bytes. Values
-    outside are clipped. A mean of clipped values is not the clipped mean, so clip before the last
-    render, not after. Raises UserError if the images do not fit the geometry or the kernel is
-    unknown, ValueError if a value is NaN.
+    Takes [N, H, W, 3] float, which agree under that kernel of D, clipped to [-1, 1]; returns bytes.
+    A mean of clipped values is not the clipped mean, so clip before the last render, not after.
+    UserError if the geometry does not fit or the kernel is unknown, ValueError if a value is NaN.
     """
     from pot_jax.zoom.operators import downsample  # imports JAX, which nothing else here needs
 
@@ -63,8 +60,7 @@ def zoom_to_bytes(
         error = rounded[child] - exact[child]
         target, corner = exact[level].copy(), geometry.corners[level]
         window = tuple(map(slice, corner, corner + geometry.window_shape))
-        # D q is often halfway between two bytes (at p = 2, one time in four). A thousandth less
-        # than the full correction rounds such ties towards x.
+        # D q is often halfway between two bytes (p = 2: one in four): 0.999 rounds these towards x.
         if level not in held:
             target[window] += 0.999 * downsample(error, geometry.zoom_factor, kernel)
         rounded[level] = _round(target)
@@ -93,10 +89,9 @@ def read_text(path: str | os.PathLike) -> dict[str, str]:
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """Reads a picture of any kind at its own size, [H, W, 3] uint8.
+    """Reads a complete picture at its own size, [H, W, 3] uint8; UserError if there is none.
 
-    Its EXIF orientation is applied, another colour profile is converted to sRGB, and transparent
-    parts become white. Raises UserError if there is no such file, or no complete picture in it.
+    EXIF's orientation is applied, other colour profiles become sRGB, and transparent parts white.
     """
     with edge("reading a picture", path), open(path, "rb") as file, Image.open(file) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
@@ -105,11 +100,10 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 def read_images(given: Any, what: str) -> np.ndarray:
     """Reads pictures in any form that people have them in: [H, W, 3] or [B, H, W, 3] float32.
 
-    That is a path, a Pillow image, or an array of NumPy, JAX or torch, [H, W, 3] or a batch
-    [B, H, W, 3], or a list of these, all of one size: bytes (uint8), or floats in [-1, 1], the
-    result's range. Bytes may also be grey [H, W], or have an opacity [H, W, 4]. `what` is the
-    argument's name, for messages. Raises UserError if it is no picture, or its values are out of
-    range or NaN.
+    That is a path, a Pillow image, or an array of NumPy, JAX or torch, [H, W, 3] or [B, H, W, 3],
+    or a list of these, all of one size: bytes (uint8), or floats in [-1, 1], the result's range.
+    Bytes may also be grey [H, W], or have an opacity [H, W, 4]. `what` names the argument in
+    messages. Raises UserError if it is no picture, or its values are out of range or NaN.
     """
     if _is_list(given):
         return _stacked(given, what, read_images)
@@ -186,8 +180,7 @@ def read_photograph(
 
     `given` is one picture as for `read_images`, which `what` names in messages; floats must have
     the size already. `fit` is "crop", to the largest centred part, or "pad": all of it, centred,
-    and NaN around it. Raises UserError if there is no such file, it is not a complete picture, or
-    does not fit.
+    NaN around it. Raises UserError if there is no such file, or no complete picture that fits.
     """
     values = read_images(given, what)
     expected = (height, width, 3)

@@ -14,10 +14,7 @@ HALF_RANGE = np.float32(127.5)  # bytes per unit of [-1, 1]
 
 
 def on_byte_scale(images: np.ndarray) -> np.ndarray:
-    """Returns images [...], clipped to [-1, 1], on the scale of bytes: float32 in [0, 255].
-
-    Raises ValueError if a value is NaN.
-    """
+    """Returns images [...], clipped to [-1, 1], as float32 in [0, 255]; ValueError for NaN."""
     images = np.asarray(images, np.float32)
     if missing := np.isnan(images).sum():
         raise ValueError(f"{missing} of {images.size} picture values are NaN")
@@ -25,10 +22,7 @@ def on_byte_scale(images: np.ndarray) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
-    """Returns the nearest bytes, uint8, of images [...] in [-1, 1]; halfway cases go to even.
-
-    Values outside are clipped. Raises ValueError if one is NaN.
-    """
+    """Returns images [...], clipped to [-1, 1], as uint8; halves to even. ValueError for NaN."""
     return np.rint(on_byte_scale(images)).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pot_jax.checks import require
 from pot_jax.config import MovieSettings
@@ -45,15 +45,13 @@ def zoom_frames(
     pix_fmt: str = "rgb24",
     over: Callable[[float, list[Image.Image], float], None] = lambda *seen: None,
 ) -> Iterator[np.ndarray]:
-    """Yields the camera's view at every t of `path`, from images that agree.
+    """Yields the camera's view at every t of `path`, from images that agree: at t = i, level i.
 
-    The view at t = i is level i, and moves between them as `media.camera` says.
-
-    A frame starts as the deepest level that fills it. Each deeper level is laid over it, with a
-    soft edge, and fades in while it grows from 1/p of the frame's pixel density to all of it. While
-    it is that small, its mean is what the wider level already shows. So nothing appears, ends or is
-    replaced suddenly: levels that agree give a movie without pops. Pillow resamples at sub-pixel
-    positions with a Catmull-Rom kernel, which is widened where a level is downsampled.
+    Between levels it moves as `media.camera` says. A frame starts as the deepest level that fills
+    it. Each deeper one is laid over it, with a soft edge, and fades in while it grows from 1/p of
+    the frame's pixel density to all of it. While it is that small, its mean is what the wider level
+    already shows. So where levels agree, nothing appears, ends or is replaced suddenly. Pillow uses
+    a Catmull-Rom kernel at sub-pixel positions, which is widened where a level is downsampled.
 
     Images are [N, H, W, 3], float in [-1, 1]; `size` is the frame's shorter side in pixels, rounded
     to even, by default the levels' own. `aspect` is its width over its height, 0 the levels' own:
@@ -62,8 +60,7 @@ def zoom_frames(
     `pix_fmt` is "rgb24"; or "yuv420p", which takes half the time, since colours are resampled at
     half the resolution only. Frames are uint8: [h, w, 3], or Y, U and V one after another, [3/2 h,
     w]; a repeated t yields the same array again. Raises UserError if the images do not fit the
-    geometry, some t is outside [0, N-1] ([0, N] in a loop), or size < 1, and ValueError if a value
-    is NaN.
+    geometry, a t is outside [0, N-1] ([0, N] in a loop), or size < 1; ValueError if a value is NaN.
     """
     require_levels(images, geometry)
     require(np.shape(images)[3] == 3, "images", "3 colours, [N, H, W, 3]", np.shape(images))
@@ -91,10 +88,8 @@ def zoom_frames(
                 layers = list(_layers(geometry, places, place(t), t, of, part_shown))
             part = _laid_over(layers, planes, plane)
             if outer != shape:
-                h, w = (side // cells for side in outer)
-                black = Image.new(part.mode, (w, h), 0 if pix_fmt == "rgb24" else _BLACK[plane])
-                black.paste(part, ((w - part.width) // 2, (h - part.height) // 2))
-                part = black
+                gaps = tuple((n // cells - own) // 2 for n, own in zip(outer[::-1], part.size))
+                part = ImageOps.expand(part, gaps, 0 if pix_fmt == "rgb24" else _BLACK[plane])
             parts.append(part)
         over(t, parts, shape[1] / part_shown[1])
         if pix_fmt == "rgb24":
@@ -159,45 +154,50 @@ def check_movie(
     read_font(movie, 16)
 
 
+class _Axis(NamedTuple):
+    """How one level is resampled along one axis of the frame."""
+
+    first: int  # of the frame's pixels whose centres lie in the level
+    box: tuple[float, float]  # what those pixels show, in the level's pixels with its margin
+    edge: np.ndarray  # the level's opacity in each: 0 at an edge inside the frame, 1 further in
+
+
 class _Layer(NamedTuple):
     """How one level is laid into a frame."""
 
     level: int
-    size: tuple[int, int]  # (x, y), in the frame's pixels, as everything here but the box
-    box: tuple[float, float, float, float]  # what it shows, in the level's pixels with its margin
-    place: tuple[int, int]
+    y: _Axis
+    x: _Axis
     opacity: Image.Image | None  # None: it fills the frame
 
 
 def _layers(geometry: Geometry, places, focus, t: float, shape, part) -> Iterator[_Layer]:
     """The levels in the view at t that has F at `focus`; it is `part` of a level's window."""
-    p, sides = geometry.zoom_factor, (geometry.height, geometry.width)
+    p, sides, part = geometry.zoom_factor, (geometry.height, geometry.width), np.array(part)
     # Frame pixels per level pixel: at 1, a level is shown in full.
-    enough = [min(1.0, n / side / of) for n, side, of in zip(shape, sides, part)]
+    enough = np.minimum(1, np.divide(shape, sides) / part)
 
-    def extents(level):
-        return [p ** (t - level) / of for of in part]
-
-    def starts(level):
-        of_both = zip(focus.tolist(), places[level % len(places)].tolist(), part)
-        return [(a - b * p ** (t - level)) / of - (1 / of - 1) / 2 for a, b, of in of_both]
+    def span(level):  # where the level begins in the view, and how far it extends, [2] each
+        whole = p ** (t - level)
+        begin = (focus - places[level % len(places)] * whole) / part - (1 / part - 1) / 2
+        return begin, whole / part
 
     def fills(level):
         slack = 1e-9  # rounding must not leave a hairline of a wider level around a picture
-        spans = list(zip(starts(level), extents(level)))
-        return all(begin <= slack and begin + extent >= 1 - slack for begin, extent in spans)
+        begin, extent = span(level)
+        return np.all(begin <= slack) and np.all(begin + extent >= 1 - slack)
 
     base = math.floor(t) + 1
     base = base if geometry.loop else min(geometry.levels - 1, base)
     while not fills(base):
         base -= 1
     for level in itertools.count(base) if geometry.loop else range(base, geometry.levels):
-        density = [n * of / side for n, of, side in zip(shape, extents(level), sides)]
+        begin, extent = span(level)
+        density = shape * extent / sides
         presence = min(1 + math.log(d / w, p) for d, w in zip(density, enough))
         if level > base and presence <= 0:
             break
-        axes = zip(shape, sides, starts(level), extents(level))
-        y, x = (_axis(*axis, p) for axis in axes)
+        y, x = (_axis(*axis, p) for axis in zip(shape, sides, begin.tolist(), extent.tolist()))
         if not len(y.edge) or not len(x.edge):
             continue
         opacity = None
@@ -205,30 +205,20 @@ def _layers(geometry: Geometry, places, focus, t: float, shape, part) -> Iterato
             across = np.rint(256 * x.edge).astype(np.uint16)
             down = np.rint(255 * _smooth(presence) * y.edge).astype(np.uint16)
             opacity = Image.fromarray((np.outer(down, across) >> 8).astype(np.uint8))
-        box = (x.box[0], y.box[0], x.box[1], y.box[1])
-        yield _Layer(
-            level % len(places), (len(x.edge), len(y.edge)), box, (x.first, y.first), opacity
-        )
+        yield _Layer(level % len(places), y, x, opacity)
 
 
 def _laid_over(layers: list[_Layer], planes: Callable, plane: int) -> Image.Image:
     """Returns the picture of a plane, the one of that number in each level's `planes(level)`."""
     frame, kernel = None, Image.Resampling.BICUBIC
-    for layer in layers:
-        part = planes(layer.level)[plane].resize(layer.size, kernel, layer.box)
-        if layer.opacity is None:
+    for level, y, x, opacity in layers:
+        box = (x.box[0], y.box[0], x.box[1], y.box[1])
+        part = planes(level)[plane].resize((len(x.edge), len(y.edge)), kernel, box)
+        if opacity is None:
             frame = part
         else:
-            frame.paste(part, layer.place, layer.opacity)
+            frame.paste(part, (x.first, y.first), opacity)
     return frame
-
-
-class _Axis(NamedTuple):
-    """How one level is resampled along one axis of the frame."""
-
-    first: int  # of the frame's pixels whose centres lie in the level
-    box: tuple[float, float]  # what those pixels show, in the level's pixels with its margin
-    edge: np.ndarray  # the level's opacity in each: 0 at an edge inside the frame, 1 further in
 
 
 @functools.lru_cache(maxsize=64)  # in square pictures whose levels are centred, both axes are alike

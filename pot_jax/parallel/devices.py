@@ -58,11 +58,9 @@ def set_up(
 ) -> None:
     """Chooses the platform, joins a multi-host job, and sets up the cache of compiled programs.
 
-    Call it before any array is made. Raises UserError if there is no such platform, or no cluster.
-
-    `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to JAX. `cache` is a folder of
-    compiled programs; "" is one in the user's cache folder, "none" keeps none. `join` joins this
-    process to others (`hosts.join`).
+    Call it before any array is made. `platform` is "cpu", "gpu" or "tpu"; None leaves the choice to
+    JAX. `cache` is the programs' folder, "" one in the user's cache folder, "none" none; `join`
+    joins this process to others (`hosts.join`). UserError without such a platform, or cluster.
     """
     logging.getLogger("jax").setLevel(logging.ERROR)  # it tells of platforms that it tried
     if platform:

@@ -54,10 +54,7 @@ def peak_bytes(device: jax.Device) -> int:
 
 
 def require_room(needed: int, device: jax.Device, what: str) -> None:
-    """Raises UserError if `what` can never fit in a device's memory; warns if it now hardly does.
-
-    `needed` are bytes besides those already in use.
-    """
+    """Raises UserError if a device can never have `needed` bytes more; warns if it now has not."""
     free, total = free_and_total(device)
     message = f"{what} needs {gigabytes(needed)} of memory; {device.device_kind} has "
     if needed > total:

@@ -18,8 +18,7 @@ AXIS = "levels"
 
 def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of one axis over different `devices`, by default all; UserError for others."""
-    if devices is None:
-        devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     given = devices if isinstance(devices, Sequence | np.ndarray) else ()
     known = all(isinstance(device, jax.Device) for device in given)
     expected = "a list of different devices, such as jax.devices()[:1]"

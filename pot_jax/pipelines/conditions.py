@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.diffusion import guidance
-from pot_jax.diffusion.prediction import clean_from_prediction, limiter
+from pot_jax.diffusion.guidance import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError, few

@@ -145,8 +145,8 @@ def assemble(recipe: Recipe) -> Program:
         begin=jit(partial(start_samples, parts)),
         encode=jit(encode),
         deliver=jit(agreement.delivery(blend, pixels)),
-        chunk=jit(over_samples(make_chunk(parts, step)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(parts, step, watch=True)), donate_argnums=1),
+        chunk=jit(over_samples(make_chunk(step)), donate_argnums=1),
+        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), donate_argnums=1),
         key=_key(r),
     )
 

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Numbers
-from pot_jax.diffusion.prediction import prediction_target
-from pot_jax.diffusion.sampler import Parts, chunks, key_of, make_chunk, start
+from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Numbers, prediction_target
+from pot_jax.diffusion.sampler import Parts, chunks, key_of, make_chunk, make_step, start
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
@@ -154,6 +153,6 @@ def make_sampler(networks: Networks, steps: int, guidance_scale: float) -> Calla
         weights = {"unet": params["unet"], "conditions": {"text_states": states}}
         weights["guidance"] = Numbers(guidance_scale, rescale=0.0)
         state = start(parts, plan.init_scale, key_of(0), noise)
-        return make_chunk(parts)(weights, state, rows, active)[0].latents
+        return make_chunk(make_step(parts))(weights, state, rows, active)[0].latents
 
     return sample

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from pot_jax.config import agrees_at
 from pot_jax.errors import UserError
@@ -41,14 +40,11 @@ class Numbers(NamedTuple):
 
 
 class Agreed(NamedTuple):
-    """Agreed clean estimates, and how far the estimates disagreed before.
-
-    The disagreement is measured after the photograph's pull, in the units of the images compared at
-    that step: pixels in [-1, 1], or latents.
-    """
+    """Agreed clean estimates, and how far the estimates disagreed before."""
 
     clean: jax.Array  # [N, h, w, c]
-    disagreement: jax.Array  # rms(x_i - R_i(blend(x))) over the view's images, []
+    # rms(x_i - R_i(blend(x))) over the view's images (pixels or latents), once grounded, []
+    disagreement: jax.Array
 
 
 class View(NamedTuple):
@@ -73,21 +69,24 @@ def by_formula(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Ag
     """Blends and renders the images, and brings the change back."""
     seen = view.decode(weights, clean)
     images = view.ground(weights, seen)
-    options = _numbers(weights) | {"blend": blend, "kernel": view.kernel}
-    agreed = view.settle(weights, consistent(images, view.geometry, **options))
+    agreed = view.settle(weights, _consistent(blend, view, weights, images))
     # From what was seen before the photograph, or its pull would cancel in the residual.
     return Agreed(view.bring_back(weights, clean, seen, agreed), _rms(images - agreed))
 
 
 def by_gradient(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
-    """Reduces the clean estimates' disagreement by gradient descent, through the decoder."""
-    numbers, to_images = weights["agreement"], partial(view.decode, weights)
-    options = _numbers(weights) | {"blend": blend, "kernel": view.kernel}
-    descent = {"optimizer": optax.adam(numbers.gradient_rate), "steps": numbers.gradient_steps}
-    clean = view.ground_clean(weights, clean)
-    agreed = descend(clean, to_images, view.geometry, **descent, **options)
-    images = to_images(clean)
-    return Agreed(agreed, _rms(images - consistent(images, view.geometry, **options)))
+    """Takes fresh steps of Adam, through the decoder, down sum_i ||x_i - R_i(blend(x))||^2."""
+    n, clean = weights["agreement"], view.ground_clean(weights, clean)
+
+    def disagreement(clean):
+        images = view.decode(weights, clean)
+        return images - _consistent(blend, view, weights, images)
+
+    def loss(clean):
+        return jnp.sum(jnp.square(disagreement(clean)))
+
+    agreed = minimise(loss, clean, learning_rate=n.gradient_rate, steps=n.gradient_steps)
+    return Agreed(agreed, _rms(disagreement(clean)))
 
 
 def by_grounding(blend: "Blend", view: View, weights: Any, clean: jax.Array) -> Agreed:
@@ -116,18 +115,14 @@ class Blend:
         return self.stack(images, geometry, weight=weight, kernel=kernel, **more)
 
 
-def _as_it_is(stack, geometry, kernel="mean"):
-    return stack
-
-
 BLENDS = {
     "laplacian": Blend(blending.laplacian, takes_strip=True),
     "average": Blend(blending.average),
     "iterative": Blend(blending.iterative),
     # Independent sampling: nothing passes between levels, in the noise, a step or the delivery.
-    "none": Blend(blending.none, _as_it_is, operators.independent_noise),
+    "none": Blend(blending.none, blending.none, operators.independent_noise),
     # Nothing passes to level 0.
-    "enlarged": Blend(blending.enlarged, _as_it_is, operators.independent_noise),
+    "enlarged": Blend(blending.enlarged, blending.none, operators.independent_noise),
     "gradient": Blend(blending.laplacian, agree=by_gradient, takes_strip=True),
 }
 
@@ -165,33 +160,6 @@ def consistent(
     return blend.render(stack, geometry, kernel=kernel)
 
 
-def squared_disagreement(images: jax.Array, geometry: Geometry, **options: Any) -> jax.Array:
-    """Returns sum_i ||x_i - R_i(blend(x))||^2, []; the arguments are those of `consistent`."""
-    return jnp.sum(jnp.square(images - consistent(images, geometry, **options)))
-
-
-def descend(
-    variables: Any,
-    to_images: Callable[[Any], jax.Array],
-    geometry: Geometry,
-    *,
-    optimizer: optax.GradientTransformation,
-    steps: jax.Array | int,
-    **options: Any,
-) -> Any:
-    """Takes `steps` steps of a fresh optimizer that reduce the disagreement of `variables`' images.
-
-    Variables are any pytree of arrays, e.g. clean latents [N, h, w, c]; `to_images` maps them to
-    [N, H, W, C], the geometry's grid, as a decoder does; options are `consistent`'s. Returns the
-    variables after the last step; `consistent` then removes the disagreement that is left.
-    """
-
-    def loss(variables):
-        return squared_disagreement(to_images(variables), geometry, **options)
-
-    return minimise(loss, variables, optimizer=optimizer, steps=steps)
-
-
 def latent_view(geometry: Geometry, ground: Callable, kernel: str = "mean") -> View:
     """Returns the view of the clean estimates themselves: cheap, and exact for pixel models."""
     same, changed = (lambda weights, clean: clean), (lambda weights, clean, images, agreed: agreed)
@@ -215,8 +183,7 @@ def pixel_view(
     draws as dots, one a latent: to 4, where cosmos128's own loss has a root mean square of 0.07. So
     r is clipped to the `residual_limit`.
 
-    Args are `View`'s, with images [N, H, W, 3] in [-1, 1], and encode: (weights, images) ->
-    latents.
+    Args are `View`'s, images [N, H, W, 3] in [-1, 1], and encode: (weights, images) -> latents.
     """
 
     def bring_back(weights, clean, images, agreed):
@@ -248,19 +215,15 @@ def in_pixels(blend: Blend, latents: View, pixels: View) -> Agree:
 
 def at_delivery(blend: Blend, latents: View, pixels: View) -> Agree:
     """Returns the agreement that changes nothing: levels agree only once they are delivered."""
-    grid = {"geometry": latents.geometry, "blend": blend, "kernel": latents.kernel}
-
-    def agree(weights, clean, step):
-        return Agreed(clean, _rms(clean - consistent(clean, **_numbers(weights), **grid)))
-
-    return agree
+    return lambda weights, clean, step: Agreed(
+        clean, _rms(clean - _consistent(blend, latents, weights, clean))
+    )
 
 
 def through_two(exact: Agree, rough: Agree) -> Agree:
     """Returns the agreement `rough` for all steps but the last, in which levels agree as `exact`.
 
-    What the rough autoencoder does not see would stay between the levels of the true one's
-    pictures: 1.3 dB of cosmos128's overlap.
+    What the rough one does not see would stay between the levels: 1.3 dB of cosmos128's overlap.
     """
 
     def agree(weights, clean, step):
@@ -320,6 +283,11 @@ def _numbers(weights: Any) -> dict[str, Any]:
     """Returns what a blend takes of the numeric settings."""
     n = weights["agreement"]
     return {"weight": n.blend_weight, "strip": n.strip, "own_colour": n.own_colour}
+
+
+def _consistent(blend: Blend, view: View, weights: Any, images: jax.Array) -> jax.Array:
+    options = _numbers(weights) | {"blend": blend, "kernel": view.kernel}
+    return consistent(images, view.geometry, **options)
 
 
 def _rms(difference: jax.Array) -> jax.Array:

@@ -19,10 +19,7 @@ from pot_jax.errors import UserError, shown
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """The placement of N levels; UserError if the numbers do not fit each other.
-
-    Hashable, so that it can be a static argument of `jax.jit`.
-    """
+    """The placement of N levels, static under `jax.jit`; UserError if the numbers do not fit."""
 
     levels: int  # N >= 1
     zoom_factor: int  # p >= 2. Must divide height and width.
@@ -96,25 +93,19 @@ class Geometry:
     @property
     def depth(self) -> int:
         """K: the largest k for which p^k divides H and W and leaves at least 2 pixels of each."""
-        p, k, (h, w) = self.zoom_factor, 0, self.window_shape
-        while min(h, w) >= 2:
+        p, sides, k = self.zoom_factor, (self.height, self.width), 0
+        while all(n % p ** (k + 1) == 0 and n >= 2 * p ** (k + 1) for n in sides):
             k += 1
-            if h % p or w % p:
-                break
-            h, w = h // p, w // p
         return k
 
     def observation(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns where the window of every level i lies in level i-k, H/p^k x W/p^k pixels large.
 
-        Off-centre, a window may start between two pixels of a wider level; such a window, and every
-        wider observation of it, is omitted and not resampled. Raises UserError unless k is 0 to
-        `depth`.
+        Off-centre, a window may start between two pixels of a wider level; it and every wider
+        observation of it are omitted, not resampled. Raises UserError unless k is 0 to `depth`.
 
-        Returns:
-          corners: int32 [N, 2], in the pixels of level i-k, in a loop (i-k) mod N; (0, 0) where
-            there is none.
-          exists: bool [N], False where the corner is not a whole pixel and, but in a loop, i < k.
+        Returns corners, int32 [N, 2], in the pixels of level i-k, in a loop (i-k) mod N, (0, 0) for
+        none; and which exist, bool [N]: those at whole pixels and, but in a loop, of levels i >= k.
         """
         grid = f"{self.height} x {self.width} pixels at zoom_factor {self.zoom_factor}"
         require(0 <= k <= self.depth, "k", f"0 to {self.depth} for {grid}", k)

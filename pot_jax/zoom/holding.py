@@ -27,15 +27,14 @@ def fit(
     kernel: str = "mean",
     bounded: bool = False,
 ) -> jax.Array:
-    """Returns the held levels bit by bit, and the others fitted to them, so that all agree.
+    """Returns [N, H, W, C]: the held levels bit by bit, and the others fitted to them; all agree.
 
     From the deepest level up, each that is not held gets D of its child in its window; then, from
     the widest down, each meets its parent's window where it is free. Pictures that agree
     are returned unchanged. Between held levels that agree up to 8-bit rounding, that much remains.
 
     Takes images, as rendered, `held` and `known` as `put` does; if `bounded`, all are in [-1, 1]
-    and stay there. Returns [N, H, W, C]. Raises UserError if the images do not fit the geometry, or
-    the kernel is unknown.
+    and stay there. UserError if they do not fit the geometry, or the kernel is unknown.
     """
     require_levels(images, geometry)
     p, shape = geometry.zoom_factor, geometry.window_shape
@@ -60,8 +59,7 @@ def fit(
     # The ends have no child and no parent: they meet themselves, as in `render` and `iterative`.
     itself = crop(stack[-1], corners[-1], shape)
     _, stack = lax.scan(wider, itself, (stack, held, corners), reverse=True)
-    _, pictures = lax.scan(deeper, downsample(stack[0, ..., :-1], p, kernel), (stack, corners))
-    return pictures
+    return lax.scan(deeper, downsample(stack[0, ..., :-1], p, kernel), (stack, corners))[1]
 
 
 def _met(image, seen, free, p, kernel, bounded):

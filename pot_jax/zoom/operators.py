@@ -1,9 +1,8 @@
 """The linear maps of a zoom: downsample, upsample, observe, render; and its noise.
 
 Symbols: N levels (0 the widest), p the zoom factor, D = `downsample`, U = `upsample_nearest`, R =
-`render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for all levels. The result has
-the dtype of the argument. Everything is linear in its array, differentiable, and works under jit
-and vmap.
+`render`. Axes: [..., H, W, C] for pictures or latents, [N, H, W, C] for all levels. Results have
+their argument's dtype. Everything is linear in its array, differentiable, and fit for jit and vmap.
 """
 
 from functools import partial
@@ -42,9 +41,8 @@ def downsample(images: jax.Array, zoom_factor: int, kernel: str = "mean") -> jax
     if height % p or width % p:
         raise UserError(f"zoom_factor {p} must divide the height {height} and the width {width}")
     taps = _taps(p, kernel)
-    # Sums are spelled out, rows before columns, and scaled once at the end: the additions then come
-    # in the same order eager, jitted, in a scan and on every device, so that render and its
-    # checks get the same bits.
+    # Sums are spelled out, rows before columns, and scaled once at the end: so they add up in one
+    # order eager, jitted, in a scan and on every device: render and its checks get equal bits.
     cells = images.reshape(*lead, height // p, p, width // p, p, channels)
     rows = sum(float(tap) * cells[..., i, :, :, :] for i, tap in enumerate(taps))
     total = sum(float(tap) * rows[..., i, :] for i, tap in enumerate(taps))
@@ -62,20 +60,18 @@ def noise_gain(zoom_factor: int, kernel: str = "mean") -> float:
 
 def upsample(images: jax.Array, zoom_factor: int) -> jax.Array:
     """Upsamples [..., H, W, C] to [..., pH, pW, C]: bilinear, half-pixel centres, edges held."""
-    return _interpolate(_interpolate(images, zoom_factor, -3), zoom_factor, -2)
-
-
-def _interpolate(images, p, axis):
     # Cell i becomes p samples at t = (r + 1/2)/p - 1/2 from its centre, in cells, r = 0..p-1: on
     # the way to the cell before for t < 0, to the cell after for t > 0. Steps towards a neighbour
     # keep a constant exactly constant.
-    images = jnp.moveaxis(images, axis, 0)
-    before = jnp.concatenate([images[:1], images[:-1]]) - images
-    after = jnp.concatenate([images[1:], images[-1:]]) - images
-    offsets = [(r + 0.5) / p - 0.5 for r in range(p)]
-    samples = [images + (-t * before if t < 0 else t * after) for t in offsets]
-    samples = jnp.stack(samples, axis=1).reshape(-1, *images.shape[1:])
-    return jnp.moveaxis(samples, 0, axis)
+    offsets = [(r + 0.5) / zoom_factor - 0.5 for r in range(zoom_factor)]
+    for axis in (-3, -2):
+        images = jnp.moveaxis(images, axis, 0)
+        before = jnp.concatenate([images[:1], images[:-1]]) - images
+        after = jnp.concatenate([images[1:], images[-1:]]) - images
+        samples = [images + (-t * before if t < 0 else t * after) for t in offsets]
+        samples = jnp.stack(samples, axis=1).reshape(-1, *images.shape[1:])
+        images = jnp.moveaxis(samples, 0, axis)
+    return images
 
 
 def upsample_nearest(images: jax.Array, zoom_factor: int) -> jax.Array:
@@ -98,8 +94,7 @@ def observe(images: jax.Array, geometry: Geometry, k: int) -> jax.Array:
     """Returns the observation O_k of every level: level i as seen in level i-k.
 
     [N, H, W, C] -> [N, H/p^k, W/p^k, C] for 0 <= k <= min(depth, N-1); zeros for i < k, in a loop
-    as seen in level (i-k) mod N; meaningless where `geometry.observation(k)` says that the window
-    does not exist.
+    as seen in level (i-k) mod N; meaningless where `geometry.observation(k)` knows no window.
     """
     require_levels(images, geometry)
     corners, _ = geometry.observation(k)
@@ -131,9 +126,8 @@ def render(
         picture = paste(own, child, corner)
         return gain * downsample(picture, geometry.zoom_factor, kernel), picture
 
-    # The deepest level has no child: a window of itself is pasted back. So every level is treated
-    # alike, and nothing is sliced off and concatenated again (copies, and work done twice). In a
-    # loop that is the first pass, so that levels which agree stay as they are.
+    # The deepest level, which has no child, is pasted a window of itself: all are treated alike,
+    # without copies or work done twice. In a loop that is the first pass: what agrees stays so.
     corners = geometry.child_corners
     child = crop(stack[-1], corners[-1], geometry.window_shape)
     levels = partial(lax.scan, paste_child, xs=(stack, corners), reverse=True)
@@ -147,8 +141,7 @@ def independent_noise(
 ) -> jax.Array:
     """Returns unit normal noise [N, H, W, C] float32, drawn for each level alone: by no kernel.
 
-    Level i draws from `fold_in(key, i)`, so that adding a level or a device changes no other level.
-    This is the paper's initial noise z_T.
+    Level i draws from `fold_in(key, i)`: a level or device more changes no other. The paper's z_T.
     """
 
     def draw(level):
@@ -163,9 +156,8 @@ def shared_noise(
 ) -> jax.Array:
     """Returns white unit noise [N, H, W, C] float32 that levels showing the same place share.
 
-    With the mean kernel: a cell mean of p^2 independent unit normals has standard deviation 1/p;
-    times p it is a unit normal again, and independent of its neighbours because cells do not
-    overlap. Other kernels have another gain (`noise_gain`).
+    With the mean kernel, a cell mean of p^2 independent unit normals has deviation 1/p; times p it
+    is a unit normal again, and independent, as cells do not overlap. Other kernels: `noise_gain`.
 
     In a loop, a level shows itself, p^-N as wide, and its pixels there would be sums of its others:
     not white. So each level is rendered as the widest of an open chain of all N, and levels share
@@ -190,9 +182,8 @@ def blurred_noise(
 
     Level i+k's own draw, blurred by a Gaussian of P = p^k, is sampled at every P-th pixel, times P,
     into its window in level i. That is not white: at p = 2 its variance is 0.50 there, and
-    neighbours correlate by 0.21. By no kernel. Raises UserError for a loop.
-
-    Sources: atfortes/generative-powers-of-ten, aryanmikaeili/generative_powers_of_ten (GitHub).
+    neighbours correlate by 0.21. By no kernel. Raises UserError for a loop. The ports, on GitHub:
+    atfortes/generative-powers-of-ten, aryanmikaeili/generative_powers_of_ten.
     """
     require_open(geometry, "blurred noise")
     draws = noise = independent_noise(key, geometry, channels)

@@ -25,19 +25,15 @@ from pot_jax.errors import UserError
 from pot_jax.zoom.geometry import Geometry, require_levels, require_open
 from pot_jax.zoom.operators import downsample, upsample_nearest
 
+Photographs = Mapping[int, jax.Array]  # by level: [H, W, C], NaN where there are no pixels
 
-def minimise(
-    loss: Callable[[Any], jax.Array],
-    variables: Any,
-    *,
-    optimizer: optax.GradientTransformation,
-    steps: jax.Array | int,
-) -> Any:
-    """Takes `steps` steps of a fresh `optimizer` down `loss`, from the pytree `variables`.
 
-    `loss` maps the pytree to a scalar. The number of steps may be traced, but then no gradient
-    passes through the loop. Returns the pytree after the last step.
+def minimise(loss: Callable, variables: Any, *, learning_rate: Any, steps: jax.Array | int) -> Any:
+    """Takes `steps` steps of a fresh Adam down `loss`; returns the pytree `variables` after them.
+
+    `loss` maps it to a scalar. `steps` may be traced, but then no gradient passes through the loop.
     """
+    optimizer = optax.adam(learning_rate)
 
     def step(_, carry):
         variables, state = carry
@@ -57,7 +53,7 @@ class _Tie(NamedTuple):
 
 def ground_adam(
     images: jax.Array,
-    photographs: Mapping[int, jax.Array],
+    photographs: Photographs,
     geometry: Geometry,
     *,
     kernel: str = "mean",
@@ -77,23 +73,18 @@ def ground_adam(
     def loss(images):
         return sum(jnp.sum(jnp.square(tie.misfit(images[tie.level]))) for tie in ties)
 
-    return minimise(loss, images, optimizer=optax.adam(learning_rate), steps=steps)
+    return minimise(loss, images, learning_rate=learning_rate, steps=steps)
 
 
 def ground_project(
-    images: jax.Array,
-    photographs: Mapping[int, jax.Array],
-    geometry: Geometry,
-    *,
-    kernel: str = "mean",
+    images: jax.Array, photographs: Photographs, geometry: Geometry, *, kernel: str = "mean"
 ) -> jax.Array:
     """Returns the nearest pictures that match the photograph: x <- x + U(M * (xi - D x)).
 
     U is a right inverse of D, so D of the result is the photograph; detail that D removes stays.
     For the mean, whose transpose is U up to a factor, they are nearest in the least squares sense.
-    Of several photographs, each is met by the nearest change of what deeper ones leave free.
-
-    Args, returns and raises: as `ground_adam`.
+    Of several photographs, each is met by the nearest change of what deeper ones leave free. Takes,
+    returns and raises what `ground_adam` does.
     """
     for tie in _ties(images, photographs, geometry, kernel):
         images = images.at[tie.level].set(tie.meet(images[tie.level]))

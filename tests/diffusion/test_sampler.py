@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from blends import consistent_jit
 
-from pot_jax.diffusion.prediction import clean_from_prediction
+from pot_jax.diffusion.guidance import clean_from_prediction
 from pot_jax.diffusion.sampler import (
     Parts,
     chunks,
     keys_of,
     make_chunk,
+    make_step,
     over_samples,
     start,
     start_samples,
@@ -85,7 +86,7 @@ def parts_for(predict, blend="laplacian", solver="ddim", geometry=GEOMETRY):
 def sample(parts, weights, steps=20, key=0, length=5, latents=None):
     plan = parts.solver.plan(CONFIG, steps)
     state = start(parts, plan.init_scale, jax.random.key(key), latents)
-    chunk = jax.jit(make_chunk(parts))
+    chunk = jax.jit(make_chunk(make_step(parts)))
     for rows, active, _ in chunks(plan, length):
         state, _ = chunk(told(weights), state, rows, active)
     assert chunk._cache_size() == 1, "a run is traced once"
@@ -153,8 +154,8 @@ def test_jit_equals_eager():
     weights = told(jax.random.uniform(jax.random.key(7), state.latents.shape, minval=-1.0))
     rows, active, _ = next(chunks(plan, 3))
     with jax.disable_jit():
-        eager, _ = make_chunk(parts)(weights, state, rows, active)
-    jitted, _ = jax.jit(make_chunk(parts))(weights, state, rows, active)
+        eager, _ = make_chunk(make_step(parts))(weights, state, rows, active)
+    jitted, _ = jax.jit(make_chunk(make_step(parts)))(weights, state, rows, active)
     np.testing.assert_allclose(eager.latents, jitted.latents, atol=1e-6)
 
 
@@ -169,7 +170,7 @@ def test_the_length_of_a_chunk_changes_nothing(length):
 def test_a_run_resumes_from_a_saved_state_to_the_same_bytes():
     parts, weights = parts_for(denoiser_towards, solver="dpmpp_2m"), told(world())
     plan = parts.solver.plan(CONFIG, 20)
-    chunk = jax.jit(make_chunk(parts))
+    chunk = jax.jit(make_chunk(make_step(parts)))
     state = start(parts, plan.init_scale, jax.random.key(0))
     kept = None
     for rows, active, done in chunks(plan, 5):
@@ -185,7 +186,7 @@ def test_samples_together_equal_samples_alone():
     parts, weights = parts_for(denoiser_towards, solver="euler_ancestral"), world()
     plan = parts.solver.plan(CONFIG, 10)
     states = start_samples(parts, plan.init_scale, keys_of(np.uint32([1, 2])))
-    chunk = jax.jit(over_samples(make_chunk(parts, watch=True)))
+    chunk = jax.jit(over_samples(make_chunk(make_step(parts), watch=True)))
     for rows, active, _ in chunks(plan, 5):
         states, seen = chunk(told(weights), states, rows, active)
         assert seen.clean.shape == (5, 2, LEVELS, SIZE, SIZE, CHANNELS)
@@ -214,7 +215,7 @@ def test_noise_of_the_steps_differs():
     with jax.disable_jit():
         state = start(parts, plan.init_scale, jax.random.key(0))
         for rows, active, _ in chunks(plan, 4):
-            make_chunk(parts)(told(None), state, rows, active)
+            make_chunk(make_step(parts))(told(None), state, rows, active)
     assert len({key.tobytes() for key in seen}) == 4
 
 
@@ -225,7 +226,7 @@ def test_gradients_through_a_run_are_finite():
 
     def end(weights):
         state = start(parts, plan.init_scale, jax.random.key(0))
-        return make_chunk(parts)(told(weights), state, rows, active)[0].latents.sum()
+        return make_chunk(make_step(parts))(told(weights), state, rows, active)[0].latents.sum()
 
     gradient = jax.grad(end)(world())
     assert np.isfinite(gradient).all()
@@ -279,7 +280,7 @@ def test_time_travel_keeps_the_variance_at_every_step():
     state = start(parts, plan.init_scale, jax.random.key(1))
     # The first row's sigma is nearly 1, but the run starts from unit noise.
     state = state._replace(latents=state.latents * plan.sigma[0])
-    chunk = jax.jit(make_chunk(parts))
+    chunk = jax.jit(make_chunk(make_step(parts)))
     zero = jnp.zeros((2, 64, 64, CHANNELS))
     for row, (rows, active, _) in enumerate(chunks(plan, 1)):
         size = state.latents.size

@@ -109,7 +109,7 @@ WEIGHTS = {"conditions": {"picture": WANTED}, "agreement": Numbers(1.0, 1, None,
 def run(parts, step, plan, weights=WEIGHTS, length=5, key=0):
     """All states of a run, a chunk of steps apart."""
     states = [start(parts, plan.init_scale, jax.random.key(key))]
-    chunk = jax.jit(make_chunk(parts, step))
+    chunk = jax.jit(make_chunk(step))
     for rows, active, _ in chunks(plan, length):
         states.append(chunk(weights, states[-1], rows, active)[0])
     assert chunk._cache_size() == 1, "a run is traced once"
@@ -200,9 +200,9 @@ def test_jit_equals_eager(method):
     # From the last step of one level to the first of the next.
     first = run(parts, step, plan, length=STEPS - 1)[1]
     rows, active, _ = next(chunks(plan, 2, done=STEPS - 1))
-    jitted, _ = jax.jit(make_chunk(parts, step))(WEIGHTS, first, rows, active)
+    jitted, _ = jax.jit(make_chunk(step))(WEIGHTS, first, rows, active)
     with jax.disable_jit():
-        eager, _ = make_chunk(parts, step)(WEIGHTS, first, rows, active)
+        eager, _ = make_chunk(step)(WEIGHTS, first, rows, active)
     np.testing.assert_allclose(eager.latents, jitted.latents, atol=1e-5)
 
 
@@ -210,7 +210,7 @@ def test_jit_equals_eager(method):
 def test_samples_together_equal_samples_alone(method):
     parts, step, plan = toy(method, "pixel", "ddpm")
     states = start_samples(parts, plan.init_scale, keys_of(np.uint32([1, 2])))
-    chunk = jax.jit(over_samples(make_chunk(parts, step, watch=True)))
+    chunk = jax.jit(over_samples(make_chunk(step, watch=True)))
     for rows, active, _ in chunks(plan, 5):
         states, seen = chunk(WEIGHTS, states, rows, active)
         assert seen.clean.shape == (5, 2, LEVELS, 16, 16, 3)
@@ -225,7 +225,7 @@ def test_the_disagreement_is_with_what_is_known(method):
     parts, step, plan = toy(method)
     state = start(parts, plan.init_scale, jax.random.key(0))
     rows, active, _ = next(chunks(plan, LEVELS * STEPS))
-    chunk = jax.jit(make_chunk(parts, step, watch=True))
+    chunk = jax.jit(make_chunk(step, watch=True))
     _, seen = chunk(WEIGHTS, state, rows, active)
     first, later = np.split(np.asarray(seen.disagreement), [STEPS])
     np.testing.assert_array_equal(first, np.zeros(STEPS))

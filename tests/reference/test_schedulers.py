@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from pot_jax.diffusion.prediction import clean_from_prediction, limiter
+from pot_jax.diffusion.guidance import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Denoised
 

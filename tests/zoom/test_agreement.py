@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from blends import squared_disagreement
 
 from pot_jax import config
 from pot_jax.zoom import agreement, operators
-from pot_jax.zoom.agreement import BLENDS, Numbers, consistent, squared_disagreement
+from pot_jax.zoom.agreement import BLENDS, Numbers, consistent
 from pot_jax.zoom.geometry import Geometry
 
 GEOMETRY = Geometry(4, 2, 8, 8)

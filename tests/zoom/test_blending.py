@@ -8,9 +8,10 @@ from blends import (
     has_gradients_of_finite_differences,
     keeps_constants_and_is_linear,
     pictures,
+    squared_disagreement,
 )
 
-from pot_jax.zoom.agreement import BLENDS, consistent, squared_disagreement
+from pot_jax.zoom.agreement import BLENDS, consistent
 from pot_jax.zoom.blending import average, enlarged, iterative, laplacian, none
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import downsample, observe, render, upsample
