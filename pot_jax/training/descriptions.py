@@ -59,7 +59,7 @@ class Table:
             chosen.append(np.array(numbers)[places])
             answers += found
         ids = tokenize(tokenizer, list(numbers_of)).astype(np.int16)
-        ids, labels = ids[np.concatenate(chosen, axis=1)], Labels(named=answers)
+        ids, labels = ids[np.concatenate(chosen, axis=1)], Labels(answers)
         record = json.dumps(record | {"classes": labels.classes})
         with write_atomically(self._path) as temporary:
             np.savez(temporary, record=record, ids=ids, **labels.numbers)

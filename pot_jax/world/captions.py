@@ -280,29 +280,11 @@ class Labels:
       numbers: {head: int32 [n]}, which answer; -1 where the head does not apply.
     """
 
-    def __init__(self, views: Views | None = None, named: list[dict[str, str]] | None = None):
-        """Makes labels of `views`, or of their `answers` where these are known."""
-        named = answers(views) if named is None else named
-        heads = sorted({head for a in named for head in a})
-        self.classes = {head: sorted({a[head] for a in named if head in a}) for head in heads}
+    def __init__(self, answers: list[dict[str, str]]):
+        """Makes labels of the `answers` of views."""
+        heads = sorted({head for a in answers for head in a})
+        self.classes = {head: sorted({a[head] for a in answers if head in a}) for head in heads}
         self.numbers = {
-            head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)
+            head: np.array([names.index(a[head]) if head in a else -1 for a in answers], np.int32)
             for head, names in self.classes.items()
         }
-
-    def like(self, views: Views) -> dict[str, np.ndarray]:
-        """Returns the numbers of other views, {head: int32 [m]}, in these classes.
-
-        Raises UserError if a view shows something that no view here does.
-        """
-        other, translated = Labels(views), {}
-        for head, names in other.classes.items():
-            ours = self.classes.get(head, [])
-            if unknown := sorted(set(names) - set(ours)):
-                raise UserError(
-                    f"{head}: none of the views that the classes were made from shows "
-                    f"{', '.join(unknown)}; make them from more views"
-                )
-            table = np.array([*map(ours.index, names), -1], np.int32)
-            translated[head] = table[other.numbers[head]]
-        return translated

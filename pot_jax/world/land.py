@@ -157,13 +157,6 @@ def paint_planet(canvas: Canvas, world: World) -> None:
         _ring(rings, world, front=True)
 
 
-def _at_pixels(texture, x, y):
-    """A texture sampled once for every 2 x 2 samples of an even grid, where it is soft anyway."""
-    u, v = 0.5 * (x[::2, ::2] + x[1::2, 1::2]), 0.5 * (y[::2, ::2] + y[1::2, 1::2])
-    cells = texture(u, v)
-    return noise.Cells(*(part.repeat(2, 0).repeat(2, 1) for part in cells))
-
-
 def _canopy(forest: palettes.Forest) -> np.ndarray:
     """The mean colour of the crowns: their tones are uniform in [0, 1]."""
     return mix(mix(forest.dark, forest.light, 0.625), forest.accent, 0.85 * 0.14)
@@ -176,13 +169,14 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
     size = np.float32(CROWN)
     x, y = rotate(patch.x / size, patch.y / size, oy)
     lx, ly = rotate(*world.towards_light, oy)
-    twigs = 0
+    twigs = twigs_light = 0
     if patch.scale > FOREST - 0.4:
-        # Clumps on the crowns, whose bulges also make the crowns' edges uneven.
-        def texture(u, v):
-            return noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
-
-        clumps = _at_pixels(texture, x, y) if patch.fine else texture(x, y)
+        # Clumps on the crowns, whose bulges also make the crowns' edges uneven. They are soft: once
+        # for every 2 x 2 samples is enough.
+        u, v = (0.5 * (z[::2, ::2] + z[1::2, 1::2]) if patch.fine else z for z in (x, y))
+        clumps = noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
+        if patch.fine:
+            clumps = noise.Cells(*(part.repeat(2, 0).repeat(2, 1) for part in clumps))
         shown = float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale))
         twigs = shown * (clumps.height - np.float32(0.86))
         bright = 0.45 * (clumps.dx * lx + clumps.dy * ly) + 0.30 * (clumps.tone - 0.5)
@@ -193,8 +187,7 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
     hollow = ramp(0.75, 0.15, cells.height + 0.25 * twigs)
     shade = 1 + relief * np.clip(0.70 * facing + 0.30 * (cells.height - 0.7), -0.8, 0.35)
     shade *= 1 - 0.55 * relief * hollow
-    if patch.scale > FOREST - 0.4:
-        shade *= 1 + twigs_light
+    shade *= 1 + twigs_light
     crown = mix(forest.dark, forest.light, ramp(0.0, 0.75, cells.tone))
     crown = mix(crown, forest.accent, ramp(0.80, 0.92, cells.tone) * 0.85)
     # Crowns too fine to see are their mean, in colour and (the factor) in light.

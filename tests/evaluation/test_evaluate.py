@@ -29,7 +29,7 @@ from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
 from pot_jax.runs.record import digest
 from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
-from pot_jax.world.captions import Labels, scene_prompts
+from pot_jax.world.captions import Labels, answers, scene_prompts
 from pot_jax.world.frames import Views
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
@@ -178,7 +178,7 @@ def test_scores_of_every_kind():
 @pytest.fixture
 def seer(tmp_path, monkeypatch):
     """A classifier with random weights in the place of the shipped one."""
-    labels = Labels(Views(np.arange(400), np.linspace(0.1, 19.9, 400)))
+    labels = Labels(answers(Views(np.arange(400), np.linspace(0.1, 19.9, 400))))
     module = Classifier(tuple((head, len(words)) for head, words in labels.classes.items()))
     shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     draws = np.random.default_rng(0)

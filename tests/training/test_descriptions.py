@@ -13,7 +13,7 @@ from pot_jax.training.settings import TokenizerSettings, TrainSettings
 from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world import captions
-from pot_jax.world.captions import Labels
+from pot_jax.world.captions import Labels, answers
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_phrasing_of_every_view_is_there(settings, tokenizer, made):
         texts = [captions.caption(*view, phrasing) for view in views.pairs()]
         np.testing.assert_array_equal(described.ids[phrasing], tokenize(tokenizer, texts))
     assert described.ids.dtype == np.int16
-    labels = Labels(views)
+    labels = Labels(answers(views))
     assert described.classes == labels.classes
     for head, numbers in labels.numbers.items():
         np.testing.assert_array_equal(described.numbers[head], numbers)
