@@ -19,15 +19,15 @@ from pot_jax.runs.claims import named_differences
 from pot_jax.training.data import describe_views, finished
 from pot_jax.training.settings import TrainSettings
 from pot_jax.weights.tokenization import tokenize
-from pot_jax.world.captions import Labels
+from pot_jax.world.captions import labels
 
 
 class Descriptions(NamedTuple):
     """What is said of n views."""
 
     ids: np.ndarray  # int16 [P, n, T], the token ids of every phrasing
-    classes: dict[str, list[str]]  # of `Labels`
-    numbers: dict[str, np.ndarray]  # int32 [n] by head, of `Labels`
+    classes: dict[str, list[str]]  # of `labels`
+    numbers: dict[str, np.ndarray]  # int32 [n] by head, of `labels`
 
 
 class Table:
@@ -59,11 +59,11 @@ class Table:
             chosen.append(np.array(numbers)[places])
             answers += found
         ids = tokenize(tokenizer, list(numbers_of)).astype(np.int16)
-        ids, labels = ids[np.concatenate(chosen, axis=1)], Labels(answers)
-        record = json.dumps(record | {"classes": labels.classes})
+        described = Descriptions(ids[np.concatenate(chosen, axis=1)], *labels(answers))
+        record = json.dumps(record | {"classes": described.classes})
         with write_atomically(self._path) as temporary:
-            np.savez(temporary, record=record, ids=ids, **labels.numbers)
-        return Descriptions(ids, labels.classes, labels.numbers)
+            np.savez(temporary, record=record, ids=described.ids, **described.numbers)
+        return described
 
     def _load(self, record: dict[str, Any]) -> Descriptions:
         with edge("reading arrays", self._path), open(self._path, "rb") as file:

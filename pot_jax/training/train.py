@@ -88,8 +88,8 @@ def _train(settings: TrainSettings, folder: Path, mesh: Mesh, module, tiny, proc
     renders = _start_rendering(settings, folder, scores, processes)
     run = phases.Run(settings, folder, mesh, renders, scores)
 
-    views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
-    texts = sum(captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2), [])
+    views = draw_views(settings.data, settings.seed)[: settings.data.trained_on]
+    texts = sum(captions.every_caption(views[: settings.tokenizer.captions], 2), [])
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     names = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -12,14 +12,14 @@ prompts use; other variants leave things out or use other words.
 import functools
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world import palettes
 from pot_jax.world.attributes import imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, View, check_scale
 from pot_jax.world.palettes import FORESTS
 
 # How an object with an outline is seen in the first, second and last third of its two scales.
@@ -246,9 +246,14 @@ def named(prompt: str) -> dict[str, str]:
     return dict(item for item in found[0] if all(item in one for one in found)) if found else {}
 
 
-def every_caption(views: Views, phrasings: int) -> list[list[str]]:
+def every_caption(views: Sequence[View], phrasings: int) -> list[list[str]]:
     """Returns the first `phrasings` variants of the captions of n views: [phrasings][n]."""
-    return [[caption(*view, variant) for view in views.pairs()] for variant in range(phrasings)]
+    return [[caption(*view, variant) for view in views] for variant in range(phrasings)]
+
+
+def answers(views: Sequence[View]) -> list[dict[str, str]]:
+    """Returns what each of n views shows, as {head: answer}."""
+    return [attributes(*view) for view in views]
 
 
 def scene_prompts(
@@ -267,24 +272,16 @@ def scene_prompts(
     return [caption(seed, start + i * np.log2(zoom_factor)) for i in range(levels)]
 
 
-def answers(views: Views) -> list[dict[str, str]]:
-    """Returns what each of n views shows, as {head: answer}."""
-    return [attributes(*view) for view in views.pairs()]
+def labels(answers: list[dict[str, str]]) -> tuple[dict[str, list], dict[str, np.ndarray]]:
+    """Returns the labels of n views from their `answers`.
 
-
-class Labels:
-    """The concept and attributes of n views.
-
-    Attributes:
-      classes: {head: its answers, sorted}.
-      numbers: {head: int32 [n]}, which answer; -1 where the head does not apply.
+    They are {head: its answers, sorted}, and {head: int32 [n]}, which of these answers a view has,
+    -1 where the head does not apply.
     """
-
-    def __init__(self, answers: list[dict[str, str]]):
-        """Makes labels of the `answers` of views."""
-        heads = sorted({head for a in answers for head in a})
-        self.classes = {head: sorted({a[head] for a in answers if head in a}) for head in heads}
-        self.numbers = {
-            head: np.array([names.index(a[head]) if head in a else -1 for a in answers], np.int32)
-            for head, names in self.classes.items()
-        }
+    heads = sorted({head for answer in answers for head in answer})
+    classes = {head: sorted({a[head] for a in answers if head in a}) for head in heads}
+    numbers = {
+        head: np.array([names.index(a[head]) if head in a else -1 for a in answers], np.int32)
+        for head, names in classes.items()
+    }
+    return classes, numbers

@@ -29,8 +29,7 @@ from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
 from pot_jax.runs.record import digest
 from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
-from pot_jax.world.captions import Labels, answers, scene_prompts
-from pot_jax.world.frames import Views
+from pot_jax.world.captions import answers, labels, scene_prompts
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 
@@ -178,8 +177,8 @@ def test_scores_of_every_kind():
 @pytest.fixture
 def seer(tmp_path, monkeypatch):
     """A classifier with random weights in the place of the shipped one."""
-    labels = Labels(answers(Views(np.arange(400), np.linspace(0.1, 19.9, 400))))
-    module = Classifier(tuple((head, len(words)) for head, words in labels.classes.items()))
+    classes, _ = labels(answers(list(enumerate(np.linspace(0.1, 19.9, 400).tolist()))))
+    module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
     shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     draws = np.random.default_rng(0)
     arrays = {
@@ -187,7 +186,7 @@ def seer(tmp_path, monkeypatch):
         for name, x in flatten_dict(shapes["params"], sep="/").items()
     }
     path = tmp_path / "classifier.safetensors"
-    safetensors.numpy.save_file(arrays, path, {"classes": json.dumps(labels.classes)})
+    safetensors.numpy.save_file(arrays, path, {"classes": json.dumps(classes)})
     look = partial(classifier.look, path=path, sha256=file_digest(path))
     monkeypatch.setattr(classifier, "CLASSIFIER", path)
     monkeypatch.setattr(classifier, "look", look)
