@@ -105,7 +105,6 @@ def metrics(
     geometry: Geometry,
     *,
     kernel: str = "mean",
-    timings: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Measures how well a zoom's levels agree.
 
@@ -115,7 +114,6 @@ def metrics(
       pictures: as delivered, [N, H, W, 3], uint8.
       geometry: the placement of the levels.
       kernel: the kernel of D.
-      timings: of the run; they are returned, too.
 
     Returns:
       A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
@@ -138,7 +136,6 @@ def metrics(
         **{name: getattr(geometry, name) for name in facts},
         "overlap_psnr_db": measure(overlap_psnr, PSNR_CEILING),
         "overlap_ssim": measure(overlap_ssim, 1.0),
-        **(timings or {}),
     }
 
 
