@@ -19,11 +19,9 @@ from pot_jax.checks import Path, Settings, Within, build, require
 from pot_jax.config import checked_prompts
 from pot_jax.diffusion.sampler import key_of
 from pot_jax.errors import UserError, shown
-from pot_jax.evaluation.metrics import overlap, world
-from pot_jax.evaluation.metrics.movie import smoothness
+from pot_jax.evaluation.metrics import movie, overlap, seams, world
 from pot_jax.evaluation.metrics.noise import noise_audit
 from pot_jax.evaluation.metrics.references import against, alone, finite, plain, statistics
-from pot_jax.evaluation.metrics.seams import seam_excess
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
@@ -157,11 +155,11 @@ def measure(
             ssim = plain(overlap.overlap_ssim(floats, **shared, k=k), 4)
             details["overlap_by_distance"][str(k)] = {"psnr_db": psnr, "ssim": ssim}
     borders = (np.array(kept[name], np.float64) for name in ("across", "near"))
-    details["seam_excess"] = plain(seam_excess(*borders), 4)
+    details["seam_excess"] = plain(seams.seam_excess(*borders), 4)
     scores = {
         **{name: near[name]["delivered"]["mean"] for name in ("overlap_psnr_db", "overlap_ssim")},
         **alone(kept),
-        "smoothness": smoothness(pictures, geometry),
+        "smoothness": movie.smoothness(pictures, geometry),
         **(against(kept, references) if len(references) else {}),
     }
     wanted, square = [named(prompt) for prompt in prompts], geometry.height == geometry.width

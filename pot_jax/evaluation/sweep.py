@@ -138,9 +138,8 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
     seeds = [point.settings.seed for point in points]
     for folder, seed in zip(mine, seeds):
         of_seed(prepared, seed).claim(folder, what="point of a sweep")
-    zooms = sampled(prepared, seeds, list(mine))
     results = {}
-    for folder, zoom in zip(mine, zooms):
+    for folder, zoom in zip(mine, sampled(prepared, seeds, list(mine))):
         # A step's time is that of the batch; the point's is its share.
         share = zoom.timings["seconds_per_step"] / len(mine)
         zoom = dataclasses.replace(zoom, timings={**zoom.timings, "seconds_per_step": share})

@@ -18,8 +18,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def finished(job: Future) -> Any:
     """Returns what a process has made; UserError if it was killed."""
     try:
         return job.result()
-    except BrokenProcessPool:
+    except BrokenExecutor:
         killed = "a rendering process was killed, perhaps for want of memory"
         how = "run the same command again, with fewer data.workers"
         raise UserError(f"{killed}; {how}") from None

@@ -20,7 +20,6 @@ from pot_jax.errors import UserError
 from pot_jax.world import palettes
 from pot_jax.world.attributes import imagine
 from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, View, check_scale
-from pot_jax.world.palettes import FORESTS
 
 # How an object with an outline is seen in the first, second and last third of its two scales.
 _NEARNESS = (
@@ -194,17 +193,17 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
         phrase = _PHRASES[name][rng.integers(len(_PHRASES[name]))]
     w = imagine(seed)
     spots = "red" if w.beetle == "black" else "black"
-    words = {**vars(w), "season": FORESTS[w.forest].season, "spot_colour": spots}
+    words = {**vars(w), "season": palettes.FORESTS[w.forest].season, "spot_colour": spots}
     return _filled(phrase, words, near, w.cloudy, w.ringed)
 
 
-_SEASONS = {forest.season: name for name, forest in FORESTS.items()}
+_SEASONS = {forest.season: name for name, forest in palettes.FORESTS.items()}
 # What can stand for each word of a phrasing.
 _WORDS = {
     "galaxy": palettes.GALAXY, "galaxy_kind": palettes.GALAXY_KINDS, "sun": palettes.SUN,
     "nebula": palettes.NEBULA, "nebula_second": palettes.NEBULA, "planet": palettes.PLANETS,
-    "forest": FORESTS, "tree": palettes.TREES, "leaf": palettes.LEAVES, "spots": palettes.SPOTS,
-    "beetle": palettes.BEETLES, "season": _SEASONS, "spot_colour": ("red", "black"),
+    "forest": palettes.FORESTS, "season": _SEASONS, "tree": palettes.TREES, "leaf": palettes.LEAVES,
+    "beetle": palettes.BEETLES, "spots": palettes.SPOTS, "spot_colour": ("red", "black"),
 }  # fmt: skip
 
 

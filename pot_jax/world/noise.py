@@ -135,8 +135,7 @@ class Leaves(NamedTuple):
     """The uppermost of a carpet of leaves over each sample."""
 
     inside: np.ndarray  # 1 in a leaf's middle, 0 at its edge, negative in the gaps
-    along: np.ndarray  # -1 (stalk) .. 1 (tip), across: -1 .. 1 at the widest
-    across: np.ndarray
+    across: np.ndarray  # -1 .. 1 at the widest
     tone: np.ndarray
 
 
@@ -150,7 +149,7 @@ def leaves(x: np.ndarray, y: np.ndarray, salt: int = 0) -> Leaves:
             along = (dx * cosine + dy * sine) * np.float32(1 / 0.74)
             across = (dy * cosine - dx * sine) * np.float32(1 / 0.38)
             inside = 1 - along * along - np.abs(across)
-            yield np.where(inside > 0, 1 + lift.take(index), inside), inside, along, across, index
+            yield np.where(inside > 0, 1 + lift.take(index), inside), inside, across, index
 
-    _, inside, along, across, index = _uppermost(carpet())
-    return Leaves(inside, along, across, tones.take(index))
+    _, inside, across, index = _uppermost(carpet())
+    return Leaves(inside, across, tones.take(index))

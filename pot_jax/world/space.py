@@ -127,9 +127,8 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     patch = canvas.patch(NEBULA, 2.6)
     density, other, warp = _clouds(world, patch)
     square = patch.x**2 + patch.y**2
-    cloud = ramp(-0.6, 1.9, density)
     hollow = 1 - 0.65 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
-    bright = cloud * hollow
+    bright = ramp(-0.6, 1.9, density) * hollow
     first, first_edge = palettes.NEBULA[world.nebula]
     second, second_edge = palettes.NEBULA[world.nebula_second]
     # The colour that the nebula is named by is that of its middle, where the star hangs.
@@ -140,8 +139,7 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     filament = np.exp(-(((density - 0.35) / 0.16) ** 2)) * hollow * ramp(-0.4, 0.8, warp)
     light += edge * (0.30 * filament)
     core = palettes.GALAXY[world.galaxy][1]
-    haze = 0.05 * np.exp(-square / 0.8**2)
-    light += tint(core) * haze
+    light += tint(core) * (0.05 * np.exp(-square / 0.8**2))  # haze
     field = ramp(1.75, 0.6, np.sqrt(square) + 0.22 * warp)
     # From afar the core's countless stars shine between the clouds; inside, they are single stars.
     between = 0.5 + 0.5 * float(ramp(0.0, 4.2, canvas.scale))

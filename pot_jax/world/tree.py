@@ -80,11 +80,10 @@ def paint_tree(canvas: Canvas, world: World) -> None:
 def paint_blade(patch: Patch, x, y, name: str, light, spacing: float, dim: float = 1) -> None:
     """Paints one leaf along x: |x| <= 1 from stalk to tip, with veins and sheen; `dim` in shade."""
     blade, vein = palettes.LEAVES[name]
-    ratio = np.float32(LEAF_LENGTH / LEAF_WIDTH)
     # Widest before the middle, pointed at the tip.
     full = np.maximum(1 - x * x, 0)
     half = full * (1.35 - 0.35 * full) * (1 - 0.22 * x) + np.float32(1e-4)
-    across = y * ratio
+    across = y * np.float32(LEAF_LENGTH / LEAF_WIDTH)
     width = np.abs(across)
     inside = half - width
     edge = spacing * 1.5
@@ -184,8 +183,7 @@ def paint_beetle(canvas: Canvas, world: World) -> None:
         radius = _SPOT_RADIUS[count]
         distance = np.sqrt((along - ax) ** 2 + (np.abs(y) - ay) ** 2)
         over(shell, spot, ramp(radius + edge, radius - edge, distance))
-    seam = ramp(0.028 + edge, 0.028 - edge, np.abs(y))
-    over(shell, (0.04, 0.02, 0.02), seam * 0.9)
+    over(shell, (0.04, 0.02, 0.02), ramp(0.028 + edge, 0.028 - edge, np.abs(y)) * 0.9)  # the seam
     height = np.sqrt(np.maximum(1 - square, 0))
     diffuse = 0.62 * height + 0.55 * (along * light[0] + y * light[1])
     shell *= np.clip(0.42 + 0.72 * diffuse, 0.22, 1.12)

@@ -63,8 +63,7 @@ def finished_run(tmp_path_factory):
     np.savez(tmp_path / "stack.npz", latents=zoom.latents, **arrays)
     for level, picture in enumerate(pictures):
         save_png(tmp_path / "levels" / f"level_{level:03d}.png", picture)
-    values = measured(zoom.images, zoom.before_render, pictures, GEOMETRY, timings=TIMINGS)
-    write_json(tmp_path / "metrics.json", values)
+    write_json(tmp_path / "metrics.json", zoom.measured(pictures))
     return tmp_path
 
 

@@ -8,9 +8,8 @@ from pot_jax.checks import build
 from pot_jax.config import read
 from pot_jax.errors import UserError
 from pot_jax.training.data import draw_views, worker_processes
-from pot_jax.training.descriptions import Table
+from pot_jax.training.descriptions import Table, train_tokenizer
 from pot_jax.training.settings import TokenizerSettings, TrainSettings
-from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world import captions
 from pot_jax.world.captions import answers, labels

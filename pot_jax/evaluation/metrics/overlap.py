@@ -106,21 +106,15 @@ def metrics(
     *,
     kernel: str = "mean",
 ) -> dict[str, Any]:
-    """Measures how well a zoom's levels agree.
+    """Measures how well a zoom's levels agree; the result is ready for JSON.
 
-    Args:
-      images: as rendered; None if they are not known.
-      before_render: as decoded; None likewise.
-      pictures: as delivered, [N, H, W, 3], uint8.
-      geometry: the placement of the levels.
-      kernel: the kernel of D.
+    `images` are as rendered and `before_render` as decoded, None if they are not known; `pictures`
+    as delivered, [N, H, W, 3] uint8.
 
-    Returns:
-      A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
-      pictures (`before_render`, `rendered`, and `delivered`: after rounding to 8 bits), `pairs`
-      (N-1 values, N in a loop, pair i being levels i and i+1), `minimum` and `mean` (of the pairs'
-      values; None for one level). PSNR is written as `PSNR_CEILING` dB where it is higher or
-      infinite.
+    `overlap_psnr_db` and `overlap_ssim` hold, for each of these states (`rendered`,
+    `before_render`, `delivered`), `pairs` (N-1 values, N in a loop, pair i being levels i and i+1),
+    `minimum` and `mean` (of the pairs' values; None for one level). PSNR is written as
+    `PSNR_CEILING` dB where it is higher or infinite.
     """
     states = {"before_render": before_render, "rendered": images, "delivered": from_bytes(pictures)}
 
