@@ -52,10 +52,11 @@ def test_a_head_counts_where_it_applies(score_model):
 
 def test_scored_views_keep_from_the_borders(score_model):
     views = score_model.inner_views(100, 1)
-    assert len(set(views.seeds)) == 100
-    concepts = [captions.concept(scale) for scale in views.scales]
+    seeds, scales = zip(*views)
+    assert len(set(seeds)) == 100
+    concepts = [captions.concept(scale) for scale in scales]
     for shift in (-0.24, 0.24):
-        assert [captions.concept(scale + shift) for scale in views.scales] == concepts
+        assert [captions.concept(scale + shift) for scale in scales] == concepts
     assert {concepts.count(name) for name in set(concepts)} == {10}
 
 

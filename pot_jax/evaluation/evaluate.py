@@ -19,11 +19,9 @@ from pot_jax.checks import Path, Settings, Within, build, require
 from pot_jax.config import checked_prompts
 from pot_jax.diffusion.sampler import key_of
 from pot_jax.errors import UserError, shown
-from pot_jax.evaluation.metrics import overlap, world
-from pot_jax.evaluation.metrics.movie import smoothness
+from pot_jax.evaluation.metrics import movie, overlap, seams, world
 from pot_jax.evaluation.metrics.noise import noise_audit
-from pot_jax.evaluation.metrics.references import Statistics, against, alone, plain, statistics
-from pot_jax.evaluation.metrics.seams import seam_excess
+from pot_jax.evaluation.metrics.references import against, alone, finite, plain, statistics
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
@@ -94,7 +92,7 @@ def evaluate_zoom(
     zoom: Zoom,
     *,
     pictures: np.ndarray | None = None,
-    references: Sequence[Statistics] = (),
+    references: Sequence[Mapping[str, Any]] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
     """Measures a zoom of ours as `measure` does; and its renders, first noise and photograph.
@@ -123,7 +121,7 @@ def evaluate_zoom(
     if figures.get("disagreement"):
         details["disagreement"] = figures["disagreement"]
         scores["disagreement"] = figures["disagreement"][-1]
-    return {**values, "scores": _finite(scores)}
+    return {**values, "scores": finite(scores)}
 
 
 @fixed_settings()
@@ -136,7 +134,7 @@ def measure(
     before_render: np.ndarray | None = None,
     kernel: str = "mean",
     period: int = 8,
-    references: Sequence[Statistics] = (),
+    references: Sequence[Mapping[str, Any]] = (),
     clip: Scorer | None = None,
 ) -> dict[str, Any]:
     """Measures delivered pictures, [N, H, W, 3] uint8, with one prompt per level.
@@ -157,11 +155,11 @@ def measure(
             ssim = plain(overlap.overlap_ssim(floats, **shared, k=k), 4)
             details["overlap_by_distance"][str(k)] = {"psnr_db": psnr, "ssim": ssim}
     borders = (np.array(kept[name], np.float64) for name in ("across", "near"))
-    details["seam_excess"] = plain(seam_excess(*borders), 4)
+    details["seam_excess"] = plain(seams.seam_excess(*borders), 4)
     scores = {
         **{name: near[name]["delivered"]["mean"] for name in ("overlap_psnr_db", "overlap_ssim")},
         **alone(kept),
-        "smoothness": smoothness(pictures, geometry),
+        "smoothness": movie.smoothness(pictures, geometry),
         **(against(kept, references) if len(references) else {}),
     }
     wanted, square = [named(prompt) for prompt in prompts], geometry.height == geometry.width
@@ -174,11 +172,7 @@ def measure(
         ]
     scores |= clip(pictures, prompts) if clip else {}
     about = {"prompts_sha256": digest(list(prompts))[:12]}
-    return {"scores": _finite(scores), "details": details, "statistics": kept, **about}
-
-
-def _finite(scores: Mapping[str, float | None]) -> dict[str, float]:
-    return {n: float(x) for n, x in scores.items() if x is not None and np.isfinite(x)}
+    return {"scores": finite(scores), "details": details, "statistics": kept, **about}
 
 
 def table(values: Mapping[str, Any]) -> str:

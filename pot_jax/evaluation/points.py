@@ -218,7 +218,6 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
     and `tiny_encode` where levels agree through a tiny autoencoder; and the model's `defaults`.
     """
     sampler = point.settings.sampler.with_defaults(cost["defaults"], point.stated)
-    levels = len(point.settings.prompts)
     scale = sampler.guidance_scale
     rows = 2 if (max(scale) if isinstance(scale, tuple) else scale) > 1 else 1
     calls = sampler.steps * sampler.time_travel
@@ -234,7 +233,7 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
         schedule = first, sampler.agree_every, calls - 1
         due = (i for i in range(calls) if agrees_at(i, *schedule))
         total += sum(i % sampler.pixel_every == 0 for i in due) * each
-    return levels * total
+    return len(point.settings.prompts) * total
 
 
 def estimates(

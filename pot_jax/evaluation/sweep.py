@@ -5,6 +5,7 @@ that every run has, and samples them together. Whatever is finished stays; what 
 is resumed by the next one that comes by. A worker ends when every point is finished.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -55,11 +56,12 @@ def work(
     model or a setting does not fit a point, or a folder holds something else: before anything is
     sampled; or if a folder cannot be written.
     """
-    workdir = Path(workdir)
+    workdir, alike = Path(workdir), collections.defaultdict(list)
     for point in points:
         check_free(workdir / point.name / POINT, what="point of a sweep")
+        alike[_kind(point, "seed")].append(point)
+    batches = [g[i : i + together] for g in alike.values() for i in range(0, len(g), together)]
     models = functools.cache(_Models)
-    batches = _batches(points, together)
     for first in {_kind(batch[0], "prompts", "seed"): batch[0] for batch in batches}.values():
         _prepared(models, first, read=False)
     begin = int(share * len(batches))
@@ -103,14 +105,6 @@ def _kind(point: Point, *without: str) -> str:
     return json.dumps([settings, sorted(point.stated)])
 
 
-def _batches(points: Sequence[Point], together: int) -> list[list[Point]]:
-    """Points that differ only in seed, at most `together` of them, in the order of the first."""
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        groups.setdefault(_kind(point, "seed"), []).append(point)
-    return [g[i : i + together] for g in groups.values() for i in range(0, len(g), together)]
-
-
 def _ran(
     models: Callable, batch: list[Point], workdir: Path, keep: str, say: Callable, failed: dict
 ) -> int:
@@ -144,9 +138,8 @@ def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bo
     seeds = [point.settings.seed for point in points]
     for folder, seed in zip(mine, seeds):
         of_seed(prepared, seed).claim(folder, what="point of a sweep")
-    zooms = sampled(prepared, seeds, list(mine))
     results = {}
-    for folder, zoom in zip(mine, zooms):
+    for folder, zoom in zip(mine, sampled(prepared, seeds, list(mine))):
         # A step's time is that of the batch; the point's is its share.
         share = zoom.timings["seconds_per_step"] / len(mine)
         zoom = dataclasses.replace(zoom, timings={**zoom.timings, "seconds_per_step": share})

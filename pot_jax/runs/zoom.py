@@ -65,9 +65,8 @@ class Zoom:
 
     def measured(self, delivered: np.ndarray) -> dict[str, Any]:
         """Returns what `metrics` says of this zoom, delivered as pictures [N, H, W, 3] uint8."""
-        kernel, timings = self.settings.sampler.kernel, dict(self.timings)
-        states = self.images, self.before_render, delivered
-        return metrics(*states, self.geometry, kernel=kernel, timings=timings)
+        states, kernel = (self.images, self.before_render, delivered), self.settings.sampler.kernel
+        return {**metrics(*states, self.geometry, kernel=kernel), **self.timings}
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes pictures, arrays (stack.npz), contact sheet, page, movie, metrics to a new folder.

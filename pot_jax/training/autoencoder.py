@@ -51,8 +51,7 @@ def make_loss(module: AutoencoderKL, weights: AutoencoderLoss) -> Loss:
         decoded = module.apply({"params": params}, latents, method="decode")
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(logvar) - 1.0 - logvar)
         total = picture_error(decoded, images, weights) + weights.kl * kl
-        squares = jnp.mean((decoded - images) ** 2)
-        parts = {"psnr": psnr(squares), "kl": kl, "spread": jnp.std(mean)}
+        parts = {"psnr": psnr(jnp.mean((decoded - images) ** 2)), "kl": kl, "spread": jnp.std(mean)}
         if weights.zoom:  # a second decoder in the program, which takes a third longer to compile
             # A strided quarter, so that a batch split over devices stays split evenly.
             smaller = downsample(latents[::4], 2)
@@ -77,9 +76,8 @@ def make_distillation(tiny: AutoencoderTiny, teacher: AutoencoderKL) -> Loss:
         blur, noise, gain = jax.random.uniform(part_key, (3, len(images), 1, 1, 1))
         known = encode_latents(teacher, theirs, images)
         latents = known + blur * (upsample(downsample(known, 4), 4) - known)
-        latents = (0.8 + 0.5 * gain) * latents + 0.15 * noise * jax.random.normal(
-            noise_key, latents.shape
-        )
+        grain = 0.15 * noise * jax.random.normal(noise_key, latents.shape)
+        latents = (0.8 + 0.5 * gain) * latents + grain
         decoded = decode_latents(teacher, theirs, latents)
         wanted = jnp.concatenate([known, encode_latents(teacher, theirs, decoded)])
         encoded = encode_latents(tiny, params, jnp.concatenate([images, decoded]))
@@ -207,9 +205,7 @@ class Codec:
         return np.asarray(self._all(self._decode, replicate(params, self._mesh), latents))
 
     def _all(self, function: Ahead, params: dict[str, Any], rows: np.ndarray) -> jax.Array:
-        rows, done = np.asarray(rows), []
-        for first in range(0, len(rows), self._rows):
-            part = rows[first : first + self._rows]
-            whole = np.resize(part, (self._rows, *part.shape[1:]))  # repeats rows to fill it
-            done.append(function(params, whole)[: len(part)])
-        return jnp.concatenate(done)
+        rows, count = np.asarray(rows), len(rows)
+        batches = -(-count // self._rows)
+        whole = np.resize(rows, (batches, self._rows, *rows.shape[1:]))  # repeats rows to fill it
+        return jnp.concatenate([function(params, batch) for batch in whole])[:count]

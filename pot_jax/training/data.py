@@ -18,8 +18,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from pot_jax.media.files import write_atomically
 from pot_jax.media.pixels import to_bytes
 from pot_jax.runs.claims import claim, held, named_differences
 from pot_jax.training.settings import DataSettings
-from pot_jax.world import Views, captions
+from pot_jax.world import View, captions
 
 SHARD = 512  # pictures a file: a few seconds of work, the most a kill can cost
 # Numbers of a training's streams of randomness: default_rng([seed, stream, ...]).
@@ -41,13 +40,13 @@ PROBED = 16  # pictures on disk, if any, rendered again to check that they show 
 Picture = Callable[[int, float, int], np.ndarray]
 
 
-def draw_views(settings: DataSettings, seed: int) -> Views:
+def draw_views(settings: DataSettings, seed: int) -> list[View]:
     """Returns the views of a data set: n worlds, scales spread evenly over [0, deepest]."""
     n, rng = settings.pictures, np.random.default_rng([seed, STREAMS["views"]])
     # Jittered cells, shuffled: even coverage of the scales in every part of the set.
     scales = rng.permutation((np.arange(n) + rng.random(n)) / n * settings.deepest)
     seeds = rng.permutation(n).astype(np.int64) + seed * 1_000_003
-    return Views(seeds, scales)
+    return list(zip(seeds.tolist(), scales.tolist()))
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def finished(job: Future) -> Any:
     """Returns what a process has made; UserError if it was killed."""
     try:
         return job.result()
-    except BrokenProcessPool:
+    except BrokenExecutor:
         killed = "a rendering process was killed, perhaps for want of memory"
         how = "run the same command again, with fewer data.workers"
         raise UserError(f"{killed}; {how}") from None
@@ -79,8 +78,8 @@ def describe_views(settings: DataSettings, seed: int, processes: Executor) -> li
 
     Returns futures of (texts, each once; which of them, [P, m]; `captions.answers`).
     """
-    views, end = draw_views(settings, seed), settings.trained_on
-    parts = (views.take(slice(i, min(i + SHARD, end))) for i in range(0, end, SHARD))
+    views = draw_views(settings, seed)[: settings.trained_on]
+    parts = (views[i : i + SHARD] for i in range(0, len(views), SHARD))
     return [processes.submit(_describe, part, settings.phrasings) for part in parts]
 
 
@@ -160,20 +159,20 @@ def render_views(
     if missing:
         rendering.enter_context(held(folder, "renders"))
     for file in sorted(missing, key=lambda file: missing[file].stop <= settings.trained_on):
-        job = processes.submit(_render_shard, file, picture, views.take(missing[file]), size)
+        job = processes.submit(_render_shard, file, picture, views[missing[file]], size)
         renders.jobs[file] = job
         job.add_done_callback(count)
     return renders
 
 
-def _check_world(renders: Renders, views: Views, picture: Picture, part: slice) -> None:
+def _check_world(renders: Renders, views: list[View], picture: Picture, part: slice) -> None:
     """Raises UserError unless the world still looks like the first pictures of a part on disk.
 
     If its code has changed, captions, made when needed, would describe pictures that are not there.
     """
     some = slice(part.start, min(part.start + PROBED, part.stop))
     found = renders.read(some.start, some.stop)
-    if (found != _render(picture, views.take(some), found.shape[1])).any():
+    if (found != _render(picture, views[some], found.shape[1])).any():
         another = "pictures of another world than this version renders"
         raise UserError(f"renders: the folder holds {another}; give another folder")
 
@@ -189,16 +188,16 @@ def _shuffle(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, STREAMS["shuffle"], epoch]).permutation(count)
 
 
-def _render(picture: Picture, views: Views, size: int) -> np.ndarray:
-    return np.stack([to_bytes(picture(*view, size)) for view in views.pairs()])
+def _render(picture: Picture, views: list[View], size: int) -> np.ndarray:
+    return np.stack([to_bytes(picture(*view, size)) for view in views])
 
 
-def _describe(views: Views, phrasings: int) -> tuple[list[str], np.ndarray, list[dict[str, str]]]:
+def _describe(views: list[View], phrasings: int) -> tuple[list[str], np.ndarray, list[dict]]:
     texts, chosen = np.unique(captions.every_caption(views, phrasings), return_inverse=True)
     return texts.tolist(), chosen.reshape(phrasings, -1), captions.answers(views)
 
 
-def _render_shard(path: Path, picture: Picture, views: Views, size: int) -> int:
+def _render_shard(path: Path, picture: Picture, views: list[View], size: int) -> int:
     pictures = _render(picture, views, size)
     with write_atomically(path) as temporary:
         np.save(temporary, pictures)

@@ -31,7 +31,7 @@ from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.interrupts import at_saved_states
 from pot_jax.training.journal import Journal
 from pot_jax.training.optimizers import learning_rate, make_optimizer
-from pot_jax.training.settings import OptimizationSettings
+from pot_jax.training.settings import IntervalSettings, OptimizationSettings
 
 
 class TrainState(NamedTuple):
@@ -46,7 +46,6 @@ class TrainState(NamedTuple):
 Loss = Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 # (all data, what was chosen of them) -> a batch, a pytree of arrays [batch_size, ...]
 Gather = Callable[[Any, Any], Any]
-AS_CHOSEN: Gather = lambda data, chosen: chosen  # noqa: E731 - what was chosen is the batch
 AHEAD = 2  # steps started before their forerunners' end: enough to keep a device busy
 
 
@@ -61,9 +60,7 @@ def make_start(settings: OptimizationSettings, mesh: Mesh) -> Callable[[Any], Tr
     return jax.jit(start, out_shardings=replicated(mesh))
 
 
-def make_step(
-    loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather = AS_CHOSEN
-) -> Callable:
+def make_step(loss: Loss, settings: OptimizationSettings, mesh: Mesh, gather: Gather) -> Callable:
     """Returns the jitted train_step(state, data, chosen, step, clock, key) -> (state, values).
 
     `step` counts from 0; the randomness of a step is `fold_in(key, step)`. `clock` is the part of
@@ -126,12 +123,10 @@ class Phase:
     checkpoints: Checkpoints
     journal: Journal
     seed: int
-    gather: Gather = AS_CHOSEN
+    gather: Gather = lambda data, chosen: chosen  # what was chosen is the batch
     # (step, averaged params): pictures, scores, exports
     preview: Callable[[int, Any], None] = lambda step, params: None
-    log_every: int = 20  # steps
-    save_every: float = 300.0  # seconds
-    preview_every: float = 600.0  # seconds
+    intervals: IntervalSettings = IntervalSettings()
 
 
 def check_batch(name: str, settings: OptimizationSettings, mesh: Mesh) -> None:
@@ -174,7 +169,7 @@ class PhaseRun:
         Returns (steps taken, seconds spent, averaged parameters). Raises UserError if the loss is
         no longer finite, Stopped by a signal; on SIGTERM and SIGHUP the state is saved.
         """
-        phase, settings = self._phase, self._phase.settings
+        phase, settings, intervals = self._phase, self._phase.settings, self._phase.intervals
         step, state, facts = self._saved or (0, None, {"seconds": 0.0})
         if self.ended:
             return step, facts["seconds"], state.average
@@ -190,7 +185,7 @@ class PhaseRun:
                 facts = {"seconds": time.monotonic() - began}
                 progress = self._progress(step, facts)
                 told = stopping()
-                due = told or time.monotonic() - saved > phase.save_every
+                due = told or time.monotonic() - saved > 60 * intervals.checkpoint_minutes
                 if due or progress >= 1:
                     phase.checkpoints.save(step, state, {**facts, "ended": progress >= 1})
                     saved = time.monotonic()
@@ -198,7 +193,7 @@ class PhaseRun:
                     return step, facts["seconds"], state.average
                 if told:
                     raise KeyboardInterrupt
-                if time.monotonic() - previewed > phase.preview_every:
+                if time.monotonic() - previewed > 60 * intervals.preview_minutes:
                     phase.preview(step, state.average)
                     previewed = time.monotonic()
                 clock = np.float32(progress if settings.minutes else 0)
@@ -208,7 +203,7 @@ class PhaseRun:
                 started.append(values["loss"])
                 if len(started) > AHEAD:
                     started.popleft().block_until_ready()
-                if step % phase.log_every == 0:
+                if step % intervals.log_steps == 0:
                     values = {name: float(value) for name, value in values.items()}
                     if not math.isfinite(values["loss"]):
                         wrong = f"{phase.name}: the loss is {values['loss']} at step {step}"
@@ -216,8 +211,3 @@ class PhaseRun:
                         raise UserError(f"{wrong}; {how}")
                     seconds, rate = time.monotonic() - began, values.pop("learning_rate")
                     phase.journal.add(step, seconds, progress, settings.batch_size, rate, values)
-
-
-def run_phase(phase: Phase, params: Any, mesh: Mesh, data: Any = ()) -> tuple[int, float, Any]:
-    """Trains a phase at once; see `PhaseRun`."""
-    return PhaseRun(phase, params, data, mesh).run(lambda: params, data)

@@ -64,16 +64,13 @@ class Run(NamedTuple):
         `start()`, or resumes, on the data `load()`.
         """
         checkpoints = Checkpoints(self.folder / "checkpoints" / name)
-        intervals = self.settings.intervals
         phase = Phase(
             name=name,
             settings=self.settings.phases()[name],
             checkpoints=checkpoints,
             journal=Journal(self.folder, name, checkpoints.latest_step()),
             seed=self.settings.seed,
-            log_every=intervals.log_steps,
-            save_every=60 * intervals.checkpoint_minutes,
-            preview_every=60 * intervals.preview_minutes,
+            intervals=self.settings.intervals,
             **parts,
         )
         prepared = PhaseRun(phase, params, data, self.mesh)
@@ -130,8 +127,7 @@ def prepare_autoencoder(run: Run, module: AutoencoderKL, codec: Codec):
         run.scores["autoencoder_held_out_psnr"] = round(decibels, 2)
         logging.info("autoencoder step %d: held-out PSNR %.2f dB", step, decibels)
         few = [x for pair in zip(pictures[:20], to_bytes(rebuilt[:20])) for x in pair]
-        path = run.folder / f"reconstructions_{step:06d}.png"
-        save_png(path, contact_sheet(np.stack(few)))
+        save_png(run.folder / f"reconstructions_{step:06d}.png", contact_sheet(np.stack(few)))
 
     def start():
         return autoencoder.initialise_logvar(autoencoder.initialise_carriers(module, initial()))

@@ -186,8 +186,7 @@ class TrainSettings(Settings):
 
     def phases(self) -> dict[str, OptimizationSettings]:
         """Returns the optimization settings of the phases, in order."""
-        parts = {name: getattr(self, name) for name in PHASES}
-        return {name: part.optimization for name, part in parts.items() if part is not None}
+        return {name: part.optimization for name in PHASES if (part := getattr(self, name))}
 
 
 # What a run may be given anew when it resumes, by how the names begin: where and how long it works.

@@ -40,11 +40,10 @@ def make_loss(module: CLIPTextModel) -> Loss:
     end and all the padding after it: these states have seen the whole caption, and the UNet's
     attention finds them at the same places whatever the caption's length.
     """
-    end = module.config.eos_token_id
 
     def loss(params, batch, key):
         states = module.apply({"params": params["text_encoder"]}, batch["ids"])
-        ended = (batch["ids"] == end).astype(jnp.float32)
+        ended = (batch["ids"] == module.config.eos_token_id).astype(jnp.float32)
         ended /= jnp.maximum(ended.sum(1, keepdims=True), 1)
         total, right, asked = 0.0, 0, 0
         for head, numbers in batch["numbers"].items():

@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from pot_jax import world
 from pot_jax.checks import require, to_dict, version
 from pot_jax.media.files import write_json
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
@@ -42,15 +41,14 @@ from pot_jax.training import diffusion, phases
 from pot_jax.training.autoencoder import Codec
 from pot_jax.training.card import write_card
 from pot_jax.training.data import draw_views, render_views, worker_processes
-from pot_jax.training.descriptions import Table
+from pot_jax.training.descriptions import Table, train_tokenizer
 from pot_jax.training.loop import check_batch
 from pot_jax.training.settings import CIRCUMSTANCES, FORMAT, TrainSettings, upgraded
-from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import export
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import tokenize
-from pot_jax.world import captions
+from pot_jax.world import captions, picture
 
 
 def train(settings: TrainSettings, workdir: str) -> None:
@@ -88,8 +86,8 @@ def _train(settings: TrainSettings, folder: Path, mesh: Mesh, module, tiny, proc
     renders = _start_rendering(settings, folder, scores, processes)
     run = phases.Run(settings, folder, mesh, renders, scores)
 
-    views = draw_views(settings.data, settings.seed).take(slice(settings.data.trained_on))
-    texts = sum(captions.every_caption(views.take(slice(settings.tokenizer.captions)), 2), [])
+    views = draw_views(settings.data, settings.seed)[: settings.data.trained_on]
+    texts = sum(captions.every_caption(views[: settings.tokenizer.captions], 2), [])
     tokenizer = train_tokenizer(texts, settings.tokenizer)
     tokenize(tokenizer, texts)  # fails at once where prompts are too short for the captions
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -164,7 +162,7 @@ def _start_rendering(settings: TrainSettings, folder: Path, scores: dict, proces
             scores["minutes"].setdefault("data", (time.monotonic() - began) / 60)
 
     place = Path(settings.renders) if settings.renders else folder / "renders"
-    return render_views(place, settings.data, settings.seed, world.picture, processes, progress)
+    return render_views(place, settings.data, settings.seed, picture, processes, progress)
 
 
 def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:

@@ -17,8 +17,6 @@ class Patch(NamedTuple):
     y: np.ndarray  # [h, w]
     rgb: np.ndarray  # [3, h, w]
     spacing: float  # distance between samples, frame units
-    scale: float  # of the picture
-    fine: bool  # two samples a pixel in each direction, else one
 
 
 class Canvas:
@@ -26,9 +24,8 @@ class Canvas:
 
     def __init__(self, scale: float, samples: int, rgb: np.ndarray | None = None):
         """Makes a canvas of `samples` x `samples` for the view of a scale; black without `rgb`."""
-        self.scale = scale
-        self.fine = rgb is not None
-        self.samples = samples
+        self.scale, self.samples = scale, samples
+        self.fine = rgb is not None  # two samples a pixel in each direction, else one
         self.rgb = np.zeros((3, samples, samples), np.float32) if rgb is None else rgb
         self._line = (np.arange(samples, dtype=np.float32) * 2 + 1) / samples - 1
 
@@ -51,9 +48,7 @@ class Canvas:
         columns, rows = windows
         across = self._line[columns] * np.float32(unit) - np.float32(middle[0])
         down = self._line[rows] * np.float32(unit) - np.float32(middle[1])
-        x, y = np.broadcast_arrays(across[None, :], down[:, None])
-        x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-        return Patch(x, y, self.rgb[:, rows, columns], spacing, self.scale, self.fine)
+        return Patch(*np.meshgrid(across, down), self.rgb[:, rows, columns], spacing)
 
     def refined(self) -> "Canvas":
         """Returns the same picture with twice as many samples in each direction."""

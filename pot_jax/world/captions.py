@@ -12,15 +12,14 @@ prompts use; other variants leave things out or use other words.
 import functools
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pot_jax.errors import UserError
 from pot_jax.world import palettes
 from pot_jax.world.attributes import imagine
-from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, Views, check_scale
-from pot_jax.world.palettes import FORESTS
+from pot_jax.world.frames import CONCEPTS, DEEPEST, SCALES_PER_CONCEPT, View, check_scale
 
 # How an object with an outline is seen in the first, second and last third of its two scales.
 _NEARNESS = (
@@ -194,17 +193,17 @@ def caption(seed: int, scale: float, variant: int = 0) -> str:
         phrase = _PHRASES[name][rng.integers(len(_PHRASES[name]))]
     w = imagine(seed)
     spots = "red" if w.beetle == "black" else "black"
-    words = {**vars(w), "season": FORESTS[w.forest].season, "spot_colour": spots}
+    words = {**vars(w), "season": palettes.FORESTS[w.forest].season, "spot_colour": spots}
     return _filled(phrase, words, near, w.cloudy, w.ringed)
 
 
-_SEASONS = {forest.season: name for name, forest in FORESTS.items()}
+_SEASONS = {forest.season: name for name, forest in palettes.FORESTS.items()}
 # What can stand for each word of a phrasing.
 _WORDS = {
     "galaxy": palettes.GALAXY, "galaxy_kind": palettes.GALAXY_KINDS, "sun": palettes.SUN,
     "nebula": palettes.NEBULA, "nebula_second": palettes.NEBULA, "planet": palettes.PLANETS,
-    "forest": FORESTS, "tree": palettes.TREES, "leaf": palettes.LEAVES, "spots": palettes.SPOTS,
-    "beetle": palettes.BEETLES, "season": _SEASONS, "spot_colour": ("red", "black"),
+    "forest": palettes.FORESTS, "season": _SEASONS, "tree": palettes.TREES, "leaf": palettes.LEAVES,
+    "beetle": palettes.BEETLES, "spots": palettes.SPOTS, "spot_colour": ("red", "black"),
 }  # fmt: skip
 
 
@@ -246,9 +245,14 @@ def named(prompt: str) -> dict[str, str]:
     return dict(item for item in found[0] if all(item in one for one in found)) if found else {}
 
 
-def every_caption(views: Views, phrasings: int) -> list[list[str]]:
+def every_caption(views: Sequence[View], phrasings: int) -> list[list[str]]:
     """Returns the first `phrasings` variants of the captions of n views: [phrasings][n]."""
-    return [[caption(*view, variant) for view in views.pairs()] for variant in range(phrasings)]
+    return [[caption(*view, variant) for view in views] for variant in range(phrasings)]
+
+
+def answers(views: Sequence[View]) -> list[dict[str, str]]:
+    """Returns what each of n views shows, as {head: answer}."""
+    return [attributes(*view) for view in views]
 
 
 def scene_prompts(
@@ -267,42 +271,16 @@ def scene_prompts(
     return [caption(seed, start + i * np.log2(zoom_factor)) for i in range(levels)]
 
 
-def answers(views: Views) -> list[dict[str, str]]:
-    """Returns what each of n views shows, as {head: answer}."""
-    return [attributes(*view) for view in views.pairs()]
+def labels(answers: list[dict[str, str]]) -> tuple[dict[str, list], dict[str, np.ndarray]]:
+    """Returns the labels of n views from their `answers`.
 
-
-class Labels:
-    """The concept and attributes of n views.
-
-    Attributes:
-      classes: {head: its answers, sorted}.
-      numbers: {head: int32 [n]}, which answer; -1 where the head does not apply.
+    They are {head: its answers, sorted}, and {head: int32 [n]}, which of these answers a view has,
+    -1 where the head does not apply.
     """
-
-    def __init__(self, views: Views | None = None, named: list[dict[str, str]] | None = None):
-        """Makes labels of `views`, or of their `answers` where these are known."""
-        named = answers(views) if named is None else named
-        heads = sorted({head for a in named for head in a})
-        self.classes = {head: sorted({a[head] for a in named if head in a}) for head in heads}
-        self.numbers = {
-            head: np.array([names.index(a[head]) if head in a else -1 for a in named], np.int32)
-            for head, names in self.classes.items()
-        }
-
-    def like(self, views: Views) -> dict[str, np.ndarray]:
-        """Returns the numbers of other views, {head: int32 [m]}, in these classes.
-
-        Raises UserError if a view shows something that no view here does.
-        """
-        other, translated = Labels(views), {}
-        for head, names in other.classes.items():
-            ours = self.classes.get(head, [])
-            if unknown := sorted(set(names) - set(ours)):
-                raise UserError(
-                    f"{head}: none of the views that the classes were made from shows "
-                    f"{', '.join(unknown)}; make them from more views"
-                )
-            table = np.array([*map(ours.index, names), -1], np.int32)
-            translated[head] = table[other.numbers[head]]
-        return translated
+    heads = sorted({head for answer in answers for head in answer})
+    classes = {head: sorted({a[head] for a in answers if head in a}) for head in heads}
+    numbers = {
+        head: np.array([names.index(a[head]) if head in a else -1 for a in answers], np.int32)
+        for head, names in classes.items()
+    }
+    return classes, numbers

@@ -5,11 +5,6 @@ Frame `a` is the square view of scale `a`, so an object two concepts deeper is s
 smaller. A forest is seen before its middle tree fills the view and is painted in the tree's frame.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import numpy as np
-
 from pot_jax.checks import require
 
 SCALES_PER_CONCEPT = 2
@@ -17,6 +12,7 @@ CONCEPTS = (
     "galaxy", "nebula", "star", "planet", "continent", "island", "forest", "tree", "leaf", "ladybug"
 )  # fmt: skip
 DEEPEST = float(SCALES_PER_CONCEPT * len(CONCEPTS))  # the last concept fills the view here
+View = tuple[int, float]  # a world's seed, a whole number from 0, and a scale, 0 to DEEPEST
 
 GALAXY, NEBULA, STAR, PLANET, CONTINENT, ISLAND, FOREST, TREE, LEAF, LADYBUG = range(
     0, SCALES_PER_CONCEPT * len(CONCEPTS), SCALES_PER_CONCEPT
@@ -26,18 +22,3 @@ GALAXY, NEBULA, STAR, PLANET, CONTINENT, ISLAND, FOREST, TREE, LEAF, LADYBUG = r
 def check_scale(scale: float) -> None:
     """Raises UserError unless the world has that scale."""
     require(0 <= scale <= DEEPEST, "scale", f"a number between 0 and {DEEPEST:g}", scale)
-
-
-class Views(NamedTuple):
-    """n views, in the order of their pictures."""
-
-    seeds: np.ndarray  # int64 [n], one world each
-    scales: np.ndarray  # float64 [n], 0 (widest) to DEEPEST
-
-    def take(self, indices: Any) -> "Views":
-        """Returns the views at `indices`: a slice, or whole numbers [m]."""
-        return Views(self.seeds[indices], self.scales[indices])
-
-    def pairs(self) -> Iterator[tuple[int, float]]:
-        """Yields (seed, scale) of one view after the other."""
-        yield from zip(map(int, self.seeds), map(float, self.scales))

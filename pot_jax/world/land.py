@@ -21,7 +21,6 @@ CROWN = 0.62  # distance between crowns in frame TREE
 def surface(world: World, x, y, spacing: float, scale: float):
     """Returns the colour of sea and land [3, h, w] at (x, y) in frame CONTINENT."""
     kind = palettes.PLANETS[world.planet]
-    forest = palettes.FORESTS[world.forest]
     px, py = world.offsets[5]
     lx, ly = world.towards_light
     near = np.float32(2 ** (ISLAND - CONTINENT))  # from here on, places in frame ISLAND
@@ -44,7 +43,7 @@ def surface(world: World, x, y, spacing: float, scale: float):
     # A sample's width of the coast's usual slope: steep on the island, gentle on the continent.
     blur = spacing * (1 + 3 * ramp(1.6, 1.0, radius))
     leafy = ramp(0, 1, (height - 0.035 + 0.4 * blur) / (0.04 + 0.8 * blur))
-    canopy = _canopy(forest) * (1 + 0.06 * coast + 0.06 * detail)
+    canopy = _canopy(palettes.FORESTS[world.forest]) * (1 + 0.06 * coast + 0.06 * detail)
     bare = mix(kind.land, kind.high, ramp(-0.2, 1.3, 0.8 * ridges + 0.4 * coast + 0.4 * detail))
     # Far from the island the land is the planet's own; towards it the forest's colour shows.
     wild = ramp(0.55, 1.3, radius) * 0.85
@@ -157,33 +156,27 @@ def paint_planet(canvas: Canvas, world: World) -> None:
         _ring(rings, world, front=True)
 
 
-def _at_pixels(texture, x, y):
-    """A texture sampled once for every 2 x 2 samples of an even grid, where it is soft anyway."""
-    u, v = 0.5 * (x[::2, ::2] + x[1::2, 1::2]), 0.5 * (y[::2, ::2] + y[1::2, 1::2])
-    cells = texture(u, v)
-    return noise.Cells(*(part.repeat(2, 0).repeat(2, 1) for part in cells))
-
-
 def _canopy(forest: palettes.Forest) -> np.ndarray:
     """The mean colour of the crowns: their tones are uniform in [0, 1]."""
     return mix(mix(forest.dark, forest.light, 0.625), forest.accent, 0.85 * 0.14)
 
 
-def _crowns(world: World, patch: Patch) -> np.ndarray:
+def _crowns(canvas: Canvas, world: World, patch: Patch) -> np.ndarray:
     """Colour of the canopy [3, h, w], in frame TREE."""
     forest = palettes.FORESTS[world.forest]
     ox, oy = world.offsets[8]
     size = np.float32(CROWN)
     x, y = rotate(patch.x / size, patch.y / size, oy)
     lx, ly = rotate(*world.towards_light, oy)
-    twigs = 0
-    if patch.scale > FOREST - 0.4:
-        # Clumps on the crowns, whose bulges also make the crowns' edges uneven.
-        def texture(u, v):
-            return noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
-
-        clumps = _at_pixels(texture, x, y) if patch.fine else texture(x, y)
-        shown = float(ramp(FOREST - 0.4, FOREST + 1.0, patch.scale))
+    twigs = twigs_light = 0
+    if canvas.scale > FOREST - 0.4:
+        # Clumps on the crowns, whose bulges also make the crowns' edges uneven. They are soft: once
+        # for every 2 x 2 samples is enough.
+        u, v = (0.5 * (z[::2, ::2] + z[1::2, 1::2]) if canvas.fine else z for z in (x, y))
+        clumps = noise.domes(u * 4 + oy, v * 4 + ox, salt=int(oy * 40))
+        if canvas.fine:
+            clumps = noise.Cells(*(part.repeat(2, 0).repeat(2, 1) for part in clumps))
+        shown = float(ramp(FOREST - 0.4, FOREST + 1.0, canvas.scale))
         twigs = shown * (clumps.height - np.float32(0.86))
         bright = 0.45 * (clumps.dx * lx + clumps.dy * ly) + 0.30 * (clumps.tone - 0.5)
         twigs_light = np.clip(0.45 * twigs + shown * bright, -0.5, 0.4)
@@ -193,8 +186,7 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
     hollow = ramp(0.75, 0.15, cells.height + 0.25 * twigs)
     shade = 1 + relief * np.clip(0.70 * facing + 0.30 * (cells.height - 0.7), -0.8, 0.35)
     shade *= 1 - 0.55 * relief * hollow
-    if patch.scale > FOREST - 0.4:
-        shade *= 1 + twigs_light
+    shade *= 1 + twigs_light
     crown = mix(forest.dark, forest.light, ramp(0.0, 0.75, cells.tone))
     crown = mix(crown, forest.accent, ramp(0.80, 0.92, cells.tone) * 0.85)
     # Crowns too fine to see are their mean, in colour and (the factor) in light.
@@ -206,8 +198,7 @@ def _crowns(world: World, patch: Patch) -> np.ndarray:
 def paint_forest(canvas: Canvas, world: World) -> None:
     """Paints crowns over the island and the clearing in their middle, in frame TREE."""
     patch = canvas.patch(TREE, 16 * 0.8)  # the island's size
-    forest = palettes.FORESTS[world.forest]
-    colour = _crowns(world, patch)
+    colour = _crowns(canvas, world, patch)
     px, py = world.offsets[9]
     broad = noise.fractal(patch.x * 0.2 + px, patch.y * 0.2 + py, patch.spacing * 0.2)
     colour *= 1 + 0.12 * np.clip(broad, -2, 2)
@@ -218,16 +209,12 @@ def paint_forest(canvas: Canvas, world: World) -> None:
         height, *_, detail = _island(world, patch.x * wide, patch.y * wide, spacing)
         cover = cover * ramp(0.045, 0.075, height + 0.012 * detail)  # where its forest stands
     over(patch.rgb, np.minimum(colour, 1), cover)
-    _paint_clearing(canvas, world, forest)
-
-
-def _paint_clearing(canvas: Canvas, world: World, forest: palettes.Forest) -> None:
     patch = canvas.patch(TREE, CLEARING * 1.5)
     ox, oy = world.offsets[10]
     ragged = noise.fractal(patch.x * 1.8 + ox, patch.y * 1.8 + oy, patch.spacing * 1.8)
     radius = np.sqrt(patch.x**2 + patch.y**2) + 0.05 * ragged
     grass = noise.fractal(patch.x * 7 + oy, patch.y * 7 + ox, patch.spacing * 7)
-    ground = tint(forest.ground) * (1 + 0.07 * grass + 0.06 * ragged)
+    ground = tint(palettes.FORESTS[world.forest].ground) * (1 + 0.07 * grass + 0.06 * ragged)
     lx, ly = world.towards_light
     # The forest's edge throws its shadow into the clearing on the side of the light.
     side = (patch.x * lx + patch.y * ly) / np.float32(CLEARING)

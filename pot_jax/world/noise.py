@@ -61,8 +61,7 @@ def fractal(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
     u = x * np.float32(n / PERIOD) - np.float32(0.5 - 0.5 / 2**finest)
     v = y * np.float32(n / PERIOD) - np.float32(0.5 - 0.5 / 2**finest)
     column, row = np.floor(u), np.floor(v)
-    u -= column
-    v -= row
+    u, v = u - column, v - row
     column, row = column.astype(np.int32), row.astype(np.int32)
     mask = n - 1
     left, right = column & mask, (column + 1) & mask
@@ -71,10 +70,7 @@ def fractal(x: np.ndarray, y: np.ndarray, spacing: float) -> np.ndarray:
     upper += u * (table.take(top + right) - upper)
     lower = table.take(bottom + left)
     lower += u * (table.take(bottom + right) - lower)
-    lower -= upper
-    lower *= v
-    lower += upper
-    return lower
+    return upper + v * (lower - upper)
 
 
 class Cells(NamedTuple):
@@ -128,12 +124,8 @@ def domes(x: np.ndarray, y: np.ndarray, radius: float = 0.64, salt: int = 0) -> 
 
     def bumps():
         for index, dx, dy in _neighbours(x, y, salt):
-            height = dx * dx
-            height += dy * dy
-            height *= np.float32(-1 / radius**2)
-            height += np.float32(1)
-            height += np.float32(0.5) * lift.take(index)
-            yield height, dx, dy, index
+            fall = (dx * dx + dy * dy) * np.float32(-1 / radius**2)
+            yield fall + np.float32(1) + np.float32(0.5) * lift.take(index), dx, dy, index
 
     height, dx, dy, index = _uppermost(bumps())
     return Cells(height, dx, dy, tones.take(index))
@@ -143,8 +135,7 @@ class Leaves(NamedTuple):
     """The uppermost of a carpet of leaves over each sample."""
 
     inside: np.ndarray  # 1 in a leaf's middle, 0 at its edge, negative in the gaps
-    along: np.ndarray  # -1 (stalk) .. 1 (tip), across: -1 .. 1 at the widest
-    across: np.ndarray
+    across: np.ndarray  # -1 .. 1 at the widest
     tone: np.ndarray
 
 
@@ -158,7 +149,7 @@ def leaves(x: np.ndarray, y: np.ndarray, salt: int = 0) -> Leaves:
             along = (dx * cosine + dy * sine) * np.float32(1 / 0.74)
             across = (dy * cosine - dx * sine) * np.float32(1 / 0.38)
             inside = 1 - along * along - np.abs(across)
-            yield np.where(inside > 0, 1 + lift.take(index), inside), inside, along, across, index
+            yield np.where(inside > 0, 1 + lift.take(index), inside), inside, across, index
 
-    _, inside, along, across, index = _uppermost(carpet())
-    return Leaves(inside, along, across, tones.take(index))
+    _, inside, across, index = _uppermost(carpet())
+    return Leaves(inside, across, tones.take(index))

@@ -9,10 +9,9 @@ import numpy as np
 from pot_jax.checks import require
 from pot_jax.world import frames, space
 from pot_jax.world.attributes import imagine
-from pot_jax.world.beetle import paint_beetle
 from pot_jax.world.canvas import Canvas
 from pot_jax.world.land import paint_forest, paint_planet
-from pot_jax.world.plants import paint_leaf, paint_tree
+from pot_jax.world.tree import paint_beetle, paint_leaf, paint_tree
 
 # Painter; the scales between which it can be seen (before, its object is under a pixel; after, a
 # deeper one hides it); and the scale after which one sample a pixel is enough, since the object is

@@ -25,26 +25,24 @@ def paint_stars(canvas: Canvas, world: World) -> None:
     that neighbouring views share most of their stars.
     """
     del world
+    cells = 7.0  # across half a frame
     for scale, brightness in enumerate((0.8, 0.5, 0.9, 0.7, 0.8, 0.6, 0.7, 0.5)):
         age = canvas.scale - scale
         brightness *= float(ramp(-2.2, -1.0, age) * ramp(2.2, 1.0, age))
-        if brightness > 0:
-            _paint_layer(canvas.patch(scale), scale, brightness)
-
-
-def _paint_layer(patch: Patch, scale: int, brightness: float) -> None:
-    cells = 7.0
-    cell_x, cell_y = np.floor(patch.x * cells), np.floor(patch.y * cells)
-    index = (cell_y.astype(np.int32) & 63) * 64 + (cell_x.astype(np.int32) & 63)
-    index = (index + 577 * scale) & 4095
-    light, where_x, where_y, kind = (column.take(index) for column in _star_table())
-    square = (patch.x * cells - cell_x - where_x) ** 2
-    square += (patch.y * cells - cell_y - where_y) ** 2
-    # A disc no smaller than a sample keeps its light when seen from far away.
-    width = max(0.055, 0.75 * cells * patch.spacing)
-    glow = np.exp(square * np.float32(-1 / width**2)) * light
-    glow *= np.float32(brightness * (0.055 / width) ** 1.5)
-    patch.rgb[:] += glow * STAR_COLOURS.T[:, kind]
+        if brightness <= 0:
+            continue
+        patch = canvas.patch(scale)
+        x, y = patch.x * cells, patch.y * cells
+        cell_x, cell_y = np.floor(x), np.floor(y)
+        index = (cell_y.astype(np.int32) & 63) * 64 + (cell_x.astype(np.int32) & 63)
+        index = (index + 577 * scale) & 4095
+        light, where_x, where_y, kind = (column.take(index) for column in _star_table())
+        square = (x - cell_x - where_x) ** 2 + (y - cell_y - where_y) ** 2
+        # A disc no smaller than a sample keeps its light when seen from far away.
+        width = max(0.055, 0.75 * cells * patch.spacing)
+        glow = np.exp(square * np.float32(-1 / width**2)) * light
+        glow *= np.float32(brightness * (0.055 / width) ** 1.5)
+        patch.rgb[:] += glow * STAR_COLOURS.T[:, kind]
 
 
 @cache
@@ -129,9 +127,8 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     patch = canvas.patch(NEBULA, 2.6)
     density, other, warp = _clouds(world, patch)
     square = patch.x**2 + patch.y**2
-    cloud = ramp(-0.6, 1.9, density)
     hollow = 1 - 0.65 * np.exp(-square * (1 + 0.5 * np.clip(warp, -1, 2)) / 0.24**2)
-    bright = cloud * hollow
+    bright = ramp(-0.6, 1.9, density) * hollow
     first, first_edge = palettes.NEBULA[world.nebula]
     second, second_edge = palettes.NEBULA[world.nebula_second]
     # The colour that the nebula is named by is that of its middle, where the star hangs.
@@ -142,8 +139,7 @@ def paint_nebula(canvas: Canvas, world: World) -> None:
     filament = np.exp(-(((density - 0.35) / 0.16) ** 2)) * hollow * ramp(-0.4, 0.8, warp)
     light += edge * (0.30 * filament)
     core = palettes.GALAXY[world.galaxy][1]
-    haze = 0.05 * np.exp(-square / 0.8**2)
-    light += tint(core) * haze
+    light += tint(core) * (0.05 * np.exp(-square / 0.8**2))  # haze
     field = ramp(1.75, 0.6, np.sqrt(square) + 0.22 * warp)
     # From afar the core's countless stars shine between the clouds; inside, they are single stars.
     between = 0.5 + 0.5 * float(ramp(0.0, 4.2, canvas.scale))

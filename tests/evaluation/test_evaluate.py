@@ -29,8 +29,7 @@ from pot_jax.pipelines import zoom as pipeline
 from pot_jax.pipelines.job import begin
 from pot_jax.runs.record import digest
 from pot_jax.runs.zoom import Zoom, read_levels, read_zoom
-from pot_jax.world.captions import Labels, scene_prompts
-from pot_jax.world.frames import Views
+from pot_jax.world.captions import answers, labels, scene_prompts
 from pot_jax.zoom import operators
 from pot_jax.zoom.geometry import Geometry
 
@@ -64,8 +63,7 @@ def finished_run(tmp_path_factory):
     np.savez(tmp_path / "stack.npz", latents=zoom.latents, **arrays)
     for level, picture in enumerate(pictures):
         save_png(tmp_path / "levels" / f"level_{level:03d}.png", picture)
-    values = measured(zoom.images, zoom.before_render, pictures, GEOMETRY, timings=TIMINGS)
-    write_json(tmp_path / "metrics.json", values)
+    write_json(tmp_path / "metrics.json", zoom.measured(pictures))
     return tmp_path
 
 
@@ -178,8 +176,8 @@ def test_scores_of_every_kind():
 @pytest.fixture
 def seer(tmp_path, monkeypatch):
     """A classifier with random weights in the place of the shipped one."""
-    labels = Labels(Views(np.arange(400), np.linspace(0.1, 19.9, 400)))
-    module = Classifier(tuple((head, len(words)) for head, words in labels.classes.items()))
+    classes, _ = labels(answers(list(enumerate(np.linspace(0.1, 19.9, 400).tolist()))))
+    module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
     shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
     draws = np.random.default_rng(0)
     arrays = {
@@ -187,7 +185,7 @@ def seer(tmp_path, monkeypatch):
         for name, x in flatten_dict(shapes["params"], sep="/").items()
     }
     path = tmp_path / "classifier.safetensors"
-    safetensors.numpy.save_file(arrays, path, {"classes": json.dumps(labels.classes)})
+    safetensors.numpy.save_file(arrays, path, {"classes": json.dumps(classes)})
     look = partial(classifier.look, path=path, sha256=file_digest(path))
     monkeypatch.setattr(classifier, "CLASSIFIER", path)
     monkeypatch.setattr(classifier, "look", look)

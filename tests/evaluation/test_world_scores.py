@@ -10,7 +10,7 @@ from pot_jax import world
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.world import CLASSIFIER, SHA256, accuracy, look, shrunk
 from pot_jax.media.pixels import from_bytes, to_bytes
-from pot_jax.world import Views, captions
+from pot_jax.world import captions
 
 NUMBERS = np.random.default_rng(0)
 
@@ -51,12 +51,12 @@ def inner_views(count):
     scales = (
         span * (np.arange(count) % len(world.CONCEPTS)) + 0.25 + rng.random(count) * (span - 0.5)
     )
-    return Views(812_000_000 + np.arange(count), scales)
+    return [(812_000_000 + i, scale) for i, scale in enumerate(scales.tolist())]
 
 
 def test_the_worlds_own_renders_are_recognised():
     views = inner_views(120)
-    pictures = to_bytes(np.stack([world.picture(*view, 64) for view in views.pairs()]))
+    pictures = to_bytes(np.stack([world.picture(*view, 64) for view in views]))
     _, seen = look(pictures)
     found = accuracy(seen, captions.answers(views))
     # Its ceiling is over 99 % of concepts and 97 % of attributes: of 120, a few may be wrong.

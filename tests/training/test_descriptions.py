@@ -8,12 +8,11 @@ from pot_jax.checks import build
 from pot_jax.config import read
 from pot_jax.errors import UserError
 from pot_jax.training.data import draw_views, worker_processes
-from pot_jax.training.descriptions import Table
+from pot_jax.training.descriptions import Table, train_tokenizer
 from pot_jax.training.settings import TokenizerSettings, TrainSettings
-from pot_jax.training.tokenizer import train_tokenizer
 from pot_jax.weights.tokenization import tokenize
 from pot_jax.world import captions
-from pot_jax.world.captions import Labels
+from pot_jax.world.captions import answers, labels
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +37,15 @@ def made(settings, tokenizer, tmp_path_factory):
 
 def test_every_phrasing_of_every_view_is_there(settings, tokenizer, made):
     _, described = made
-    views = draw_views(settings.data, settings.seed).take(slice(600))
+    views = draw_views(settings.data, settings.seed)[:600]
     for phrasing in (0, 1):
-        texts = [captions.caption(*view, phrasing) for view in views.pairs()]
+        texts = [captions.caption(*view, phrasing) for view in views]
         np.testing.assert_array_equal(described.ids[phrasing], tokenize(tokenizer, texts))
     assert described.ids.dtype == np.int16
-    labels = Labels(views)
-    assert described.classes == labels.classes
-    for head, numbers in labels.numbers.items():
-        np.testing.assert_array_equal(described.numbers[head], numbers)
+    classes, numbers = labels(answers(views))
+    assert described.classes == classes
+    for head, expected in numbers.items():
+        np.testing.assert_array_equal(described.numbers[head], expected)
 
 
 def test_they_are_made_once(settings, tokenizer, made):

@@ -18,9 +18,9 @@ from pot_jax.runs import interrupts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import loop
 from pot_jax.training.journal import Journal
-from pot_jax.training.loop import Phase, make_start, make_step, run_phase
+from pot_jax.training.loop import Phase, PhaseRun, make_start, make_step
 from pot_jax.training.optimizers import OPTIMIZERS
-from pot_jax.training.settings import OptimizationSettings
+from pot_jax.training.settings import IntervalSettings, OptimizationSettings
 
 # All tests but the last take Adam's steps, by default or beside Muon's.
 pytestmark = pytest.mark.loose_promotion("optax's Adam raises a float to its integer step count")
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.loose_promotion("optax's Adam raises a float to its int
 TRUTH = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]], np.float32)
 SETTINGS = OptimizationSettings(batch_size=16, learning_rate=0.1, steps=200, ema_decay=0.9)
 SHORT = dataclasses.replace(SETTINGS, steps=6)
+ALWAYS = 1e-9  # minutes: less than a step takes
 
 
 def load_batch(step):
@@ -39,6 +40,10 @@ def loss(params, batch, key):
     del key
     error = batch["x"] @ params["w"]["kernel"] - batch["y"]
     return jnp.mean(error**2), {"largest": jnp.max(jnp.abs(error))}
+
+
+def as_chosen(data, chosen):
+    return chosen
 
 
 def noisy_loss(params, batch, key):
@@ -73,6 +78,10 @@ def phase(folder, settings=SETTINGS, previewed=None, **changes):
     )
 
 
+def run_phase(phase, params, mesh, data=()):
+    return PhaseRun(phase, params, data, mesh).run(lambda: params, data)
+
+
 def test_it_finds_the_answer(tmp_path, start, mesh):
     steps, seconds, params = run_phase(phase(tmp_path), start, mesh)
     assert steps == SETTINGS.steps
@@ -84,7 +93,8 @@ def test_it_finds_the_answer(tmp_path, start, mesh):
 def test_a_killed_run_ends_in_the_same_bytes(tmp_path, start, mesh, optimizer):
     settings = dataclasses.replace(SHORT, optimizer=optimizer)
     # A state after every step.
-    parts = {"settings": settings, "loss": noisy_loss, "save_every": 0.0}
+    parts = {"settings": settings, "loss": noisy_loss}
+    parts["intervals"] = IntervalSettings(checkpoint_minutes=ALWAYS)
     _, _, whole = run_phase(phase(tmp_path / "a", **parts), start, mesh)
 
     def stopping(step):
@@ -114,7 +124,7 @@ def test_eight_devices_agree_with_one(start, optimizer):
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = device_mesh(devices=devices)
         state = make_start(settings, mesh)(start)
-        step = make_step(noisy_loss, settings, mesh)
+        step = make_step(noisy_loss, settings, mesh, as_chosen)
         for number in range(5):
             state, _ = step(state, (), load_batch(number), number, 0.0, jax.random.key(3))
         states.append(jax.device_get(state))
@@ -154,7 +164,7 @@ def test_a_step_compiles_before_there_are_values_and_the_clock_waits(tmp_path, s
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Ahead, "_compile", compiling)
         settings = dataclasses.replace(SHORT, minutes=10.0)
-        prepared = loop.PhaseRun(phase(tmp_path, settings), shapes, (), mesh)
+        prepared = PhaseRun(phase(tmp_path, settings), shapes, (), mesh)
         held.set()
         began = time.monotonic()
         steps, seconds, _ = prepared.run(lambda: start, ())
@@ -193,7 +203,7 @@ def test_one_trace_serves_every_step(start, mesh):
         traces += 1
         return loss(params, batch, key)
 
-    state, step = make_start(SETTINGS, mesh)(start), make_step(counted, SETTINGS, mesh)
+    state, step = make_start(SETTINGS, mesh)(start), make_step(counted, SETTINGS, mesh, as_chosen)
     for number in range(4):
         state, _ = step(state, (), load_batch(number), number, number / 4, jax.random.key(0))
     assert traces == 1
@@ -203,7 +213,8 @@ def test_the_clock_ends_a_phase_early_and_decayed(tmp_path, start, mesh, monkeyp
     ticks = itertools.count(0.0, 0.01)  # a clock that advances whenever it is read
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(ticks))
     settings = dataclasses.replace(SETTINGS, steps=10**9, minutes=1.5 / 60)
-    steps, seconds, _ = run_phase(phase(tmp_path, settings, log_every=1), start, mesh)
+    every = IntervalSettings(log_steps=1)
+    steps, seconds, _ = run_phase(phase(tmp_path, settings, intervals=every), start, mesh)
     assert 10 < steps < 150
     assert 1.5 <= seconds < 1.6
     last = (tmp_path / "toy.csv").read_text().splitlines()[-1].split(",")
@@ -212,7 +223,8 @@ def test_the_clock_ends_a_phase_early_and_decayed(tmp_path, start, mesh, monkeyp
 
 def test_previews_come_by_the_clock(tmp_path, start, mesh):
     previewed = []
-    run_phase(phase(tmp_path, SHORT, previewed, preview_every=0.0), start, mesh)
+    often = IntervalSettings(preview_minutes=ALWAYS)
+    run_phase(phase(tmp_path, SHORT, previewed, intervals=often), start, mesh)
     assert previewed == list(range(SHORT.steps))
 
 
@@ -237,8 +249,9 @@ def test_a_loss_gone_wrong_stops_the_run(tmp_path, start, mesh):
         value, parts = loss(params, batch, key)
         return value / 0.0, parts
 
+    every = IntervalSettings(log_steps=5)
     with pytest.raises(UserError, match="toy: the loss is (inf|nan) at step 5"):
-        run_phase(phase(tmp_path, loss=broken, log_every=5), start, mesh)
+        run_phase(phase(tmp_path, loss=broken, intervals=every), start, mesh)
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path, start):

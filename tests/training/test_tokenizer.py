@@ -3,8 +3,8 @@ import json
 import pytest
 from transformers import CLIPTokenizer
 
+from pot_jax.training.descriptions import END, START, train_tokenizer
 from pot_jax.training.settings import TokenizerSettings
-from pot_jax.training.tokenizer import END, START, train_tokenizer
 from pot_jax.weights.tokenization import write_tokenizer
 
 CAPTIONS = [

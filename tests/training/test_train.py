@@ -31,7 +31,7 @@ from pot_jax.training.settings import TrainSettings
 from pot_jax.training.text_encoder import initialise_heads
 from pot_jax.training.train import train
 from pot_jax.weights.keys import abstract_params
-from pot_jax.world.captions import Labels
+from pot_jax.world.captions import answers, labels
 
 
 def tiny() -> dict:
@@ -159,10 +159,10 @@ def test_the_denoiser_starts_from_the_pretrained_text_encoder(finished):
     phase = Checkpoints(finished / "checkpoints" / "text_encoder")
     settings = build(TrainSettings, tiny())
     views = draw_views(settings.data, settings.seed)
-    labels = Labels(views.take(slice(16)))
+    classes, _ = labels(answers(views[:16]))
     start = {
         "text_encoder": model.params["text_encoder"],
-        "heads": initialise_heads(8, labels.classes),
+        "heads": initialise_heads(8, classes),
     }
     _, state, _ = phase.restore(
         make_start(settings.text_encoder.optimization, device_mesh())(start)

@@ -3,8 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pot_jax.errors import UserError
-from pot_jax.world import CONCEPTS, DEEPEST, Views, captions
+from pot_jax.world import CONCEPTS, DEEPEST, captions
 
 SCALES = np.linspace(0, DEEPEST, 41)
 
@@ -65,36 +64,17 @@ def test_impossible_requests_are_refused():
         captions.scene_prompts(40)
 
 
-def views(seeds, scales) -> Views:
-    return Views(np.asarray(seeds), np.asarray(scales, np.float64))
-
-
 def test_numbers_stand_for_the_attributes():
-    some = views(np.arange(400), np.linspace(0.1, 19.9, 400))
-    labels = captions.Labels(some)
-    assert labels.classes["concept"] == sorted(labels.classes["concept"])
-    for i, (seed, scale) in enumerate(zip(*some)):
+    answers = captions.answers(list(enumerate(np.linspace(0.1, 19.9, 400).tolist())))
+    classes, numbers = captions.labels(answers)
+    assert classes["concept"] == sorted(classes["concept"])
+    for i, answer in enumerate(answers):
         named = {
-            head: names[labels.numbers[head][i]]
-            for head, names in labels.classes.items()
-            if labels.numbers[head][i] >= 0
+            head: names[numbers[head][i]]
+            for head, names in classes.items()
+            if numbers[head][i] >= 0
         }
-        assert named == captions.attributes(int(seed), float(scale))
-
-
-def test_labels_of_other_views_use_the_same_classes():
-    seeds = np.arange(400)
-    labels = captions.Labels(views(seeds, np.linspace(0.1, 19.9, 400)))
-    few = views(seeds[395:], np.full(5, 19.0))
-    numbers = labels.like(few)
-    names = [labels.classes["ladybug.colour"][n] for n in numbers["ladybug.colour"]]
-    assert names == [captions.attributes(int(seed), 19.0)["ladybug.colour"] for seed in few.seeds]
-
-
-def test_what_no_view_shows_has_no_number():
-    labels = captions.Labels(views([1, 2], [0.5, 0.5]))
-    with pytest.raises(UserError, match="make them from more views"):
-        labels.like(views([3], [19.0]))
+        assert named == answer == captions.attributes(i, float(np.linspace(0.1, 19.9, 400)[i]))
 
 
 def test_a_prompt_names_what_its_world_has():

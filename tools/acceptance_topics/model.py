@@ -226,6 +226,7 @@ def measure_host_share(settings: Any, steps: int) -> tuple[float, float]:
     from pot_jax.training import diffusion, phases, train
     from pot_jax.training.journal import Journal
     from pot_jax.training.loop import Phase, PhaseRun
+    from pot_jax.training.settings import IntervalSettings
 
     class Moments(Journal):
         def add(self, step: int, seconds: float, *rest: Any) -> None:
@@ -271,9 +272,7 @@ def measure_host_share(settings: Any, steps: int) -> tuple[float, float]:
             checkpoints=Nothing(folder),
             journal=Moments(folder, "diffusion"),
             seed=settings.seed,
-            log_every=every,
-            save_every=float("inf"),
-            preview_every=float("inf"),
+            intervals=IntervalSettings(every, checkpoint_minutes=1e9, preview_minutes=1e9),
         )
         draws = {name: phases._initial(module, 0) for name, module in networks._asdict().items()}
         params = {name: draw() for name, draw in draws.items()}

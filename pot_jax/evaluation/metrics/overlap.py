@@ -105,24 +105,16 @@ def metrics(
     geometry: Geometry,
     *,
     kernel: str = "mean",
-    timings: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Measures how well a zoom's levels agree.
+    """Measures how well a zoom's levels agree; the result is ready for JSON.
 
-    Args:
-      images: as rendered; None if they are not known.
-      before_render: as decoded; None likewise.
-      pictures: as delivered, [N, H, W, 3], uint8.
-      geometry: the placement of the levels.
-      kernel: the kernel of D.
-      timings: of the run; they are returned, too.
+    `images` are as rendered and `before_render` as decoded, None if they are not known; `pictures`
+    as delivered, [N, H, W, 3] uint8.
 
-    Returns:
-      A dict ready for JSON. `overlap_psnr_db` and `overlap_ssim` hold, for each state of the
-      pictures (`before_render`, `rendered`, and `delivered`: after rounding to 8 bits), `pairs`
-      (N-1 values, N in a loop, pair i being levels i and i+1), `minimum` and `mean` (of the pairs'
-      values; None for one level). PSNR is written as `PSNR_CEILING` dB where it is higher or
-      infinite.
+    `overlap_psnr_db` and `overlap_ssim` hold, for each of these states (`rendered`,
+    `before_render`, `delivered`), `pairs` (N-1 values, N in a loop, pair i being levels i and i+1),
+    `minimum` and `mean` (of the pairs' values; None for one level). PSNR is written as
+    `PSNR_CEILING` dB where it is higher or infinite.
     """
     states = {"before_render": before_render, "rendered": images, "delivered": from_bytes(pictures)}
 
@@ -138,7 +130,6 @@ def metrics(
         **{name: getattr(geometry, name) for name in facts},
         "overlap_psnr_db": measure(overlap_psnr, PSNR_CEILING),
         "overlap_ssim": measure(overlap_ssim, 1.0),
-        **(timings or {}),
     }
 
 

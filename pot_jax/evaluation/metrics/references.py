@@ -12,14 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pot_jax.checks import require
+from pot_jax.evaluation.metrics import seams
 from pot_jax.evaluation.metrics.detail import detail, dots, repetition, top_octaves
-from pot_jax.evaluation.metrics.seams import (
-    border_differences,
-    colour_steps,
-    edge_correlations,
-    lab,
-    seam_excess,
-)
 from pot_jax.zoom.geometry import Geometry
 
 _LEAST = 1e-6  # squared Lab units of detail: less is a picture of one colour
@@ -41,11 +35,11 @@ def statistics(pictures: np.ndarray, geometry: Geometry, period: int = 8) -> dic
 
     Raises UserError if the pictures do not fit the geometry.
     """
-    colours = lab(pictures)
+    colours = seams.lab(pictures)
     octaves = top_octaves(colours, geometry.zoom_factor)
     names = ("across", "near", "edges", "edges_near", "step_ring", "step_sides")
     names += ("detail", "repetition", "dots", "dots_beside", "colour")
-    measures = (border_differences, edge_correlations, colour_steps)
+    measures = (seams.border_differences, seams.edge_correlations, seams.colour_steps)
     borders = (found for measure in measures for found in measure(colours, geometry))
     inside = detail(octaves, geometry), repetition(octaves), *dots(colours[..., 0], period)
     found = *borders, *inside, colours.mean((1, 2))
@@ -76,9 +70,9 @@ def alone(statistics: Statistics) -> dict[str, float]:
     names = ("across", "near", "repetition", "edges", "edges_near")
     known = (np.array(statistics.get(name, [None]), np.float64) for name in names)
     across, near, repeated, edges, usual = known
-    excess = seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
+    excess = seams.seam_excess(_mean(across[np.isfinite(near)]), _mean(near))
     cut = _mean(usual - edges)
-    return _scores({"seam_excess": excess, "repetition": _mean(repeated), "cut_edges": cut})
+    return finite({"seam_excess": excess, "repetition": _mean(repeated), "cut_edges": cut})
 
 
 def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[str, float]:
@@ -114,7 +108,7 @@ def against(statistics: Statistics, references: Sequence[Statistics]) -> dict[st
     ratios = np.subtract(*np.log(np.maximum(power, _LEAST)))
     sharp = {"detail_outside": np.exp(_mean(ratios[:-1])), "detail_deepest": np.exp(ratios[-1])}
     ours, theirs = (_grid_share(those) for those in ([statistics], references))
-    return _scores({**steps, "colour_drag": distance("colour"), **sharp, "dots": ours / theirs})
+    return finite({**steps, "colour_drag": distance("colour"), **sharp, "dots": ours / theirs})
 
 
 def _grid_share(zooms: Sequence[Statistics]) -> np.float64:
@@ -139,8 +133,9 @@ def diversity(zooms: Sequence[Statistics]) -> float:
     return float(np.mean([np.linalg.norm(a - b, axis=-1).mean() for a, b in pairs]))
 
 
-def _scores(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if np.isfinite(value)}
+def finite(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """Returns the scores that there are, without None, NaN and infinities."""
+    return {n: float(x) for n, x in scores.items() if x is not None and np.isfinite(x)}
 
 
 def _mean(values: np.ndarray) -> float:

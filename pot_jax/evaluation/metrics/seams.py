@@ -33,8 +33,17 @@ def border_differences(colours: np.ndarray, geometry: Geometry) -> tuple[np.ndar
       g: [N-1], the same between successive rings, from the 4th to the 8th on both sides; NaN where
         neither side is 5 pixels wide.
     """
-    pairs = [_differences(sides) for sides in _windows(colours, geometry)]
-    return tuple(np.reshape(pairs, (-1, 2)).T)
+    found = []
+    for sides in _windows(colours, geometry):
+        across, near = [], [np.zeros(0)]
+        for outside, inside in (side for side in sides if len(side[0])):
+            across.append(_distance(outside[0], inside[0]))
+            near += [_distance(*outside[k : k + 2]) for k in _NEAR if k + 1 < len(outside)]
+            rings = [(inside[k : k + 2], k + 1) for k in _NEAR if k + 1 < len(inside)]
+            near += [_distance(*ring[:, short:-short]) for ring, short in rings]  # corners turn
+        across, near = np.concatenate(across), np.concatenate(near)
+        found.append((across.mean(), near.mean() if near.size else np.nan))
+    return tuple(np.reshape(found, (-1, 2)).T)
 
 
 def seam_excess(g0: np.ndarray, g: np.ndarray) -> np.ndarray:
@@ -45,17 +54,6 @@ def seam_excess(g0: np.ndarray, g: np.ndarray) -> np.ndarray:
     Independent samples with their children pasted in score about 2.5.
     """
     return (g0 - g) / np.maximum(g, _FLAT)
-
-
-def _differences(sides) -> tuple[float, float]:
-    across, near = [], [np.zeros(0)]
-    for outside, inside in (side for side in sides if len(side[0])):
-        across.append(_distance(outside[0], inside[0]))
-        near += [_distance(*outside[k : k + 2]) for k in _NEAR if k + 1 < len(outside)]
-        rings = [(inside[k : k + 2], k + 1) for k in _NEAR if k + 1 < len(inside)]
-        near += [_distance(*ring[:, short:-short]) for ring, short in rings]  # corners turn
-    near = np.concatenate(near)
-    return np.concatenate(across).mean(), near.mean() if near.size else np.nan
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -53,9 +53,8 @@ def _loaded(path: Path, sha256: str):
         params = {name: np.float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         classes = json.loads(file.metadata()["classes"])
     module = Classifier(tuple((head, len(words)) for head, words in classes.items()))
-    return functools.partial(
-        jax.jit(module.apply), {"params": unflatten_dict(params, sep="/")}
-    ), classes
+    params = {"params": unflatten_dict(params, sep="/")}
+    return functools.partial(jax.jit(module.apply), params), classes
 
 
 @fixed_settings()
@@ -68,15 +67,13 @@ def look(
     digest. Raises UserError if it has another, or the pictures' size does not fit.
     """
     apply, classes = _loaded(path, sha256 or SHA256)
-    pictures, features, chosen = shrunk(pictures), [], []
-    for first in range(0, len(pictures), _ROWS):
-        rows = pictures[first : first + _ROWS]
-        padded = np.pad(rows, ((0, _ROWS - len(rows)), (0, 0), (0, 0), (0, 0)))
-        seen, logits = jax.device_get(apply(jnp.asarray(padded)))
-        features.append(seen[: len(rows)])
-        best = {head: np.array(classes[head])[x.argmax(-1)] for head, x in logits.items()}
-        chosen += [{head: str(best[head][row]) for head in best} for row in range(len(rows))]
-    return np.concatenate(features), chosen
+    rows, count = shrunk(pictures), len(pictures)
+    rows = np.pad(rows, ((0, -count % _ROWS), (0, 0), (0, 0), (0, 0)))
+    batches = rows.reshape(-1, _ROWS, *rows.shape[1:])
+    found = [jax.device_get(apply(jnp.asarray(batch))) for batch in batches]
+    features, logits = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+    best = {head: np.array(classes[head])[x.argmax(-1)] for head, x in logits.items()}
+    return features, [{head: str(best[head][row]) for head in best} for row in range(count)]
 
 
 def accuracy(
