@@ -20,10 +20,9 @@ from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.layouts import hub
-from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
-from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
+from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, check_fit, checked_dtype
 from pot_jax.weights.parameters import Placement, matched, put_on, read_params, restored_params
 
 # The models that ship with the package, by name.

@@ -17,9 +17,8 @@ from pot_jax.errors import UserError, few, listed, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import Tensor, read_header
 from pot_jax.weights.keys import IGNORED
-from pot_jax.weights.layouts.families import FAMILIES, Correction, LowRes
 from pot_jax.weights.layouts.stated import assumed
-from pot_jax.weights.model import COMPONENTS, Parts, Source
+from pot_jax.weights.model import COMPONENTS, FAMILIES, Correction, LowRes, Parts, Source
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
 SAMPLER = "sampler.json"  # any of `config.SamplerSettings`; not of diffusers' layout

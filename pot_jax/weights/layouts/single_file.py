@@ -14,10 +14,9 @@ from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import Tensor, read_header, read_metadata
 from pot_jax.weights.layouts import original, original_names
-from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import PREFIXES, Shapes
 from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
-from pot_jax.weights.model import COMPONENTS, Parts, Source
+from pot_jax.weights.model import COMPONENTS, FAMILIES, LowRes, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 # Prefixes of names in files that users take for a whole model -> what these files are.
