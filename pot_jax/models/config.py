@@ -37,9 +37,8 @@ class ModelConfig:
     def from_json(cls, settings: Mapping[str, Any]) -> Self:
         """Reads the content of a `config.json`; ignores keys that start with `_`.
 
-        Raises:
-          UserError: a setting is unknown, has a value that these models do not support, or does
-            not fit the others; the message names the key and the value.
+        Raises UserError, naming the key and the value, if a setting is unknown, does not fit the
+        others, or has a value that these models do not support.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         fields = {}

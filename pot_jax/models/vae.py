@@ -12,17 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pot_jax.models import layers
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import (
-    Attention,
-    Configured,
-    Conv,
-    Downsample2D,
-    ResnetBlock2D,
-    Upsample2D,
-    conv,
-    group_norm,
-)
+from pot_jax.models.layers import Configured, conv, group_norm
 
 EPS = 1e-6  # of every normalisation; a constant in diffusers, too
 
@@ -81,7 +73,7 @@ class PixelAttention(Configured):
     def __call__(self, x: jax.Array) -> jax.Array:
         states = group_norm(self.config.norm_num_groups, EPS, self.dtype, "group_norm")(x)
         states = states.reshape(len(x), -1, x.shape[3])
-        attention = Attention(1, self.dtype, bias=True)
+        attention = layers.Attention(1, self.dtype, bias=True)
         nn.share_scope(self, attention)  # in a checkpoint, its layers and the norm are siblings
         return x + attention(states, states).reshape(x.shape)
 
@@ -92,27 +84,27 @@ class UNetMidBlock2D(Configured):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         built = (x.shape[-1], self.config.norm_num_groups, EPS, self.dtype)
-        x = ResnetBlock2D(*built, name="resnets_0")(x)
+        x = layers.ResnetBlock2D(*built, name="resnets_0")(x)
         x = PixelAttention(self.config, self.dtype, name="attentions_0")(x)
-        return ResnetBlock2D(*built, name="resnets_1")(x)
+        return layers.ResnetBlock2D(*built, name="resnets_1")(x)
 
 
 class ResnetBlocks2D(Configured):
     """diffusers' `DownEncoderBlock2D` and `UpDecoderBlock2D`: ResNet blocks, then another size."""
 
     channels: int = 0
-    layers: int = 1
+    count: int = 1  # of ResNet blocks
     resample: Literal["half", "double"] | None = None  # None in the last block
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         built = (self.channels, self.config.norm_num_groups, EPS, self.dtype)
-        for i in range(self.layers):
-            x = ResnetBlock2D(*built, name=f"resnets_{i}")(x)
+        for i in range(self.count):
+            x = layers.ResnetBlock2D(*built, name=f"resnets_{i}")(x)
         if self.resample == "half":
-            x = Downsample2D(self.dtype, ((0, 1), (0, 1)), name="downsamplers_0")(x)
+            x = layers.Downsample2D(self.dtype, ((0, 1), (0, 1)), name="downsamplers_0")(x)
         elif self.resample == "double":
-            x = Upsample2D(self.dtype, name="upsamplers_0")(x)
+            x = layers.Upsample2D(self.dtype, name="upsamplers_0")(x)
         return x
 
 
@@ -164,8 +156,7 @@ class Autoencoder(Configured):
     def encode(self, images: jax.Array) -> jax.Array:
         """Encodes images [B, H, W, 3] in [-1, 1] as latents [B, h, w, c] float32.
 
-        Raises ValueError unless H and W are multiples of `config.downsample_factor`; a border would
-        be cut off.
+        Raises ValueError unless H and W are multiples of `downsample_factor`: borders would be cut.
         """
         factor, channels = self.config.downsample_factor, self.config.in_channels
         fits = images.ndim == 4 and images.shape[3] == channels
@@ -187,8 +178,8 @@ class AutoencoderKL(Autoencoder):
         c = self.config
         self.encoder = Encoder(c, self.dtype)
         self.decoder = Decoder(c, self.dtype)
-        self.quant_conv = Conv(2 * c.latent_channels, (1, 1), dtype=self.dtype)
-        self.post_quant_conv = Conv(c.latent_channels, (1, 1), dtype=self.dtype)
+        self.quant_conv = layers.Conv(2 * c.latent_channels, (1, 1), dtype=self.dtype)
+        self.post_quant_conv = layers.Conv(c.latent_channels, (1, 1), dtype=self.dtype)
 
     def encode(self, images: jax.Array) -> Moments:
         """Encodes images, as `Autoencoder` does, as the latents' Gaussian, [B, h, w, c] each."""

@@ -160,10 +160,8 @@ def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
 def change_param(
     loaded: Loaded, path: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Replaces one parameter, and its digest, in place and on the same devices.
-
-    A new tree would hold each old parameter until the last is changed.
-    """
+    """Replaces one parameter, and its digest, in place and on the same devices."""
+    # A new tree would hold each old parameter until the last is changed.
     (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
     values = change(np.asarray(owner[leaf]))

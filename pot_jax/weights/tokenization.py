@@ -124,8 +124,7 @@ def tokenize(
 
     `tokenizer` is a model's `CLIPTokenizer`; T is its `model_max_length`. "" gives the ids of the
     empty prompt. A learned word of several vectors becomes all its tokens (`textual_inversion.py`).
-    Raises UserError if a prompt is too long; the message names it, what would be cut, and what to
-    do `instead`.
+    Raises UserError, with what would be cut and what to do `instead`, if a prompt is too long.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")

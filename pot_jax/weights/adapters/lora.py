@@ -67,9 +67,8 @@ def read_loras(
 ) -> list[Lora]:
     """Reads the headers of LoRA files, as `given_files` takes them; finds each layer's weight.
 
-    `config` is the UNet's; `shapes` are those of the parameters of "unet" and "text_encoder",
-    nested dicts. Raises UserError if a file is missing, damaged or of another kind, or has keys,
-    layers or shapes that do not fit the model: one message names those of all files.
+    `config` is the UNet's; `shapes` has the parameters of "unet" and "text_encoder", nested dicts.
+    Raises UserError as `given_files`, and one for all keys, layers and shapes that do not fit.
     """
     table: dict[str, Target] = {}
     found, wrong = [], []

@@ -22,19 +22,17 @@ from pot_jax.weights.formats.safetensors import read_metadata
 
 # PEFT's settings that make an adapter another sum than W + scale up @ down -> the values that do
 # not. Others matter to training only.
+_OFF = (
+    "alora_invocation_tokens arrow_config fan_in_fan_out kasa_config layer_replication lora_bias "
+    "modules_to_save monteclora_config target_parameters trainable_token_indices use_bdlora "
+    "use_dora use_qalora velora_config"
+)
 _PLAIN: dict[str, tuple] = {
     "peft_type": ("LORA", None),
     "bias": ("none", None),
     "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", None),  # others change W
-} | dict.fromkeys(
-    (
-        *("alora_invocation_tokens", "arrow_config", "fan_in_fan_out", "kasa_config"),
-        *("layer_replication", "lora_bias", "modules_to_save", "monteclora_config"),
-        *("target_parameters", "trainable_token_indices", "use_bdlora", "use_dora"),
-        *("use_qalora", "velora_config"),
-    ),
-    (False, None, [], {}),
-)
+    **dict.fromkeys(_OFF.split(), (False, None, [], {})),
+}
 _PEFT_ALPHA = 8  # what PEFT takes for lora_alpha if its settings leave it out
 
 
@@ -116,11 +114,8 @@ def _peft_scale(settings: Mapping[str, Any], names: Sequence[str], rank: int, pl
 
 
 def _by_pattern(settings: Mapping[str, Any], key: str, names: Sequence[str], usual: Any) -> Any:
-    """Returns the value of the first pattern that fits a layer, as PEFT's get_pattern_key finds it.
-
-    A pattern is a regular expression for the whole name, or for its end after a dot.
-    """
-    try:
+    """Returns the value of the first pattern that fits a layer, as PEFT's get_pattern_key does."""
+    try:  # a pattern is a regular expression for the whole name, or for its end after a dot
         for pattern, value in (settings.get(key) or {}).items():
             if any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
                 return value

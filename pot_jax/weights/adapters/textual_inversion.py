@@ -38,9 +38,8 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     """Reads the headers of embedding files and checks that the tokenizer can take their tokens.
 
     `embeddings` are as for `given_files`. The default token is the file's own or, if it has none
-    (`emb_params`), the file's name without its extension. Raises UserError if a file is missing,
-    damaged or of another kind, its vectors do not have the text encoder's width, or its token is a
-    word that the tokenizer already has.
+    (`emb_params`), the file's name without its extension. Raises UserError as `given_files`, if the
+    vectors do not have the text encoder's width, or if the tokenizer already has the token.
     """
     found: list[Embedding] = []
     width = parts.modules["text_encoder"].config.hidden_size

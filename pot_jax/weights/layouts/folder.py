@@ -161,10 +161,9 @@ def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
 def component_tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Tensor]:
     """Reads where the tensors of one component of a diffusers folder lie, by name.
 
-    `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` says which
-    of several copies to read, such as "fp16". None means the copy without a variant or, if there is
-    none, the only variant. Raises UserError if there are no such weights (the message names what
-    there is), or a file is damaged.
+    `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` is as in
+    `load`. Raises UserError if there are no such weights (it names what there is), or a file is
+    damaged.
     """
     names = [path.name for path in folder.iterdir()]
     source = folder / choose_weights(names, stem, variant, shown(folder))
