@@ -52,10 +52,8 @@ class ModelConfig:
             elif cls.REFUSE_UNKNOWN and not (
                 key.startswith("_") or key in cls.UNUSED or value in (None, False)
             ):
-                raise UserError(
-                    f"config of {cls.CLASS_NAME}: pot_jax does not know {key} "
-                    f"(its value is {reprlib.repr(value)}); remove it if it does not matter"
-                )
+                came = f"(its value is {reprlib.repr(value)}); remove it if it does not matter"
+                raise UserError(f"config of {cls.CLASS_NAME}: pot_jax does not know {key} {came}")
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:

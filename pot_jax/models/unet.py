@@ -217,8 +217,7 @@ class UNet2DConditionModel(Configured):
         last = len(counts) - 1
         for i, kind in enumerate(c.down_block_types):
             built = (c, self.dtype, i, counts[i], DOWN_BLOCKS[kind], i < last)
-            block = DownBlock2D(*built, name=f"down_blocks_{i}")
-            x, outputs = block(x, time_states, text_states)
+            x, outputs = DownBlock2D(*built, name=f"down_blocks_{i}")(x, time_states, text_states)
             kept += outputs
 
         # In diffusers the middle always starts with self-attention, even if the config says
@@ -232,8 +231,7 @@ class UNet2DConditionModel(Configured):
             kept, taken = kept[:-count], kept[-count:]
             built = (c, self.dtype, place, count, UP_BLOCKS[kind])
             shape = kept[-1].shape[1:3] if place > 0 else None
-            block = UpBlock2D(*built, name=f"up_blocks_{i}")
-            x = block(x, taken, time_states, text_states, shape)
+            x = UpBlock2D(*built, name=f"up_blocks_{i}")(x, taken, time_states, text_states, shape)
 
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)

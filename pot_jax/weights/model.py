@@ -19,10 +19,9 @@ from pot_jax.checks import require
 from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.errors import UserError, shown
+from pot_jax.models import vae
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.formats.safetensors import Tensor
 
 
@@ -38,8 +37,8 @@ class Component(NamedTuple):
 
 _TEXT_ENCODERS = {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)}
 _UNETS = {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)}
-_TINY = {"AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny)}
-_AUTOENCODERS = {"AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL), **_TINY}
+_TINY = {"AutoencoderTiny": (vae.AutoencoderTinyConfig, vae.AutoencoderTiny)}
+_AUTOENCODERS = {"AutoencoderKL": (vae.AutoencoderKLConfig, vae.AutoencoderKL), **_TINY}
 # Our name -> the component. A new kind of network is one more class above.
 COMPONENTS = {
     "text_encoder": Component("text_encoder", "model", "transformers", _TEXT_ENCODERS),
@@ -141,7 +140,7 @@ class Model:
     name: str
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
-    autoencoder: AutoencoderKL | AutoencoderTiny
+    autoencoder: vae.AutoencoderKL | vae.AutoencoderTiny
     tokenizer: Any  # transformers' CLIPTokenizer
     schedule: ScheduleConfig
     params: dict[str, Any]  # the components that it has: nested dicts of arrays
@@ -152,7 +151,7 @@ class Model:
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
-    tiny_vae: AutoencoderTiny | None = None  # cheap, for agreement inside steps
+    tiny_vae: vae.AutoencoderTiny | None = None  # cheap, for agreement inside steps
     # Its own defaults of sampler settings (`sampler.json`); only zooms are sampled with them.
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
@@ -202,8 +201,8 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
-    text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
-    latents = vae.latent_channels
+    text, unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules)
+    latents = codec.latent_channels
     extra = family.extra_channels(latents)
     besides = f" with {extra} channels besides the latents" if extra else ""
     rows = [
@@ -212,7 +211,7 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
         ("unet's out_channels", unet.out_channels, "vae", latents),
     ]
     for key in ("latent_channels", "downsample_factor", "in_channels", "out_channels"):
-        rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(vae, key)) for t in tiny]
+        rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(codec, key)) for t in tiny]
     for what, needed, giver, given in rows:
         if needed != given:
             misfit = f"the {what} is {needed}, but its {giver} gives {given}"

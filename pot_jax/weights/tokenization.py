@@ -152,15 +152,13 @@ def require_fits(
         raise UserError(f"prompt {number} ({shown(prompt[:60])}...) {counts}; {how}")
 
 
+_WEIGHTED = r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]"
 # What other programs read in prompts, and CLIP as words -> what to do instead.
 _SYNTAX = (
     (r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>", "merge it with --lora={}:{}, {} being its path"),
     (r"<hypernet:[^>]*>", "hypernetworks are not supported"),
     (r"\bembedding:(\S+)", "add it with --embedding=PATH:{}"),
-    (
-        r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]",
-        "words have no weights without --prompt_weights",
-    ),
+    (_WEIGHTED, "words have no weights without --prompt_weights"),
     (r"\bBREAK\b", "chunks begin there with --long_prompts"),
     (r"\[[^][]*:[^][]*[\d.]+\s*\]|\[[^][|]*\|[^][]*\]", "a prompt is the same in all steps"),
 )

@@ -26,9 +26,8 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
 
     `given` is a list, each item a path (of a file, or of a folder as PEFT saves it), the settings,
     or their first values in order: (path, strength) of a LoRA, (token, path) of an embedding. LoRAs
-    may also be {path: strength}. The settings that come out have their file's SHA-256. Raises
-    UserError if it is something else, or a strength is not finite; a file is missing, damaged, of
-    another kind or has another digest.
+    may also be {path: strength}. The settings that come out have their file's SHA-256. UserError if
+    it is anything else, a strength not finite, a file missing, damaged, of another kind or digest.
     """
     group, what, expected = _LISTS[cls]
     names = [field.name for field in fields(cls)]

@@ -118,9 +118,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     if not start.startswith(ZIP):
         raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
-    state = _unpickled(text, where)
     found, problems = {}, []
-    for name, view in dict.items(state):
+    for name, view in dict.items(_unpickled(text, where)):
         if isinstance(view, _View) and isinstance(name, str):
             try:
                 found[name] = _placed(path, name, view, records)

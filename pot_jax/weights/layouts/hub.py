@@ -66,8 +66,7 @@ def fetch_settings(name: str) -> Snapshot:
     if revision is not None and not _REVISION.fullmatch(revision):
         expected = "expected a branch, a tag or a commit after the @"
         raise UserError(f"{shown(name)}: {shown(revision)!r} is not a revision; {expected}")
-    revision = revision or "main"
-    index = _fetch(repository, revision, "model_index.json")
+    index = _fetch(repository, revision or "main", "model_index.json")
     commit = index.parent.name
     folders = [*layout.known_classes(layout.read_index(index.parent)["_class_name"]), *_OPTIONAL]
     files = _files(repository, commit, index.parent)

@@ -144,9 +144,8 @@ def describe(
 
     `prediction_type` is what the weights predict, as diffusers names it, whatever the files say; by
     default what they state, else `Shapes.usual_prediction`. SD 2.x with "epsilon" counts as the
-    model of 512 pixels. `stated` is what the file's metadata and its yaml say (`stated.py`). Raises
-    UserError if a tensor that gives a size is missing or has another rank, no model has these
-    sizes, or two places contradict each other.
+    model of 512 pixels. `stated` is what metadata and yaml say. Raises UserError if a tensor that
+    gives a size is missing or of another rank, no model has these sizes, or two places disagree.
     """
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     try:
@@ -167,8 +166,7 @@ def describe(
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
         # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
-        usual = 0.08333 if shapes.is_upscaler else 0.18215
-        scaling = facts.pop("scaling_factor", usual)
+        scaling = facts.pop("scaling_factor", 0.08333 if shapes.is_upscaler else 0.18215)
         autoencoder = autoencoder_config(shapes, unet.sample_size, scaling)
         schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
         return Description(text_config(shapes), unet, autoencoder, schedule)

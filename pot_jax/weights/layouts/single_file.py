@@ -124,13 +124,9 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
     length = tensor.shape[0] if tensor.shape else 0
     if leaf not in ("in_proj_weight", "in_proj_bias") or length % 3 or tensor.axes is not None:
         return {name: tensor}
-    size = tensor.nbytes // 3
-    return {
-        f"{name}.{part}": tensor._replace(
-            shape=(length // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
-        )
-        for i, part in enumerate(original_names.QKV)
-    }
+    first = tensor._replace(shape=(length // 3, *tensor.shape[1:]), nbytes=tensor.nbytes // 3)
+    thirds = zip(original_names.QKV, [first.start + i * first.nbytes for i in range(3)])
+    return {f"{name}.{part}": first._replace(start=start) for part, start in thirds}
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
