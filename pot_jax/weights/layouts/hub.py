@@ -156,10 +156,8 @@ def _explained(repository: str, revision: str, file: str = "") -> Iterator[None]
         ):
             state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
             lacks = f"{what} of {name} is not in the cache ({constants.HF_HUB_CACHE})"
-            text = (
-                f"the hub cannot be reached ({state}) and {lacks}; load it once with a connection"
-            )
-            kind = _Unreachable
+            once = "load it once with a connection"
+            text, kind = f"the hub cannot be reached ({state}) and {lacks}; {once}", _Unreachable
         else:
             text = f"{what} of {name} cannot be fetched ({one_line(error)})"
         raise kind(text) from None
