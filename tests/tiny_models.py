@@ -21,13 +21,16 @@ from pot_jax.models.clip import (
     CLIPTextModel,
     CLIPVisionConfig,
 )
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.models.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    AutoencoderTiny,
+    AutoencoderTinyConfig,
+)
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.keys import abstract_params, key_table
-from pot_jax.weights.layouts.families import LowRes
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import LowRes, Model
 from pot_jax.weights.tokenization import read_tokenizer
 
 POSITIONS = 8

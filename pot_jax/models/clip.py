@@ -163,8 +163,7 @@ class CLIPTextTransformer(Configured):
     def __call__(self, ids: jax.Array) -> jax.Array:
         states = CLIPTextEmbeddings(self.config, self.dtype, name="embeddings")(ids)
         states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
-        eps = self.config.layer_norm_eps
-        return LayerNorm(eps, self.dtype, name="final_layer_norm")(states)
+        return LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")(states)
 
 
 class CLIPTextModel(Configured):

@@ -37,9 +37,8 @@ class ModelConfig:
     def from_json(cls, settings: Mapping[str, Any]) -> Self:
         """Reads the content of a `config.json`; ignores keys that start with `_`.
 
-        Raises:
-          UserError: a setting is unknown, has a value that these models do not support, or does
-            not fit the others; the message names the key and the value.
+        Raises UserError, naming the key and the value, if a setting is unknown, does not fit the
+        others, or has a value that these models do not support.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         fields = {}
@@ -53,10 +52,8 @@ class ModelConfig:
             elif cls.REFUSE_UNKNOWN and not (
                 key.startswith("_") or key in cls.UNUSED or value in (None, False)
             ):
-                raise UserError(
-                    f"config of {cls.CLASS_NAME}: pot_jax does not know {key} "
-                    f"(its value is {reprlib.repr(value)}); remove it if it does not matter"
-                )
+                came = f"(its value is {reprlib.repr(value)}); remove it if it does not matter"
+                raise UserError(f"config of {cls.CLASS_NAME}: pot_jax does not know {key} {came}")
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:

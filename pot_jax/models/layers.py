@@ -41,8 +41,7 @@ def conv(
     channels: int, size: int, dtype: DTypeLike, name: str, stride: int = 1, bias: bool = True
 ) -> nn.Conv:
     """Builds a square convolution, zero-padded by half its size on both sides, as torch pads."""
-    window = (size, size)
-    return Conv(channels, window, stride, size // 2, use_bias=bias, dtype=dtype, name=name)
+    return Conv(channels, (size, size), stride, size // 2, use_bias=bias, dtype=dtype, name=name)
 
 
 # The largest T S of one head that is computed at once (1 GB of float32 scores); beyond it, queries
@@ -137,15 +136,13 @@ class BasicTransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array, text_states: jax.Array) -> jax.Array:
-        def norm(index, states):
-            return LayerNorm(1e-5, self.dtype, name=f"norm{index}")(states)
-
+        norm = partial(LayerNorm, 1e-5, self.dtype)
         attn1 = Attention(self.heads, self.dtype, name="attn1")
         attn2 = Attention(self.heads, self.dtype, name="attn2")
-        normed = norm(1, states)
+        normed = norm(name="norm1")(states)
         states = states + attn1(normed, text_states if self.only_cross_attention else normed)
-        states = states + attn2(norm(2, states), text_states)
-        return states + FeedForward(self.dtype, name="ff")(norm(3, states))
+        states = states + attn2(norm(name="norm2")(states), text_states)
+        return states + FeedForward(self.dtype, name="ff")(norm(name="norm3")(states))
 
 
 class Transformer2DModel(nn.Module):

@@ -12,18 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from pot_jax.models import layers
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import (
-    Configured,
-    Downsample2D,
-    ResnetBlock2D,
-    TimestepEmbedding,
-    Transformer2DModel,
-    Upsample2D,
-    conv,
-    group_norm,
-    timestep_features,
-)
+from pot_jax.models.layers import Configured, conv, group_norm
 
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}  # name -> attends to the text
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -117,24 +108,24 @@ class UNetBlock(Configured):
     """What all blocks share: their place in the network, and their layers by number."""
 
     place: int = 0  # counted from the outermost block
-    layers: int = 1
+    count: int = 1  # of ResNet blocks, or in the middle of pairs
     attends: bool = True  # to the text
 
-    def resnet(self, i: int) -> ResnetBlock2D:
+    def resnet(self, i: int) -> layers.ResnetBlock2D:
         """Builds ResNet block `i`."""
         c, channels = self.config, self.config.block_out_channels[self.place]
         built = (channels, c.norm_num_groups, c.norm_eps, self.dtype)
-        return ResnetBlock2D(*built, name=f"resnets_{i}")
+        return layers.ResnetBlock2D(*built, name=f"resnets_{i}")
 
     def attend(self, i: int, x: jax.Array, text_states: jax.Array) -> jax.Array:
         """Applies transformer `i`, if the block has any."""
         if not self.attends:
             return x
         c, keys = self.config, ("transformer_layers_per_block", "attention_head_dim")
-        layers, heads = (c.per_block(key)[self.place] for key in keys)
+        depth, heads = (c.per_block(key)[self.place] for key in keys)
         crossing = c.per_block("only_cross_attention")[self.place]
-        built = (layers, heads, c.norm_num_groups, c.use_linear_projection, self.dtype, crossing)
-        return Transformer2DModel(*built, name=f"attentions_{i}")(x, text_states)
+        built = (depth, heads, c.norm_num_groups, c.use_linear_projection, self.dtype, crossing)
+        return layers.Transformer2DModel(*built, name=f"attentions_{i}")(x, text_states)
 
 
 class DownBlock2D(UNetBlock):
@@ -147,22 +138,22 @@ class DownBlock2D(UNetBlock):
         self, x: jax.Array, time_states: jax.Array, text_states: jax.Array
     ) -> tuple[jax.Array, list[jax.Array]]:
         kept = []
-        for i in range(self.layers):
+        for i in range(self.count):
             x = self.attend(i, self.resnet(i)(x, time_states), text_states)
             kept.append(x)
         if self.downsample:
-            x = Downsample2D(self.dtype, name="downsamplers_0")(x)
+            x = layers.Downsample2D(self.dtype, name="downsamplers_0")(x)
             kept.append(x)
         return x, kept
 
 
 class UNetMidBlock2DCrossAttn(UNetBlock):
-    """A ResNet block, then `layers` pairs of a transformer and a ResNet block."""
+    """A ResNet block, then `count` pairs of a transformer and a ResNet block."""
 
     @nn.compact
     def __call__(self, x: jax.Array, time_states: jax.Array, text_states: jax.Array) -> jax.Array:
         x = self.resnet(0)(x, time_states)
-        for i in range(self.layers):
+        for i in range(self.count):
             x = self.resnet(i + 1)(self.attend(i, x, text_states), time_states)
         return x
 
@@ -183,11 +174,11 @@ class UpBlock2D(UNetBlock):
         text_states: jax.Array,
         shape: tuple[int, int] | None,
     ) -> jax.Array:
-        for i in range(self.layers):
+        for i in range(self.count):
             x = jnp.concatenate([x, kept[-1 - i]], axis=-1)
             x = self.attend(i, self.resnet(i)(x, time_states), text_states)
         if shape is not None:
-            x = Upsample2D(self.dtype, name="upsamplers_0")(x, shape)
+            x = layers.Upsample2D(self.dtype, name="upsamplers_0")(x, shape)
         return x
 
 
@@ -222,12 +213,11 @@ class UNet2DConditionModel(Configured):
         time_states = self._time_states(latents, timesteps, class_labels, timestep_cond)
 
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
-        kept, layers = [x], c.per_block("layers_per_block")
-        last = len(layers) - 1
+        kept, counts = [x], c.per_block("layers_per_block")
+        last = len(counts) - 1
         for i, kind in enumerate(c.down_block_types):
-            built = (c, self.dtype, i, layers[i], DOWN_BLOCKS[kind], i < last)
-            block = DownBlock2D(*built, name=f"down_blocks_{i}")
-            x, outputs = block(x, time_states, text_states)
+            built = (c, self.dtype, i, counts[i], DOWN_BLOCKS[kind], i < last)
+            x, outputs = DownBlock2D(*built, name=f"down_blocks_{i}")(x, time_states, text_states)
             kept += outputs
 
         # In diffusers the middle always starts with self-attention, even if the config says
@@ -237,12 +227,11 @@ class UNet2DConditionModel(Configured):
         x = mid_block(x, time_states, text_states)
 
         for i, kind in enumerate(c.up_block_types):
-            place, count = last - i, layers[last - i] + 1
+            place, count = last - i, counts[last - i] + 1
             kept, taken = kept[:-count], kept[-count:]
             built = (c, self.dtype, place, count, UP_BLOCKS[kind])
             shape = kept[-1].shape[1:3] if place > 0 else None
-            block = UpBlock2D(*built, name=f"up_blocks_{i}")
-            x = block(x, taken, time_states, text_states, shape)
+            x = UpBlock2D(*built, name=f"up_blocks_{i}")(x, taken, time_states, text_states, shape)
 
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)
@@ -254,12 +243,12 @@ class UNet2DConditionModel(Configured):
 
         def features(values):
             values = jnp.broadcast_to(values, latents.shape[:1])
-            return timestep_features(values, channels, c.flip_sin_to_cos, c.freq_shift)
+            return layers.timestep_features(values, channels, c.flip_sin_to_cos, c.freq_shift)
 
-        embed = TimestepEmbedding(width, self.dtype, name="time_embedding")
+        embed = layers.TimestepEmbedding(width, self.dtype, name="time_embedding")
         states = embed(features(timesteps), timestep_cond)
         if c.class_embed_type == "timestep":
-            embed = TimestepEmbedding(width, self.dtype, name="class_embedding")
+            embed = layers.TimestepEmbedding(width, self.dtype, name="class_embedding")
             return states + embed(features(class_labels))
         if c.num_class_embeds is not None:
             embed = nn.Embed(c.num_class_embeds, width, dtype=self.dtype, name="class_embedding")

@@ -25,8 +25,7 @@ from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.pipelines.zoom import sampler_numbers
-from pot_jax.weights.layouts.families import require_task
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom.agreement import BLENDS, SPACES
 from pot_jax.zoom.geometry import Geometry
 

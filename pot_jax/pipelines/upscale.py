@@ -34,8 +34,7 @@ from pot_jax.pipelines.program import Recipe, assemble
 from pot_jax.runs.record import digest, model_identity
 from pot_jax.runs.zoom import Zoom
 from pot_jax.weights.digests import combined_digest
-from pot_jax.weights.layouts.families import require_task
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, find_blend
 from pot_jax.zoom.geometry import Geometry

@@ -53,8 +53,7 @@ from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
 from pot_jax.runs.zoom import Zoom, read_zoom, write_zoom
 from pot_jax.weights.emphasis import plain_prompts
-from pot_jax.weights.layouts.families import require_task
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, Blend, find_blend
 from pot_jax.zoom.geometry import Geometry, require_open

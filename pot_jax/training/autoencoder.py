@@ -15,8 +15,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from pot_jax.media.pixels import from_bytes
-from pot_jax.models.tiny_vae import AutoencoderTiny
-from pot_jax.models.vae import AutoencoderKL, decode_latents, encode_latents
+from pot_jax.models.vae import AutoencoderKL, AutoencoderTiny, decode_latents, encode_latents
 from pot_jax.parallel.mesh import replicate, replicated, split_over
 from pot_jax.training.loop import Ahead, Loss
 from pot_jax.training.settings import AutoencoderLoss

@@ -26,8 +26,7 @@ from pot_jax.media.files import write_json
 from pot_jax.media.images import contact_sheet, save_png
 from pot_jax.media.pixels import from_bytes, to_bytes
 from pot_jax.models.clip import CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny
-from pot_jax.models.vae import AutoencoderKL
+from pot_jax.models.vae import AutoencoderKL, AutoencoderTiny
 from pot_jax.parallel.mesh import replicate
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.training import autoencoder, diffusion, text_encoder

@@ -28,10 +28,9 @@ from jax.sharding import Mesh
 
 from pot_jax.checks import require, to_dict, version
 from pot_jax.media.files import write_json
+from pot_jax.models import vae
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.parallel.mesh import device_mesh
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, claim, held, named_differences, read_json
@@ -165,7 +164,7 @@ def _start_rendering(settings: TrainSettings, folder: Path, scores: dict, proces
     return render_views(place, settings.data, settings.seed, picture, processes, progress)
 
 
-def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
+def _autoencoder_module(settings: TrainSettings) -> vae.AutoencoderKL:
     given = settings.autoencoder.model
     blocks = len(given["block_out_channels"])
     usual = {
@@ -174,7 +173,7 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
         "up_block_types": ["UpDecoderBlock2D"] * blocks,
         "scaling_factor": 1.0,  # `standardise` puts the scale into the weights
     }
-    module = AutoencoderKL(AutoencoderKLConfig.from_json(usual | given))
+    module = vae.AutoencoderKL(vae.AutoencoderKLConfig.from_json(usual | given))
     factor, size = module.config.downsample_factor, settings.data.size
     why = f"latents are {factor} times as coarse, and halved once more in its loss"
     expected = f"a multiple of {2 * factor} for an autoencoder of {blocks} blocks ({why})"
@@ -182,9 +181,9 @@ def _autoencoder_module(settings: TrainSettings) -> AutoencoderKL:
     return module
 
 
-def _tiny_vae(settings: TrainSettings, module: AutoencoderKL) -> AutoencoderTiny:
+def _tiny_vae(settings: TrainSettings, module: vae.AutoencoderKL) -> vae.AutoencoderTiny:
     usual = {"latent_channels": module.config.latent_channels, "scaling_factor": 1.0}
-    tiny = AutoencoderTiny(AutoencoderTinyConfig.from_json(usual | settings.tiny_vae.model))
+    tiny = vae.AutoencoderTiny(vae.AutoencoderTinyConfig.from_json(usual | settings.tiny_vae.model))
     came, wanted = tiny.config.downsample_factor, module.config.downsample_factor
     require(came == wanted, "tiny_vae.model", f"stages that shrink pictures by {wanted}", came)
     return tiny

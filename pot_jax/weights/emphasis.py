@@ -69,9 +69,7 @@ def plain_prompts(settings: RunSettings) -> tuple[str, ...]:
     return tuple(_BREAK.sub(" ", text) if settings.long_prompts else text for text in texts)
 
 
-def _chunks(
-    tokenizer: Any, prompt: str, weighted: bool, long: bool
-) -> list[list[tuple[int, float]]]:
+def _chunks(tokenizer, prompt: str, weighted: bool, long: bool) -> list[list[tuple[int, float]]]:
     """Returns the (id, weight) of a prompt's tokens by chunk: one, or if `long`, T - 2 in each."""
     room, comma = tokenizer.model_max_length - 2, tokenizer.get_vocab().get(",</w>")
     several = words_of_several_tokens(tokenizer)

@@ -21,10 +21,9 @@ from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.kept import keep_arrays
 from pot_jax.weights.formats.safetensors import FLOATS
 from pot_jax.weights.keys import key_table
-from pot_jax.weights.layouts.families import FAMILIES, require_model
 from pot_jax.weights.layouts.folder import SAMPLER
 from pot_jax.weights.load import load
-from pot_jax.weights.model import COMPONENTS, Model, checked_dtype
+from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, checked_dtype, require_model
 from pot_jax.weights.tokenization import write_tokenizer
 
 _SPELLING = {dtype: name for name, dtype in FLOATS.items()}  # NumPy's dtype -> safetensors' name

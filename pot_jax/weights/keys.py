@@ -10,11 +10,10 @@ torch's `weight`. Checkpoints store convolutions as [out, in, height, width], he
 [height, width, in, out]; dense layers as [out, in], here [in, out].
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -24,8 +23,7 @@ import numpy as np
 Path = tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """The tensor that a parameter is read from and written to."""
 
     key: str  # as diffusers writes it, and transformers before version 5; all versions read it
@@ -53,8 +51,7 @@ def abstract_params(module: Any) -> dict[str, Any]:
     """Returns the shapes and dtypes of a model's parameters, called with its `example_inputs()`."""
     # The arithmetic's dtype changes no shape, and flax promotes half precision silently.
     module = module.clone(dtype=jnp.float32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())
-    return variables["params"]
+    return jax.eval_shape(module.init, jax.random.key(0), **module.example_inputs())["params"]
 
 
 def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:

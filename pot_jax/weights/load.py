@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,11 +19,10 @@ from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.layouts import hub
-from pot_jax.weights.layouts.families import FAMILIES
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
-from pot_jax.weights.model import COMPONENTS, Model, check_fit, checked_dtype
-from pot_jax.weights.parameters import Placement, matched, put_on, read_params, restored_params
+from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, check_fit, checked_dtype
+from pot_jax.weights.parameters import Placement, matched, read_params, restored_params
 
 # The models that ship with the package, by name.
 SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("cosmos64", "cosmos128")}
@@ -133,13 +131,12 @@ def open_model(
 
     @edge("reading a model", path_or_name)
     def read(sharding: Placement = None) -> Model:
-        put = partial(put_on, sharding)
         if snapshot:
             hub.fetch_weights(snapshot, variant)
         if is_kept:
-            loaded = restored_params(path, shapes, dtype, put)
+            loaded = restored_params(path, shapes, dtype, sharding)
         else:
-            loaded = read_params(source or folder_source(path, stored, variant), dtype, put)
+            loaded = read_params(source or folder_source(path, stored, variant), dtype, sharding)
         lora.merge(merges, loaded)
         textual_inversion.add_vectors(words, parts, loaded)
         params, digests = loaded

@@ -1,6 +1,11 @@
-"""A model, and the components that it is made of."""
+"""A model, the components that it is made of, and the kinds of models.
 
-from collections.abc import Mapping
+A kind is one of diffusers' pipelines. All have a text encoder, a UNet and an autoencoder. What the
+UNet sees besides latents differs.
+"""
+
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +17,12 @@ from jax.typing import DTypeLike
 
 from pot_jax.checks import require
 from pot_jax.config import EmbeddingSettings, LoraSettings
-from pot_jax.diffusion.schedule import ScheduleConfig
+from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.errors import UserError, shown
+from pot_jax.models import vae
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
 from pot_jax.weights.formats.safetensors import Tensor
-from pot_jax.weights.layouts.families import Family, LowRes
 
 
 class Component(NamedTuple):
@@ -34,8 +37,8 @@ class Component(NamedTuple):
 
 _TEXT_ENCODERS = {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)}
 _UNETS = {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)}
-_TINY = {"AutoencoderTiny": (AutoencoderTinyConfig, AutoencoderTiny)}
-_AUTOENCODERS = {"AutoencoderKL": (AutoencoderKLConfig, AutoencoderKL), **_TINY}
+_TINY = {"AutoencoderTiny": (vae.AutoencoderTinyConfig, vae.AutoencoderTiny)}
+_AUTOENCODERS = {"AutoencoderKL": (vae.AutoencoderKLConfig, vae.AutoencoderKL), **_TINY}
 # Our name -> the component. A new kind of network is one more class above.
 COMPONENTS = {
     "text_encoder": Component("text_encoder", "model", "transformers", _TEXT_ENCODERS),
@@ -44,6 +47,90 @@ COMPONENTS = {
     "tiny_vae": Component("tiny_vae", "diffusion_pytorch_model", "diffusers", _TINY, optional=True),
 }
 DTYPES = ("float32", "bfloat16", "float16")
+# A config's content -> the settings that a pipeline corrects in it.
+Correction = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class Family(NamedTuple):
+    """What the models of one pipeline class have in common."""
+
+    task: str  # a key of USES
+    # The UNet's input channels besides the latents, from the number of the latents' own.
+    extra_channels: Callable[[int], int] = lambda latents: 0
+    schedules: tuple[str, ...] = ("scheduler",)  # folders of scheduler configs
+    # Our component, or a folder of `schedules` -> what diffusers' pipelines correct in its config.
+    corrections: Mapping[str, Correction] = {}
+    # What else export writes to model_index.json: absent components, and settings.
+    others: Mapping[str, Any] = {}
+
+
+class LowRes(NamedTuple):
+    """How noise is added to an upscaler's small pictures before it sees them."""
+
+    schedule: ScheduleConfig
+    max_noise_level: int  # the highest timestep of `schedule` that it accepts
+
+
+# The scheduler classes that have a key which is corrected even if a file leaves it out.
+_HAVE = {
+    "steps_offset": CLASS_DEFAULTS.keys() - {"DPMSolverSinglestepScheduler"},
+    "clip_sample": {name for name in CLASS_DEFAULTS if CLASS_DEFAULTS[name].get("clip_sample")},
+    "skip_prk_steps": {"PNDMScheduler"},
+}
+
+
+def _always(**wanted: Any) -> Correction:
+    """Returns the correction of a scheduler that sets the keys its class or its file has."""
+    return lambda settings: {
+        key: value
+        for key, value in wanted.items()
+        if key in settings or str(settings.get("_class_name")) in _HAVE[key]
+    }
+
+
+def _old_sample_size(unet: Mapping[str, Any]) -> dict[str, Any]:
+    """Corrects a UNet of diffusers before 0.9, whose files say 32 for a model trained at 64."""
+    version = re.match(r"v?(\d+)(?:\.(\d+))?", str(unet.get("_diffusers_version", "")))
+    old = version is not None and (int(version[1]), int(version[2] or 0)) < (0, 9)
+    size = unet.get("sample_size")
+    return {"sample_size": 64} if old and type(size) is int and size < 64 else {}
+
+
+_OLD_UNET: dict[str, Correction] = {"unet": _old_sample_size}
+_SAFETY = {"safety_checker": [None, None], "feature_extractor": [None, None]}
+_ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker": False}
+
+# diffusers' class -> its models. Another class with the same components is one more entry.
+FAMILIES = {
+    "StableDiffusionPipeline": Family(
+        "text-to-image",
+        corrections={"scheduler": _always(steps_offset=1, clip_sample=False), **_OLD_UNET},
+        others=_ENCODER,
+    ),
+    "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),
+    "StableDiffusionInpaintPipeline": Family(
+        "inpainting",
+        extra_channels=lambda latents: 1 + latents,  # the mask, and the encoded picture around it
+        corrections={"scheduler": _always(steps_offset=1, skip_prk_steps=True), **_OLD_UNET},
+        others=_ENCODER,
+    ),
+    "StableDiffusionUpscalePipeline": Family(
+        "upscaling",
+        extra_channels=lambda latents: 3,  # the small picture
+        schedules=("scheduler", "low_res_scheduler"),
+        # Old files do not state it, or state the default of other models.
+        corrections={"autoencoder": lambda settings: {"scaling_factor": 0.08333}},
+        # 350: low_scale_config in x4-upscaling.yaml, and the default of a folder that states none.
+        others={**_SAFETY, "watermarker": [None, None], "max_noise_level": 350},
+    ),
+}
+
+# A model's task -> where to use the model.
+USES = {
+    "text-to-image": "pot_jax.sample, or pot-jax sample --model",
+    "inpainting": "pot_jax.inpaint",
+    "upscaling": "pot_jax.upscale, or pot-jax sample --upscaler",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +140,7 @@ class Model:
     name: str
     text_encoder: CLIPTextModel
     unet: UNet2DConditionModel
-    autoencoder: AutoencoderKL | AutoencoderTiny
+    autoencoder: vae.AutoencoderKL | vae.AutoencoderTiny
     tokenizer: Any  # transformers' CLIPTokenizer
     schedule: ScheduleConfig
     params: dict[str, Any]  # the components that it has: nested dicts of arrays
@@ -64,7 +151,7 @@ class Model:
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
-    tiny_vae: AutoencoderTiny | None = None  # cheap, for agreement inside steps
+    tiny_vae: vae.AutoencoderTiny | None = None  # cheap, for agreement inside steps
     # Its own defaults of sampler settings (`sampler.json`); only zooms are sampled with them.
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
@@ -114,8 +201,8 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
-    text, unet, vae, *tiny = (modules[name].config for name in COMPONENTS if name in modules)
-    latents = vae.latent_channels
+    text, unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules)
+    latents = codec.latent_channels
     extra = family.extra_channels(latents)
     besides = f" with {extra} channels besides the latents" if extra else ""
     rows = [
@@ -124,8 +211,22 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
         ("unet's out_channels", unet.out_channels, "vae", latents),
     ]
     for key in ("latent_channels", "downsample_factor", "in_channels", "out_channels"):
-        rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(vae, key)) for t in tiny]
+        rows += [(f"tiny_vae's {key}", getattr(t, key), "vae", getattr(codec, key)) for t in tiny]
     for what, needed, giver, given in rows:
         if needed != given:
             misfit = f"the {what} is {needed}, but its {giver} gives {given}"
             raise UserError(f"{shown(path)}: {misfit}; the components do not belong together")
+
+
+def require_model(model: Any) -> None:
+    """Raises UserError unless `model` is a `Model`."""
+    require(isinstance(model, Model), "model", "a model from pot_jax.load", model)
+
+
+def require_task(model: Any, task: str, what: str) -> None:
+    """Raises UserError unless `model` is a `Model` for `task`; `what` names the caller."""
+    require_model(model)
+    given = FAMILIES[model.pipeline].task
+    if given != task:
+        but = f"{model.name} is for {given} ({model.pipeline}); use it with {USES[given]}"
+        raise UserError(f"{what} takes a model for {task}, but {but}")

@@ -25,7 +25,6 @@ from pot_jax.weights.model import COMPONENTS, Source
 _THREADS = 2
 # Where parameters go: by one sharding, by a function of path and shape, or (None) the first device.
 Placement = jax.sharding.Sharding | Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None
-Put = Callable[[str, np.ndarray], jax.Array]  # a parameter's path and values -> its array
 Loaded = tuple[dict[str, Any], dict[str, str]]  # nested parameters, and their digests by path
 
 
@@ -40,7 +39,7 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put: Put) -> Loaded:
+def restored_params(folder: Path, shapes: dict, dtype: jnp.dtype, sharding: Placement) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
     `shapes` are those that the models need, nested dicts; the dtype is the copy's own. Raises
@@ -66,7 +65,7 @@ def restored_params(folder: Path, shapes: dict[str, Any], dtype: jnp.dtype, put:
                 beyond = f"has values beyond {dtype.name}; choose a wider dtype"
                 raise UserError(f"{shown(path)} of {where} {beyond}")
             digest = array_digest(values)
-        return put(path, values), digest
+        return put_on(sharding, path, values), digest
 
     with ThreadPoolExecutor(_THREADS) as threads:
         filled = dict(zip(wanted, threads.map(fill, wanted)))
@@ -94,8 +93,7 @@ class Problems(defaultdict[str, list[str]]):
         if self._path.is_file():
             what, remedy = "are not those of a whole Stable Diffusion", "get the file again"
         if self:
-            wrong = f"{what}: {listed(self)}; {remedy}"
-            raise UserError(f"the weights in {shown(self._path)} {wrong}")
+            raise UserError(f"the weights in {shown(self._path)} {what}: {listed(self)}; {remedy}")
 
 
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
@@ -126,7 +124,7 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     return found
 
 
-def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
+def read_params(source: Source, dtype: jnp.dtype, sharding: Placement) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
     Raises UserError as `matched` does, and one for all tensors that are not finite in `dtype`.
@@ -144,7 +142,7 @@ def read_params(source: Source, dtype: jnp.dtype, put: Put) -> Loaded:
         if problems:  # the rest is read only to find what else is wrong
             return None
         del values, stored
-        return put(path, param), array_digest(param)
+        return put_on(sharding, path, param), array_digest(param)
 
     with ThreadPoolExecutor(_THREADS) as threads:
         filled = dict(zip(entries, threads.map(fill, entries)))
@@ -160,10 +158,8 @@ def _params_and_digests(filled: Mapping[str, tuple[jax.Array, str]]) -> Loaded:
 def change_param(
     loaded: Loaded, path: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Replaces one parameter, and its digest, in place and on the same devices.
-
-    A new tree would hold each old parameter until the last is changed.
-    """
+    """Replaces one parameter, and its digest, in place and on the same devices."""
+    # A new tree would hold each old parameter until the last is changed.
     (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
     values = change(np.asarray(owner[leaf]))

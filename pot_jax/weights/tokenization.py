@@ -124,8 +124,7 @@ def tokenize(
 
     `tokenizer` is a model's `CLIPTokenizer`; T is its `model_max_length`. "" gives the ids of the
     empty prompt. A learned word of several vectors becomes all its tokens (`textual_inversion.py`).
-    Raises UserError if a prompt is too long; the message names it, what would be cut, and what to
-    do `instead`.
+    Raises UserError, with what would be cut and what to do `instead`, if a prompt is too long.
     """
     if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"a list of prompts was expected, got {shown(repr(prompts))}")
@@ -153,15 +152,13 @@ def require_fits(
         raise UserError(f"prompt {number} ({shown(prompt[:60])}...) {counts}; {how}")
 
 
+_WEIGHTED = r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]"
 # What other programs read in prompts, and CLIP as words -> what to do instead.
 _SYNTAX = (
     (r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>", "merge it with --lora={}:{}, {} being its path"),
     (r"<hypernet:[^>]*>", "hypernetworks are not supported"),
     (r"\bembedding:(\S+)", "add it with --embedding=PATH:{}"),
-    (
-        r"\([^()]*:\s*[-+]?[\d.]+\s*\)|\(\([^()]*\)\)|\[\[[^][]*\]\]",
-        "words have no weights without --prompt_weights",
-    ),
+    (_WEIGHTED, "words have no weights without --prompt_weights"),
     (r"\bBREAK\b", "chunks begin there with --long_prompts"),
     (r"\[[^][]*:[^][]*[\d.]+\s*\]|\[[^][|]*\|[^][]*\]", "a prompt is the same in all steps"),
 )

@@ -9,8 +9,14 @@ import pytest
 from initial_params import initial_params
 
 from pot_jax.errors import UserError
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig, decode_latents, encode_latents
+from pot_jax.models.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    AutoencoderTiny,
+    AutoencoderTinyConfig,
+    decode_latents,
+    encode_latents,
+)
 from pot_jax.weights.keys import abstract_params
 
 KL = AutoencoderKL(

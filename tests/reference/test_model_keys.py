@@ -12,9 +12,13 @@ from pairs import UNETS, VAE, noise, params_of, randomised
 from safetensors.numpy import save_file
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.models.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    AutoencoderTiny,
+    AutoencoderTinyConfig,
+)
 from pot_jax.weights.keys import IGNORED, abstract_params, key_table
 
 

@@ -21,9 +21,13 @@ from pairs import (
 
 from pot_jax.models import vae
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.models.vae import AutoencoderKL, AutoencoderKLConfig
+from pot_jax.models.vae import (
+    AutoencoderKL,
+    AutoencoderKLConfig,
+    AutoencoderTiny,
+    AutoencoderTinyConfig,
+)
 from pot_jax.weights.keys import abstract_params
 
 

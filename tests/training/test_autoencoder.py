@@ -8,10 +8,11 @@ import optax
 import pytest
 
 from pot_jax.errors import UserError
-from pot_jax.models.tiny_vae import AutoencoderTiny, AutoencoderTinyConfig
 from pot_jax.models.vae import (
     AutoencoderKL,
     AutoencoderKLConfig,
+    AutoencoderTiny,
+    AutoencoderTinyConfig,
     decode_latents,
     encode_latents,
 )

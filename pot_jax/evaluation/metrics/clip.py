@@ -20,7 +20,7 @@ from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts.folder import component_tensors, read_config
 from pot_jax.weights.model import Parts, Source
-from pot_jax.weights.parameters import put_on, read_params
+from pot_jax.weights.parameters import read_params
 from pot_jax.weights.tokenization import read_tokenizer
 
 _ROUNDING = 1e-6  # of a float32 cosine; pictures are tied if they differ by less
@@ -107,7 +107,7 @@ def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str
         tensors = {key: t for key, t in tensors if not key.endswith(".embeddings.position_ids")}
         parts = Parts({"clip": model}, tokenizer, schedule=None, pipeline=config.CLASS_NAME)
         source = Source(folder, parts, {"clip": tensors})
-        params, _ = read_params(source, jnp.dtype("float32"), partial(put_on, None))
+        params, _ = read_params(source, jnp.dtype("float32"), None)
     apply = partial(jax.jit(model.apply), {"params": params["clip"]})
     return partial(_scores, apply, tokenizer, processor)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,16 +12,10 @@ from pot_jax.errors import UserError, shown
 from pot_jax.weights.formats.safetensors import Tensor, read_header
 
 T = TypeVar("T", LoraSettings, EmbeddingSettings)
-# Settings -> the argument, a file, the values that an item of the list gives, the list in words.
-_LISTS: dict[type, tuple[str, str, tuple[str, ...], str]] = {
-    LoraSettings: (
-        *("loras", "LoRA", ("path", "strength", "sha256")),
-        'a dict {"file.safetensors": 0.8} or a list of pairs',
-    ),
-    EmbeddingSettings: (
-        *("embeddings", "embedding", ("token", "path", "sha256")),
-        'a list of paths or pairs ("<token>", path)',
-    ),
+# Settings -> the argument, a file, the list in words.
+_LISTS = {
+    LoraSettings: ("loras", "LoRA", 'a dict {"file.safetensors": 0.8} or a list of pairs'),
+    EmbeddingSettings: ("embeddings", "embedding", 'a list of paths or pairs ("<token>", path)'),
 }
 # What PEFT and diffusers call the file in a folder that they save.
 _IN_FOLDERS = "adapter_model", "pytorch_lora_weights", "learned_embeds"
@@ -31,12 +25,12 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
     """Yields what a user gives as `loras` or `embeddings`: settings, and where the tensors lie.
 
     `given` is a list, each item a path (of a file, or of a folder as PEFT saves it), the settings,
-    or their values: (path, strength) or (path, strength, sha256) of a LoRA, (token, path) or
-    (token, path, sha256) of an embedding. LoRAs may also be {path: strength}. The settings that
-    come out have the SHA-256 of all bytes of their file. Raises UserError if it is something else,
-    or a strength is not finite; a file is missing, damaged, of another kind or has another digest.
+    or their first values in order: (path, strength) of a LoRA, (token, path) of an embedding. LoRAs
+    may also be {path: strength}. The settings that come out have their file's SHA-256. UserError if
+    it is anything else, a strength not finite, a file missing, damaged, of another kind or digest.
     """
-    group, what, names, expected = _LISTS[cls]
+    group, what, expected = _LISTS[cls]
+    names = [field.name for field in fields(cls)]
     if cls is LoraSettings and isinstance(given, Mapping):
         given = list(given.items())
     if not isinstance(given, list | tuple):
@@ -47,8 +41,8 @@ def given_files(given: Any, cls: type[T]) -> Iterator[tuple[T, dict[str, Tensor]
             values = [item] if isinstance(item, str | Path) else item
             if not isinstance(values, list | tuple) or not 1 <= len(values) <= len(names):
                 raise UserError(f"{group}: expected {expected}, got the entry {shown(repr(item))}")
-            fields = dict(zip(names if len(values) > 1 else ["path"], values))
-            item = build(cls, fields, f"{group}[{number}].")
+            pairs = zip(names if len(values) > 1 else ["path"], values)
+            item = build(cls, dict(pairs), f"{group}[{number}].")
         found.append(item)
     for item in found:
         file = Path(item.path)

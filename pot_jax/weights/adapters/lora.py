@@ -5,17 +5,25 @@ A LoRA adds to a layer's weight W a product of low rank (arXiv 2106.09685):
     W' = W + strength * alpha / rank * up @ down
 
 W is [out, in], or [out, in, h, w] for a convolution; down is [rank, in] or [rank, in, h, w]; up is
-[out, rank] or [out, rank, 1, 1]; alpha is [] (`lora_scale`). If there is a `mid`
-[rank, rank, h, w], down is [rank, in, 1, 1], the product up @ mid @ down (CP in LyCORIS).
+[out, rank] or [out, rank, 1, 1]. If there is a `mid` [rank, rank, h, w], down is [rank, in, 1, 1],
+the product up @ mid @ down (CP in LyCORIS). alpha / rank is stated by
 
-Each weight is merged in float32 and rounded once, however many LoRAs there are.
+    alpha tensors            in the file, [], one a layer (kohya)
+    lora_adapter_metadata    PEFT's settings in the file's metadata (diffusers 0.34 and later)
+    adapter_config.json      PEFT's settings beside the file
+    ss_network_alpha, _dim   kohya's settings in the file's metadata, for most layers
+
+Where several places speak of a layer they must agree; where none does, alpha is the rank. Each
+weight is merged in float32 and rounded once, however many LoRAs there are.
 """
 
+import json
 import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,8 +33,8 @@ from pot_jax.errors import UserError, listed, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import given_files
 from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
-from pot_jax.weights.adapters.lora_scale import Wrong, read_said
-from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
+from pot_jax.weights.formats.kinds import json_object
+from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_metadata, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
 from pot_jax.weights.parameters import Loaded, change_param
 
@@ -41,6 +49,21 @@ _OTHERS = {
     "on_input": "an IA3 (scales of activations)",
     "lora_te2_|text_encoder_2": "a LoRA for SDXL, which has a second text encoder",
 }
+# PEFT's settings that are off, or have one of a few values, where an adapter is a plain sum
+# W + scale up @ down. Others matter to training only.
+_OFF = (
+    "alora_invocation_tokens arrow_config fan_in_fan_out kasa_config layer_replication lora_bias "
+    "modules_to_save monteclora_config target_parameters trainable_token_indices use_bdlora "
+    "use_dora use_qalora velora_config"
+)
+_PLAIN: dict[str, tuple] = {
+    "peft_type": ("LORA", None),
+    "bias": ("none", None),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", None),  # others change W
+    **dict.fromkeys(_OFF.split(), (False, None, [], {})),
+}
+Peft = dict[tuple[str, str], dict[str, Any]]  # (place, component) -> PEFT's settings
+_PEFT_ALPHA = 8  # what PEFT takes for lora_alpha if its settings leave it out
 
 
 class Layer(NamedTuple):
@@ -67,9 +90,8 @@ def read_loras(
 ) -> list[Lora]:
     """Reads the headers of LoRA files, as `given_files` takes them; finds each layer's weight.
 
-    `config` is the UNet's; `shapes` are those of the parameters of "unet" and "text_encoder",
-    nested dicts. Raises UserError if a file is missing, damaged or of another kind, or has keys,
-    layers or shapes that do not fit the model: one message names those of all files.
+    `config` is the UNet's; `shapes` has the parameters of "unet" and "text_encoder", nested dicts.
+    Raises UserError as `given_files`, and one for all keys, layers and shapes that do not fit.
     """
     table: dict[str, Target] = {}
     found, wrong = [], []
@@ -92,8 +114,21 @@ def read_loras(
 
 def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
     """Returns one file with the layers that fit; adds others to `problems`."""
-    said, layers, alphas = read_said(file.path), {}, []
-    for name, parts in _grouped(tensors, problems).items():
+    # The tensors by layer, as the file spells its name, and by part.
+    grouped: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        name, part = layer_and_part(key) or (None, None)
+        if part is None:
+            problems["keys of no known spelling"].append(f"{shown(key)} {list(tensor.shape)}")
+        elif tensor.dtype not in (_NUMBERS if part == "alpha" else FLOATS):
+            kind = f"tensors of a dtype not in {list(FLOATS)}"
+            problems[kind].append(f"{shown(key)} {shown(tensor.dtype)}")
+        elif part in grouped[name]:
+            problems["keys given twice"].append(shown(key))
+        else:
+            grouped[name][part] = tensor
+    (peft, metadata), layers, alphas = _read_said(file.path), {}, []
+    for name, parts in grouped.items():
         target = table.get(plain(name))
         try:
             _check_fit(parts, target)
@@ -103,7 +138,7 @@ def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
             if "alpha" in parts:
                 alpha = float(read_tensor(parts["alpha"], _NUMBERS).reshape(()))
                 alphas.append(alpha)
-            scale = said.scale(target, down.shape[0], alpha)
+            scale = _scale(peft, metadata, target, down.shape[0], alpha)
         except Wrong as wrong:
             shapes = [f"{part} {list(tensor.shape)}" for part, tensor in parts.items()]
             wanted = f", for a weight {list(target.entry.stored_shape)}" if target else ""
@@ -112,28 +147,17 @@ def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
         assumed = math.isnan(scale)
         scale = file.strength * (1.0 if assumed else scale)
         layers[target.path] = Layer(target, down, parts.get("mid"), parts["up"], scale, assumed)
-    if kind := said.unusual([layer.down.shape[0] for layer in layers.values()], alphas):
-        problems[kind].append(shown(file.path))
-    stated = metadata_statements(said.metadata).get("prediction_type", ())
+    ranks = [layer.down.shape[0] for layer in layers.values()]
+    # kohya's settings are for most layers.
+    for key, values in {"ss_network_dim": ranks, "ss_network_alpha": alphas}.items():
+        said = _number(metadata, key)
+        if values and not math.isnan(said) and said not in map(float, values):
+            kind = f"layers, none of them as its metadata say ({key} = {said:g})"
+            problems[kind].append(shown(file.path))
+            break
+    stated = metadata_statements(metadata).get("prediction_type", ())
     predicts = agreed("what the model predicts", stated, shown(file.path))
     return Lora(file, list(layers.values()), predicts)
-
-
-def _grouped(tensors: Mapping[str, Tensor], problems) -> dict[str, dict[str, Tensor]]:
-    """Groups the tensors by layer, as the file spells its name, and by part."""
-    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        name, part = layer_and_part(key) or (None, None)
-        if part is None:
-            problems["keys of no known spelling"].append(f"{shown(key)} {list(tensor.shape)}")
-        elif tensor.dtype not in (_NUMBERS if part == "alpha" else FLOATS):
-            kind = f"tensors of a dtype not in {list(FLOATS)}"
-            problems[kind].append(f"{shown(key)} {shown(tensor.dtype)}")
-        elif part in layers[name]:
-            problems["keys given twice"].append(shown(key))
-        else:
-            layers[name][part] = tensor
-    return layers
 
 
 def _check_fit(parts: Mapping[str, Tensor], target: Target | None) -> None:
@@ -153,6 +177,84 @@ def _check_fit(parts: Mapping[str, Tensor], target: Target | None) -> None:
             shape = (up[0], down[1], *mid[2:])
     if shape is None or math.prod(alpha or ()) != 1 or not target.entry.accepts(shape):
         raise Wrong("misshapen layers")
+
+
+class Wrong(Exception):
+    """A layer, or what is said of it, is of no use; the message is the kind of problem."""
+
+
+def _scale(peft: Peft, metadata, target: Target, rank: int, alpha: float | None) -> float:
+    """Returns alpha / rank of a layer, NaN if no place states it; `alpha` is its tensor's.
+
+    Raises Wrong if places contradict each other, or what one says is of no use.
+    """
+    names = [key.removesuffix(".weight") for key in (target.entry.key, *target.entry.aliases)]
+    found = {} if alpha is None else {"alpha tensor": alpha / rank}
+    for (place, component), settings in peft.items():
+        if component == target.path[0]:
+            found[place] = _peft_scale(settings, names, rank, place)
+    if not all(map(math.isfinite, found.values())):
+        raise Wrong("layers with an unusable alpha")
+    first = next(iter(found.values()), math.nan)
+    if any(not math.isclose(other, first, rel_tol=1e-5) for other in found.values()):
+        raise Wrong(f"layers whose alpha is stated differently by {' and '.join(found)}")
+    return first if found else _number(metadata, "ss_network_alpha") / rank
+
+
+def _read_said(path: str) -> tuple[Peft, Mapping[str, str]]:
+    """Reads what is said of a LoRA beside its file and in its metadata; UserError unless plain."""
+    file, peft = Path(path), {}
+    metadata = read_metadata(file)
+    if text := metadata.get("lora_adapter_metadata"):
+        try:
+            settings = json.loads(text)
+        except (ValueError, RecursionError):
+            settings = None
+        if not isinstance(settings, dict):
+            raise UserError(f"{shown(path)}: its lora_adapter_metadata is not a JSON object")
+        for key, value in settings.items():  # "unet.lora_alpha"
+            component, _, name = key.partition(".")
+            peft.setdefault(("lora_adapter_metadata", component), {})[name] = value
+    beside = file.with_name("adapter_config.json")
+    # PEFT calls the file that belongs to it adapter_model; in its absence, any file may be meant.
+    stem = "adapter_model"
+    if beside.is_file() and (file.stem == stem or not list(file.parent.glob(f"{stem}.*"))):
+        settings = json_object(beside)
+        peft |= {(beside.name, component): settings for component in ("unet", "text_encoder")}
+    for (place, _), settings in peft.items():
+        for key, values in _PLAIN.items():
+            if settings.get(key) not in values:
+                what = f"{place} says {key} = {shown(settings[key])}, which is not supported"
+                raise UserError(f"{shown(path)}: {what}; plain LoRA and LoCon are")
+    return peft, metadata
+
+
+def _peft_scale(settings: Mapping[str, Any], names: Sequence[str], rank: int, place: str) -> float:
+    if _by_pattern(settings, "rank_pattern", names, settings.get("r")) not in (None, rank):
+        raise Wrong(f"layers of another rank than {place} says")
+    alpha = _by_pattern(settings, "alpha_pattern", names, settings.get("lora_alpha", _PEFT_ALPHA))
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
+        return math.nan
+    # The root is rank-stabilised LoRA (arXiv 2312.03732).
+    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _by_pattern(settings: Mapping[str, Any], key: str, names: Sequence[str], usual: Any) -> Any:
+    """Returns the value of the first pattern that fits a layer, as PEFT's get_pattern_key does."""
+    try:  # a pattern is a regular expression for the whole name, or for its end after a dot
+        for pattern, value in (settings.get(key) or {}).items():
+            if any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
+                return value
+    except (re.error, AttributeError, RecursionError):
+        raise Wrong(f"layers with an unusable {key}") from None
+    return usual
+
+
+def _number(metadata: Mapping[str, str], key: str) -> float:
+    try:
+        return float(metadata.get(key, "nan"))
+    except ValueError:  # "None", "Dynamic"
+        return math.nan
 
 
 def notices(loras: Sequence[Lora], prediction_type: str) -> tuple[str, ...]:

@@ -38,64 +38,48 @@ def read_embeddings(embeddings: Sequence[Any], parts: Parts) -> list[Embedding]:
     """Reads the headers of embedding files and checks that the tokenizer can take their tokens.
 
     `embeddings` are as for `given_files`. The default token is the file's own or, if it has none
-    (`emb_params`), the file's name without its extension. Raises UserError if a file is missing,
-    damaged or of another kind, its vectors do not have the text encoder's width, or its token is a
-    word that the tokenizer already has.
+    (`emb_params`), the file's name without its extension. Raises UserError as `given_files`, if the
+    vectors do not have the text encoder's width, or if the tokenizer already has the token.
     """
-    found = []
+    found: list[Embedding] = []
+    width = parts.modules["text_encoder"].config.hidden_size
+    another = 'give another: ("<token>", path), or --embedding=path:<token>'
     for file, tensors in given_files(embeddings, EmbeddingSettings):
-        width = parts.modules["text_encoder"].config.hidden_size
-        key, tensor = _only_tensor(file, tensors, width)
-        own = Path(file.path).stem if key == _NAMELESS else key
-        file = dataclasses.replace(file, token=file.token or own)
-        count = math.prod(tensor.shape[:-1])
-        tokens = [file.token, *(f"{file.token}_{i}" for i in range(1, count))]
-        _check_new(file, tokens, parts.tokenizer, [t for other in found for t in other.tokens])
-        found.append(Embedding(file, tensor, tokens))
+        where = shown(file.path)
+        two = {"clip_l", "clip_g"} & tensors.keys()
+        if two or len(tensors) != 1:
+            sdxl = "is an embedding for SDXL, which has two text encoders"
+            what = sdxl if two else f"holds {len(tensors)} tensors"
+            keys = ", ".join(map(shown, sorted(tensors)[:3]))
+            expected = f"an embedding for this model is one, named {_NAMELESS} or by its token"
+            raise UserError(f"{where} {what} ({keys}); {expected}")
+        ((key, tensor),) = tensors.items()
+        shape = tensor.shape
+        if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
+            expected = f"expected [{width}] or [n, {width}], the text encoder's width"
+            wrong = f"{where}: the embedding has shape {list(shape)}, {expected}"
+            raise UserError(f"{wrong}; it is for another kind of model")
+        token = file.token or (Path(file.path).stem if key == _NAMELESS else key)
+        if not token.isprintable() or not token or " " in token:
+            wrong = f"the token {shown(repr(token))} is not one printable word"
+            raise UserError(f"{where}: {wrong}; {another}")
+        tokens = [token, *(f"{token}_{i}" for i in range(1, math.prod(shape[:-1])))]
+        # Prompts are lower-cased, and "</w>" ends a word.
+        earlier = [word for embedding in found for word in embedding.tokens]
+        known = {word.lower() for word in (*parts.tokenizer.get_vocab(), *earlier)}
+        taken = [t for t in tokens if {t.lower(), f"{t.lower()}</w>"} & known]
+        # The next token would pass for one of this word's vectors, or this for one of another's.
+        added = {word.lower() for word in (*parts.tokenizer.added_tokens_encoder, *earlier)}
+        neighbours = (f"{token}_{len(tokens)}", re.sub(r"_\d+$", "", token))
+        taken += [t for t in neighbours if t.lower() in added]
+        if taken:
+            raise UserError(f"{where}: the tokenizer already has {shown(taken[0])}; {another}")
+        found.append(Embedding(dataclasses.replace(file, token=token), tensor, tokens))
     return found
 
 
-def _only_tensor(file: EmbeddingSettings, tensors, width) -> tuple[str, Tensor]:
-    """Returns a file's one tensor, [width] or [n, width], and its key."""
-    where, keys = shown(file.path), sorted(tensors)
-    two = {"clip_l", "clip_g"} & tensors.keys()
-    if two or len(tensors) != 1:
-        sdxl = "is an embedding for SDXL, which has two text encoders"
-        what = sdxl if two else f"holds {len(tensors)} tensors"
-        expected = f"an embedding for this model is one, named {_NAMELESS} or by its token"
-        raise UserError(f"{where} {what} ({', '.join(map(shown, keys[:3]))}); {expected}")
-    ((key, tensor),) = tensors.items()
-    shape = tensor.shape
-    if len(shape) not in (1, 2) or shape[-1] != width or 0 in shape:
-        expected = f"expected [{width}] or [n, {width}], the text encoder's width"
-        wrong = f"{where}: the embedding has shape {list(shape)}, {expected}"
-        raise UserError(f"{wrong}; it is for another kind of model")
-    return key, tensor
-
-
-def _check_new(file: EmbeddingSettings, tokens, tokenizer, earlier) -> None:
-    """Raises UserError unless the tokens are single words that are not in use."""
-    where = shown(file.path)
-    another = 'give another: ("<token>", path), or --embedding=path:<token>'
-    if not file.token.isprintable() or not file.token or " " in file.token:
-        token = f"the token {shown(repr(file.token))}"
-        raise UserError(f"{where}: {token} is not one printable word; {another}")
-    # Prompts are lower-cased, and "</w>" ends a word.
-    known = {token.lower() for token in (*tokenizer.get_vocab(), *earlier)}
-    taken = [t for t in tokens if {t.lower(), f"{t.lower()}</w>"} & known]
-    # The next token would pass for one of this word's vectors, or this word for one of another's.
-    added = {token.lower() for token in (*tokenizer.added_tokens_encoder, *earlier)}
-    neighbours = (f"{file.token}_{len(tokens)}", re.sub(r"_\d+$", "", file.token))
-    taken += [t for t in neighbours if t.lower() in added]
-    if taken:
-        raise UserError(f"{where}: the tokenizer already has {shown(taken[0])}; {another}")
-
-
 def add_tokens(embeddings: Sequence[Embedding], parts: Parts) -> Parts:
-    """Returns the parts with a text encoder that has a place for each token of `embeddings`.
-
-    The tokens are added to the parts' tokenizer in place.
-    """
+    """Adds the tokens to the parts' tokenizer in place; returns parts whose encoder has room."""
     if not embeddings:
         return parts
     tokens = [token for embedding in embeddings for token in embedding.tokens]

@@ -107,10 +107,9 @@ class _Reader(pickle.Unpickler):
 def read_pickled(path: Path) -> dict[str, Tensor]:
     """Reads where the tensors of a pickled checkpoint lie, by name.
 
-    If it has a `state_dict`, that is read. Optimizer states, callbacks, counters and everything
-    else that is not a tensor are left out. Raises UserError if the file is not a zip of torch's, is
-    truncated or damaged, names something that is not in the table above, or has tensors that lie
-    outside their storages (all are named).
+    If it has a `state_dict`, that is read. What is no tensor is left out: optimizer states,
+    callbacks, counters. Raises UserError if the file is not a zip of torch's, is damaged, names
+    something that is not in the table above, or has tensors outside their storages (all are named).
     """
     path = regular_file(Path(path), "checkpoint")
     with path.open("rb") as file:
@@ -119,9 +118,8 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     if not start.startswith(ZIP):
         raise UserError(f"{where} {not_torch(start)}")
     text, records = _archive(path, where)
-    state = _unpickled(text, where)
     found, problems = {}, []
-    for name, view in dict.items(state):
+    for name, view in dict.items(_unpickled(text, where)):
         if isinstance(view, _View) and isinstance(name, str):
             try:
                 found[name] = _placed(path, name, view, records)

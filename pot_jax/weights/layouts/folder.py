@@ -17,9 +17,8 @@ from pot_jax.errors import UserError, few, listed, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import Tensor, read_header
 from pot_jax.weights.keys import IGNORED
-from pot_jax.weights.layouts.families import FAMILIES, Correction, LowRes
 from pot_jax.weights.layouts.stated import assumed
-from pot_jax.weights.model import COMPONENTS, Parts, Source
+from pot_jax.weights.model import COMPONENTS, FAMILIES, Correction, LowRes, Parts, Source
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
 SAMPLER = "sampler.json"  # any of `config.SamplerSettings`; not of diffusers' layout
@@ -98,15 +97,10 @@ def read_parts(
         schedule = replace(schedule, prediction_type=prediction_type)
     elif json_object(paths[0]).get("prediction_type") is None:
         notices = (assumed(paths[0], schedule.prediction_type),)
-    return Parts(
-        modules=modules,
-        tokenizer=read_tokenizer(place, text.max_position_embeddings, text.vocab_size),
-        schedule=schedule,
-        pipeline=index["_class_name"],
-        low_res=_low_res(folder, index, *low_res) if low_res else None,
-        notices=notices,
-        sampler=_read_sampler(folder / SAMPLER),
-    )
+    clip_tokenizer = read_tokenizer(place, text.max_position_embeddings, text.vocab_size)
+    low_res = _low_res(folder, index, *low_res) if low_res else None
+    own = _read_sampler(folder / SAMPLER)
+    return Parts(modules, clip_tokenizer, schedule, index["_class_name"], low_res, notices, own)
 
 
 def _read_sampler(path: Path) -> dict[str, Any]:
@@ -162,10 +156,8 @@ def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
 def component_tensors(folder: Path, stem: str, variant: str | None = None) -> dict[str, Tensor]:
     """Reads where the tensors of one component of a diffusers folder lie, by name.
 
-    `stem` is "diffusion_pytorch_model" (diffusers) or "model" (transformers); `variant` says which
-    of several copies to read, such as "fp16". None means the copy without a variant or, if there is
-    none, the only variant. Raises UserError if there are no such weights (the message names what
-    there is), or a file is damaged.
+    `stem` is diffusers' "diffusion_pytorch_model" or transformers' "model"; `variant` as in `load`.
+    Raises UserError if there are no such weights (it names what there is), or a file is damaged.
     """
     names = [path.name for path in folder.iterdir()]
     source = folder / choose_weights(names, stem, variant, shown(folder))

@@ -66,15 +66,12 @@ def fetch_settings(name: str) -> Snapshot:
     if revision is not None and not _REVISION.fullmatch(revision):
         expected = "expected a branch, a tag or a commit after the @"
         raise UserError(f"{shown(name)}: {shown(revision)!r} is not a revision; {expected}")
-    revision = revision or "main"
-    index = _fetch(repository, revision, "model_index.json")
+    index = _fetch(repository, revision or "main", "model_index.json")
     commit = index.parent.name
     folders = [*layout.known_classes(layout.read_index(index.parent)["_class_name"]), *_OPTIONAL]
     files = _files(repository, commit, index.parent)
-    for file in (
-        layout.SAMPLER,
-        *(f"{folder}/{file}" for folder in folders for file in _SETTINGS.split()),
-    ):
+    settings = [f"{folder}/{file}" for folder in folders for file in _SETTINGS.split()]
+    for file in (layout.SAMPLER, *settings):
         if file in files:
             _fetch(repository, commit, file)
     return Snapshot(repository, commit, index.parent, files)
@@ -130,40 +127,37 @@ class _Unreachable(UserError):
 @contextlib.contextmanager
 def _explained(repository: str, revision: str, file: str = "") -> Iterator[None]:
     """Turns what huggingface_hub raises in the block into a UserError of one line."""
+    from huggingface_hub import constants, errors
+
+    name, what, kind = f"{repository}@{revision}", file or "the list of files", UserError
     try:
         yield
     except Exception as error:  # its HTTP library, and so its classes, change between versions
-        raise _explanation(error, repository, revision, file) from None
-
-
-def _explanation(error: Exception, repository: str, revision: str, file: str) -> UserError:
-    from huggingface_hub import constants, errors
-
-    name, what = f"{repository}@{revision}", file or "the list of files"
-    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    if isinstance(cause, errors.GatedRepoError):
-        how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
-        return UserError(f"{repository} is open only to users who accept its terms: {how}")
-    if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
-        check = f"check the name; if it is private, {_LOG_IN}"
-        neither = f"no model folder {repository} here and no such repository on the hub"
-        return UserError(f"there is {neither}; {check}")
-    if isinstance(cause, errors.RevisionNotFoundError):
-        check = "check what is after the @"
-        return UserError(f"{repository} has no branch, tag or commit {revision}; {check}")
-    if isinstance(cause, errors.EntryNotFoundError) and status == 404:
-        expected = "a model in the layout that diffusers saves was expected"
-        return UserError(f"{name} has no {file} on the hub; {expected}")
-    if status == 403:
-        return UserError(f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}")
-    if status is not None:
-        return UserError(f"the hub answered HTTP {status} for {name}; try again later")
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
-        type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
-    ):
-        state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
-        lacks = f"{what} of {name} is not in the cache ({constants.HF_HUB_CACHE})"
-        once = f"{lacks}; load it once with a connection"
-        return _Unreachable(f"the hub cannot be reached ({state}) and {once}")
-    return UserError(f"{what} of {name} cannot be fetched ({one_line(error)})")
+        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(cause, errors.GatedRepoError):
+            how = f"do so at {constants.ENDPOINT}/{repository}, and {_LOG_IN}"
+            text = f"{repository} is open only to users who accept its terms: {how}"
+        elif isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
+            neither = f"no model folder {repository} here and no such repository on the hub"
+            text = f"there is {neither}; check the name; if it is private, {_LOG_IN}"
+        elif isinstance(cause, errors.RevisionNotFoundError):
+            lacks = f"has no branch, tag or commit {revision}"
+            text = f"{repository} {lacks}; check what is after the @"
+        elif isinstance(cause, errors.EntryNotFoundError) and status == 404:
+            expected = "a model in the layout that diffusers saves was expected"
+            text = f"{name} has no {file} on the hub; {expected}"
+        elif status == 403:
+            text = f"the hub refuses {name} to this user (HTTP {status}); {_LOG_IN}"
+        elif status is not None:
+            text = f"the hub answered HTTP {status} for {name}; try again later"
+        elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled) or (
+            type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError")
+        ):
+            state = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else constants.ENDPOINT
+            lacks = f"{what} of {name} is not in the cache ({constants.HF_HUB_CACHE})"
+            once = "load it once with a connection"
+            text, kind = f"the hub cannot be reached ({state}) and {lacks}; {once}", _Unreachable
+        else:
+            text = f"{what} of {name} cannot be fetched ({one_line(error)})"
+        raise kind(text) from None

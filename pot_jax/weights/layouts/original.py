@@ -144,17 +144,29 @@ def describe(
 
     `prediction_type` is what the weights predict, as diffusers names it, whatever the files say; by
     default what they state, else `Shapes.usual_prediction`. SD 2.x with "epsilon" counts as the
-    model of 512 pixels. `stated` is what the file's metadata and its yaml say (`stated.py`). Raises
-    UserError if a tensor that gives a size is missing or has another rank, no model has these
-    sizes, or two places contradict each other.
+    model of 512 pixels. `stated` is what metadata and yaml say. Raises UserError if a tensor that
+    gives a size is missing or of another rank, no model has these sizes, or two places disagree.
     """
+    first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
     try:
-        facts = _stated_facts(shapes, stated, predicts=prediction_type is None)
+        places = {
+            "generation": [Statement("the width of its text states", shapes.generation)],
+            "in_channels": [Statement(first, shapes.size(first, 1, 4))],
+            "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
+        }
+        sizes = set(places)  # which the tensors say; others may only agree
+        if PREDICTS_V in shapes:
+            places["prediction_type"] = [Statement(f"its tensor {PREDICTS_V}", "v_prediction")]
+        facts = {
+            fact: agreed(fact, [*places.get(fact, ()), *stated.get(fact, ())], shapes.where)
+            for fact in {**places, **stated}
+            if fact != "prediction_type" or prediction_type is None
+        }
+        facts = {fact: facts[fact] for fact in facts.keys() - sizes}
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
         # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
-        usual = 0.08333 if shapes.is_upscaler else 0.18215
-        scaling = facts.pop("scaling_factor", usual)
+        scaling = facts.pop("scaling_factor", 0.08333 if shapes.is_upscaler else 0.18215)
         autoencoder = autoencoder_config(shapes, unet.sample_size, scaling)
         schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
         return Description(text_config(shapes), unet, autoencoder, schedule)
@@ -163,28 +175,14 @@ def describe(
         raise UserError(f"{prefix}{error}") from None
 
 
-def _stated_facts(shapes: Shapes, stated: Statements, predicts: bool) -> dict[str, Any]:
-    """Returns what is stated and used, checked against the tensors; what it predicts if asked."""
-    first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
-    places = {
-        "generation": [Statement("the width of its text states", shapes.generation)],
-        "in_channels": [Statement(first, shapes.size(first, 1, 4))],
-        "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
-    }
-    sizes = set(places)
-    if PREDICTS_V in shapes:
-        places["prediction_type"] = [Statement(f"its tensor {PREDICTS_V}", "v_prediction")]
-    facts = {
-        fact: agreed(fact, [*places.get(fact, ()), *stated.get(fact, ())], shapes.where)
-        for fact in {**places, **stated}
-        if predicts or fact != "prediction_type"
-    }
-    return {fact: facts[fact] for fact in facts.keys() - sizes}
-
-
 def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     """Derives the UNet's config; raises as `describe` does."""
-    levels = _unet_levels(shapes)
+    # The numbers of each level's input blocks; a downsampling separates two levels.
+    numbers = range(1, shapes.count(f"{UNET}input_blocks"))
+    cuts = [number for number in numbers if f"{UNET}input_blocks.{number}.0.op" in shapes]
+    levels = [range(a + 1, b) for a, b in itertools.pairwise([0, *cuts, numbers.stop])]
+    if not all(levels):
+        raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
     firsts = [f"{UNET}input_blocks.{level[0]}" for level in levels]
     channels = [shapes.size(f"{first}.0.in_layers.2.weight", 0, 4) for first in firsts]
     # The transformer of each level; the innermost level may have one only in the middle block.
@@ -222,16 +220,6 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         upcast_attention=by_width and predicts_v,  # as in diffusers' SD 2.1
         num_class_embeds=shapes.size(f"{UNET}label_emb.weight", 0, 2) if upscales else None,
     )
-
-
-def _unet_levels(shapes: Shapes) -> list[range]:
-    """Returns the numbers of each level's input blocks; a downsampling separates two levels."""
-    numbers = range(1, shapes.count(f"{UNET}input_blocks"))
-    cuts = [number for number in numbers if f"{UNET}input_blocks.{number}.0.op" in shapes]
-    levels = [range(a + 1, b) for a, b in itertools.pairwise([0, *cuts, numbers.stop])]
-    if not all(levels):
-        raise UserError(f"{shapes.where}: a level of the UNet has no layers; get the file again")
-    return levels
 
 
 def _one_or_all(values: list) -> Any:

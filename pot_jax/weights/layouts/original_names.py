@@ -101,14 +101,12 @@ _OPEN_CLIP_LAYER = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-QKV = ("q", "k", "v")  # in this order in OpenCLIP's `in_proj`, stacked along the first axis
+# In this order in OpenCLIP's `in_proj_weight`, whose thirds are called `in_proj_weight.q`, ...
+QKV = ("q", "k", "v")
 
 
 def open_clip_names(config: CLIPTextConfig) -> dict[str, str]:
-    """Returns the text encoder's modules: transformers' names -> OpenCLIP's without its prefix.
-
-    The thirds of `attn.in_proj_weight` are called `attn.in_proj_weight.q`, `.k` and `.v`.
-    """
+    """Returns the text encoder's modules: transformers' names -> OpenCLIP's without its prefix."""
     table = {
         "text_model.embeddings.token_embedding": "token_embedding",
         "text_model.embeddings.position_embedding.weight": "positional_embedding",

@@ -14,10 +14,9 @@ from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import Tensor, read_header, read_metadata
 from pot_jax.weights.layouts import original, original_names
-from pot_jax.weights.layouts.families import FAMILIES, LowRes
 from pot_jax.weights.layouts.original import PREFIXES, Shapes
 from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
-from pot_jax.weights.model import COMPONENTS, Parts, Source
+from pot_jax.weights.model import COMPONENTS, FAMILIES, LowRes, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 # Prefixes of names in files that users take for a whole model -> what these files are.
@@ -125,13 +124,9 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
     length = tensor.shape[0] if tensor.shape else 0
     if leaf not in ("in_proj_weight", "in_proj_bias") or length % 3 or tensor.axes is not None:
         return {name: tensor}
-    size = tensor.nbytes // 3
-    return {
-        f"{name}.{part}": tensor._replace(
-            shape=(length // 3, *tensor.shape[1:]), start=tensor.start + i * size, nbytes=size
-        )
-        for i, part in enumerate(original_names.QKV)
-    }
+    first = tensor._replace(shape=(length // 3, *tensor.shape[1:]), nbytes=tensor.nbytes // 3)
+    thirds = zip(original_names.QKV, [first.start + i * first.nbytes for i in range(3)])
+    return {f"{name}.{part}": first._replace(start=start) for part, start in thirds}
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:

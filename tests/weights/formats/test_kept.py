@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from pot_jax.parallel.mesh import AXIS, device_mesh, replicated
 from pot_jax.weights import export as store
+from pot_jax.weights import parameters
 from pot_jax.weights.digests import array_digest, array_digests, combined_digest
 from pot_jax.weights.export import convert
 from pot_jax.weights.formats import kept
@@ -209,14 +210,15 @@ def test_two_arrays_at_most_are_on_their_way(converted, model, monkeypatch):
         inner = reader(folder)
         return lambda path: (read.append(path), inner(path))[1]
 
-    def put(path, values):
+    def put(sharding, path, values):
         taken.append(path)
         waiting.append(len(read) - len(taken))
         return values
 
     taken = []
     monkeypatch.setattr(kept, "reader", counting)
-    _, digests = restored_params(converted, model.params, jnp.dtype("float32"), put)
+    monkeypatch.setattr(parameters, "put_on", put)
+    _, digests = restored_params(converted, model.params, jnp.dtype("float32"), None)
     assert combined_digest(digests) == model.digest
     assert max(waiting) <= 2
 

@@ -6,8 +6,8 @@ import pytest
 from tiny_models import tiny_consistency_model, tiny_inpainting_model, tiny_model, tiny_upscaler
 
 from pot_jax.weights.export import convert, export
-from pot_jax.weights.layouts.families import FAMILIES, USES, require_task
 from pot_jax.weights.load import load
+from pot_jax.weights.model import FAMILIES, USES, require_task
 
 MODELS = {
     "StableDiffusionPipeline": tiny_model,
