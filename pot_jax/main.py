@@ -478,7 +478,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs one command.
 
     Returns:
-      The exit code: 0; 2 for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+      The exit code: 0; 2 for a user's mistake; 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. A
+      process of a multi-host run that loses another one ends with 75 (`parallel.hosts`).
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a prompt's letters
         if hasattr(stream, "reconfigure"):

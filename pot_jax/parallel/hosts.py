@@ -19,14 +19,13 @@ from unittest import mock
 
 import jax
 import numpy as np
-from jax._src.distributed import global_state
-from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 
 from pot_jax.checks import differences
 from pot_jax.errors import ToldElsewhere, UserError, edge, few, shown
 
 T = TypeVar("T")
+LOST = 75  # exit code where another process is lost, so that schedulers start the job again
 _KEPT: list = []  # what C++ may call
 
 
@@ -89,15 +88,18 @@ def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> 
 
     `cluster` is what `jax.distributed.initialize` takes, or {} if that finds it in the environment.
     From then on, when a process of the run has ended, or is silent for `timeout` seconds, each of
-    the others says so in one line, calls `last`, and ends.
+    the others says so in one line, calls `last`, and ends with the code `LOST`.
     """
+
+    from jax._src.distributed import global_state
+    from jax._src.lib import _jax
 
     @ctypes.CFUNCTYPE(None)
     def lost() -> None:
         what = "another process of the run has ended; the same command resumes"
         print(f"pot-jax: process {jax.process_index()}: {what}", file=sys.stderr, flush=True)
         last()
-        os._exit(2)
+        os._exit(LOST)
 
     seconds = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
     # Left alone, JAX ends a process with a stack trace and abort(), when it joins and later. With a

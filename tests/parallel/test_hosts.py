@@ -108,7 +108,7 @@ def test_a_lost_process_ends_the_run_and_another_number_resumes_it(lost, place):
     began = time.monotonic()
     codes = ended(processes)
     assert time.monotonic() - began < 60
-    assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, 2)
+    assert (codes[lost], codes[1 - lost]) == (-signal.SIGKILL, hosts.LOST)
     what = "another process of the run has ended; the same command resumes"
     assert said(place, name, 1 - lost)[-1] == f"pot-jax: process {1 - lost}: {what}"
     assert not any("@ " in line for line in said(place, name, 1 - lost))  # no stack trace
