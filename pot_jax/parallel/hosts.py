@@ -90,7 +90,6 @@ def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> 
     From then on, when a process of the run has ended, or is silent for `timeout` seconds, each of
     the others says so in one line, calls `last`, and ends with the code `LOST`.
     """
-
     from jax._src.distributed import global_state
     from jax._src.lib import _jax
 
