@@ -82,7 +82,6 @@ JOB = {
     "podFailurePolicy.rules[].onExitCodes.values[]": int,
     **{f"template.spec.{field}": kind for field, kind in POD.items()},
 }
-ACTIONS = ("FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts")
 JOBSET = {
     "metadata.labels.kueue.x-k8s.io/queue-name": str,
     "spec.suspend": bool,
@@ -90,12 +89,6 @@ JOBSET = {
     "spec.network.enableDNSHostnames": bool,
     "spec.network.publishNotReadyAddresses": bool,
     "spec.failurePolicy.maxRestarts": int,
-    "spec.failurePolicy.rules[].name": str,
-    "spec.failurePolicy.rules[].action": ACTIONS,
-    "spec.failurePolicy.rules[].onJobFailureReasons[]": (
-        "BackoffLimitExceeded",
-        "PodFailurePolicy",
-    ),
     "spec.replicatedJobs[].name": str,
     "spec.replicatedJobs[].replicas": int,
     **{f"spec.replicatedJobs[].template.spec.{field}": kind for field, kind in JOB.items()},
@@ -208,12 +201,6 @@ def test_a_jobset_holds_together(name):
     assert spec["parallelism"] == spec["completions"]
     assert spec["completionMode"] == "Indexed"
     (container,) = inner["containers"]
-    for rule in spec["podFailurePolicy"]["rules"]:  # which take pods that are never restarted
-        codes = rule.get("onExitCodes")
-        assert codes is None or (codes["containerName"], codes["values"]) == (
-            container["name"],
-            [2],
-        )
     assert inner["restartPolicy"] == "Never"
     assert 60 <= inner["terminationGracePeriodSeconds"] <= 300
     volumes = {volume["name"] for volume in inner["volumes"]}
@@ -237,12 +224,17 @@ def test_jax_finds_the_coordinator_of_a_jobset():
 
 def test_one_process_of_several_never_starts_again_alone():
     assert job("zoom.yaml")["backoffLimit"] == 0
-    policy = documents("zoom.yaml")[0]["spec"]["failurePolicy"]
-    assert policy["maxRestarts"] > 0
-    (rule,) = policy["rules"]
-    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
-    # Workers of a sweep do: they need no other.
-    assert job("sweep.yaml")["backoffLimitPerIndex"] > 0
+    assert documents("zoom.yaml")[0]["spec"]["failurePolicy"]["maxRestarts"] > 0
+
+
+def test_a_worker_of_a_sweep_starts_again_alone_but_not_after_a_mistake():
+    spec = job("sweep.yaml")
+    assert spec["backoffLimitPerIndex"] > 0
+    evicted, mistake = spec["podFailurePolicy"]["rules"]
+    assert evicted["action"] == "Ignore"
+    (container,) = pod("sweep.yaml")["containers"]
+    codes = {"containerName": container["name"], "operator": "In", "values": [2]}
+    assert (mistake["action"], mistake["onExitCodes"]) == ("FailIndex", codes)
 
 
 # What the files run. -----------------------------------------------------------------------------
