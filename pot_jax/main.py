@@ -74,6 +74,7 @@ CLUSTER_FLAGS = {
     "coordinator": ("string", "host:port of process 0, instead of --distributed"),
     "processes": ("integer", "how many processes; goes with --coordinator"),
     "process": ("integer", "the index of this one, from 0; goes with --coordinator"),
+    "join_timeout": ("integer", "seconds in which all have to come (default: 300)"),
     "host_timeout": ("integer", "seconds until a silent process counts as lost (default: 30)"),
 }
 _LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
@@ -197,7 +198,8 @@ def sample(arguments: Sequence[str]) -> None:
         check = functools.partial(require_model, known)
     cluster = _cluster(values)
     timeout = values.host_timeout or 30
-    join = functools.partial(hosts.join, cluster, timeout, claims.give_up)
+    patience = values.join_timeout or 300
+    join = functools.partial(hosts.join, cluster, patience, timeout, claims.give_up)
     devices.set_up(values.devices, cache, join=None if cluster is None else join)
 
     def check_places() -> None:

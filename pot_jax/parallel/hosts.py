@@ -83,8 +83,8 @@ def require_same(facts: Mapping[str, Any]) -> None:
                 raise UserError(f"--distributed: process {index} has other {few(rows)}; {same}")
 
 
-def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> None:
-    """Joins this process to the others of a run; UserError if that fails within `timeout` seconds.
+def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable[[], None]) -> None:
+    """Joins this process to the others of a run; UserError if that fails for `patience` seconds.
 
     `cluster` is what `jax.distributed.initialize` takes, or {} if that finds it in the environment.
     From then on, when a process of the run has ended, or is silent for `timeout` seconds, each of
@@ -100,7 +100,7 @@ def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> 
         last()
         os._exit(LOST)
 
-    seconds = ("initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds")
+    seconds = {"initialization_timeout": patience, "heartbeat_timeout_seconds": timeout}
     # Left alone, JAX ends a process with a stack trace and abort(), when it joins and later. With a
     # callback, whose argument cannot be cast to Python's, it raises instead: here an exception, and
     # later, in a thread of its own, std::terminate (jaxlib 0.10.1).
@@ -108,7 +108,7 @@ def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> 
     patched = mock.patch.object(_jax, "get_distributed_runtime_client", told)
     with edge("joining a cluster", ""), patched:
         try:
-            jax.distributed.initialize(**cluster, **dict.fromkeys(seconds, timeout))
+            jax.distributed.initialize(**cluster, **seconds, shutdown_timeout_seconds=timeout)
         except Exception as error:
             global_state.client = None  # there is nothing to part from at the end
             if global_state.coordinator_address is None:
@@ -116,7 +116,7 @@ def join(cluster: Mapping[str, Any], timeout: int, last: Callable[[], None]) -> 
             place = global_state.coordinator_address
             how = "start all its processes, each with an index of its own"
             raise UserError(
-                f"--coordinator: no run could be joined at {place} within {timeout} s; {how}"
+                f"--coordinator: no run could be joined at {place} within {patience} s; {how}"
             ) from error
     with contextlib.suppress(OSError, AttributeError):  # where C++ has another library
         ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(lost)

@@ -43,7 +43,7 @@ def start(place, name, *others, count=1, flags=()):
         command = [sys.executable, "-m", "pot_jax", *RUN, "--model=model", f"--workdir={name}"]
         if count > 1:
             command += [f"--coordinator={coordinator}", f"--processes={count}"]
-            command += [f"--process={index}", f"--host_timeout={TIMEOUT}"]
+            command += [f"--process={index}", f"--host_timeout={TIMEOUT}", "--join_timeout=30"]
         command += [*flags, *(others[index] if others else ())]
         with open(place / f"{name}.{index}.log", "w") as log:
             how = {"cwd": place, "env": environment, "stdout": log, "stderr": log}
@@ -138,9 +138,10 @@ MISTAKES = {
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_mistakes_are_one_line_and_all_end(what, place):
-    *flags, words = MISTAKES[what]
+    *others, words = MISTAKES[what]
     name = what.replace(" ", "_")
-    assert ended(start(place, name, *flags, count=2, flags=["--dry_run"]), 60) == [2, 2]
+    flags = ["--join_timeout=6", "--dry_run"]
+    assert ended(start(place, name, *others, count=2, flags=flags), 60) == [2, 2]
     lines = [line for index in range(2) for line in said(place, name, index)]
     assert all(line.startswith("pot-jax: ") for line in lines)
     assert words in lines[0]
