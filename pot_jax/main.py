@@ -69,13 +69,12 @@ CONTINUING_FLAGS = {
     "revise": ("revise", "a finished run of which to draw some levels again; the others stay"),
     "levels": ("revise", "those, such as 3,7; give another --seed, or a prompt for each"),
 }
-# Flags of `sample` that say what --distributed finds by itself; how long a process may be silent.
+# Flags of `sample` for several processes -> default, least, help.
 CLUSTER_FLAGS = {
-    "coordinator": ("string", "host:port of process 0, instead of --distributed"),
-    "processes": ("integer", "how many processes; goes with --coordinator"),
-    "process": ("integer", "the index of this one, from 0; goes with --coordinator"),
-    "join_timeout": ("integer", "seconds in which all have to come (default: 300)"),
-    "host_timeout": ("integer", "seconds until a silent process counts as lost (default: 30)"),
+    "processes": (None, 1, "how many processes; goes with --coordinator"),
+    "process": (None, 0, "the index of this one, from 0; goes with --coordinator"),
+    "join_timeout": (300, 1, "seconds in which all have to come"),
+    "host_timeout": (30, 1, "seconds until a silent process counts as lost"),
 }
 _LOGS = ("tensorboard_dir", "profile_dir")  # flags of `sample`
 _HELP = {"-h", "-help", "--help"}
@@ -125,8 +124,9 @@ def sample(arguments: Sequence[str]) -> None:
         "run as one process of a multi-host job, which Cloud TPU, Kubernetes, SLURM or Open MPI say"
     )
     flags.DEFINE_bool("distributed", False, text, values)
-    for name, (kind, text) in CLUSTER_FLAGS.items():
-        getattr(flags, f"DEFINE_{kind}")(name, None, text, flag_values=values)
+    _define_text(values, "coordinator", "host:port of process 0, instead of --distributed")
+    for name, (default, least, text) in CLUSTER_FLAGS.items():
+        flags.DEFINE_integer(name, default, text, least, flag_values=values)
     text = "folder for TensorBoard's logs: disagreement, time, previews"
     _define_text(values, "tensorboard_dir", text)
     _define_text(values, "profile_dir", "folder for a profile of the sampling steps")
@@ -179,6 +179,7 @@ def sample(arguments: Sequence[str]) -> None:
     folder = "" if values.dry_run else _workdir(values, "runs/mine")
     cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
     logs = {n: checked(values[n].value or "", Path, f"--{n}") for n in _LOGS}
+    cluster = _cluster(values)
     if logs["tensorboard_dir"] and importlib.util.find_spec("tensorboardX") is None:
         how = "pip install 'pot_jax[tensorboard]', or leave it out"
         raise UserError(f"--tensorboard_dir: tensorboardX is not installed; {how}")
@@ -196,10 +197,8 @@ def sample(arguments: Sequence[str]) -> None:
         how = values.side if way == "extend" else values.levels
         settings, held, known = continued(settings, run, prompts, way, how)
         check = functools.partial(require_model, known)
-    cluster = _cluster(values)
-    timeout = values.host_timeout or 30
-    patience = values.join_timeout or 300
-    join = functools.partial(hosts.join, cluster, patience, timeout, claims.give_up)
+    times = values.join_timeout, values.host_timeout
+    join = functools.partial(hosts.join, cluster, *times, claims.give_up)
     devices.set_up(values.devices, cache, join=None if cluster is None else join)
 
     def check_places() -> None:
@@ -208,7 +207,7 @@ def sample(arguments: Sequence[str]) -> None:
         for place in filter(None, logs.values()):
             check_writable(place)
 
-    with hosts.lasting(timeout):
+    with hosts.lasting(values.host_timeout):
         hosts.by_first(check_places)
         _sample(settings, folder, stated, held, check, logs)
 
@@ -565,24 +564,19 @@ def _read_run(path: str) -> dict:
 
 def _cluster(values: flags.FlagValues) -> dict | None:
     """Returns what joins this process to the others of a job, {} if it is found; None without."""
-    names = dict(
-        zip(
-            ("coordinator", "processes", "process"),
-            ("coordinator_address", "num_processes", "process_id"),
-        )
-    )
-    given = {name: values[name].value for name in names if values[name].present}
-    if given and len(given) < len(names):
-        missing = ", ".join(f"--{name}" for name in names if name not in given)
-        raise UserError(f"{missing} missing: --coordinator, --processes and --process go together")
-    if not given:
+    names = {"coordinator": "coordinator_address", "processes": "num_processes"}
+    names |= {"process": "process_id"}
+    given = {key: values[name].value for name, key in names.items()}
+    missing = [f"--{name}" for name in names if values[name].value is None]
+    if len(missing) == len(names):
         return {} if values.distributed else None
+    if missing:
+        raise UserError(f"{', '.join(missing)}: missing; --{', --'.join(names)} go together")
     place, count, index = given.values()
     fits = re.fullmatch(r".+:\d{1,5}", place)
     require(bool(fits), "--coordinator", "HOST:PORT, such as 10.0.0.1:1234", place)
-    require(count > 0, "--processes", "1 or more", count)
-    require(0 <= index < count, "--process", f"0 to {count - 1}", index)
-    return {key: given[name] for name, key in names.items()}
+    require(index < count, "--process", f"0 to {count - 1}", index)
+    return given
 
 
 def _define_devices(values: flags.FlagValues) -> None:

@@ -1383,6 +1383,16 @@ SIZES = [
 DEVICES = [
     Row(s("--devices=gpu"), "--devices: there is no gpu here: "),
     Row(s("--devices=tpu"), "--devices: there is no tpu here: "),
+    Row(s("--coordinator=here:1"), "--processes, --process: missing; --coordinator, --processes,"),
+    Row(s("--process=0"), "--coordinator, --processes: missing"),
+    Row(
+        s("--coordinator=here", "--processes=2", "--process=0"), "--coordinator: expected HOST:PORT"
+    ),
+    Row(
+        s("--coordinator=a:1", "--processes=2", "--process=2"), "--process: expected 0 to 1, got 2"
+    ),
+    Row(s("--coordinator=a:1", "--processes=0", "--process=0"), "--processes"),
+    Row(s("--host_timeout=0"), "--host_timeout"),
     Row(s("--distributed"), "no cluster's environment was found (Cloud TPU, Slurm, Open"),
     Row(s("--dtype=float16"), "dtype: a CPU does not compute in float16; use float32 or"),
     Row(s("--compilation_cache=a\x00b"), "--compilation_cache: expected a path without a zero"),
