@@ -255,7 +255,10 @@ class OwnPartSettings(Settings, group="own_parts"):
 class RunSettings(Settings):
     """Everything that decides a run and its files."""
 
-    OLD_NAMES: ClassVar[Mapping[str, str]] = {"stacks": "num_samples"}
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {
+        "stacks": "num_samples",
+        "decode_rows": "batch_rows",
+    }
 
     # A folder, a checkpoint file, a shipped model's name, or the hub's owner/name@revision.
     model: Path = "cosmos128"
@@ -283,7 +286,9 @@ class RunSettings(Settings):
     num_samples: Count = 1  # zooms sampled together, with seeds seed, seed + 1, ...
     save_every: Natural = 25  # steps between saved states; 0 never
     preview_every: Natural = 0  # steps between previews, rounded up to chunks of 5; 0 never
-    decode_rows: Count = 8  # pictures decoded at a time on each device
+    # Pictures of the autoencoder, and batch rows of the network, at a time on each device; 0: as
+    # many as its memory allows (`pipelines.program.rows_that_fit`).
+    batch_rows: Natural = 0
     record_disagreement: bool = False  # of every step, before blending, in metrics.json
     metadata: Literal["all", "none"] = "all"  # whether pictures, movie and page carry the recipe
     sampler: SamplerSettings = SamplerSettings()

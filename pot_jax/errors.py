@@ -99,7 +99,7 @@ EDGES = {
     ),
     "computing": Edge(
         "the memory of {place} is used up ({why}): use fewer levels or samples, smaller pictures, "
-        "or decode_rows=1",
+        "or batch_rows=1",
         (MemoryError,),
         starts=("RESOURCE_EXHAUSTED", "Out of memory"),
     ),

@@ -43,6 +43,7 @@ SHORT_FLAGS = {
     "suffix": "put after every prompt",
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
+    "batch_rows": "pictures computed at a time on each device; fewer need less memory",
     "zoom.zoom_factor": "each level's view is this many times narrower than the one before",
     "sampler.steps": "denoising steps",
     "sampler.solver": ", ".join(config.SOLVERS),

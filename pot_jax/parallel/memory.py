@@ -11,7 +11,7 @@ import psutil
 from pot_jax.errors import UserError
 
 ADVICE = (
-    "use fewer levels or samples, smaller pictures (zoom.height, zoom.width), decode_rows=1, "
+    "use fewer levels or samples, smaller pictures (zoom.height, zoom.width), batch_rows=1, "
     "space=latent, or more devices"
 )
 # A container's limit, where cgroups (version 2 or 1) state one.

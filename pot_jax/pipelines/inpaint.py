@@ -23,13 +23,11 @@ from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import log
-from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.pipelines.program import Recipe, assemble, rows_that_fit
 from pot_jax.pipelines.zoom import sampler_numbers
 from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom.agreement import BLENDS, SPACES
 from pot_jax.zoom.geometry import Geometry
-
-_DECODE_ROWS = 8  # pictures decoded at a time on each device
 
 
 @fixed_settings()
@@ -108,7 +106,7 @@ def inpaint(
         solver=SOLVERS[solver],
         blend=BLENDS["none"],
         agreement=SPACES["delivery"],
-        decode_rows=_DECODE_ROWS,
+        **rows_that_fit(model.unet, model.autoencoder, apart, mesh.local_devices[0]),
     )
     program = assemble(recipe)
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}

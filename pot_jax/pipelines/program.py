@@ -23,7 +23,7 @@ from pot_jax.diffusion.sampler import Parts, make_chunk, make_step, over_samples
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
-from pot_jax.parallel import devices
+from pot_jax.parallel import devices, memory
 from pot_jax.parallel.mesh import replicated, split_rows
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
@@ -70,6 +70,29 @@ class Recipe:
         """[N, h, w, c] of a sample."""
         g = self.geometry
         return g.levels, g.height, g.width, self.unet.config.out_channels
+
+
+def rows_that_fit(
+    unet: nn.Module, autoencoder: nn.Module, latents: Geometry, device: jax.Device
+) -> dict[str, int | None]:
+    """Returns a recipe's `decode_rows` and `network_rows` whose activations take half the memory.
+
+    By estimates, 0 to 30 % above what XLA needs for Stable Diffusion's networks in float32: of a
+    decoded picture, 8 arrays of the first width at full size; of a batch row of the UNet, 40, and
+    the first self-attention's scores twice. At most 8 pictures, as more are no faster.
+    """
+    area, room = latents.height * latents.width, memory.free_and_total(device)[1] / 2
+    width, vae = unet.config.block_out_channels[0], autoencoder.config
+    attends = unet.config.down_block_types[0] != "DownBlock2D"
+    heads = unet.config.per_block("attention_head_dim")[0] if attends else 0
+    row = 4 * (40 * width * area + 2 * heads * area**2)
+    picture = 4 * 8 * vae.block_out_channels[0] * area * vae.downsample_factor**2
+    rows = max(1, int(room / row))
+    everything = 2 * latents.levels  # with guidance's halves
+    return {
+        "decode_rows": max(1, min(8, int(room / picture))),
+        "network_rows": None if rows >= everything else rows,
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

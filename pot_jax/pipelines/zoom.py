@@ -44,7 +44,7 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
-from pot_jax.pipelines.program import Recipe, assemble
+from pot_jax.pipelines.program import Recipe, assemble, rows_that_fit
 from pot_jax.pipelines.sequential import METHODS
 from pot_jax.pipelines.watching import preview
 from pot_jax.runs.folder import PREVIEW, SavedStates, claim_run, complete_run, sample_folders
@@ -324,12 +324,15 @@ def prepare(
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
     notices += unwritable(settings.movie, plain_prompts(settings))
+    mesh = meshes.device_mesh(devices)
+    fit = rows_that_fit(model.unet, model.autoencoder, on_latents, mesh.local_devices[0])
+    rows = {name: settings.batch_rows or most for name, most in fit.items()}
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
         schedule=model.schedule,
         geometry=on_latents,
-        mesh=meshes.device_mesh(devices),
+        mesh=mesh,
         guided=conditions.guided,
         solver=solver,
         blend=find_blend(own.get("blend", s.blend)),
@@ -343,7 +346,7 @@ def prepare(
         photograph=((*wanted,), settings.photograph.method) if grounded else None,
         holds=held is not None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
-        decode_rows=settings.decode_rows,
+        **rows,
     )
     _check_room(recipe, settings)
     if held is not None:
