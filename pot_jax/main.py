@@ -200,7 +200,6 @@ def sample(arguments: Sequence[str]) -> None:
         check = functools.partial(require_model, known)
     times = values.join_timeout, values.host_timeout
     join = functools.partial(hosts.join, cluster, *times, claims.give_up)
-    devices.set_up(values.devices, cache, join=None if cluster is None else join)
 
     def check_places() -> None:
         if folder:
@@ -209,6 +208,7 @@ def sample(arguments: Sequence[str]) -> None:
             check_writable(place)
 
     with hosts.lasting(values.host_timeout):
+        devices.set_up(values.devices, cache, join=None if cluster is None else join)
         hosts.by_first(check_places)
         _sample(settings, folder, stated, held, check, logs)
 
@@ -235,11 +235,13 @@ def _sample(
         upscaler = open_model(path, dtype=settings.dtype) if path else None
         early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
         noted = (check and check(early.record)) or ()
-    hosts.require_same(early.record.to_json())
+    ways = {"dry_run": not folder, "tensorboard_dir": bool(logs["tensorboard_dir"])}
+    hosts.require_same(early.facts | ways)
     for notice in (*early.notices, *noted):
         say(f"note: {notice}")
     if not folder:
-        lines = dry_run(early, opened.model)
+        with hosts.together():
+            lines = dry_run(early, opened.model)
         if hosts.speaks():
             print("\n".join(lines))
         return
@@ -247,8 +249,11 @@ def _sample(
     say(str(early))
     with hosts.together():
         upscaler, model = upscaler and upscaler.read(), opened.read()
-    prepared = prepare(model, settings, **given, upscaler=upscaler)
-    for notice in (check and check(prepared.record)) or ():
+    with hosts.together():
+        prepared = prepare(model, settings, **given, upscaler=upscaler)
+        more = (check and check(prepared.record)) or ()
+    del model, upscaler  # what the run does not need of them is free
+    for notice in more:
         if notice not in noted:
             say(f"note: {notice}")
     say(f"weights {prepared.weights_digest[:12]}")
@@ -509,7 +514,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         code = 128 + getattr(error, "number", signal.SIGINT)
         hosts = sys.modules.get("pot_jax.parallel.hosts")  # unless stopped before
-        quiet = hosts and not hosts.speaks()
+        quiet = hosts and hosts.follows()
         return code if quiet else _mistake(str(error) or "stopped", code)
     return 0
 

@@ -15,6 +15,7 @@ import jaxlib
 from jax.sharding import AbstractMesh, use_abstract_mesh
 
 from pot_jax.errors import UserError, edge
+from pot_jax.parallel import hosts
 
 _CACHE_SIZE = 2 * 2**30  # bytes; the entries that were not used for longest are removed
 _PROBE = 2**20  # bytes written to find out whether a disk is full
@@ -67,8 +68,16 @@ def set_up(
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(platform, platform))
     if join:
         join()
-    with edge("finding devices", platform or "device"):
-        running = jax.devices()[0].platform
+    try:
+        with edge("finding devices", platform or "device"):
+            running = jax.devices()[0].platform
+    except UserError as error:
+        if join and "GetKeyValue" in str(error):
+            raise UserError(
+                "--distributed: another process found no devices; it says why"
+            ) from error
+        raise
+    hosts.check_devices()
     if platform not in (None, running):  # JAX was in use before
         raise UserError(f"--devices: there is no {platform} here: JAX runs on {running} already")
     if cache != "none" and not jax.config.jax_compilation_cache_dir:  # the user's own, by JAX's

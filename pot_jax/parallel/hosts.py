@@ -6,6 +6,7 @@ that is killed leaves the others waiting inside a collective, until JAX's coordi
 so. With a single process, nothing here does anything.
 """
 
+import collections
 import contextlib
 import ctypes
 import functools
@@ -21,12 +22,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pot_jax.checks import differences
-from pot_jax.errors import ToldElsewhere, UserError, edge, few, shown
+from pot_jax.checks import differences, require
+from pot_jax.errors import ToldElsewhere, UserError, edge, few, one_line, shown
 
 T = TypeVar("T")
-LOST = 75  # exit code where another process is lost, so that schedulers start the job again
+LOST = 75  # exit code where another process is lost: no mistake, and the same command resumes
 _KEPT: list = []  # what C++ may call
+_SHARED: list = []  # true once all processes end for what one of them found wrong
 
 
 def speaks() -> bool:
@@ -49,19 +51,34 @@ def shared(tree: T) -> T:
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
+def end_together() -> None:
+    """Says that all processes of the run end now, each with an exception of its own."""
+    _SHARED.append(True)
+
+
+def follows() -> bool:
+    """Returns whether another process speaks for this one; starts no backend, unlike `speaks`."""
+    from jax._src.distributed import global_state
+
+    return global_state.process_id > 0
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Raises a UserError of the block in one process in all: there what is wrong, and here too."""
-    mistake = None
+    """Raises an exception of the block in one process, and `ToldElsewhere` in all others."""
+    if jax.process_count() == 1:
+        yield
+        return
+    wrong = None
     try:
         yield
-    except UserError as error:
-        mistake = error
-    wrong = [i for i, given in enumerate(gathered(mistake is not None)) if given]
-    if wrong and wrong[0] == jax.process_index():
-        raise mistake
-    if wrong:
-        raise ToldElsewhere(f"process {wrong[0]} says what is wrong")
+    except Exception as error:
+        wrong = error
+    if first := [index for index, given in enumerate(gathered(wrong is not None)) if given][:1]:
+        end_together()
+        if first[0] == jax.process_index():
+            raise wrong
+        raise ToldElsewhere(f"process {first[0]} says what is wrong") from wrong
 
 
 def by_first(function: Callable[[], T]) -> T:
@@ -83,6 +100,13 @@ def require_same(facts: Mapping[str, Any]) -> None:
                 raise UserError(f"--distributed: process {index} has other {few(rows)}; {same}")
 
 
+def check_devices() -> None:
+    """Raises UserError unless all processes have as many devices, as JAX's collectives need."""
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    expected = "as many devices for each process"
+    require(len({*counts.values()}) == 1, "--distributed", expected, dict(counts))
+
+
 def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable[[], None]) -> None:
     """Joins this process to the others of a run; UserError if that fails for `patience` seconds.
 
@@ -96,15 +120,20 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
     @ctypes.CFUNCTYPE(None)
     def lost() -> None:
         what = "another process of the run has ended; the same command resumes"
-        print(f"pot-jax: process {jax.process_index()}: {what}", file=sys.stderr, flush=True)
-        last()
-        os._exit(LOST)
+        try:
+            print(
+                f"pot-jax: process {global_state.process_id}: {what}", file=sys.stderr, flush=True
+            )
+            last()
+        finally:
+            os._exit(LOST)
 
     seconds = {"initialization_timeout": patience, "heartbeat_timeout_seconds": timeout}
     # Left alone, JAX ends a process with a stack trace and abort(), when it joins and later. With a
     # callback, whose argument cannot be cast to Python's, it raises instead: here an exception, and
     # later, in a thread of its own, std::terminate (jaxlib 0.10.1).
     told = functools.partial(_jax.get_distributed_runtime_client, missed_heartbeat_callback=print)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
     patched = mock.patch.object(_jax, "get_distributed_runtime_client", told)
     with edge("joining a cluster", ""), patched:
         try:
@@ -114,9 +143,10 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
             if global_state.coordinator_address is None:
                 raise
             place = global_state.coordinator_address
+            why = "" if "bad_cast" in str(error) else f" ({one_line(error)})"
             how = "start all its processes, each with an index of its own"
             raise UserError(
-                f"--coordinator: no run could be joined at {place} within {patience} s; {how}"
+                f"--coordinator: no run could be joined at {place} within {patience} s{why}; {how}"
             ) from error
     with contextlib.suppress(OSError, AttributeError):  # where C++ has another library
         ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(lost)
@@ -125,12 +155,15 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
 
 @contextlib.contextmanager
 def lasting(timeout: float) -> Iterator[None]:
-    """Lets a failed collective wait until it is known which process is lost (see `join`)."""
+    """Lets a failed collective wait until it is known that a process is lost (see `join`)."""
+    from jax._src.distributed import global_state
+
     try:
         yield
-    except (UserError, KeyboardInterrupt):
-        raise
-    except Exception:
-        if jax.process_count() > 1:
-            time.sleep(2 * timeout)
+    except BaseException as error:
+        if global_state.client and not _SHARED:
+            if not isinstance(error, UserError | KeyboardInterrupt):
+                print(f"a step failed ({one_line(error)}): is a process lost?", file=sys.stderr)
+                time.sleep(2 * timeout)
+            global_state.client = None  # the others are elsewhere: there is no parting at the end
         raise

@@ -23,6 +23,8 @@ def device_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     known = all(isinstance(device, jax.Device) for device in given)
     expected = "a list of different devices, such as jax.devices()[:1]"
     require(known and 0 < len(set(given)) == len(given), "devices", expected, devices)
+    own = {*range(jax.process_count())} <= {device.process_index for device in given}
+    require(own, "devices", "some of every process", devices)
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 

@@ -33,7 +33,8 @@ class Watched(NamedTuple):
     clean: np.ndarray  # clean estimates before agreement, [k, B, N, h, w, c]
     disagreement: np.ndarray  # `zoom.agreement.Agreed`'s, [k, B]
     seconds: float  # that each of the steps took
-    # () -> the last step's estimates, delivered: [B, N, H, W, 3] uint8. It costs a delivery.
+    # () -> the last step's estimates, delivered: [B, N, H, W, 3] uint8. It costs a delivery, and of
+    # several processes all have to call it.
     pictures: Callable[[], np.ndarray]
 
 
@@ -136,11 +137,12 @@ def deliver(job: Job, latents: jax.Array, seed: int) -> tuple[np.ndarray, np.nda
     Raises UserError if they hold NaN or infinity.
     """
     images, before = _delivered(job, latents)
-    if not np.isfinite(images).all():
-        raise UserError(
-            f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
-            " guidance_scale or another solver"
-        )
+    with hosts.together():
+        if not np.isfinite(images).all():
+            raise UserError(
+                f"the pictures of seed {seed} hold NaN or infinity; try dtype=float32, a smaller"
+                " guidance_scale or another solver"
+            )
     return images, before
 
 

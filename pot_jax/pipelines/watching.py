@@ -25,8 +25,7 @@ def preview(path: str | os.PathLike, every: int, then: Watcher | None) -> Watche
             then(seen)
         if _due(seen, every):
             sheet = contact_sheet(seen.pictures()[0])  # on every host: they deliver together
-            if hosts.speaks():
-                save_png(path, sheet)
+            hosts.by_first(functools.partial(save_png, path, sheet))
 
     return write
 
@@ -44,12 +43,11 @@ def tensorboard(folder: str, every: int) -> Iterator[Watcher]:
         opened = functools.cache(lambda: closing.enter_context(SummaryWriter(folder)))
 
         def log(seen: Watched) -> None:
-            done, sheet = int(seen.steps[-1]) + 1, None
-            if _due(seen, every):
-                sheet = contact_sheet(seen.pictures()[0])  # on every host, as above
-            if not hosts.speaks():
-                return
-            writer = opened()
+            sheet = contact_sheet(seen.pictures()[0]) if _due(seen, every) else None  # as above
+            hosts.by_first(functools.partial(write, seen, sheet))
+
+        def write(seen: Watched, sheet: np.ndarray | None) -> None:
+            writer, done = opened(), int(seen.steps[-1]) + 1
             for step, values in zip(seen.steps.tolist(), seen.disagreement):
                 writer.add_scalar("disagreement", float(np.mean(values)), step + 1)
             writer.add_scalar("seconds_per_step", seen.seconds, done)

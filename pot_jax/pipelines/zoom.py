@@ -90,6 +90,13 @@ class PreparedZoom:
         identity = self.identity | (self.upscaler.identity if self.upscaler else {})
         return Record(self.settings, last.geometry, last.weights_digest, identity, self.notices)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Returns what all processes of the run have in common, as plain data."""
+        said = self.record.to_json()
+        rows = {"batch_rows": [self.recipe.decode_rows, self.recipe.network_rows]}
+        return {name: said[name] for name in said.keys() - {"notices", "code"}} | rows
+
 
 @fixed_settings()
 def sample(
@@ -430,13 +437,15 @@ def sample_run(
       UserError: the folder holds another run, or another process holds it, or it cannot be written;
         or pictures are not finite.
     """
-    hosts.require_same(prepared.record.to_json())
+    called = {"workdir": workdir is not None, "callback": callback is not None}
+    hosts.require_same(prepared.facts | called)
     alone = contextlib.nullcontext("unfinished")
     with alone if workdir is None else claim_run(workdir, prepared.record) as found:
         if found == "complete":
             return None
         if found == "mended":
-            return [read_zoom(folder) for folder in sample_folders(workdir, prepared.settings)]
+            with hosts.together():
+                return [read_zoom(folder) for folder in sample_folders(workdir, prepared.settings)]
         return _sample_run(prepared, workdir, progress, callback, report)
 
 

@@ -146,7 +146,7 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
 def give_up(*paths: Path) -> None:
     """Removes this process's claim files, by default all: for those that end without unwinding."""
     for path in paths or [*_HELD]:
-        if _read(path) == _HELD.pop(path):
+        if (mine := _HELD.pop(path, None)) and _read(path) == mine:
             with contextlib.suppress(OSError):
                 path.unlink()
 

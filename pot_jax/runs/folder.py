@@ -263,6 +263,7 @@ class SavedStates:
             hosts.by_first(functools.partial(self._save, states, done))
             self._last = done
         if stopping:
+            hosts.end_together()
             raise Stopped(stopping)
 
     def _save(self, states: SamplerState, done: int) -> None:

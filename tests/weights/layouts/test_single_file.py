@@ -398,7 +398,7 @@ def test_sample_hands_the_flags_on(pickled, tmp_path, monkeypatch):
         raise ValueError("enough")
 
     monkeypatch.setattr("pot_jax.weights.load.open_model", stop)
-    monkeypatch.setattr("pot_jax.parallel.devices.set_up", lambda *a: None)
+    monkeypatch.setattr("pot_jax.parallel.devices.set_up", lambda *a, **k: None)
     flags = ("--allow_pickle", "--prediction_type=epsilon", f"--workdir={tmp_path / 'run'}")
     with pytest.raises(ValueError, match="enough"):
         run("sample", "a", f"--model={pickled}", *flags)
