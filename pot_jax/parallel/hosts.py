@@ -139,7 +139,8 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
         try:
             jax.distributed.initialize(**cluster, **seconds, shutdown_timeout_seconds=timeout)
         except Exception as error:
-            global_state.client = None  # there is nothing to part from at the end
+            _KEPT.append(global_state.client)  # nothing to part from, at the end or in a destructor
+            global_state.client = None
             if global_state.coordinator_address is None:
                 raise
             place = global_state.coordinator_address
@@ -165,5 +166,7 @@ def lasting(timeout: float) -> Iterator[None]:
             if not isinstance(error, UserError | KeyboardInterrupt):
                 print(f"a step failed ({one_line(error)}): is a process lost?", file=sys.stderr)
                 time.sleep(2 * timeout)
-            global_state.client = None  # the others are elsewhere: there is no parting at the end
+            # The others are elsewhere: there is no parting at the end, nor in a destructor.
+            _KEPT.append(global_state.client)
+            global_state.client = None
         raise
