@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from unittest import mock
 
 import jax
 import numpy as np
@@ -121,9 +120,8 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
     def lost() -> None:
         what = "another process of the run has ended; the same command resumes"
         try:
-            print(
-                f"pot-jax: process {global_state.process_id}: {what}", file=sys.stderr, flush=True
-            )
+            said = f"pot-jax: process {global_state.process_id}: {what}"
+            print(said, file=sys.stderr, flush=True)
             last()
         finally:
             os._exit(LOST)
@@ -132,11 +130,12 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
     # Left alone, JAX ends a process with a stack trace and abort(), when it joins and later. With a
     # callback, whose argument cannot be cast to Python's, it raises instead: here an exception, and
     # later, in a thread of its own, std::terminate (jaxlib 0.10.1).
-    told = functools.partial(_jax.get_distributed_runtime_client, missed_heartbeat_callback=print)
+    client = _jax.get_distributed_runtime_client
+    told = functools.partial(client, missed_heartbeat_callback=print)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
-    patched = mock.patch.object(_jax, "get_distributed_runtime_client", told)
-    with edge("joining a cluster", ""), patched:
+    with edge("joining a cluster", ""):
         try:
+            _jax.get_distributed_runtime_client = told
             jax.distributed.initialize(**cluster, **seconds, shutdown_timeout_seconds=timeout)
         except Exception as error:
             _KEPT.append(global_state.client)  # nothing to part from, at the end or in a destructor
@@ -149,6 +148,8 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
             raise UserError(
                 f"--coordinator: no run could be joined at {place} within {patience} s{why}; {how}"
             ) from error
+        finally:
+            _jax.get_distributed_runtime_client = client
     with contextlib.suppress(OSError, AttributeError):  # where C++ has another library
         ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(lost)
     _KEPT.append(lost)
@@ -164,7 +165,6 @@ def lasting(timeout: float) -> Iterator[None]:
     except BaseException as error:
         if global_state.client and not _SHARED:
             if not isinstance(error, UserError | KeyboardInterrupt):
-                print(f"a step failed ({one_line(error)}): is a process lost?", file=sys.stderr)
                 time.sleep(2 * timeout)
             # The others are elsewhere: there is no parting at the end, nor in a destructor.
             _KEPT.append(global_state.client)
