@@ -52,8 +52,9 @@ class Point:
             theirs = found.get("settings")
             if theirs != record["settings"]:  # settings newer than the record have their defaults
                 theirs = to_dict(build(RunSettings, checked(theirs, dict, f"{folder}: settings")))
-            decides = ({**one, "save_every": None} for one in (theirs, record["settings"]))
-            return named_differences(*decides)
+            # These decide when a run saves and shows, and how much is computed at once.
+            others = dict.fromkeys(("save_every", "preview_every", "batch_rows"))
+            return named_differences(*(one | others for one in (theirs, record["settings"])))
 
         claim(folder / POINT, record, what="point of a sweep", differing=differing)
 

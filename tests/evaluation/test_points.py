@@ -142,7 +142,8 @@ def test_a_point_of_an_earlier_version_is_the_same(tmp_path):
 def test_a_folder_of_another_point_is_refused(tmp_path):
     (mine,) = made({"variant": {"a": {"sampler.steps": 4}}})
     (other,) = made({"variant": {"a": {"sampler.steps": 5}}})
-    (slower,) = made({"variant": {"a": {"sampler.steps": 4, "save_every": 1}}})
+    settings = {"sampler.steps": 4, "save_every": 1, "batch_rows": 2, "preview_every": 5}
+    (slower,) = made({"variant": {"a": settings}})
     folder = tmp_path / mine.name
     mine.claim(folder)
     write_json(folder / RESULT, {"scores": {}})
