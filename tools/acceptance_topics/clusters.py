@@ -34,6 +34,6 @@ ROWS = [
         False),
     Row("mistakes", "one line, no hang", chosen("mistakes"), 1, "run", 20.0, "", False),
     Row("launch", "parsed, checked, dry-run", launch, 1, "run", 20.0, "", False),
-    Row("lines", f"at most {LINES:,} lines in the package", at_most_lines(LINES, "*.html"), 1, "run", 30.0,
-        "", False),
+    Row("lines", f"at most {LINES:,} lines in the package", at_most_lines(LINES, "*.html"), 1,
+        "run", 30.0, "", False),
 ]  # fmt: skip
