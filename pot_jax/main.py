@@ -208,8 +208,11 @@ def sample(arguments: Sequence[str]) -> None:
             check_writable(place)
 
     with hosts.lasting(values.host_timeout):
+        if cluster is None:
+            check_places()  # before devices start
         devices.set_up(values.devices, cache, join=None if cluster is None else join)
-        hosts.by_first(check_places)
+        if cluster is not None:
+            hosts.by_first(check_places)
         _sample(settings, folder, stated, held, check, logs)
 
 
@@ -236,7 +239,7 @@ def _sample(
         early = prepare(opened.model, settings, **given, upscaler=upscaler and upscaler.model)
         noted = (check and check(early.record)) or ()
     ways = {"dry_run": not folder, "tensorboard_dir": bool(logs["tensorboard_dir"])}
-    hosts.require_same(early.facts | ways)
+    hosts.require_same(lambda: early.facts | ways)
     for notice in (*early.notices, *noted):
         say(f"note: {notice}")
     if not folder:

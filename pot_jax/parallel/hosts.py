@@ -89,11 +89,17 @@ def by_first(function: Callable[[], T]) -> T:
     return found if jax.process_count() == 1 else gathered(found)[0]
 
 
-def require_same(facts: Mapping[str, Any]) -> None:
-    """Raises UserError unless all processes give the same facts, plain data by their names."""
+def require_same(facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Raises UserError unless the facts of all processes, plain data by their names, are the same.
+
+    They are not asked for where there is one process.
+    """
+    if jax.process_count() == 1:
+        return
     with together():
-        for index, others in enumerate(gathered(dict(facts))):
-            rows = [f"{name} ({shown(a)}, {shown(b)})" for name, a, b in differences(facts, others)]
+        ours = facts()
+        for index, others in enumerate(gathered(ours)):
+            rows = [f"{name} ({shown(a)}, {shown(b)})" for name, a, b in differences(ours, others)]
             if rows and speaks():
                 same = "start all with the same command, files and versions"
                 raise UserError(f"--distributed: process {index} has other {few(rows)}; {same}")
@@ -138,8 +144,7 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
             _jax.get_distributed_runtime_client = told
             jax.distributed.initialize(**cluster, **seconds, shutdown_timeout_seconds=timeout)
         except Exception as error:
-            _KEPT.append(global_state.client)  # nothing to part from, at the end or in a destructor
-            global_state.client = None
+            _leave()
             if global_state.coordinator_address is None:
                 raise
             place = global_state.coordinator_address
@@ -155,6 +160,14 @@ def join(cluster: Mapping[str, Any], patience: int, timeout: int, last: Callable
     _KEPT.append(lost)
 
 
+def _leave() -> None:
+    """Sees to it that this process parts from no other, at its end or in a destructor."""
+    from jax._src.distributed import global_state
+
+    _KEPT.append(global_state.client)
+    global_state.client = None
+
+
 @contextlib.contextmanager
 def lasting(timeout: float) -> Iterator[None]:
     """Lets a failed collective wait until it is known that a process is lost (see `join`)."""
@@ -166,7 +179,5 @@ def lasting(timeout: float) -> Iterator[None]:
         if global_state.client and not _SHARED:
             if not isinstance(error, UserError | KeyboardInterrupt):
                 time.sleep(2 * timeout)
-            # The others are elsewhere: there is no parting at the end, nor in a destructor.
-            _KEPT.append(global_state.client)
-            global_state.client = None
+            _leave()  # the others are elsewhere
         raise

@@ -438,7 +438,7 @@ def sample_run(
         or pictures are not finite.
     """
     called = {"workdir": workdir is not None, "callback": callback is not None}
-    hosts.require_same(prepared.facts | called)
+    hosts.require_same(lambda: prepared.facts | called)
     alone = contextlib.nullcontext("unfinished")
     with alone if workdir is None else claim_run(workdir, prepared.record) as found:
         if found == "complete":

@@ -176,6 +176,6 @@ def test_one_process_alone_needs_no_others():
     assert hosts.by_first(lambda: 3) == 3
     array = np.arange(3)
     assert hosts.shared(array) is array
-    hosts.require_same({"a": 1})
+    hosts.require_same(lambda: pytest.fail("asked for"))
     with pytest.raises(ValueError, match="mine"), hosts.together():
         raise ValueError("mine")
