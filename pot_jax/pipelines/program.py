@@ -17,22 +17,35 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
-from pot_jax.diffusion.sampler import Parts, make_chunk, make_step, over_samples, start_samples
+from pot_jax.diffusion.sampler import (
+    Parts,
+    SamplerState,
+    make_chunk,
+    make_step,
+    over_samples,
+    start_samples,
+)
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import devices, memory
-from pot_jax.parallel.mesh import replicated, split_rows
+from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
+from pot_jax.weights.keys import abstract_params
 from pot_jax.zoom import agreement, holding
 from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import NOISES, shared_noise
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
+
+# How the states of B samples lie on a mesh.
+_EACH = PartitionSpec(meshes.SAMPLES)
+STATES = SamplerState(PartitionSpec(), _EACH, _EACH, _EACH, _EACH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +176,23 @@ def assemble(recipe: Recipe) -> Program:
     step = make_step(parts)
     if turns:
         parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
-    jit = partial(jax.jit, out_shardings=replicated(r.mesh))
+    # Outside steps, all devices share the rows of one sample.
+    decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows, axes=meshes.MESH_AXES)
+    _, pixels = views(r, decode, encode)
+
+    def jit(function, takes, gives, **more):
+        there = jax.tree.map(partial(NamedSharding, r.mesh), gives)
+        function = meshes.on_devices(function, r.mesh, takes, gives)
+        return jax.jit(function, out_shardings=there, **more)
+
+    whole = PartitionSpec()
+    given = (meshes.weight_specs, STATES, whole, whole), (STATES, PartitionSpec(None, *_EACH))
     return Program(
-        begin=jit(partial(start_samples, parts)),
-        encode=jit(encode),
-        deliver=jit(agreement.delivery(blend, pixels)),
-        chunk=jit(over_samples(make_chunk(step)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), donate_argnums=1),
+        begin=jit(partial(start_samples, parts), (whole, _EACH, _EACH), STATES),
+        encode=jit(encode, (meshes.weight_specs, whole), whole),
+        deliver=jit(agreement.delivery(blend, pixels), (meshes.weight_specs, whole), whole),
+        chunk=jit(over_samples(make_chunk(step)), *given, donate_argnums=1),
+        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), *given, donate_argnums=1),
         key=_key(r),
     )
 
@@ -185,20 +208,24 @@ def _key(recipe: Recipe) -> str:
 
 
 def autoencoder(
-    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int | None, name: str = "autoencoder"
+    module: nn.Module,
+    mesh: jax.sharding.Mesh,
+    rows_at_once: int | None,
+    name: str = "autoencoder",
+    axes: tuple[str, ...] = meshes.ROWS,
 ) -> tuple[Callable, Callable]:
     """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 
-    `weights` holds `name`; latents [M, h, w, c] and images [M, H, W, 3] are float32.
+    `weights` holds `name`; latents [M, h, w, c] and images [M, H, W, 3] are float32. Both are
+    called as `parallel.mesh.split_rows` says.
     """
 
-    def decode(weights, latents):
-        return decode_latents(module, weights[name], latents).astype(jnp.float32)
+    def applied(function, weights, x):
+        params = meshes.gathered(weights[name], partial(abstract_params, module), mesh, x)
+        return function(module, params, x).astype(jnp.float32)
 
-    def encode(weights, images):
-        return encode_latents(module, weights[name], images).astype(jnp.float32)
-
-    return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
+    each = (partial(applied, function) for function in (decode_latents, encode_latents))
+    return tuple(meshes.split_rows(function, mesh, rows_at_once, axes) for function in each)
 
 
 def views(recipe: Recipe, decode: Callable, encode: Callable) -> tuple[View, View]:

@@ -122,6 +122,7 @@ def prepare(
     `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
     which made them; `blend` replaces the settings' own.
     """
+    mesh = meshes.of_one_sample(mesh)
     require_task(upscaler, "upscaling", "upscaling a zoom")
     if settings.held:
         raise UserError("upscaler: expected none with held levels, whose bytes would change")
@@ -166,7 +167,7 @@ def prepare(
         recipe,
         conditions,
         (float(alpha[level]), float(sigma[level])),
-        meshes.replicate(weights, mesh),
+        meshes.place(weights, mesh, meshes.weight_specs(weights, mesh)),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
         combined_digest(digests) if all(digests.values()) else "",
         {f"upscaler {name}": value for name, value in ours.items()},
