@@ -9,14 +9,17 @@ program of one device, so that no collective is there but the ones written here.
 this module knows how many devices there are.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pot_jax.checks import require
@@ -177,7 +180,7 @@ def on_devices(function: Callable, mesh: Mesh, takes: Sequence[Any], gives: Any)
     """Returns a function of whole arrays that each device of `mesh` computes on its own parts.
 
     `takes` has for each argument its specs, as for `place`, or `weight_specs`; `gives` those of the
-    result. Within, devices differ where the arrays do, and meet in `split_rows` and `gathered`.
+    result. Within, devices differ where the arrays do, and meet in `split_rows` and `gathering`.
     """
     if mesh.size == 1:
         return function
@@ -191,21 +194,36 @@ def on_devices(function: Callable, mesh: Mesh, takes: Sequence[Any], gives: Any)
     return everywhere
 
 
-def gathered(params: Any, shapes: Callable[[], Any], mesh: Mesh, after: Any) -> Any:
-    """Returns a network's parameters whole, from the parts of each device; `shapes` returns theirs.
+@contextlib.contextmanager
+def gathering(params: Any, shapes: Callable[[], Any], mesh: Mesh) -> Iterator[None]:
+    """In it, each layer of a flax network gathers its own parameters when its input is known.
 
-    They are gathered once `after` is known.
+    `params` are the network's, as its devices have them; `shapes` returns those of whole ones.
     """
     if mesh.shape[PARAMS] == 1:
-        return params
-    # Else XLA would gather what stays the same before a loop over steps, and keep it.
-    params, _ = jax.lax.optimization_barrier((params, after))
+        yield
+        return
+    params, shapes = (flatten_dict(tree, is_leaf=_is_layer) for tree in (params, shapes()))
 
     def whole(part, of):
         axes = [axis for axis, size in enumerate(of.shape) if size != part.shape[axis]]
         return jax.lax.all_gather(part, PARAMS, axis=axes[0], tiled=True) if axes else part
 
-    return jax.tree.map(whole, params, shapes())
+    def call(function, arguments, named, context):
+        own = params.get(path := context.module.path)
+        if own is None:
+            return function(*arguments, **named)
+        # Without it, all would be gathered at once, and kept while steps are taken.
+        own, _ = jax.lax.optimization_barrier((own, arguments))
+        own = {"params": jax.tree.map(whole, own, shapes[path])}
+        return context.module.clone(parent=None).apply(own, *arguments, **named)
+
+    with nn.intercept_methods(call):
+        yield
+
+
+def _is_layer(path: tuple[str, ...], tree: dict[str, Any]) -> bool:
+    return not any(isinstance(part, dict) for part in tree.values())
 
 
 def split_rows(

@@ -221,8 +221,8 @@ def autoencoder(
     """
 
     def applied(function, weights, x):
-        params = meshes.gathered(weights[name], partial(abstract_params, module), mesh, x)
-        return function(module, params, x).astype(jnp.float32)
+        with meshes.gathering(weights[name], partial(abstract_params, module), mesh):
+            return function(module, weights[name], x).astype(jnp.float32)
 
     each = (partial(applied, function) for function in (decode_latents, encode_latents))
     return tuple(meshes.split_rows(function, mesh, rows_at_once, axes) for function in each)
