@@ -122,7 +122,8 @@ def prepare(
     `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
     which made them; `blend` replaces the settings' own.
     """
-    mesh = meshes.of_one_sample(mesh)
+    # As it takes one sample at a time.
+    mesh = meshes.device_mesh([*mesh.devices.flat], f"levels,params:{mesh.shape[meshes.PARAMS]}")
     require_task(upscaler, "upscaling", "upscaling a zoom")
     if settings.held:
         raise UserError("upscaler: expected none with held levels, whose bytes would change")

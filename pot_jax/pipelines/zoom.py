@@ -75,14 +75,12 @@ class PreparedZoom:
     notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
 
     def __str__(self) -> str:
-        s, devices = self.settings, self.job.mesh.devices
-        g, more = self.geometry, f" and {s.num_samples - 1} more" if s.num_samples > 1 else ""
+        s, g = self.settings, self.geometry
+        more = f" and {s.num_samples - 1} more" if s.num_samples > 1 else ""
         return (
             f"{s.model}; {g.levels} levels of {g.height} x {g.width} pixels; seed {s.seed}{more}; "
             f"{s.sampler.steps} steps of {s.sampler.solver}; "
-            f"{devices.size} x {devices.flat[0].device_kind}"
-            + f", {meshes.described(self.job.mesh)}"
-            * (devices.size > 1)
+            f"{meshes.described(self.job.mesh)}"
         )
 
     @property
@@ -97,7 +95,9 @@ class PreparedZoom:
         """Returns what all processes of the run have in common, as plain data."""
         said = self.record.to_json()
         rows = {"batch_rows": [self.recipe.decode_rows, self.recipe.network_rows]}
-        rows["mesh"] = meshes.described(self.recipe.mesh)
+        rows["mesh"] = meshes.described(
+            self.recipe.mesh
+        )  # of the user's settings, and the devices'
         return {name: said[name] for name in said.keys() - {"notices", "code"}} | rows
 
 

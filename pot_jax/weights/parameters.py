@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pot_jax.errors import UserError, few, listed, shown
+from pot_jax.parallel.mesh import replicate
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
@@ -162,8 +163,11 @@ def change_param(
     # A new tree would hold each old parameter until the last is changed.
     (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
+    there = owner[leaf].sharding
+    if not there.is_fully_addressable:  # parts of it are other processes'
+        owner[leaf] = replicate(owner[leaf], there.mesh)
     values = change(np.asarray(owner[leaf]))
-    owner[leaf] = jax.device_put(values, owner[leaf].sharding)
+    owner[leaf] = put_on(there, "/".join(path), values)
     digests["/".join(path)] = array_digest(values)
 
 
