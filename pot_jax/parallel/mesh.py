@@ -2,15 +2,15 @@
 
 Along "samples" each device has samples of its own. Along "levels" and "params", devices share a
 sample's batch rows: levels, and guidance's halves. Along "params" they also split large parameters,
-which a network's layers gather where they use them. Most of the time goes into the networks; the
-zoom operators run alike on all devices of a sample (docs/clusters.md says up to how many that is
-cheap). `on_devices` makes a function each device's own program, so that its only collectives are
-those written here. Nothing outside this module knows how many devices there are.
+which a network's layers gather where they use them. Most of the time goes into the networks; zoom
+operators run alike on all devices of a sample (docs/clusters.md says up to how many that is cheap).
+`on_devices` runs a function as each device's own program, so that the only collectives are those
+written here. Nothing outside this module knows how many devices there are.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,9 +35,9 @@ _WHOLE = PartitionSpec()
 def device_mesh(
     devices: list[jax.Device] | None = None, axes: str = "", samples: int = 1, parameters: int = 0
 ) -> Mesh:
-    """Returns the mesh that the setting `mesh`, `axes`, says, over `devices`, by default all.
+    """Returns the mesh of the setting `mesh`, `axes`, over `devices`, by default all.
 
-    If it leaves the choice, `parameters`, in bytes, are split until they take half of a device's
+    If that leaves the choice, `parameters`, in bytes, are split until they take half of a device's
     memory at most; of the other devices, `samples` take as many as divide them, and levels the
     rest. UserError if devices are not different ones, or the axes do not fit them or the samples.
     """
@@ -84,9 +84,9 @@ def split_over(mesh: Mesh) -> NamedSharding:
 def place(tree, mesh: Mesh, specs: Any = _WHOLE):
     """Returns `tree` with every array, or shape, on the devices of `mesh`.
 
-    `specs` say how arrays are split, one `PartitionSpec` for each subtree; by default every device
-    has complete copies. On several hosts, each gives its own devices what it has; that this is the
-    same everywhere is for `hosts.require_same` to say.
+    `specs` say how arrays are split, one for each subtree; by default, all devices have copies. On
+    several hosts, each gives its own devices what it has; that this is the same everywhere is for
+    `hosts.require_same` to say.
     """
 
     def put(leaf, spec):
@@ -106,7 +106,7 @@ def place(tree, mesh: Mesh, specs: Any = _WHOLE):
     return jax.tree.map(put, tree, jax.tree.broadcast(specs, tree))
 
 
-replicate = place
+replicate = place  # by its usual name
 
 
 def computed(function: Callable, *arguments):
@@ -119,20 +119,18 @@ def computed(function: Callable, *arguments):
     return function(*arguments)
 
 
-def _spec(mesh: Mesh, leaf: Any) -> PartitionSpec:
+def _spec(mesh: Mesh, shape: tuple[int, ...]) -> PartitionSpec:
     """How a parameter lies on a mesh: its largest axis is split that can be, if it is large."""
-    count, shape = mesh.shape[PARAMS], np.shape(leaf)
-    fits = [axis for axis, size in enumerate(shape) if size % count == 0]
-    if count == 1 or not fits or math.prod(shape) < _SMALL:
+    fits = [axis for axis, size in enumerate(shape) if size % mesh.shape[PARAMS] == 0]
+    if mesh.shape[PARAMS] == 1 or not fits or math.prod(shape) < _SMALL:
         return _WHOLE
     return PartitionSpec(*[None] * max(fits, key=shape.__getitem__), PARAMS)
 
 
 def weight_specs(weights: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Returns how a program's `weights` lie on a mesh: the networks' split, all else whole."""
-    split = {
-        name: jax.tree.map(partial(_spec, mesh), weights[name]) for name in {*weights} & _SPLIT
-    }
+    split = {name: weights[name] for name in _SPLIT & {*weights}}
+    split = jax.tree.map(lambda leaf: _spec(mesh, np.shape(leaf)), split)
     return dict.fromkeys(weights, _WHOLE) | split
 
 
@@ -141,46 +139,43 @@ def placement(mesh: Mesh) -> Callable[[str, tuple[int, ...]], jax.sharding.Shard
     one = SingleDeviceSharding(mesh.local_devices[0])
 
     def sharding(path: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
-        shape = jax.ShapeDtypeStruct(shape, np.float32)
         return NamedSharding(mesh, _spec(mesh, shape)) if path.split("/")[0] in _SPLIT else one
 
     return None if mesh.shape[PARAMS] == 1 else sharding
 
 
-def on_devices(function: Callable, mesh: Mesh, takes: Sequence[Any], gives: Any) -> Callable:
-    """Returns a function of whole arrays that each device of `mesh` computes on its own parts.
+def on_devices(function: Callable, mesh: Mesh, takes: tuple, gives: Any, **how: Any) -> Callable:
+    """Returns `function`, jitted, as each device of `mesh` computes it on its parts of the arrays.
 
-    `takes` has each argument's specs, as for `place`, or `weight_specs`; `gives` the result's.
-    Inside, devices only meet in `split_rows` and `gathering`.
+    `takes` has each argument's specs, as for `place`, or `weight_specs`; `gives` the result's; and
+    `how` goes to `jax.jit`. Devices only meet in `split_rows` and `gathering`.
     """
 
     def everywhere(*arguments):
         pairs = zip(takes, arguments, strict=True)
         specs = tuple(spec(given, mesh) if callable(spec) else spec for spec, given in pairs)
-        how = {"mesh": mesh, "in_specs": specs, "out_specs": gives, "check_vma": False}
-        return jax.shard_map(function, **how)(*arguments)
+        each = {"mesh": mesh, "in_specs": specs, "out_specs": gives, "check_vma": False}
+        return jax.shard_map(function, **each)(*arguments)
 
-    return function if mesh.size == 1 else everywhere
+    there = jax.tree.map(partial(NamedSharding, mesh), gives)
+    return jax.jit(function if mesh.size == 1 else everywhere, out_shardings=there, **how)
 
 
 @jax.custom_batching.custom_vmap
-def _never(x):
-    """Returns False, which XLA does not know before x."""
+def _never(x):  # False, which XLA does not know before x
     return jnp.ravel(x)[0].astype(jnp.float32) > jnp.inf
 
 
 _never.def_vmap(lambda size, batched, x: (_never(x), False))
 
 
-@contextlib.contextmanager
-def gathering(params: Any, shapes: Callable[[], Any], mesh: Mesh) -> Iterator[None]:
+def gathering(params: Any, shapes: Callable[[], Any], mesh: Mesh) -> AbstractContextManager:
     """In it, each layer of a flax network gathers its own parameters, once its input is known.
 
     `params` are the network's, as devices have them; `shapes` returns those of whole ones.
     """
     if mesh.shape[PARAMS] == 1:
-        yield
-        return
+        return nullcontext()
     layers = {"is_leaf": lambda _, tree: not any(isinstance(x, dict) for x in tree.values())}
     params, shapes = (flatten_dict(tree, **layers) for tree in (params, shapes()))
 
@@ -198,8 +193,7 @@ def gathering(params: Any, shapes: Callable[[], Any], mesh: Mesh) -> Iterator[No
         own = {"params": jax.tree.map(whole, params[path], shapes[path])}
         return context.module.clone(parent=None).apply(own, *arguments, **named)
 
-    with nn.intercept_methods(call):
-        yield
+    return nn.intercept_methods(call)
 
 
 def split_rows(
@@ -208,11 +202,11 @@ def split_rows(
     """Returns `function(weights, *rows)`, whose batch rows the devices along `axes` share.
 
     `function` takes `weights`, any pytree, and arrays `[M, ...]`, or pytrees of them, whose batch
-    rows are independent of each other; it returns one array `[M, ...]`. It is called inside
-    `on_devices`, where each of these devices has all rows, and gets all outputs, gathered once. At
-    most `rows_at_once` (None: all) are computed at a time on each device, which bounds memory: an
-    autoencoder at 512 pixels needs about a gigabyte per batch row. Copies of the last batch row are
-    added if the devices, or `rows_at_once`, do not divide M; their results are dropped.
+    rows are independent of each other; it returns one array `[M, ...]`. Called inside `on_devices`,
+    each of these devices has all rows, and gets all outputs, gathered once. At most `rows_at_once`
+    (None: all) are computed at a time on each device, which bounds memory: an autoencoder at 512
+    pixels needs about a gigabyte per batch row. Copies of the last batch row are added if the
+    devices, or `rows_at_once`, do not divide M; their results are dropped.
     """
     devices = math.prod(mesh.shape[axis] for axis in axes)
     every = partial(jax.lax.all_gather, axis_name=tuple(axes), tiled=True)

@@ -17,17 +17,10 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
+from pot_jax.diffusion import sampler
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
-from pot_jax.diffusion.sampler import (
-    Parts,
-    SamplerState,
-    make_chunk,
-    make_step,
-    over_samples,
-    start_samples,
-)
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
@@ -43,9 +36,8 @@ from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import NOISES, shared_noise
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
 
-# How the states of B samples lie on a mesh.
-_EACH = PartitionSpec(meshes.SAMPLES)
-STATES = SamplerState(PartitionSpec(), _EACH, _EACH, _EACH, _EACH)
+_WHOLE, _EACH = PartitionSpec(), PartitionSpec(meshes.SAMPLES)
+STATES = sampler.SamplerState(_WHOLE, *[_EACH] * 4)  # how those of B samples lie on a mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +157,7 @@ def assemble(recipe: Recipe) -> Program:
         alone = None if known else SPACES["delivery"](blend, latents, pixels)
         agree = agreement.when_due(agree, alone)
     first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
-    parts = Parts(
+    parts = sampler.Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
         agree=agree,
         first_noise=partial(first, **drawn),
@@ -173,26 +165,26 @@ def assemble(recipe: Recipe) -> Program:
         solver=r.solver,
         memory=r.guidance.start,
     )
-    step = make_step(parts)
+    step = sampler.make_step(parts)
     if turns:
         parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
     # Outside steps, all devices share the rows of one sample.
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows, axes=meshes.MESH_AXES)
-    _, pixels = views(r, decode, encode)
+    deliver = agreement.delivery(blend, views(r, decode, encode)[1])
+    chunks = (sampler.make_chunk(step, watch=watch) for watch in (False, True))
+    chunk, watched = map(sampler.over_samples, chunks)
+    given, seen = (meshes.weight_specs, _WHOLE), PartitionSpec(None, *_EACH)
+    stepping = (meshes.weight_specs, STATES, _WHOLE, _WHOLE), (STATES, seen)
 
-    def jit(function, takes, gives, **more):
-        there = jax.tree.map(partial(NamedSharding, r.mesh), gives)
-        function = meshes.on_devices(function, r.mesh, takes, gives)
-        return jax.jit(function, out_shardings=there, **more)
+    def jit(function, takes, gives, **how):
+        return meshes.on_devices(function, r.mesh, takes, gives, **how)
 
-    whole = PartitionSpec()
-    given = (meshes.weight_specs, STATES, whole, whole), (STATES, PartitionSpec(None, *_EACH))
     return Program(
-        begin=jit(partial(start_samples, parts), (whole, _EACH, _EACH), STATES),
-        encode=jit(encode, (meshes.weight_specs, whole), whole),
-        deliver=jit(agreement.delivery(blend, pixels), (meshes.weight_specs, whole), whole),
-        chunk=jit(over_samples(make_chunk(step)), *given, donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), *given, donate_argnums=1),
+        begin=jit(partial(sampler.start_samples, parts), (_WHOLE, _EACH, _EACH), STATES),
+        encode=jit(encode, given, _WHOLE),
+        deliver=jit(deliver, given, _WHOLE),
+        chunk=jit(chunk, *stepping, donate_argnums=1),
+        watched_chunk=jit(watched, *stepping, donate_argnums=1),
         key=_key(r),
     )
 

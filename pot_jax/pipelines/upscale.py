@@ -122,7 +122,7 @@ def prepare(
     `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
     which made them; `blend` replaces the settings' own.
     """
-    # As it takes one sample at a time.
+    # One sample at a time.
     mesh = meshes.device_mesh([*mesh.devices.flat], f"levels,params:{mesh.shape[meshes.PARAMS]}")
     require_task(upscaler, "upscaling", "upscaling a zoom")
     if settings.held:

@@ -95,9 +95,7 @@ class PreparedZoom:
         """Returns what all processes of the run have in common, as plain data."""
         said = self.record.to_json()
         rows = {"batch_rows": [self.recipe.decode_rows, self.recipe.network_rows]}
-        rows["mesh"] = meshes.described(
-            self.recipe.mesh
-        )  # of the user's settings, and the devices'
+        rows["mesh"] = meshes.described(self.recipe.mesh)
         return {name: said[name] for name in said.keys() - {"notices", "code"}} | rows
 
 
@@ -186,8 +184,7 @@ def sample(
       metadata: "all": the pictures and the movie carry the run's recipe; "none": nothing.
       devices: those that the work is split over; default all.
       mesh: how, as `config.RunSettings.mesh` says, such as "levels:4,params:2"; by default chosen.
-        Parameters that do not fit one device are loaded with `parallel.mesh.placement` of the mesh
-        (`parallel.mesh.device_mesh`) as `pot_jax.load`'s sharding.
+        Parameters that do not fit one device are loaded by `sharding=parallel.mesh.placement(...)`.
       progress: called with (steps done, total steps), first with 0 before compilation.
       callback: called after each chunk of steps with its clean estimates and disagreement
         (`pipelines.job.Watched`).
@@ -387,9 +384,7 @@ def prepare(
     weights = meshes.place(weights, recipe.mesh, meshes.weight_specs(weights, recipe.mesh))
     if grounded:
         pixels = np.stack([*found.values()])
-        filled = meshes.replicate(
-            np.stack([*map(grounding.continued_by_edges, pixels)]), recipe.mesh
-        )
+        filled = np.stack([*map(grounding.continued_by_edges, pixels)])
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
         # A latent is known where all its pixels are: elsewhere their mean is NaN.
         gaps = 0 * downsample(pixels[..., :1], recipe.pixel_geometry.height // on_latents.height)
@@ -507,8 +502,8 @@ def sampled(
     with at_saved_states() if folders else contextlib.nullcontext() as stopping:
         if folders:
             saved = SavedStates(folders, settings.save_every, stopping)
-            found = saved.restore(meshes.replicate(states, job.mesh))
-            states = meshes.place(found, job.mesh, STATES)
+            states = saved.restore(meshes.replicate(states, job.mesh))
+            states = meshes.place(states, job.mesh, STATES)
             first, curve = int(states.step), saved.curve
         if settings.record_disagreement:
             curve += [[None] * len(seeds)] * (first - len(curve))  # not recorded at the time
