@@ -89,16 +89,13 @@ class _Models:
         return self._opened.read(), self._upscaler and self._upscaler.read()
 
 
-def _prepared(
-    models: Callable, point: Point, together: int, read: bool = True
-) -> tuple[Model, PreparedZoom]:
+def _prepared(models, point: Point, count: int, read=True) -> tuple[Model, PreparedZoom]:
     s = point.settings
     how = {**how_to_load(s), "loras": s.loras, "embeddings": s.embeddings}
     try:
         found = models(s.model, s.upscaler.path, tuple(how.items()))
         model, upscaler = found.read if read else found.opened
-        given = {"stated": point.stated, "upscaler": upscaler, "together": together}
-        return model, prepare(model, s, **given)
+        return model, prepare(model, s, stated=point.stated, upscaler=upscaler, together=count)
     except UserError as error:
         raise UserError(f"sweep: {point.name}: {error}") from None
 

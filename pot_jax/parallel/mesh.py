@@ -144,7 +144,7 @@ def placement(mesh: Mesh) -> Callable[[str, tuple[int, ...]], jax.sharding.Shard
     return None if mesh.shape[PARAMS] == 1 else sharding
 
 
-def on_devices(function: Callable, mesh: Mesh, takes: tuple, gives: Any, **how: Any) -> Callable:
+def on_devices(mesh: Mesh, function: Callable, takes: tuple, gives: Any, **how: Any) -> Callable:
     """Returns `function`, jitted, as each device of `mesh` computes it on its parts of the arrays.
 
     `takes` has each argument's specs, as for `place`, or `weight_specs`; `gives` the result's; and

@@ -17,7 +17,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from pot_jax.diffusion import sampler
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
@@ -48,7 +48,7 @@ class Recipe:
     autoencoder: nn.Module
     schedule: ScheduleConfig
     geometry: Geometry  # of the latents
-    mesh: jax.sharding.Mesh
+    mesh: Mesh
     guided: bool  # whether the network's batch has an unconditional half
     solver: Solver = SOLVERS["ddim"]
     blend: Blend = BLENDS["laplacian"]
@@ -171,14 +171,11 @@ def assemble(recipe: Recipe) -> Program:
     # Outside steps, all devices share the rows of one sample.
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows, axes=meshes.MESH_AXES)
     deliver = agreement.delivery(blend, views(r, decode, encode)[1])
-    chunks = (sampler.make_chunk(step, watch=watch) for watch in (False, True))
-    chunk, watched = map(sampler.over_samples, chunks)
+    steps = (sampler.make_chunk(step, watch=watch) for watch in (False, True))
+    chunk, watched = map(sampler.over_samples, steps)
     given, seen = (meshes.weight_specs, _WHOLE), PartitionSpec(None, *_EACH)
     stepping = (meshes.weight_specs, STATES, _WHOLE, _WHOLE), (STATES, seen)
-
-    def jit(function, takes, gives, **how):
-        return meshes.on_devices(function, r.mesh, takes, gives, **how)
-
+    jit = partial(meshes.on_devices, r.mesh)
     return Program(
         begin=jit(partial(sampler.start_samples, parts), (_WHOLE, _EACH, _EACH), STATES),
         encode=jit(encode, given, _WHOLE),
@@ -200,11 +197,7 @@ def _key(recipe: Recipe) -> str:
 
 
 def autoencoder(
-    module: nn.Module,
-    mesh: jax.sharding.Mesh,
-    rows_at_once: int | None,
-    name: str = "autoencoder",
-    axes: tuple[str, ...] = meshes.ROWS,
+    module: nn.Module, mesh: Mesh, rows_at_once: int | None, name="autoencoder", axes=meshes.ROWS
 ) -> tuple[Callable, Callable]:
     """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental.multihost_utils import process_allgather
 
 from pot_jax.errors import UserError, few, listed, shown
-from pot_jax.parallel.mesh import replicate
 from pot_jax.weights.digests import array_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_tensor
@@ -163,10 +163,10 @@ def change_param(
     # A new tree would hold each old parameter until the last is changed.
     (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
-    there = owner[leaf].sharding
+    there, values = owner[leaf].sharding, owner[leaf]
     if not there.is_fully_addressable:  # parts of it are other processes'
-        owner[leaf] = replicate(owner[leaf], there.mesh)
-    values = change(np.asarray(owner[leaf]))
+        values = process_allgather(values, tiled=True)
+    values = change(np.asarray(values))
     owner[leaf] = put_on(there, "/".join(path), values)
     digests["/".join(path)] = array_digest(values)
 

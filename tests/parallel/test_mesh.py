@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from tiny_models import tiny_model
 
-from pot_jax.config import RunSettings, SamplerSettings, mesh_axes
+from pot_jax.config import MovieSettings, RunSettings, SamplerSettings, mesh_axes
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.errors import UserError
 from pot_jax.parallel import mesh as meshes
@@ -32,7 +32,7 @@ def split(function, mesh, *arguments, rows_at_once=None):
     """The result of batch rows that the devices of a mesh share."""
     rows = split_rows(function, mesh, rows_at_once)
     whole = (P(),) * len(arguments)
-    return on_devices(rows, mesh, whole, P())(*replicate(arguments, mesh))
+    return on_devices(mesh, rows, whole, P())(*replicate(arguments, mesh))
 
 
 @pytest.mark.parametrize("axes", ["", "levels:2,params:4", "samples:2,levels:4"])
@@ -75,7 +75,7 @@ def test_under_vmap():
     mesh = device_mesh()
     x = jax.random.normal(jax.random.key(1), (3, 5, 6))
     rows = jax.vmap(split_rows(function, mesh), in_axes=(None, 0, 0))
-    out = on_devices(rows, mesh, (P(),) * 3, P())(WEIGHTS, x, jnp.zeros((3, 5)))
+    out = on_devices(mesh, rows, (P(),) * 3, P())(WEIGHTS, x, jnp.zeros((3, 5)))
     np.testing.assert_allclose(out, jnp.tanh(x @ WEIGHTS), atol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_one_device():
     def slope(rows):
         return jax.grad(lambda x: jnp.sum(jnp.square(rows(WEIGHTS, x, x[:, 0]))))
 
-    out = on_devices(slope(split_rows(function, mesh)), mesh, (P(),), P())(x)
+    out = on_devices(mesh, slope(split_rows(function, mesh)), (P(),), P())(x)
     np.testing.assert_allclose(out, slope(function)(x), atol=1e-5)
 
 
@@ -161,7 +161,8 @@ def model(tmp_path_factory):
 
 def prepared(model, axes="", count=8, space="pixel", **more):
     sampler = SamplerSettings(steps=7, solver="ddpm", space=space, **more)
-    settings = RunSettings(prompts=PROMPTS, num_samples=2, mesh=axes, sampler=sampler)
+    files = {"save_every": 5, "movie": MovieSettings(fps=2, size=16)}
+    settings = RunSettings(prompts=PROMPTS, num_samples=2, mesh=axes, sampler=sampler, **files)
     return pipeline.prepare(model, settings, devices=jax.devices()[:count])
 
 
@@ -184,6 +185,21 @@ def test_every_split_gives_what_one_device_gives(axes, model, one):
     _, states = chunk(run)
     _, alone = chunk(prepared(model, count=1))
     assert np.asarray(states.latents).tobytes() == np.asarray(alone.latents).tobytes()
+
+
+def test_a_run_resumes_on_another_mesh(model, one, tmp_path):
+    def stop(done, total):
+        if done == total:  # a state was saved after step 5
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pipeline.sample_run(prepared(model, "samples:2,levels:4"), tmp_path / "w", progress=stop)
+    steps = []
+    resumed = prepared(model, "levels:8")
+    zooms = pipeline.sample_run(resumed, tmp_path / "w", progress=lambda *n: steps.append(n))
+    assert steps[0] == (5, 7)
+    for ours, theirs in zip(zooms, one, strict=True):
+        np.testing.assert_allclose(ours.images, theirs.images, rtol=0, atol=1e-5)
 
 
 def large(run):

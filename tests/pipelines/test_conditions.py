@@ -103,7 +103,7 @@ def test_every_condition_reaches_its_row(rows_at_once, rescale):
     denoise = conditions.denoiser(Toy(), schedule, CLASSIFIER_FREE, True, mesh, rows_at_once)
     weights = {"unet": 2.0, "conditions": told, "guidance": Numbers(3.0, rescale)}
     row = Plan(jnp.float32(5), 1.0, 1.0, 0.0, {}, None)
-    everywhere = on_devices(denoise, mesh, (P(),) * 4, P())
+    everywhere = on_devices(mesh, denoise, (P(),) * 4, P())
     denoised, memory = everywhere(weights, z, row, ())
     out = denoised.clean
     np.testing.assert_array_equal(denoised.renoise, out)
