@@ -30,6 +30,9 @@ ROWS = (AXIS, PARAMS)  # the axes that share one sample's batch rows
 _SPLIT = {"unet", "autoencoder", "tiny_vae"}  # networks whose parameters can be split
 _SMALL = 4096  # numbers in a parameter that is not worth a collective
 _WHOLE = PartitionSpec()
+# False, which XLA does not know before it has x; of samples under vmap, one for all.
+_never = jax.custom_batching.custom_vmap(lambda x: x.ravel()[0].astype("float32") > jnp.inf)
+_never.def_vmap(lambda size, batched, x: (_never(x), False))
 
 
 def device_mesh(
@@ -55,9 +58,8 @@ def device_mesh(
         divisors = [n for n in range(1, mesh.size + 1) if mesh.size % n == 0]
         count = next((n for n in divisors if parameters <= n * room), mesh.size)
         sizes = {SAMPLES: math.gcd(samples, mesh.size // count), AXIS: None, PARAMS: count}
-    product = math.prod(size or 1 for size in sizes.values())
-    sizes = {name: size or max(1, mesh.size // product) for name, size in sizes.items()}
-    shape = [sizes.get(name, 1) for name in MESH_AXES]
+    rest = max(1, mesh.size // math.prod(size or 1 for size in sizes.values()))
+    shape = [sizes.get(name, 1) or rest for name in MESH_AXES]
     expected = f"a product of {mesh.size}, the number of devices"
     require(math.prod(shape) == mesh.size, "mesh", expected, f"{math.prod(shape)} in {axes}")
     expected = f"{SAMPLES} that divide the {samples} seeds"
@@ -159,14 +161,6 @@ def on_devices(mesh: Mesh, function: Callable, takes: tuple, gives: Any, **how: 
 
     there = jax.tree.map(partial(NamedSharding, mesh), gives)
     return jax.jit(function if mesh.size == 1 else everywhere, out_shardings=there, **how)
-
-
-@jax.custom_batching.custom_vmap
-def _never(x):  # False, which XLA does not know before x
-    return jnp.ravel(x)[0].astype(jnp.float32) > jnp.inf
-
-
-_never.def_vmap(lambda size, batched, x: (_never(x), False))
 
 
 def gathering(params: Any, shapes: Callable[[], Any], mesh: Mesh) -> AbstractContextManager:
