@@ -289,6 +289,9 @@ class RunSettings(Settings):
     # Pictures of the autoencoder, and batch rows of the network, at a time on each device; 0: as
     # many as its memory allows (`pipelines.program.rows_that_fit`).
     batch_rows: Natural = 0
+    # Devices by use, such as "samples:2,levels:4,params:1"; axes not named are 1, and one named
+    # without a number takes the rest. "" or "auto": chosen (`parallel.mesh.device_mesh`).
+    mesh: str = ""
     record_disagreement: bool = False  # of every step, before blending, in metrics.json
     metadata: Literal["all", "none"] = "all"  # whether pictures, movie and page carry the recipe
     sampler: SamplerSettings = SamplerSettings()
@@ -304,6 +307,7 @@ class RunSettings(Settings):
         most = 2**32 - self.seed  # so that every sample has a seed
         expected = f"at most {most}: seeds are below 2^32, and the first is {self.seed}"
         self.require("num_samples", self.num_samples <= most, expected)
+        mesh_axes(self.mesh)
         levels = [one.level for one in self.every_photograph]
         require(len({*levels}) == len(levels), "photographs", "one of each level", levels)
         fits = not self.movie.scale_bar or (self.width_metres > 0 and not self.zoom.loop)
@@ -314,6 +318,22 @@ class RunSettings(Settings):
     def every_photograph(self) -> tuple[PhotographSettings | LevelPhotographSettings, ...]:
         """The photograph, if it has a path, and the photographs."""
         return (self.photograph,) * bool(self.photograph.path) + self.photographs
+
+
+MESH_AXES = ("samples", "levels", "params")
+
+
+def mesh_axes(text: str) -> dict[str, int | None]:
+    """Returns the sizes of axes that the setting `mesh` names, None for the rest; {} if chosen."""
+    if text in ("", "auto"):
+        return {}
+    pairs = [re.fullmatch(r"(\w+)(?::([1-9]\d{0,4}))?", part) for part in text.split(",")]
+    sizes = {m[1]: int(m[2]) if m[2] else None for m in pairs if m}
+    fits = len(sizes) == len(pairs) and {*sizes} <= {*MESH_AXES}
+    expected = f"auto, or sizes of {', '.join(MESH_AXES)}, one at most without a number"
+    expected += ", such as samples:2,levels:4"
+    require(fits and [*sizes.values()].count(None) < 2, "mesh", expected, text)
+    return sizes
 
 
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.

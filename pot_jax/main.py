@@ -44,6 +44,7 @@ SHORT_FLAGS = {
     "seed": "seed of all noise",
     "num_samples": "zooms sampled together, with seeds seed, seed + 1, ...",
     "batch_rows": "pictures computed at a time on each device; fewer need less memory",
+    "mesh": "devices by use, such as samples:2,levels:4,params:1 (default: chosen)",
     "zoom.zoom_factor": "each level's view is this many times narrower than the one before",
     "sampler.steps": "denoising steps",
     "sampler.solver": ", ".join(config.SOLVERS),
@@ -221,6 +222,7 @@ def _sample(
 ) -> None:
     with importing():
         from pot_jax.parallel import hosts
+        from pot_jax.parallel.mesh import placement
         from pot_jax.pipelines.dry_run import dry_run
         from pot_jax.pipelines.watching import tensorboard
         from pot_jax.pipelines.zoom import prepare, sample_run
@@ -251,7 +253,8 @@ def _sample(
     hosts.by_first(lambda: check_record(folder, early.record))
     say(str(early))
     with hosts.together():
-        upscaler, model = upscaler and upscaler.read(), opened.read()
+        where = placement(early.recipe.mesh)
+        upscaler, model = upscaler and upscaler.read(where), opened.read(where)
     with hosts.together():
         prepared = prepare(model, settings, **given, upscaler=upscaler)
         more = (check and check(prepared.record)) or ()

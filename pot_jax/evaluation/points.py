@@ -53,7 +53,7 @@ class Point:
             if theirs != record["settings"]:  # settings newer than the record have their defaults
                 theirs = to_dict(build(RunSettings, checked(theirs, dict, f"{folder}: settings")))
             # These decide when a run saves and shows, and how much is computed at once.
-            others = dict.fromkeys(("save_every", "preview_every", "batch_rows"))
+            others = dict.fromkeys(("save_every", "preview_every", "batch_rows", "mesh"))
             return named_differences(*(one | others for one in (theirs, record["settings"])))
 
         claim(folder / POINT, record, what="point of a sweep", differing=differing)

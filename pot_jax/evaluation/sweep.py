@@ -62,8 +62,8 @@ def work(
         alike[_kind(point, "seed")].append(point)
     batches = [g[i : i + together] for g in alike.values() for i in range(0, len(g), together)]
     models = functools.cache(_Models)
-    for first in {_kind(batch[0], "prompts", "seed"): batch[0] for batch in batches}.values():
-        _prepared(models, first, read=False)
+    for batch in {(_kind(b[0], "prompts", "seed"), len(b)): b for b in batches}.values():
+        _prepared(models, batch[0], len(batch), read=False)
     begin = int(share * len(batches))
     batches, failed = batches[begin:] + batches[:begin], {}
     while True:
@@ -89,13 +89,13 @@ class _Models:
         return self._opened.read(), self._upscaler and self._upscaler.read()
 
 
-def _prepared(models: Callable, point: Point, read: bool = True) -> tuple[Model, PreparedZoom]:
+def _prepared(models, point: Point, count: int, read=True) -> tuple[Model, PreparedZoom]:
     s = point.settings
     how = {**how_to_load(s), "loras": s.loras, "embeddings": s.embeddings}
     try:
         found = models(s.model, s.upscaler.path, tuple(how.items()))
         model, upscaler = found.read if read else found.opened
-        return model, prepare(model, s, stated=point.stated, upscaler=upscaler)
+        return model, prepare(model, s, stated=point.stated, upscaler=upscaler, together=count)
     except UserError as error:
         raise UserError(f"sweep: {point.name}: {error}") from None
 
@@ -121,9 +121,12 @@ def _ran(
                     point.claim(folder)
                     mine[folder] = point
         if mine:
-            names = [point.name for point in mine.values()]
+            names, first = [point.name for point in mine.values()], batch[0]
+            if len(mine) < len(batch):  # whose seeds the stated mesh need not divide
+                settings = dataclasses.replace(first.settings, mesh="")
+                first = dataclasses.replace(first, settings=settings)
             try:
-                _run(models, mine, KEEP[keep])
+                _run(models, first, mine, KEEP[keep])
                 say(f"finished: {', '.join(names)}")
             except UserError as error:
                 failed |= {name: f"{name}: {error}" for name in names}
@@ -131,11 +134,10 @@ def _ran(
         return len(mine)
 
 
-def _run(models: Callable, mine: Mapping[Path, Point], keeps: Callable[[str], bool]) -> None:
+def _run(models: Callable, like: Point, mine: Mapping[Path, Point], keeps: Callable) -> None:
     """Samples the points of one batch together, and writes each one's files, its result last."""
-    began, points = time.perf_counter(), list(mine.values())
-    model, prepared = _prepared(models, points[0])
-    seeds = [point.settings.seed for point in points]
+    began, seeds = time.perf_counter(), [point.settings.seed for point in mine.values()]
+    model, prepared = _prepared(models, like, len(mine))
     for folder, seed in zip(mine, seeds):
         of_seed(prepared, seed).claim(folder, what="point of a sweep")
     results = {}

@@ -26,8 +26,9 @@ from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError, few
 from pot_jax.models.layers import timestep_features
-from pot_jax.parallel.mesh import computed, split_rows
+from pot_jax.parallel.mesh import computed, gathering, split_rows
 from pot_jax.weights.emphasis import read_prompts
+from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.model import Model
 from pot_jax.weights.tokenization import prompt_notices
 
@@ -167,7 +168,8 @@ def denoiser(
         named = dict(conditions)
         if "channels" in named:
             z = jnp.concatenate([z, named.pop("channels")], axis=-1)
-        return unet.apply({"params": weights["unet"]}, z, timesteps, **named)
+        with gathering(weights["unet"], partial(abstract_params, unet), mesh):
+            return unet.apply({"params": weights["unet"]}, z, timesteps, **named)
 
     network = split_rows(network, mesh, rows_at_once)
 

@@ -13,7 +13,9 @@ from pot_jax import spans
 from pot_jax.diffusion.sampler import chunks, keys_of
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import memory
+from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.job import CHUNK, executables
+from pot_jax.pipelines.program import STATES
 from pot_jax.pipelines.zoom import PreparedZoom, sample_seeds
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.model import COMPONENTS, Model
@@ -30,9 +32,11 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     job, settings = prepared.job, prepared.settings
     g, seeds, device = prepared.geometry, sample_seeds(settings), job.mesh.local_devices[0]
     given = job.plan.init_scale, keys_of(np.uint32(seeds)), prepared.latents
-    states = jax.eval_shape(job.program.begin, *given)
+    states = meshes.place(jax.eval_shape(job.program.begin, *given), job.mesh, STATES)
     chunk, deliver = executables(job, states)
-    weights, on_cpu = memory.size(model.params), device.platform == "cpu"
+    on_cpu, held = device.platform == "cpu", meshes.weight_specs(model.params, job.mesh)
+    held = jax.tree.leaves(meshes.place(model.params, job.mesh, held))
+    weights = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in held)
     pictures = _COPIES * 12 * g.levels * g.height * g.width  # 3 channels of 4 bytes
     (given, stepping), (_, delivering) = memory.needs(chunk), memory.needs(deliver)
     peak = max(max(weights, given) + stepping, weights + delivering + pictures * on_cpu)
@@ -43,7 +47,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
     sampling = count / CHUNK * _flops(job.program.chunk, job.weights, states, rows, active)
     latents = jax.ShapeDtypeStruct(job.latent_shape, jnp.float32)
     sampling += len(seeds) * _flops(job.program.deliver, job.weights, latents)
-    seconds = sampling / job.mesh.size / _rate(device, prepared.settings.dtype)
+    seconds = sampling / _rate(device, prepared.settings.dtype)
     sizes = {name: sum(x.size for x in jax.tree.leaves(of)) for name, of in model.params.items()}
     parameters = ", ".join(f"{n} {sizes[n] / 1e6:,.4g} M" for n in COMPONENTS if n in sizes)
     n, h, w, _ = job.latent_shape
@@ -53,7 +57,7 @@ def dry_run(prepared: PreparedZoom, model: Model) -> list[str]:
         f"model: {model.name} ({model.pipeline}); parameters: {parameters}; {settings.dtype}",
         f"pictures: {len(seeds)} x {n} levels of {g.height} x {g.width} pixels, {h} x {w} latents",
         f"steps: {count} of {settings.sampler.solver}, {rows_each} batch rows each",
-        f"devices: {job.mesh.size} x {device.device_kind}",
+        f"devices: {meshes.described(job.mesh)}",
         f"memory: about {memory.gigabytes(peak)} at the peak, {memory.gigabytes(weights)} of them "
         f"weights; {memory.gigabytes(free)} of {memory.gigabytes(total)} are free",
         f"time: about {_duration(seconds)} of sampling, besides compilation and writing",

@@ -18,6 +18,7 @@ from pot_jax.config import SEED, SamplerSettings, Scale, checked_prompts
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
 from pot_jax.media.images import read_images, read_mask
+from pot_jax.parallel import memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.conditions import text_conditions
@@ -90,7 +91,8 @@ def inpaint(
     count, one = len(images), isinstance(prompt, str)
     prompts = [checked(prompt, str, "prompt")] * count if one else checked_prompts(prompt)
     require(len(prompts) == count, "prompt", f"one string, or {count}", len(prompts))
-    mesh = meshes.device_mesh(devices)
+    weights = {name: model.params[name] for name in ("unet", "autoencoder")}
+    mesh = meshes.device_mesh(devices, parameters=memory.size(weights))
     solver, notices = resolved_solver(model.schedule, settings.solver)
     plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
     how = {"weighted": checked(prompt_weights, bool, "prompt_weights")}
@@ -109,8 +111,8 @@ def inpaint(
         **rows_that_fit(model.unet, model.autoencoder, apart, mesh.local_devices[0]),
     )
     program = assemble(recipe)
-    weights = {name: model.params[name] for name in ("unet", "autoencoder")}
-    weights = meshes.replicate(weights | sampler_numbers(settings, len(plan.timestep)), mesh)
+    weights |= sampler_numbers(settings, len(plan.timestep))
+    weights = meshes.place(weights, mesh, meshes.weight_specs(weights, mesh))
     kept = np.asarray(program.encode(weights, images * (1 - masks)))
     # A cell of the latents is painted if its first pixel is, as in training.
     channels = np.concatenate([masks[:, ::factor, ::factor], kept], axis=-1)

@@ -82,9 +82,9 @@ def run(
     """Runs the rest of the plan from `states`, which are from `begin`, or restored.
 
     After every chunk, `progress` is called as its type says, `callback` with the chunk's `Watched`,
-    and `save`, but not after the last, with (states, steps done). Returns the last states and
-    {"compile_seconds", "seconds_per_step"}. Raises UserError if the machine has less memory than
-    the run needs.
+    and `save`, but not after the last, with (states, steps done). Returns the last states,
+    replicated, and {"compile_seconds", "seconds_per_step"}. Raises UserError if the machine has
+    less memory than the run needs.
     """
     total, device = len(job.plan.timestep), job.mesh.local_devices[0]
     first = done = int(states.step)
@@ -106,6 +106,7 @@ def run(
             took = time.perf_counter() - began
             stepping += took
             if callback:
+                seen = meshes.replicate(seen, job.mesh)
                 clean, disagreement = (np.asarray(values)[: after - done] for values in seen)
                 pictures = functools.cache(functools.partial(_previewed, job, clean[-1]))
                 each = took / (after - done)
@@ -114,8 +115,9 @@ def run(
             if progress:
                 progress(done, total)
             if save and done < total:
-                save(states, done)
+                save(meshes.replicate(states, job.mesh), done)
     seconds = stepping / max(total - first, 1)
+    states = meshes.replicate(states, job.mesh)
     return states, {"compile_seconds": compile_seconds, "seconds_per_step": seconds}
 
 

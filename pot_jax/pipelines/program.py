@@ -17,22 +17,27 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
+from pot_jax.diffusion import sampler
 from pot_jax.diffusion.guidance import CLASSIFIER_FREE, Guidance
-from pot_jax.diffusion.sampler import Parts, make_chunk, make_step, over_samples, start_samples
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import devices, memory
-from pot_jax.parallel.mesh import replicated, split_rows
+from pot_jax.parallel import mesh as meshes
 from pot_jax.pipelines.conditions import denoiser
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
+from pot_jax.weights.keys import abstract_params
 from pot_jax.zoom import agreement, holding
 from pot_jax.zoom.agreement import BLENDS, SPACES, Blend, View
 from pot_jax.zoom.geometry import Geometry
 from pot_jax.zoom.operators import NOISES, shared_noise
 from pot_jax.zoom.photograph import PHOTOGRAPH_METHODS
+
+_WHOLE, _EACH = PartitionSpec(), PartitionSpec(meshes.SAMPLES)
+STATES = sampler.SamplerState(_WHOLE, *[_EACH] * 4)  # how those of B samples lie on a mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Recipe:
     autoencoder: nn.Module
     schedule: ScheduleConfig
     geometry: Geometry  # of the latents
-    mesh: jax.sharding.Mesh
+    mesh: Mesh
     guided: bool  # whether the network's batch has an unconditional half
     solver: Solver = SOLVERS["ddim"]
     blend: Blend = BLENDS["laplacian"]
@@ -152,7 +157,7 @@ def assemble(recipe: Recipe) -> Program:
         alone = None if known else SPACES["delivery"](blend, latents, pixels)
         agree = agreement.when_due(agree, alone)
     first, noise = noises(r.method, r.blend, r.noise, r.initial_noise)
-    parts = Parts(
+    parts = sampler.Parts(
         denoise=denoiser(r.unet, r.schedule, r.guidance, r.guided, r.mesh, r.network_rows),
         agree=agree,
         first_noise=partial(first, **drawn),
@@ -160,16 +165,23 @@ def assemble(recipe: Recipe) -> Program:
         solver=r.solver,
         memory=r.guidance.start,
     )
-    step = make_step(parts)
+    step = sampler.make_step(parts)
     if turns:
         parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
-    jit = partial(jax.jit, out_shardings=replicated(r.mesh))
+    # Outside steps, all devices share the rows of one sample.
+    decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows, axes=meshes.MESH_AXES)
+    deliver = agreement.delivery(blend, views(r, decode, encode)[1])
+    steps = (sampler.make_chunk(step, watch=watch) for watch in (False, True))
+    chunk, watched = map(sampler.over_samples, steps)
+    given, seen = (meshes.weight_specs, _WHOLE), PartitionSpec(None, *_EACH)
+    stepping = (meshes.weight_specs, STATES, _WHOLE, _WHOLE), (STATES, seen)
+    jit = partial(meshes.on_devices, r.mesh)
     return Program(
-        begin=jit(partial(start_samples, parts)),
-        encode=jit(encode),
-        deliver=jit(agreement.delivery(blend, pixels)),
-        chunk=jit(over_samples(make_chunk(step)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), donate_argnums=1),
+        begin=jit(partial(sampler.start_samples, parts), (_WHOLE, _EACH, _EACH), STATES),
+        encode=jit(encode, given, _WHOLE),
+        deliver=jit(deliver, given, _WHOLE),
+        chunk=jit(chunk, *stepping, donate_argnums=1),
+        watched_chunk=jit(watched, *stepping, donate_argnums=1),
         key=_key(r),
     )
 
@@ -185,20 +197,20 @@ def _key(recipe: Recipe) -> str:
 
 
 def autoencoder(
-    module: nn.Module, mesh: jax.sharding.Mesh, rows_at_once: int | None, name: str = "autoencoder"
+    module: nn.Module, mesh: Mesh, rows_at_once: int | None, name="autoencoder", axes=meshes.ROWS
 ) -> tuple[Callable, Callable]:
     """Returns decode(weights, latents) -> images and its inverse, `rows_at_once` on each device.
 
-    `weights` holds `name`; latents [M, h, w, c] and images [M, H, W, 3] are float32.
+    `weights` holds `name`; latents [M, h, w, c] and images [M, H, W, 3] are float32. Both are
+    called as `parallel.mesh.split_rows` says.
     """
 
-    def decode(weights, latents):
-        return decode_latents(module, weights[name], latents).astype(jnp.float32)
+    def applied(function, weights, x):
+        with meshes.gathering(weights[name], partial(abstract_params, module), mesh):
+            return function(module, weights[name], x).astype(jnp.float32)
 
-    def encode(weights, images):
-        return encode_latents(module, weights[name], images).astype(jnp.float32)
-
-    return split_rows(decode, mesh, rows_at_once), split_rows(encode, mesh, rows_at_once)
+    each = (partial(applied, function) for function in (decode_latents, encode_latents))
+    return tuple(meshes.split_rows(function, mesh, rows_at_once, axes) for function in each)
 
 
 def views(recipe: Recipe, decode: Callable, encode: Callable) -> tuple[View, View]:

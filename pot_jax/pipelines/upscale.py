@@ -122,6 +122,8 @@ def prepare(
     `settings` are the run's, `geometry` the small pictures', and `zoom_digest` that of the weights
     which made them; `blend` replaces the settings' own.
     """
+    # One sample at a time.
+    mesh = meshes.device_mesh([*mesh.devices.flat], f"levels,params:{mesh.shape[meshes.PARAMS]}")
     require_task(upscaler, "upscaling", "upscaling a zoom")
     if settings.held:
         raise UserError("upscaler: expected none with held levels, whose bytes would change")
@@ -166,7 +168,7 @@ def prepare(
         recipe,
         conditions,
         (float(alpha[level]), float(sigma[level])),
-        meshes.replicate(weights, mesh),
+        meshes.place(weights, mesh, meshes.weight_specs(weights, mesh)),
         recipe.solver.plan(upscaler.schedule, chosen.steps),
         combined_digest(digests) if all(digests.values()) else "",
         {f"upscaler {name}": value for name, value in ours.items()},

@@ -44,7 +44,7 @@ from pot_jax.pipelines.conditions import text_conditions
 from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
-from pot_jax.pipelines.program import Recipe, assemble, rows_that_fit
+from pot_jax.pipelines.program import STATES, Recipe, assemble, rows_that_fit
 from pot_jax.pipelines.sequential import METHODS
 from pot_jax.pipelines.watching import preview
 from pot_jax.runs.folder import PREVIEW, SavedStates, claim_run, complete_run, sample_folders
@@ -75,12 +75,12 @@ class PreparedZoom:
     notices: tuple[str, ...] = ()  # what the user should be told before sampling, a line each
 
     def __str__(self) -> str:
-        s, devices = self.settings, self.job.mesh.devices
-        g, more = self.geometry, f" and {s.num_samples - 1} more" if s.num_samples > 1 else ""
+        s, g = self.settings, self.geometry
+        more = f" and {s.num_samples - 1} more" if s.num_samples > 1 else ""
         return (
             f"{s.model}; {g.levels} levels of {g.height} x {g.width} pixels; seed {s.seed}{more}; "
             f"{s.sampler.steps} steps of {s.sampler.solver}; "
-            f"{devices.size} x {devices.flat[0].device_kind}"
+            f"{meshes.described(self.job.mesh)}"
         )
 
     @property
@@ -95,6 +95,7 @@ class PreparedZoom:
         """Returns what all processes of the run have in common, as plain data."""
         said = self.record.to_json()
         rows = {"batch_rows": [self.recipe.decode_rows, self.recipe.network_rows]}
+        rows["mesh"] = meshes.described(self.recipe.mesh)
         return {name: said[name] for name in said.keys() - {"notices", "code"}} | rows
 
 
@@ -130,6 +131,7 @@ def sample(
     metadata: str = "all",
     width_metres: float = 0.0,
     devices: list[jax.Device] | None = None,
+    mesh: str = "",
     progress: Progress | None = None,
     callback: Callable[[Watched], None] | None = None,
     **sampler: Any,
@@ -180,7 +182,9 @@ def sample(
         read back.
       width_metres: of level 0's view, for the page's scale bar; 0: not stated.
       metadata: "all": the pictures and the movie carry the run's recipe; "none": nothing.
-      devices: those that the levels are split over; default all.
+      devices: those that the work is split over; default all.
+      mesh: how, as `config.RunSettings.mesh` says, such as "levels:4,params:2"; by default chosen.
+        Parameters that do not fit one device are loaded by `sharding=parallel.mesh.placement(...)`.
       progress: called with (steps done, total steps), first with 0 before compilation.
       callback: called after each chunk of steps with its clean estimates and disagreement
         (`pipelines.job.Watched`).
@@ -219,6 +223,7 @@ def sample(
             "long_prompts": long_prompts,
             "seed": seed,
             "metadata": metadata,
+            "mesh": mesh,
             "width_metres": width_metres,
             "sampler": sampler,
             "zoom": {"zoom_factor": zoom_factor, "height": height, "width": width}
@@ -254,6 +259,7 @@ def prepare(
     latents: np.ndarray | None = None,
     own: Mapping[str, Any] | None = None,
     devices: list[jax.Device] | None = None,
+    together: int = 0,
 ) -> PreparedZoom:
     """Checks everything that can be checked before sampling, and assembles the program.
 
@@ -271,6 +277,7 @@ def prepare(
       own: functions used instead of named parts, by the part's name, as `sample` takes them:
         solver, blend, agreement, guidance.
       devices: default all.
+      together: how many samples will be one batch (`sampled`); 0: the settings' own number.
 
     Raises:
       UserError: something does not fit; one line says what.
@@ -331,7 +338,10 @@ def prepare(
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
     notices += unwritable(settings.movie, plain_prompts(settings))
-    mesh = meshes.device_mesh(devices)
+    networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
+    parts = [[m.params[n] for n in networks if n in m.params] for m in (model, upscaler) if m]
+    how = {"samples": together or settings.num_samples, "parameters": max(map(memory.size, parts))}
+    mesh = meshes.device_mesh(devices, settings.mesh, **how)
     fit = rows_that_fit(model.unet, model.autoencoder, on_latents, mesh.local_devices[0])
     rows = {name: settings.batch_rows or most for name, most in fit.items()}
     recipe = Recipe(
@@ -369,15 +379,12 @@ def prepare(
     check_movie(delivered, settings.movie)
     check_page(delivered)
     program = assemble(recipe)
-    networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
     weights = {name: model.params[name] for name in networks}
     weights |= {"conditions": conditions.arrays, **sampler_numbers(s, len(plan.timestep))}
-    weights = meshes.replicate(weights, recipe.mesh)
+    weights = meshes.place(weights, recipe.mesh, meshes.weight_specs(weights, recipe.mesh))
     if grounded:
         pixels = np.stack([*found.values()])
-        filled = meshes.replicate(
-            np.stack([*map(grounding.continued_by_edges, pixels)]), recipe.mesh
-        )
+        filled = np.stack([*map(grounding.continued_by_edges, pixels)])
         weights["photograph"] = meshes.replicate(pixels, recipe.mesh)
         # A latent is known where all its pixels are: elsewhere their mean is NaN.
         gaps = 0 * downsample(pixels[..., :1], recipe.pixel_geometry.height // on_latents.height)
@@ -495,7 +502,8 @@ def sampled(
     with at_saved_states() if folders else contextlib.nullcontext() as stopping:
         if folders:
             saved = SavedStates(folders, settings.save_every, stopping)
-            states = meshes.replicate(saved.restore(states), job.mesh)
+            states = saved.restore(meshes.replicate(states, job.mesh))
+            states = meshes.place(states, job.mesh, STATES)
             first, curve = int(states.step), saved.curve
         if settings.record_disagreement:
             curve += [[None] * len(seeds)] * (first - len(curve))  # not recorded at the time

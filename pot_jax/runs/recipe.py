@@ -28,7 +28,7 @@ _FLAGS = {
     "photographs": ("photograph", "level"),
 }
 # These decide no file.
-_CIRCUMSTANCES = ("save_every", "preview_every", "record_disagreement", "allow_pickle")
+_CIRCUMSTANCES = ("save_every", "preview_every", "record_disagreement", "allow_pickle", "mesh")
 _ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 _COMMIT = r"[\w.-]+/[\w.-]+@[0-9a-f]{40}"  # as weights.layouts.hub names what it loads
 # Of an identity: the settings that change a digest, by the digest's name or its first word. A

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental.multihost_utils import process_allgather
 
 from pot_jax.errors import UserError, few, listed, shown
 from pot_jax.weights.digests import array_digest
@@ -162,8 +163,11 @@ def change_param(
     # A new tree would hold each old parameter until the last is changed.
     (params, digests), (*parents, leaf) = loaded, path
     owner = functools.reduce(dict.__getitem__, parents, params)
-    values = change(np.asarray(owner[leaf]))
-    owner[leaf] = jax.device_put(values, owner[leaf].sharding)
+    there, values = owner[leaf].sharding, owner[leaf]
+    if not there.is_fully_addressable:  # parts of it are other processes'
+        values = process_allgather(values, tiled=True)
+    values = change(np.asarray(values))
+    owner[leaf] = put_on(there, "/".join(path), values)
     digests["/".join(path)] = array_digest(values)
 
 

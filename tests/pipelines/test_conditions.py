@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 from tiny_models import tiny_consistency_model, tiny_model
 
 import pot_jax
@@ -12,7 +13,7 @@ from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Plan
 from pot_jax.errors import UserError
 from pot_jax.evaluation.metrics.overlap import overlap_psnr
-from pot_jax.parallel.mesh import device_mesh
+from pot_jax.parallel.mesh import device_mesh, on_devices
 from pot_jax.pipelines import conditions
 
 PROMPTS = ["a", "star"]
@@ -102,7 +103,8 @@ def test_every_condition_reaches_its_row(rows_at_once, rescale):
     denoise = conditions.denoiser(Toy(), schedule, CLASSIFIER_FREE, True, mesh, rows_at_once)
     weights = {"unet": 2.0, "conditions": told, "guidance": Numbers(3.0, rescale)}
     row = Plan(jnp.float32(5), 1.0, 1.0, 0.0, {}, None)
-    denoised, memory = jax.jit(denoise)(weights, z, row, ())
+    everywhere = on_devices(mesh, denoise, (P(),) * 4, P())
+    denoised, memory = everywhere(weights, z, row, ())
     out = denoised.clean
     np.testing.assert_array_equal(denoised.renoise, out)
     assert memory == ()

@@ -1,5 +1,8 @@
-"""All devices, all hosts: what is built of it so far, hosts and launch files."""
+"""All devices, all hosts: what is built of it so far, devices by use, hosts and launch files."""
 
+import functools
+import math
+import time
 from pathlib import Path
 
 from acceptance import Outcome, Row, at_most_lines
@@ -7,7 +10,12 @@ from acceptance_topics.hands import LINES as BEFORE
 from acceptance_topics.robustness import passing
 
 LINES = BEFORE + 800
-HOSTS = "tests/parallel/test_hosts.py"
+HOSTS, MESH = "tests/parallel/test_hosts.py", "tests/parallel/test_mesh.py"
+SHARE = 0.03  # of a step, above which replicated operators are no longer cheap
+# Stable Diffusion 1.5 at 512 pixels: FLOP of a batch row, and of a picture decoded and encoded. An
+# H200: FLOP/s that this UNet reached there in bfloat16 at batch 16, and bytes/s by its data sheet.
+SD15 = {"unet": 0.803e12, "decode": 2.51e12, "encode": 1.12e12}
+H200 = {"flops": 368e12, "bytes": 4.8e12}
 
 
 def hosts(size: int, folder: Path) -> Outcome:
@@ -16,9 +24,9 @@ def hosts(size: int, folder: Path) -> Outcome:
     return Outcome(found.figure, found.reached, size if found.reached else 0)
 
 
-def chosen(words: str):
-    """A row's function: the tests of hosts whose names have `words`."""
-    return lambda size, folder: passing(HOSTS, size, folder, {}, "-k", words)
+def chosen(words: str, file: str = HOSTS):
+    """A row's function: the tests of a file whose names have `words`."""
+    return lambda size, folder: passing(file, size, folder, {}, "-k", words)
 
 
 def launch(size: int, folder: Path) -> Outcome:
@@ -26,7 +34,101 @@ def launch(size: int, folder: Path) -> Outcome:
     return passing("tests/test_launch.py", size, folder, {})
 
 
+def share(devices: int, operators: float, calls: list[tuple[int, float]]) -> float:
+    """Returns the operators' share of a step on devices that all compute them.
+
+    `operators` are their seconds, `calls` the pictures and the seconds a picture of the networks'
+    calls; a device computes ceil(pictures / devices) of each call's. Collectives, which move a
+    step's outputs once, are left out: with them the share would be smaller.
+    """
+    return operators / (operators + sum(math.ceil(n / devices) * each for n, each in calls))
+
+
+def crossing(operators: float, calls: list[tuple[int, float]]) -> str:
+    """Returns the share on one device, and the number of devices at which it passes `SHARE`."""
+    most = max(n for n, _ in calls)  # with more devices, some have nothing to do
+    over = (d for d in range(1, most + 1) if share(d, operators, calls) > SHARE)
+    first, last = share(1, operators, calls), share(most, operators, calls)
+    where = next(over, None)
+    never = f"never ({last:.1%} on {most})"
+    return f"{first:.2%} on 1, over {SHARE:.0%} from {where}" if where else f"{first:.2%}, {never}"
+
+
+def operators(size: int, folder: Path) -> Outcome:
+    """Operators against networks: cosmos64's measured on one device, Stable Diffusion's modelled.
+
+    For a device of FLOP/s F and bytes/s M, networks take FLOP / F and operators, which hardly
+    compute, XLA's count of their bytes / M.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    import pot_jax
+    from pot_jax.models.vae import decode_latents, encode_latents
+    from pot_jax.zoom.agreement import consistent
+    from pot_jax.zoom.geometry import Geometry
+    from pot_jax.zoom.operators import shared_noise
+
+    def compiled(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile()
+
+    def seconds(function, *arguments) -> float:
+        run = compiled(function, *arguments)
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            jax.block_until_ready(run(*arguments))
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    def noise(geometry, key):
+        return shared_noise(key, geometry, 4, kernel="mean")
+
+    def agree(geometry, images):
+        return consistent(images, geometry, weight=0.3, strip=0.15, own_colour=0.5)
+
+    levels, key, model = 8, jax.random.key(0), pot_jax.load("cosmos64")
+    unet = functools.partial(model.unet.apply, {"params": model.params["unet"]})
+    side, c = model.unet.config.sample_size, model.unet.config.cross_attention_dim
+    factor = model.autoencoder.config.downsample_factor
+    pixels = jnp.ones((levels, side * factor, side * factor, 3))
+    z = jnp.ones((levels, side, side, model.unet.config.in_channels))
+    params = model.params["autoencoder"]
+    each = {
+        "unet": seconds(lambda z: unet(z, jnp.zeros(len(z)), text_states=jnp.ones((len(z), 77, c))),
+                        jnp.concatenate([z, z])) / (2 * levels),
+        "decode": seconds(lambda z: decode_latents(model.autoencoder, params, z), z) / levels,
+        "encode": seconds(lambda x: encode_latents(model.autoencoder, params, x),
+                          jnp.concatenate([pixels, pixels])) / (2 * levels),
+    }  # fmt: skip
+    found, reached = [], True
+    for name, images in (("latent", z), ("pixel", pixels)):
+        small = Geometry(levels, 2, side, side)
+        grid = Geometry(levels, 2, *images.shape[1:3])
+        took = seconds(functools.partial(agree, grid), images)
+        took += seconds(functools.partial(noise, small), key)
+        calls = ["unet"] if name == "latent" else ["unet", "decode", "encode"]
+        rows = {"unet": 2 * levels, "decode": levels, "encode": 2 * levels}
+        found.append(f"cosmos64 {name}: {crossing(took, [(rows[n], each[n]) for n in calls])}")
+        reached &= share(1, took, [(rows[n], each[n]) for n in calls]) < 0.1
+        large, latents = Geometry(levels, 2, 512, 512), Geometry(levels, 2, 64, 64)
+        shape = (levels, 64, 64, 4) if name == "latent" else (levels, 512, 512, 3)
+        at = latents if name == "latent" else large
+        work = compiled(functools.partial(agree, at), jax.ShapeDtypeStruct(shape, "float32"))
+        drawn = compiled(functools.partial(noise, latents), key)
+        moved = sum(run.cost_analysis()["bytes accessed"] for run in (work, drawn))
+        modelled = [(rows[n], SD15[n] / H200["flops"]) for n in calls]
+        found.append(f"SD 1.5 {name}: {crossing(moved / H200['bytes'], modelled)}")
+    return Outcome("; ".join(found), reached)
+
+
 ROWS = [
+    Row("mesh", "every split of 8 devices gives one's pictures to 1e-5, its noise to the bit",
+        chosen("split or drawn or one_device", MESH), 1, "run", 20.0, "", False),
+    Row("collectives", "1 all-gather a step in latents, 3 in pixels, those of split parameters",
+        chosen("meet or layer", MESH), 1, "run", 20.0, "", False),
+    Row("operators", "under 10 % of a step on one device; from how many over 3 %", operators, 1,
+        "run", 10.0, "", False),
     Row("hosts", "the pictures of one process", hosts, 4, "processes", 20.0, "", False),
     Row("lost", "one line within a minute, and it resumes", chosen("lost"), 1, "run", 20.0, "",
         False),
