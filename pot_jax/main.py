@@ -460,7 +460,7 @@ def train(arguments: Sequence[str]) -> None:
     _define_text(values, "workdir", "folder of the training run")
     _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
-    folder = _local(_workdir(values, "runs/training"), "--workdir")
+    folder = _workdir(values, "runs/training", local=True)
 
     with importing():
         from pot_jax.training import train as training
@@ -657,11 +657,12 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[st
     return found
 
 
-def _workdir(values: flags.FlagValues, example: str) -> str:
+def _workdir(values: flags.FlagValues, example: str, local: bool = False) -> str:
     if not values.workdir:
         raise UserError(f"--workdir is missing; give it, e.g. --workdir={example}")
-    folder = checked(values.workdir, Path, "--workdir")
-    located(folder)  # is what it takes installed?
+    if local:
+        return _local(values.workdir, "--workdir")
+    located(folder := checked(values.workdir, Path, "--workdir"))  # is its library installed?
     return folder
 
 

@@ -43,9 +43,9 @@ class Stored(PosixGPath):
             return answer.result(None if long else PATIENCE)
         except FileExistsError:
             raise
-        except FileNotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and len(given) == 1:  # else it is the bucket
+                raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
             why = one_line(error) if answer.done() else f"no answer within {PATIENCE:.0f} s"
             how = "check the bucket, your credentials and the network"
             raise Unreachable(f"cannot use {self}: {why}; {how}") from error
@@ -68,25 +68,16 @@ class Stored(PosixGPath):
 
     def rglob(self, pattern: str) -> list["Stored"]:
         """Returns the objects, at any depth, whose last name fits."""
-        names = (str(self)[:5] + name.lstrip("/") for name in sorted(self._ask("find")))
-        places = (
-            Stored(name) for name in names if fnmatch.fnmatchcase(name.rpartition("/")[2], pattern)
-        )
-        return [place for place in places if place != self]
+        found = [Stored(str(self)[:5] + name.lstrip("/")) for name in sorted(self._ask("find"))]
+        return [p for p in found if p != self and fnmatch.fnmatchcase(p.name, pattern)]
 
     def glob(self, pattern: str = "*") -> list["Stored"]:
         """Returns the objects and folders in it that fit."""
-        depth = pattern.count("/") + 1
-        inside = (p.relative_to(self).parts for p in self.rglob("*"))
+        depth, inside = pattern.count("/") + 1, (p.relative_to(self).parts for p in self.rglob("*"))
         names = {"/".join(parts[:depth]) for parts in inside if len(parts) >= depth}
         return [self / name for name in sorted(names) if fnmatch.fnmatchcase(name, pattern)]
 
     iterdir = glob
-
-    def absolute(self) -> "Stored":
-        return self
-
-    resolve = absolute
 
     def mkdir(self, **_: bool) -> None:
         """Does nothing: an object makes its folders."""
@@ -103,10 +94,7 @@ class Stored(PosixGPath):
         self._ask("pipe_file", str(self), data, mode=mode)
 
     def create(self, data: bytes) -> bool:
-        """Writes `data`, which nobody else writes, on condition that it is absent: whether it did.
-
-        A store that knows no conditions overwrites.
-        """
+        """Writes `data`, nobody else's, if the store finds nothing there; says whether it did."""
         with contextlib.suppress(FileExistsError):  # perhaps ours: unanswered, and asked again
             self.write_bytes(data, mode="create")
         with contextlib.suppress(FileNotFoundError):

@@ -39,8 +39,8 @@ class Checkpoints:
     """The saved states of a run or training phase: pytrees of arrays, each with JSON facts."""
 
     def __init__(self, folder: str | Path):
-        self._folder = located(folder).absolute()
-        self._local = isinstance(self._folder, Path)
+        self._folder, self._local = located(folder), "://" not in str(folder)
+        self._folder = self._folder.absolute() if self._local else self._folder
         self._unusable: set[int] = set()
 
     def save(self, step: int, state: Any, facts: dict) -> None:
@@ -108,8 +108,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the saved steps, sound or not."""
-        names = os.listdir(self._folder) if self._local and self._folder.is_dir() else []
-        if not self._local:
+        if self._local:
+            names = os.listdir(self._folder) if self._folder.is_dir() else []
+        else:
             names = [path.parent.name for path in self._folder.rglob("SHA256SUMS")]
         return [int(name) for name in names if name.isascii() and name.isdecimal()]
 

@@ -228,9 +228,10 @@ def _remove_stale(path: Path, flag: str) -> None:
     """Removes a stale claim, one process after another: none removes what another made since."""
     if not isinstance(path, Path):
         if check_held(path.parent, flag) and not _removed(path, stale := _read(path)):
-            over = _beside(path, "over", stale)
-            how = f"stopped without a word: if no process works there, delete {path} and {over}"
-            raise InUse(f"{flag}: {path.parent} is held by a run that {how}")
+            time.sleep(2)  # for another process that removes it
+            if _read(path) == stale:
+                how = f"if it has ended, delete {path} and {_beside(path, 'over', stale)}"
+                raise InUse(f"{flag}: {path.parent} is held by a run that is silent; {how}")
         return
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -26,6 +26,11 @@ def launch(size: int, folder: Path) -> Outcome:
     return passing("tests/test_launch.py", size, folder, {})
 
 
+def stores(size: int, folder: Path) -> Outcome:
+    """Runs in object stores, of which fsspec's memory is the stand-in: claims, states, files."""
+    return passing("tests/media/test_stores.py", size, folder, {}, "tests/runs/test_stored_runs.py")
+
+
 ROWS = [
     Row("hosts", "the pictures of one process", hosts, 4, "processes", 20.0, "", False),
     Row("lost", "one line within a minute, and it resumes", chosen("lost"), 1, "run", 20.0, "",
@@ -34,6 +39,7 @@ ROWS = [
         False),
     Row("mistakes", "one line, no hang", chosen("mistakes"), 1, "run", 20.0, "", False),
     Row("launch", "parsed, checked, dry-run", launch, 1, "run", 20.0, "", False),
+    Row("stores", "a store's run is a disk's; one holds it", stores, 40, "tests", 20.0, "", False),
     Row("lines", f"at most {LINES:,} lines in the package", at_most_lines(LINES, "*.html"), 1,
         "run", 30.0, "", False),
 ]  # fmt: skip
