@@ -63,7 +63,12 @@ def write_atomically(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             yield temporary
             if path.parent.exists() and not temporary.exists():
                 raise FileNotFoundError(f"nothing was written for {path}")  # a defect of ours
-            flush_to_disk(temporary)
+            with open(temporary, "rb+") as file:  # on the disk, else a power cut may empty it
+                try:
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    if error.errno not in _NO_FSYNC:
+                        raise
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
@@ -113,13 +118,3 @@ def remove_folder(path: pathlib.Path) -> None:
     with contextlib.suppress(Unreachable):
         for found in path.rglob("*"):  # by name: SHA256SUMS is the first of a state's
             found.unlink()
-
-
-def flush_to_disk(path: str | os.PathLike) -> None:
-    """Waits until a file is on the disk, else a power cut may empty it; OSError if it cannot be."""
-    with open(path, "rb+") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in _NO_FSYNC:
-                raise

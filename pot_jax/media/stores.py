@@ -19,6 +19,7 @@ import fsspec
 from etils.epath.gpath import PosixGPath
 
 from pot_jax.errors import Unreachable, one_line
+from pot_jax.media.files import TEMPORARY
 
 PATIENCE = 60.0  # seconds for an answer: libraries look long for credentials that are nowhere
 EXTRAS = {"gs": "gcs", "s3": "s3"}  # of pot_jax, with what fsspec needs
@@ -44,11 +45,14 @@ class Stored(PosixGPath):
         except FileExistsError:
             raise
         except Exception as error:
-            if isinstance(error, FileNotFoundError) and len(given) == 1:  # else it is the bucket
+            absent = isinstance(error, FileNotFoundError)
+            if absent and len(given) == 1:
                 raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
             why = one_line(error) if answer.done() else f"no answer within {PATIENCE:.0f} s"
+            why = "there is no such bucket" if absent else why  # to write to
+            place = self.parent if self.name.startswith(TEMPORARY) else self
             how = "check the bucket, your credentials and the network"
-            raise Unreachable(f"cannot use {self}: {why}; {how}") from error
+            raise Unreachable(f"cannot use {place}: {why}; {how}") from error
 
     def _info(self) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):
@@ -56,9 +60,11 @@ class Stored(PosixGPath):
         return {}
 
     def exists(self) -> bool:
+        """Returns whether it is there, as an object or a folder."""
         return bool(self._info())
 
     def is_dir(self) -> bool:
+        """Returns whether it is a folder that is there."""
         return self._info().get("type") == "directory"
 
     def stat(self) -> os.stat_result:
@@ -83,6 +89,7 @@ class Stored(PosixGPath):
         """Does nothing: an object makes its folders."""
 
     def open(self, mode: str = "r", **_: Any) -> io.IOBase:
+        """Returns what is in it, to be read: all is here by then."""
         file = io.BytesIO(self._ask("cat_file", long=True))
         return file if "b" in mode else io.TextIOWrapper(file, "utf-8")
 
@@ -91,6 +98,7 @@ class Stored(PosixGPath):
         self._ask("put_file", os.fspath(file), str(self), long=True)
 
     def write_bytes(self, data: bytes, mode: str = "overwrite") -> None:
+        """Becomes these bytes; of `mode` "create", FileExistsError if there is an object."""
         self._ask("pipe_file", str(self), data, mode=mode)
 
     def create(self, data: bytes) -> bool:
@@ -102,6 +110,7 @@ class Stored(PosixGPath):
         return False
 
     def unlink(self, missing_ok: bool = True) -> None:
+        """Removes an object, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             self._ask("rm_file")
 

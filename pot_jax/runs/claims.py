@@ -227,7 +227,8 @@ def _age(path: Path) -> float:
 def _remove_stale(path: Path, flag: str) -> None:
     """Removes a stale claim, one process after another: none removes what another made since."""
     if not isinstance(path, Path):
-        if check_held(path.parent, flag) and not _removed(path, stale := _read(path)):
+        stale = _read(path)  # first: what comes after it is not removed
+        if check_held(path.parent, flag) and not _removed(path, stale):
             time.sleep(2)  # for another process that removes it
             if _read(path) == stale:
                 how = f"if it has ended, delete {path} and {_beside(path, 'over', stale)}"
