@@ -19,7 +19,6 @@ import fsspec
 from etils.epath.gpath import PosixGPath
 
 from pot_jax.errors import Unreachable, one_line
-from pot_jax.media.files import TEMPORARY
 
 PATIENCE = 60.0  # seconds for an answer: libraries look long for credentials that are nowhere
 EXTRAS = {"gs": "gcs", "s3": "s3"}  # of pot_jax, with what fsspec needs
@@ -50,7 +49,7 @@ class Stored(PosixGPath):
                 raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
             why = one_line(error) if answer.done() else f"no answer within {PATIENCE:.0f} s"
             why = "there is no such bucket" if absent else why  # to write to
-            place = self.parent if self.name.startswith(TEMPORARY) else self
+            place = self.parent if self.name.startswith(".") else self  # whose name says nothing
             how = "check the bucket, your credentials and the network"
             raise Unreachable(f"cannot use {place}: {why}; {how}") from error
 
