@@ -27,6 +27,10 @@ class ToldElsewhere(UserError):
     """A mistake that another process of a multi-host run tells the user."""
 
 
+class Unreachable(UserError):
+    """A store does not answer, or refuses: nothing is known of what it holds."""
+
+
 _LONGEST = 200  # characters of a foreign text that a message quotes
 
 # What a user can mend about a file or disk -> the system's names. Other OSErrors are our defects.

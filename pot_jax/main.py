@@ -25,6 +25,7 @@ from ml_collections import config_flags
 from pot_jax import config, spans
 from pot_jax.checks import Path, build, checked, defaults, described, require, todays_name, version
 from pot_jax.errors import ToldElsewhere, UserError, edge, few, shown
+from pot_jax.media.files import located
 from pot_jax.runs.interrupts import at_once, importing
 
 # Settings that every command which loads a model has as short flags -> help.
@@ -179,8 +180,8 @@ def sample(arguments: Sequence[str]) -> None:
             f"{settings.own_parts[0].part}; run it again with pot_jax.sample(..., workdir=...)"
         )
     folder = "" if values.dry_run else _workdir(values, "runs/mine")
-    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
-    logs = {n: checked(values[n].value or "", Path, f"--{n}") for n in _LOGS}
+    cache = _local(values.compilation_cache, "--compilation_cache")
+    logs = {n: _local(values[n].value, f"--{n}") for n in _LOGS}
     cluster = _cluster(values)
     if logs["tensorboard_dir"] and importlib.util.find_spec("tensorboardX") is None:
         how = "pip install 'pot_jax[tensorboard]', or leave it out"
@@ -273,10 +274,10 @@ def _sample(
         zooms = sample_run(prepared, folder, report=report, callback=log)
     if not hosts.speaks():
         return
-    print(f"{'already complete' if zooms is None else 'done'}: {os.path.abspath(folder)}")
+    print(f"{'already complete' if zooms is None else 'done'}: {_told(folder)}")
     for sample in sample_folders(folder, settings):
         for name in ("contact_sheet.png", "zoom.html", "zoom.mp4"):
-            print(os.path.relpath(sample / name))
+            print(_told(sample / name, os.path.relpath))
 
 
 def render(arguments: Sequence[str]) -> None:
@@ -314,7 +315,7 @@ def render(arguments: Sequence[str]) -> None:
         remake_movie(folder, settings.movie)
     else:
         zoom, about = read_zoom(folder), (prompts, settings.width_metres)
-        said = recipe(record_with(pathlib.Path(folder) / "config.json", {"movie": settings.movie}))
+        said = recipe(record_with(located(folder) / "config.json", {"movie": settings.movie}))
         write_movie(zoom.images, zoom.geometry, settings.movie, output, *about, comment=said)
     print(f"movie: {output}")
 
@@ -388,12 +389,12 @@ def sweep(arguments: Sequence[str]) -> None:
     base = values.config.to_dict(), _stated(values, file)
     todo = points.points(*base, config.read_sweep(path), values.every)
     if values.list:
-        rows, total = points.listed(todo, pathlib.Path(folder))
+        rows, total = points.listed(todo, located(folder))
         print("\n".join(rows))
         print(total, file=sys.stderr)
         return
     share = points.share(values.shard, os.environ)
-    cache = checked(values.compilation_cache or "", Path, "--compilation_cache")
+    cache = _local(values.compilation_cache, "--compilation_cache")
 
     with importing():
         from pot_jax.evaluation.sweep import work
@@ -403,7 +404,7 @@ def sweep(arguments: Sequence[str]) -> None:
     how = {"share": share, "keep": values.keep, "together": values.together}
     if failed := work(todo, folder, **how):
         raise UserError(f"{len(failed)} of {len(todo)} points failed: {few(failed, '; ')}")
-    print(f"done: {len(todo)} points in {os.path.abspath(folder)}")
+    print(f"done: {len(todo)} points in {_told(folder)}")
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -462,7 +463,7 @@ def train(arguments: Sequence[str]) -> None:
     _define_text(values, "workdir", "folder of the training run")
     _parse("train", values, arguments, 0)
     settings = build(TrainSettings, values.config.to_dict())
-    folder = _workdir(values, "runs/training")
+    folder = _workdir(values, "runs/training", local=True)
 
     with importing():
         from pot_jax.training import train as training
@@ -636,7 +637,7 @@ def _parse(
         raise UserError(f"{command} takes flags only, got {rest[0]!r}; see {command} --help")
     if paths and len(rest) != paths:
         raise UserError(f"{command} takes two paths, the source and the target; got {len(rest)}")
-    return [checked(path, Path, command) for path in rest] if paths else rest
+    return [_local(path, command) for path in rest] if paths else rest
 
 
 def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[str]:
@@ -659,10 +660,23 @@ def _expanded(arguments: Sequence[str], within: tuple[str, ...] = ()) -> list[st
     return found
 
 
-def _workdir(values: flags.FlagValues, example: str) -> str:
+def _workdir(values: flags.FlagValues, example: str, local: bool = False) -> str:
     if not values.workdir:
         raise UserError(f"--workdir is missing; give it, e.g. --workdir={example}")
-    return checked(values.workdir, Path, "--workdir")
+    if local:
+        return _local(values.workdir, "--workdir")
+    located(folder := checked(values.workdir, Path, "--workdir"))  # is its library installed?
+    return folder
+
+
+def _local(path: str | None, flag: str) -> str:
+    path = checked(path or "", Path, flag)
+    require("://" not in path, flag, "a path on this machine", path)
+    return path
+
+
+def _told(path: str | os.PathLike, how: Callable[[str], str] = os.path.abspath) -> str:
+    return os.fspath(path) if "://" in os.fspath(path) else how(path)
 
 
 def _define_config(

@@ -64,6 +64,18 @@ COMMANDS = [
     Row(["train"], "--config is missing"),
     Row(["train", "--config=cosmos64"], "--workdir is missing"),
     Row(["train", "--workdir=w"], "--config is missing"),
+    Row(["sample", "a", "--workdir=http://a/b"], "expected a folder, gs://BUCKET/... or s3://"),
+    Row(["render", "--workdir=gs://"], "expected a folder, gs://BUCKET/... or s3://"),
+    Row(
+        ["train", "--config=cosmos64", "--workdir=s3://a/b"],
+        "--workdir: expected a path on this machine, got 's3://a/b'",
+    ),
+    Row([*SAMPLE, "--profile_dir=gs://a/b"], "--profile_dir: expected a path on this machine"),
+    Row(
+        [*SAMPLE, "--compilation_cache=gs://a/b"],
+        "--compilation_cache: expected a path on this machine",
+    ),
+    Row(["convert", "tiny", "gs://a/b"], "convert: expected a path on this machine"),
 ]
 
 FLAGS = [

@@ -22,6 +22,7 @@ from pot_jax.errors import UserError, shown
 from pot_jax.evaluation.metrics import movie, overlap, seams, world
 from pot_jax.evaluation.metrics.noise import noise_audit
 from pot_jax.evaluation.metrics.references import against, alone, finite, plain, statistics
+from pot_jax.media.files import located
 from pot_jax.media.images import read_picture
 from pot_jax.media.pixels import from_bytes
 from pot_jax.parallel.devices import fixed_settings
@@ -71,10 +72,10 @@ def evaluate(
     CLIP model's folder, for `metrics.clip.scorer`. Raises UserError if a file is missing, truncated
     or does not fit, or references are of another zoom.
     """
-    path, given = pathlib.Path(folder), {}
+    path, given = located(folder), {}
     pictures, geometry, prompts, said = _read(path)
     if references is not None:
-        given["references"] = _references(pathlib.Path(references), path, geometry, prompts)
+        given["references"] = _references(located(references), path, geometry, prompts)
     if clip is not None:
         from pot_jax.evaluation.metrics.clip import scorer
 

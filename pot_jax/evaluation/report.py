@@ -28,7 +28,7 @@ from pot_jax.checks import checked, require
 from pot_jax.errors import UserError, few, shown
 from pot_jax.evaluation.metrics.references import against, alone, diversity
 from pot_jax.evaluation.points import POINT, RESULT, SCENE
-from pot_jax.media.files import write_atomically
+from pot_jax.media.files import located, write_atomically
 from pot_jax.runs.claims import read_json
 
 SEED = "seed"
@@ -69,7 +69,7 @@ def write_report(tree: str, output: str, baseline: str = "", references: str = "
     empty: every run with blend "none". Raises UserError if the tree has no measured run, or no
     variant of that name, or several.
     """
-    runs, left_out = read_runs(pathlib.Path(tree))
+    runs, left_out = read_runs(located(tree))
     if not runs:
         why = f" ({few(left_out, '; ')})" if left_out else ""
         raise UserError(
@@ -84,12 +84,12 @@ def write_report(tree: str, output: str, baseline: str = "", references: str = "
     several = list(dict.fromkeys(run.variant for run in runs if run.independent))
     if len(several) > 1 and not chosen:
         notes.append(f"references are of several variants ({few(several)}): give --references")
-    folder, figures = pathlib.Path(output), plots(rows)
+    folder, figures = located(output), plots(rows)
     table = [{"folder": str(r.folder), **r.labels, **r.made_by, **r.scores} for r in runs]
     files = {f"plots/{metric}.png": picture for metric, picture in figures.items()}
     files |= {"runs.csv": _csv(table), "summary.csv": _csv(rows)}
     files["runs.jsonl"] = "".join(json.dumps(row) + "\n" for row in table).encode()
-    page = _page(runs, rows, notes, figures, pathlib.Path(tree).resolve().name)
+    page = _page(runs, rows, notes, figures, located(tree).resolve().name)
     for name, content in {**files, "report.html": page.encode()}.items():
         with write_atomically(folder / name) as path:
             path.write_bytes(content)

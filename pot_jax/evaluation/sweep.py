@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from pot_jax.config import how_to_load
 from pot_jax.errors import UserError
 from pot_jax.evaluation.evaluate import evaluate_zoom
 from pot_jax.evaluation.points import POINT, RESULT, Point, finished
-from pot_jax.media.files import write_json
+from pot_jax.media.files import located, remove_folder, write_json
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines.dry_run import picture_operations
 from pot_jax.pipelines.zoom import PreparedZoom, of_seed, prepare, sampled
@@ -56,7 +55,7 @@ def work(
     model or a setting does not fit a point, or a folder holds something else: before anything is
     sampled; or if a folder cannot be written.
     """
-    workdir, alike = Path(workdir), collections.defaultdict(list)
+    workdir, alike = located(workdir), collections.defaultdict(list)
     for point in points:
         check_free(workdir / point.name / POINT, what="point of a sweep")
         alike[_kind(point, "seed")].append(point)
@@ -153,6 +152,6 @@ def _run(models: Callable, like: Point, mine: Mapping[Path, Point], keeps: Calla
     cost = picture_operations(prepared) | {"seconds": took / len(mine)}
     cost |= {"defaults": dict(model.sampler), "peak_bytes": zoom.timings["peak_bytes"]}
     for folder, result in results.items():
-        shutil.rmtree(folder / "state", ignore_errors=True)
+        remove_folder(folder / "state")
         used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         write_json(folder / RESULT, {**result, "cost": cost | {"disk_bytes": used}})

@@ -5,6 +5,7 @@ Images are float in [-1, 1], pictures are uint8; `media.pixels` converts between
 """
 
 import contextlib
+import functools
 import io
 import logging
 import math
@@ -93,7 +94,8 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
 
     EXIF's orientation is applied, other colour profiles become sRGB, and transparent parts white.
     """
-    with edge("reading a picture", path), open(path, "rb") as file, Image.open(file) as image:
+    opened = getattr(path, "open", None) or functools.partial(open, path)  # in a store, its own
+    with edge("reading a picture", path), opened("rb") as file, Image.open(file) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 

@@ -5,8 +5,9 @@
                     SHA256SUMS  of every file above, as sha256sum writes it
 
 A step is written under a temporary name and renamed, so a kill leaves the step before; the last two
-are kept. A step whose files are not byte for byte what was saved is passed over with a warning
-before a library sees them: TensorStore answers a flipped bit with a bare Exception, or not at all.
+are kept. In an object store, which renames nothing, a step is there once its SHA256SUMS is. A step
+whose files are not byte for byte what was saved is passed over with a warning before a library sees
+them: TensorStore answers a flipped bit with a bare Exception, or not at all.
 """
 
 import json
@@ -24,8 +25,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pot_jax.errors import UserError, edge
-from pot_jax.media.files import TEMPORARY, file_digest, flush_to_disk
+from pot_jax.errors import Unreachable, UserError, edge
+from pot_jax.media.files import TEMPORARY, file_digest, located, remove_folder, write_atomically
 from pot_jax.weights.digests import array_digest
 
 KEPT = 2
@@ -38,42 +39,43 @@ class Checkpoints:
     """The saved states of a run or training phase: pytrees of arrays, each with JSON facts."""
 
     def __init__(self, folder: str | Path):
-        self._folder = Path(folder).absolute()
+        self._folder, self._local = located(folder), "://" not in str(folder)
+        self._folder = self._folder.absolute() if self._local else self._folder
         self._unusable: set[int] = set()
 
     def save(self, step: int, state: Any, facts: dict) -> None:
         """Saves `state` as of `step`, unless it is there and sound; UserError if it cannot."""
         if step in set(self.steps()) - self._unusable:
             return
-        place = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}"
+        final = self._folder / str(step)
+        kept = self._folder / f"{TEMPORARY}{secrets.token_hex(6)}" if self._local else final
         state = jax.tree.map(np.asarray, state)
         said = {"format": FORMAT, "step": step, "facts": facts, "sha256": _digests(state)}
         try:
             # TensorStore cannot write where a disk refuses fsync, and prints a hundred lines where
             # it is full, so it writes to the machine's own temporary folder.
             with edge("saving a state", self._folder), tempfile.TemporaryDirectory() as local:
-                place.mkdir(parents=True)
+                local = Path(local)
                 with _orbax() as writer:
-                    writer.save(Path(local) / "state", state)
-                for path in _files(Path(local)):  # copytree would hide what the disk says
-                    copy = place / path.relative_to(local)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, copy)
-                (place / "facts.json").write_text(json.dumps(said), encoding="utf-8")
-                (place / "SHA256SUMS").write_text(_sums(place), encoding="utf-8")
-                for path in _files(place):
-                    flush_to_disk(path)
-                shutil.rmtree(self._folder / str(step), ignore_errors=True)  # an unusable one
-                os.replace(place, self._folder / str(step))
+                    writer.save(local / "state", state)
+                (local / "facts.json").write_text(json.dumps(said), encoding="utf-8")
+                (local / "SHA256SUMS").write_text(_sums(local), encoding="utf-8")
+                remove_folder(final)  # an unusable one
+                for path in (*_files(local), local / "SHA256SUMS"):
+                    with write_atomically(kept / path.relative_to(local)) as copy:
+                        shutil.copyfile(path, copy)  # copytree would hide what the disk says
+                if kept != final:
+                    os.replace(kept, final)
         except UserError as error:
             last = max((s for s in self.steps() if s < step), default=0)
             again = f"step {step}: {error}; the same command resumes from step {last}"
             raise UserError(again) from error
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            if kept != final:
+                remove_folder(kept)
         self._unusable.discard(step)
         for old in sorted(self.steps())[:-KEPT]:
-            shutil.rmtree(self._folder / str(old), ignore_errors=True)
+            remove_folder(self._folder / str(old))
 
     def restore(
         self, like: Any, *, older: Older | None = None, upto: float = math.inf
@@ -85,10 +87,17 @@ class Checkpoints:
         """
         steps = sorted((step for step in self.steps() if step <= upto), reverse=True)
         for step in steps:
-            place = self._folder / str(step)
+            kept = self._folder / str(step)
             try:
-                with edge("restoring a state", place):
-                    return step, *_read(place, step, like, older or {})
+                with edge("restoring a state", kept), tempfile.TemporaryDirectory() as local:
+                    for path in [] if self._local else kept.rglob("*"):
+                        copy = Path(local, *path.relative_to(kept).parts)
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        copy.write_bytes(path.read_bytes())
+                    kept = kept if self._local else Path(local)
+                    return step, *_read(kept, step, like, older or {})
+            except Unreachable:
+                raise
             except UserError as error:
                 logging.warning("step %d: %s", step, error)
                 self._unusable.add(step)
@@ -99,7 +108,10 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the saved steps, sound or not."""
-        names = os.listdir(self._folder) if self._folder.is_dir() else []
+        if self._local:
+            names = os.listdir(self._folder) if self._folder.is_dir() else []
+        else:
+            names = [path.parent.name for path in self._folder.rglob("SHA256SUMS")]
         return [int(name) for name in names if name.isascii() and name.isdecimal()]
 
     def latest_step(self) -> int:

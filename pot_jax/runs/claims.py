@@ -4,6 +4,10 @@ While a run works in its folder, a second file there, `.pot_jax-claim.json`, say
 holds it; it is made exclusively, touched every BEAT seconds, and removed at the end. A process that
 has ended on this host frees its folder at once. Of other hosts, all that can be seen is the file's
 age: after STALE seconds without a touch its process counts as ended.
+
+In an object store the claim is made by a conditional write and never changed; an object beside it
+is the heartbeat. Whoever removes a claim, its owner or a process that finds it stale, first makes
+another object by a conditional write; where the store knows none, stale claims stay.
 """
 
 import contextlib
@@ -22,8 +26,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from pot_jax.checks import differences, parsed_json
-from pot_jax.errors import UserError, edge, few, shown
-from pot_jax.media.files import TEMPORARY, write_json
+from pot_jax.errors import Unreachable, UserError, edge, few, shown
+from pot_jax.media.files import TEMPORARY, located, write_json
 
 BEAT, STALE = 10.0, 120.0  # seconds
 _CLAIM = f"{TEMPORARY}claim.json"
@@ -66,7 +70,7 @@ def claim(
     Returns the record found there, None if the folder was free and now holds `record`. Raises
     UserError if the folder holds another run or other files, or its record is not complete.
     """
-    path = Path(record_file)
+    path = located(record_file)
     check_free(path, what=what, flag=flag)
     if not path.exists():
         write_json(path, record)
@@ -83,12 +87,12 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
 
     It is free if it is absent, or holds only what desktops, disks, schedulers and loggers leave.
     """
-    path = Path(record_file)
+    path = located(record_file)
     folder = path.parent
     with edge("using a folder", folder):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{flag}: expected a folder, got the file {folder}")
-        names = os.listdir(folder) if folder.is_dir() else []
+        names = [found.name for found in folder.iterdir()] if folder.is_dir() else []
     others = [name for name in names if not any(fnmatch.fnmatch(name, c) for c in _CLUTTER)]
     if others and path.name not in names:
         holds = f"holds other files and no {what} ({shown(min(others))}, ...)"
@@ -98,7 +102,7 @@ def check_free(record_file: str | os.PathLike, *, what: str, flag: str = "--work
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """Returns the JSON object in a record file; raises UserError if it holds no complete one."""
     with edge("reading a record", path):
-        data = Path(path).read_bytes()
+        data = located(path).read_bytes()
     with edge("parsing a record", path):
         value = parsed_json(data.decode("utf-8-sig"))
     if isinstance(value, dict):
@@ -115,8 +119,9 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
 
     Raises InUse if another process holds the folder, and UserError if it cannot be written.
     """
-    folder = Path(folder)
+    folder = located(folder)
     path, mine = folder / _CLAIM, {**_process(os.getpid()), "token": secrets.token_hex(8)}
+    touched = path if isinstance(path, Path) else _beside(path, "beat", mine)
     with edge("writing a file", path):
         folder.mkdir(parents=True, exist_ok=True)
         while not _made(path, mine):
@@ -126,8 +131,8 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(BEAT):
             if _read(path) == mine:
-                with contextlib.suppress(OSError):
-                    os.utime(path)
+                with contextlib.suppress(OSError, Unreachable):
+                    os.utime(path) if touched is path else touched.write_bytes(b"{}")
 
     _HELD[path] = mine
     try:
@@ -135,7 +140,7 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
         for found in [path for pattern in _LEFTOVERS for path in folder.rglob(pattern)]:
             if found.is_dir():
                 shutil.rmtree(found, ignore_errors=True)
-            elif found.name != _CLAIM:
+            elif found.name not in (_CLAIM, touched.name):
                 found.unlink(missing_ok=True)
         yield
     finally:
@@ -147,13 +152,13 @@ def give_up(*paths: Path) -> None:
     """Removes this process's claim files, by default all: for those that end without unwinding."""
     for path in paths or [*_HELD]:
         if (mine := _HELD.pop(path, None)) and _read(path) == mine:
-            with contextlib.suppress(OSError):
-                path.unlink()
+            with contextlib.suppress(OSError, Unreachable):
+                path.unlink() if isinstance(path, Path) else _removed(path, mine, mine)
 
 
 def check_held(folder: str | os.PathLike, flag: str = "--workdir") -> bool:
     """Returns whether a stale claim lies in `folder`; UserError if another process holds it."""
-    path = Path(folder) / _CLAIM
+    path = located(folder) / _CLAIM
     with contextlib.suppress(OSError):  # absent, or just removed
         age, holder = _age(path), _read(path)
         here = _process(holder.get("pid"))
@@ -185,6 +190,8 @@ def _process(pid: object) -> dict[str, Any]:
 
 def _made(path: Path, mine: dict[str, Any]) -> bool:
     """Makes the claim file; returns False if there is one."""
+    if not isinstance(path, Path):
+        return not path.exists() and path.create(json.dumps(mine).encode())
     with contextlib.suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
         try:
             print(json.dumps(mine), file=file, flush=True)
@@ -204,6 +211,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _age(path: Path) -> float:
     """Seconds since the file was touched, by the clock of its disk, which other hosts share."""
+    if not isinstance(path, Path):
+        beat, probe = _beside(path, "beat", _read(path)), _beside(path, "now", {})
+        touched = (beat if beat.exists() else path).stat().st_mtime
+        probe.write_bytes(b"{}")
+        now = probe.stat().st_mtime
+        probe.unlink()
+        return now - touched
     touched = path.stat().st_mtime
     with contextlib.suppress(OSError), TemporaryFile(dir=path.parent, prefix=TEMPORARY) as probe:
         return os.fstat(probe.fileno()).st_mtime - touched
@@ -212,6 +226,14 @@ def _age(path: Path) -> float:
 
 def _remove_stale(path: Path, flag: str) -> None:
     """Removes a stale claim, one process after another: none removes what another made since."""
+    if not isinstance(path, Path):
+        stale = _read(path)  # first: what comes after it is not removed
+        if check_held(path.parent, flag) and not _removed(path, stale):
+            time.sleep(2)  # for another process that removes it
+            if _read(path) == stale:
+                how = f"if it has ended, delete {path} and {_beside(path, 'over', stale)}"
+                raise InUse(f"{flag}: {path.parent} is held by a run that is silent; {how}")
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a disk without locks
@@ -220,3 +242,21 @@ def _remove_stale(path: Path, flag: str) -> None:
             path.unlink(missing_ok=True)
     finally:
         os.close(folder)
+
+
+def _beside(path: Path, kind: str, claim: dict[str, Any]) -> Path:
+    """An object beside a claim in a store, that claim's own or, without one, this process's."""
+    return path.with_name(f"{TEMPORARY}{kind}-{claim.get('token') or secrets.token_hex(8)}")
+
+
+def _removed(path: Path, claim: dict[str, Any], mine: dict[str, Any] | None = None) -> bool:
+    """Removes a claim from a store; returns False if another process does, or that is unknown."""
+    over, tries = _beside(path, "over", claim), (secrets.token_bytes(8), secrets.token_bytes(8))
+    if not over.create(tries[0]):
+        return False
+    known = claim == mine or bool(claim) and not over.create(tries[1])  # the second is refused
+    if known and _read(path) == claim:
+        path.unlink()
+        _beside(path, "beat", claim).unlink()
+    over.unlink()
+    return known

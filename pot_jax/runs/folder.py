@@ -19,7 +19,6 @@ import functools
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,10 +35,10 @@ from pot_jax.diffusion.sampler import (
     split_samples,
     typed_keys,
 )
-from pot_jax.errors import UserError, edge
+from pot_jax.errors import Unreachable, UserError, edge
 from pot_jax.media.encoding import movie_format
 from pot_jax.media.explorer import write_page
-from pot_jax.media.files import check_writable, file_digest, write_json
+from pot_jax.media.files import check_writable, file_digest, located, remove_folder, write_json
 from pot_jax.parallel import hosts
 from pot_jax.runs.checkpoints import Checkpoints
 from pot_jax.runs.claims import check_free, check_held, held, read_json
@@ -52,7 +51,7 @@ PREVIEW = "preview.png"
 
 def check_workdir(folder: str | os.PathLike) -> None:
     """Raises UserError unless a run can be made or resumed in `folder`, which no process holds."""
-    path = pathlib.Path(folder)
+    path = located(folder)
     check_free(path / "config.json", what="run")
     check_writable(path)
     check_held(path)
@@ -60,7 +59,7 @@ def check_workdir(folder: str | os.PathLike) -> None:
 
 def check_record(folder: str | os.PathLike, record: Record) -> None:
     """Raises UserError if `folder` holds another run than `record`, whose weights may be unread."""
-    path = pathlib.Path(folder)
+    path = located(folder)
     if (path / "config.json").exists():
         record.claim(path)
 
@@ -77,7 +76,7 @@ def claim_run(folder: str | os.PathLike, record: Record) -> Iterator[str]:
     Raises:
       UserError: the folder holds another run or other files, or another process holds it.
     """
-    path = pathlib.Path(folder) / "config.json"
+    path = located(folder) / "config.json"
     with contextlib.ExitStack() as holding:
 
         def claimed() -> str:
@@ -109,7 +108,7 @@ def remake_movie(folder: str | os.PathLike, movie: MovieSettings) -> None:
     Raises UserError if the folder holds no sample that can be read, or another process holds it.
     """
     read_zoom(folder)  # before anything is made
-    path, asked = pathlib.Path(folder), {"movie": movie}
+    path, asked = located(folder), {"movie": movie}
     with held(folder):
         _remake(path, asked, {"zoom.mp4"} | (_lacking(path, asked) or set()))
 
@@ -119,10 +118,10 @@ def check_output(path: str | os.PathLike, own: str | os.PathLike) -> bool:
 
     Raises UserError if the ending is none of a movie's, or the file is another run's.
     """
-    path = pathlib.Path(path)
+    path = located(path)
     movie_format(path)
     is_own = path.name == "zoom.mp4" and os.path.realpath(path.parent) == os.path.realpath(own)
-    if path.name == "zoom.mp4" and os.path.exists(path.parent / "config.json") and not is_own:
+    if path.name == "zoom.mp4" and not is_own and (path.parent / "config.json").exists():
         raise UserError(f"--output: {path} is the movie of another run; give another file")
     return is_own
 
@@ -134,10 +133,10 @@ def write_view(path: str | os.PathLike, folders: Sequence[str | os.PathLike]) ->
     folder holds no run whose pictures can be read, they do not fit each other, or `path` is no
     page's or is that of another run.
     """
-    path = pathlib.Path(path)
+    path = located(path)
     require(path.suffix.lower() == ".html", "--output", "a page's name, in .html", str(path))
     samples, names = [], []
-    for folder in map(pathlib.Path, folders):
+    for folder in map(located, folders):
         for sample in sample_folders(folder, read_record(folder).settings):
             samples.append(sample)
             names.append(pathlib.Path(os.path.abspath(folder)).name)
@@ -192,6 +191,8 @@ def _lacking(folder: pathlib.Path, asked: Mapping[str, Any]) -> set[str] | None:
             metrics.unlink()
     try:
         zoom = read_zoom(folder)
+    except Unreachable:
+        raise
     except UserError:
         return None
     known = read_json(folder / "config.json").get("files")
@@ -247,7 +248,7 @@ class SavedStates:
         ends the run, or 0.
         """
         self._every, self._stopping = every, stopping
-        self._kept = [Checkpoints(pathlib.Path(folder) / "state") for folder in folders]
+        self._kept = [Checkpoints(located(folder) / "state") for folder in folders]
         self._last = 0
         self.curve: list[list] = []  # a row of plain numbers a step, one for each sample
 
@@ -310,15 +311,15 @@ def _restored(kept: Checkpoints, like: SamplerState, upto: float) -> tuple[int, 
 
 def complete_run(folder: str | os.PathLike, settings: RunSettings, timings: dict) -> None:
     """Marks a run as complete: metrics.json if it has several samples; no states, no preview."""
-    path, count = pathlib.Path(folder), settings.num_samples
+    path, count = located(folder), settings.num_samples
     if count > 1:
         write_json(path / "metrics.json", {"num_samples": count} | timings)
-    shutil.rmtree(path / "state", ignore_errors=True)
+    remove_folder(path / "state")
     with contextlib.suppress(OSError):
         (path / PREVIEW).unlink()
 
 
 def sample_folders(folder: str | os.PathLike, settings: RunSettings) -> list[pathlib.Path]:
     """Returns where each sample is written: in the run's own folder if there is only one."""
-    path, count = pathlib.Path(folder), settings.num_samples
+    path, count = located(folder), settings.num_samples
     return [path] if count == 1 else [path / f"stack_{index:03d}" for index in range(count)]

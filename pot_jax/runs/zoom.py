@@ -20,7 +20,7 @@ from pot_jax.media.camera import zoom_path
 from pot_jax.media.captions import drawing
 from pot_jax.media.encoding import write_video
 from pot_jax.media.explorer import Explorer, Shown, page, write_page
-from pot_jax.media.files import file_digest, write_atomically, write_json
+from pot_jax.media.files import file_digest, located, write_atomically, write_json
 from pot_jax.runs.claims import read_json
 from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.recipe import recipe, texts
@@ -74,7 +74,7 @@ class Zoom:
         A folder in which saving this same zoom failed, as on a full disk, is completed. Raises
         UserError if the folder holds something else or all of this, or cannot be written.
         """
-        path = pathlib.Path(checked(folder, Path, "folder"))
+        path = located(checked(folder, Path, "folder"))
         if (path / "metrics.json").exists():
             raise UserError(f"{folder} is not an empty folder; give a new one")
         self.record.claim(path, what="zoom", flag="folder")
@@ -102,7 +102,7 @@ def write_zoom(
     """
     g, movie = zoom.geometry, zoom.settings.movie
     video.check_movie(g, movie)  # before anything is written
-    path = pathlib.Path(folder)
+    path = located(folder)
     record, every = dict(record or zoom.record.to_json()), file_names(g)
     names = every if names is None else names
     # "" for those that are being written: after a kill, they do not count as whole.
@@ -154,7 +154,7 @@ def read_shown(folder: str | os.PathLike, name: str = "") -> Shown:
     That is its pictures as they were delivered, or, where it kept none, those of its arrays. Raises
     UserError if it is no such run, or a picture is not the one that the run wrote.
     """
-    folder = pathlib.Path(folder)
+    folder = located(folder)
     geometry, record = read_record(folder).geometry, read_json(folder / "config.json")
     if not (folder / "levels").is_dir():
         return _shown(record, read_zoom(folder).delivered, name)
@@ -217,7 +217,7 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
     Its `before_render` and `latents` are None if the run did not keep them. Raises UserError if a
     file is missing, truncated, or does not fit the others.
     """
-    folder = pathlib.Path(folder)
+    folder = located(folder)
     record = read_record(folder)
     g, arrays = record.geometry, _read_arrays(folder / "stack.npz")
     expected = (g.levels, g.height, g.width, 3)
@@ -242,8 +242,8 @@ def read_zoom(folder: str | os.PathLike) -> Zoom:
 
 def read_record(folder: str | os.PathLike) -> Record:
     """Reads a run's config.json; raises UserError if there is none, or it is not complete."""
-    path = pathlib.Path(folder) / "config.json"
-    if not os.path.isdir(folder):
+    path = located(folder) / "config.json"
+    if not os.path.isdir(folder) and (isinstance(path, pathlib.Path) or not path.parent.is_dir()):
         raise UserError(f"no run at {folder}: there is no such folder; give a run's workdir")
     return Record.from_json(read_json(path), str(path))
 
@@ -257,7 +257,7 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     for name in file_names(geometry):
         if not name.startswith("levels/"):
             continue
-        path = pathlib.Path(folder) / name
+        path = located(folder) / name
         levels.append(pictures.read_picture(path))
         height, width, _ = levels[-1].shape
         if (height, width) != (geometry.height, geometry.width):
@@ -269,11 +269,11 @@ def read_levels(folder: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and (isinstance(path, pathlib.Path) or not path.exists()):
         samples = sorted(p.name for p in path.parent.glob("stack_*") if p.is_dir())
         one = f"give one of its samples: {', '.join(samples)}" if samples else "has it finished?"
         raise UserError(f"no {path.name} in {path.parent}; {one}")
-    with edge("reading arrays", path), open(path, "rb") as file, np.lib.npyio.NpzFile(file) as kept:
+    with edge("reading arrays", path), path.open("rb") as file, np.lib.npyio.NpzFile(file) as kept:
         arrays = {name: kept[name] for name in _ARRAYS if name in kept.files}
     if "images" not in arrays:
         raise UserError(f"{path} holds no array named images")

@@ -122,6 +122,11 @@ def operators(size: int, folder: Path) -> Outcome:
     return Outcome("; ".join(found), reached)
 
 
+def stores(size: int, folder: Path) -> Outcome:
+    """Runs in object stores, of which fsspec's memory is the stand-in: claims, states, files."""
+    return passing("tests/media/test_stores.py", size, folder, {}, "tests/runs/test_stored_runs.py")
+
+
 ROWS = [
     Row("mesh", "every split of 8 devices gives one's pictures to 1e-5, its noise to the bit",
         chosen("split or drawn or one_device", MESH), 1, "run", 20.0, "", False),
@@ -136,6 +141,7 @@ ROWS = [
         False),
     Row("mistakes", "one line, no hang", chosen("mistakes"), 1, "run", 20.0, "", False),
     Row("launch", "parsed, checked, dry-run", launch, 1, "run", 20.0, "", False),
+    Row("stores", "a store's run is a disk's; one holds it", stores, 40, "tests", 20.0, "", False),
     Row("lines", f"at most {LINES:,} lines in the package", at_most_lines(LINES, "*.html"), 1,
         "run", 30.0, "", False),
 ]  # fmt: skip
