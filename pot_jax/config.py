@@ -109,7 +109,7 @@ class SamplerSettings(Settings, group="sampler"):
     # effect while `agree_first` is 1.
     blend_release: Share = 0.0
     time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
-    # What SD XL is told of a picture, in pixels: the size of its original, height and width; where
+    # What SDXL is told of a picture, in pixels: the size of its original, height and width; where
     # it was cropped from that, top and left; its own size. Empty: the picture's, uncropped.
     original_size: tuple[Extent, ...] = ()
     crop: tuple[Extent, ...] = ()

@@ -213,7 +213,7 @@ NUMBERS = [
     ),
     Row(
         s("--config.sampler.target_size=(64,64)"),
-        "is not told of sizes, as SD XL is, got (64, 64); leave it out",
+        "is not told of sizes, as SDXL is, got (64, 64); leave it out",
     ),
     Row(s("--config.sampler.noise=pink"), "sampler.noise: expected one of shared, per_level, blur"),
     Row(s("--config.sampler.strip=0.6"), "sampler.strip: expected 0 to 0.5, got 0.6"),

@@ -5,7 +5,7 @@ if guidance needs two halves, M = 2N, [unconditional; conditional].
 
     text_states    [M, T, D]; of prompts read in k chunks, [M, k T, D]; D of all encoders together
     pooled         [M, E]: the projected state at the end of the prompt, or of its first chunk
-    time_ids       [M, 6]: the sizes and the crop that SD XL is told, in pixels
+    time_ids       [M, 6]: the sizes and the crop that SDXL is told, in pixels
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
     channels       [M, h, w, k]: extra channels, concatenated after the latents; not a UNet argument
@@ -132,7 +132,7 @@ def with_sizes(
     """
     if model.unet.config.addition_embed_type is None:
         if given := [name for name in SIZES if getattr(s, name)]:
-            told = f"expected none, since {model.name} is not told of sizes, as SD XL is"
+            told = f"expected none, since {model.name} is not told of sizes, as SDXL is"
             came = f"got {getattr(s, given[0])}; leave it out"
             raise UserError(f"sampler.{given[0]}: {told}, {came}")
         return conditions

@@ -75,7 +75,7 @@ def inpaint(
       latents: unit noise [B, h, w, c] to start from instead of drawn noise.
       devices: those that the pictures are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.
-      **sizes: what SD XL is told of: `config.SIZES`, original_size, crop, target_size, ...
+      **sizes: what SDXL is told of: `config.SIZES`, original_size, crop, target_size, ...
 
     Returns:
       Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have

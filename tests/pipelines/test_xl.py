@@ -29,7 +29,7 @@ from pot_jax.pipelines.program import rows_that_fit
 from pot_jax.runs.zoom import read_zoom
 from pot_jax.weights.export import convert, export
 from pot_jax.weights.keys import abstract_params
-from pot_jax.weights.load import load
+from pot_jax.weights.load import load, open_model
 from pot_jax.zoom.geometry import Geometry
 
 PROMPTS = ("a", "star")
@@ -184,6 +184,27 @@ def test_the_spacing_of_timesteps_can_be_stated(model, exported, tmp_path):
     assert one.recipe == prepared(model, dataclasses.replace(one.settings, seed=1)).recipe
 
 
+def test_a_model_that_is_not_read_has_the_same_shapes(exported):
+    opened, read = (prepared(m) for m in (open_model(exported).model, load(exported)))
+    for one in (opened, read):
+        assert one.job.weights["conditions"].keys() == {"text_states", "pooled", "time_ids"}
+    shapes = (jax.tree.map(jnp.shape, one.job.weights) for one in (opened, read))
+    assert next(shapes) == next(shapes)
+
+
+@pytest.mark.parametrize(("solver", "steps"), [("euler_ancestral", 1), ("euler", 4), ("lcm", 2)])
+def test_few_steps_are_enough(model, solver, steps):
+    """As Turbo, Lightning and LCM models are run; 5 or more would be whole chunks."""
+    how = {"timestep_spacing": "trailing", "guidance_scale": 0.0, "space": "latent"}
+    zoom = pot_jax.sample(
+        model, PROMPTS, solver=solver, steps=steps, devices=jax.devices()[:1], **how
+    )
+    assert np.isfinite(zoom.images).all()
+    assert zoom.images.std() > 0.01
+    told = "sampler.timestep_spacing has no effect with solver lcm" in zoom.notices
+    assert told == (solver == "lcm")
+
+
 def test_an_inpainting_model_paints(tmp_path):
     painter = tiny_xl_inpainting(tmp_path)
     image, mask = np.zeros((16, 16, 3), np.float32), np.ones((16, 16))
@@ -268,7 +289,7 @@ def test_the_real_cost_of_a_batch_row(side, expected):
 
 
 def test_batch_rows_count_the_largest_attention():
-    """SD XL's outermost block has none: the second one's is what needs memory."""
+    """SDXL's outermost block has none: the second one's is what needs memory."""
     device = device_mesh(devices=jax.devices()[:1]).local_devices[0]
     grid = Geometry(64, 2, 128, 128)
     rows = rows_that_fit(UNet2DConditionModel(UNET), AutoencoderKL(VAE), grid, device)
