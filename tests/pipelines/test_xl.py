@@ -67,9 +67,8 @@ def told(model, negative="", guidance=4.0, prompts=PROMPTS, **how):
     return text_conditions(model, prompts, negative, guidance, **how)
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_several_devices_change_the_rounding_only(model, usual, count):
-    (zoom,) = pipeline.sample_run(prepared(model, count=count))
+def test_several_devices_change_the_rounding_only(model, usual):
+    (zoom,) = pipeline.sample_run(prepared(model, count=3))  # of which 4 batch rows are no multiple
     np.testing.assert_allclose(zoom.images, usual, rtol=0, atol=1e-5)
 
 
@@ -192,17 +191,19 @@ def test_a_model_that_is_not_read_has_the_same_shapes(exported):
     assert next(shapes) == next(shapes)
 
 
-@pytest.mark.parametrize(("solver", "steps"), [("euler_ancestral", 1), ("euler", 4), ("lcm", 2)])
-def test_few_steps_are_enough(model, solver, steps):
-    """As Turbo, Lightning and LCM models are run; 5 or more would be whole chunks."""
+def test_one_step_is_enough(model):
+    """As Turbo models are run; 5 or more would be whole chunks."""
     how = {"timestep_spacing": "trailing", "guidance_scale": 0.0, "space": "latent"}
-    zoom = pot_jax.sample(
-        model, PROMPTS, solver=solver, steps=steps, devices=jax.devices()[:1], **how
-    )
+    how |= {"solver": "euler_ancestral", "devices": jax.devices()[:1]}
+    zoom = pot_jax.sample(model, PROMPTS, steps=1, **how)
     assert np.isfinite(zoom.images).all()
     assert zoom.images.std() > 0.01
-    told = "sampler.timestep_spacing has no effect with solver lcm" in zoom.notices
-    assert told == (solver == "lcm")
+
+
+def test_a_spacing_that_lcm_does_not_take_is_said(model):
+    sampler = SamplerSettings(steps=4, solver="lcm", timestep_spacing="trailing")
+    notices = prepared(model, dataclasses.replace(SETTINGS, sampler=sampler)).notices
+    assert "sampler.timestep_spacing has no effect with solver lcm" in notices
 
 
 def test_an_inpainting_model_paints(tmp_path):
