@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from tiny_models import tiny_consistency_model, tiny_inpainting_model, tiny_model, tiny_upscaler
+from tiny_models import (
+    tiny_consistency_model,
+    tiny_inpainting_model,
+    tiny_model,
+    tiny_upscaler,
+    tiny_xl,
+    tiny_xl_inpainting,
+)
 
 from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
@@ -14,6 +21,8 @@ MODELS = {
     "LatentConsistencyModelPipeline": tiny_consistency_model,
     "StableDiffusionInpaintPipeline": tiny_inpainting_model,
     "StableDiffusionUpscalePipeline": tiny_upscaler,
+    "StableDiffusionXLPipeline": tiny_xl,
+    "StableDiffusionXLInpaintPipeline": tiny_xl_inpainting,
 }
 
 
@@ -36,8 +45,11 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
     for folder in ("model", "kept"):
         again = load(tmp_path / folder)
         assert again.pipeline == pipeline
-        for name in ("digest", "schedule", "low_res", "unet", "autoencoder", "text_encoder"):
+        for name in ("digest", "schedule", "low_res", "zeros", *FAMILIES[pipeline].components):
             assert getattr(again, name) == getattr(model, name)
+        for encoder in FAMILIES[pipeline].encoders:
+            pads = (getattr(m, encoder.tokenizer).pad_token for m in (again, model))
+            assert len({*pads}) == 1
     require_task(model, FAMILIES[pipeline].task, "this test")
 
 
@@ -87,6 +99,61 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             {"original_inference_steps": 0},
             "original_inference_steps: expected at least 1, got 0",
         ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"text_encoder": [None, None], "requires_aesthetics_score": True},
+            "it is SDXL's refiner, which is not supported",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]},
+            "it is SDXL's refiner, which is not supported",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"scheduler": ["diffusers", "EDMDPMSolverMultistepScheduler"]},
+            "Playground v2.5",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"text_encoder_2": None},
+            "names no text_encoder_2",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"force_zeros_for_empty_prompt": "yes"},
+            "force_zeros_for_empty_prompt: expected true or false",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "text_encoder_2/config.json",
+            {"projection_dim": 16},
+            "projection_class_embeddings_input_dim is 68, but its text_encoder with "
+            "text_encoder_2 gives 64",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "unet/config.json",
+            {"addition_embed_type": "image"},
+            "addition_embed_type",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "unet/config.json",
+            {"addition_time_embed_dim": None},
+            "addition_time_embed_dim is None, expected a number",
+        ),
+        (
+            "StableDiffusionXLInpaintPipeline",
+            "unet/config.json",
+            {"in_channels": 4},
+            "vae with 5 channels besides the latents gives 9",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(pipeline, file, entries, words, tmp_path, one_line):
@@ -120,6 +187,18 @@ def test_the_size_in_an_old_unets_file_is_corrected(tmp_path, version, size):
     export(tiny_model(tmp_path / "tokenizer"), tmp_path / "model")
     change(tmp_path / "model" / "unet" / "config.json", _diffusers_version=version)
     assert load(tmp_path / "model").unet.config.sample_size == size
+
+
+def test_what_released_files_say_besides_is_no_hindrance(tmp_path):
+    """SDXL's UNet says null, its inpainting model has what an average of weights left."""
+    model = tiny_xl_inpainting(tmp_path / "tokenizer")
+    export(model, tmp_path / "model")
+    path = tmp_path / "model" / "unet" / "config.json"
+    content = json.loads(path.read_text()) | {"upcast_attention": None, "decay": 0.9999}
+    content |= {"inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 20000, "power": 0.75}
+    path.write_text(json.dumps(content | {"update_after_step": 0, "use_ema_warmup": True}))
+    change(tmp_path / "model" / "model_index.json", requires_aesthetics_score=False)
+    assert load(tmp_path / "model").digest == model.digest
 
 
 def test_an_upscalers_scale_is_corrected(tmp_path):
