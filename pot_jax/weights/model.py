@@ -148,6 +148,8 @@ class Model:
     source: str  # where it was loaded from
     loras: tuple[LoraSettings, ...] = ()  # merged into the params
     embeddings: tuple[EmbeddingSettings, ...] = ()  # in the tokenizer and the text encoder
+    # Components from elsewhere: settings -> paths.
+    given: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
@@ -186,6 +188,7 @@ class Source:
     others: dict[str, Tensor] = field(default_factory=dict)  # of no component
     # Component -> prefix of diffusers' names -> its replacement in the files.
     names: dict[str, dict[str, str]] = field(default_factory=dict)
+    alone: str = ""  # of one component in place of a model's: its setting
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
