@@ -19,6 +19,8 @@ from pot_jax.models.clip import (
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTextProjectionConfig,
     CLIPVisionConfig,
 )
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
@@ -71,6 +73,21 @@ TINY_VAE = AutoencoderTinyConfig(
     num_encoder_blocks=(1, 1),
     num_decoder_blocks=(1, 1),
 )
+# SD XL's second text encoder, and its UNet in small.
+TEXT_2 = CLIPTextProjectionConfig(
+    **vars(dataclasses.replace(TEXT, num_hidden_layers=3, hidden_size=24, projection_dim=20))
+    | {"hidden_act": "gelu", "num_attention_heads": 3}
+)
+XL_UNET = dataclasses.replace(
+    UNET,
+    transformer_layers_per_block=(1, 2),
+    attention_head_dim=(2, 4),
+    cross_attention_dim=40,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=8,
+    projection_class_embeddings_input_dim=20 + 6 * 8,
+)
 # Stable Diffusion 1.x's own.
 SCHEDULE = ScheduleConfig.from_json(
     {
@@ -86,7 +103,28 @@ SCHEDULE = ScheduleConfig.from_json(
 )
 
 
-def write_tiny_tokenizer(folder: Path) -> None:
+# SD XL's own.
+XL_SCHEDULE = ScheduleConfig.from_json(
+    {
+        "_class_name": "EulerDiscreteScheduler",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "interpolation_type": "linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "sample_max_value": 1.0,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+        "use_karras_sigmas": False,
+    }
+)
+
+
+def write_tiny_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
     """CLIP's files with a vocabulary of letters, letters ending a word, "star" and "a"."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
@@ -102,7 +140,7 @@ def write_tiny_tokenizer(folder: Path) -> None:
         "eos_token": "<|endoftext|>",
         "errors": "replace",
         "model_max_length": POSITIONS,
-        "pad_token": "<|endoftext|>",
+        "pad_token": pad,
         "tokenizer_class": "CLIPTokenizer",
         "unk_token": "<|endoftext|>",
     }
@@ -149,12 +187,20 @@ def random_params(module, rng: np.random.Generator):
 
 
 def tiny_model(
-    folder: Path, seed: int = 0, unet=UNET, autoencoder=AUTOENCODER, tiny_vae=None, **others
+    folder: Path,
+    seed: int = 0,
+    unet=UNET,
+    autoencoder=AUTOENCODER,
+    tiny_vae=None,
+    text_2=None,
+    **others,
 ) -> Model:
     """The model; `folder` takes its tokenizer's files, `others` are fields of `Model`."""
     write_tiny_tokenizer(folder)
+    second = {} if text_2 is None else {"text_encoder_2": CLIPTextModelWithProjection(text_2)}
     modules = {
         "text_encoder": CLIPTextModel(TEXT),
+        **second,
         "unet": UNet2DConditionModel(unet),
         "autoencoder": AutoencoderKL(autoencoder),
     }
@@ -195,6 +241,24 @@ def tiny_inpainting_model(folder: Path, seed: int = 3) -> Model:
         name="tiny_inpainting",
         pipeline="StableDiffusionInpaintPipeline",
     )
+
+
+def tiny_xl(
+    folder: Path, seed: int = 4, pipeline="StableDiffusionXLPipeline", unet=XL_UNET, **others
+) -> Model:
+    """A Stable Diffusion XL: two text encoders, a pooled state, sizes."""
+    write_tiny_tokenizer(folder / "tokenizer_2", pad="!")
+    size = TEXT_2.max_position_embeddings, TEXT_2.vocab_size
+    facts = {"name": "tiny_xl", "schedule": XL_SCHEDULE, "zeros": True} | others
+    facts["tokenizer_2"] = read_tokenizer(folder / "tokenizer_2", *size)
+    vae = dataclasses.replace(AUTOENCODER, scaling_factor=0.13025)
+    return tiny_model(folder, seed, unet, vae, text_2=TEXT_2, pipeline=pipeline, **facts)
+
+
+def tiny_xl_inpainting(folder: Path, seed: int = 5, **others) -> Model:
+    """A Stable Diffusion XL that paints under a mask."""
+    unet = dataclasses.replace(XL_UNET, in_channels=9)
+    return tiny_xl(folder, seed, "StableDiffusionXLInpaintPipeline", unet, **others)
 
 
 def tiny_upscaler(folder: Path, seed: int = 1, prediction_type: str = "v_prediction") -> Model:

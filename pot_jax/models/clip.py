@@ -1,7 +1,9 @@
-"""CLIP (arXiv 2103.00020): the text encoder, as SD 1.x (OpenAI) and SD 2.x use it, and the whole.
+"""CLIP (arXiv 2103.00020): the text encoder, as Stable Diffusion uses it, and the whole.
 
 SD 2.x conditions on the next-to-last layer of a 24-layer OpenCLIP. Its checkpoints hold only the
-first 23 layers, so it needs no special case here. A whole CLIP scores pictures against prompts.
+first 23 layers, so it needs no special case here. SD XL takes states without the last layer
+from two encoders, and from the second the projected state of the prompt's end as well. A whole CLIP
+scores pictures against prompts.
 Shapes: B prompts or pictures, T tokens (of pictures: patches), D width, E size of an embedding.
 """
 
@@ -71,6 +73,17 @@ class CLIPTextConfig(CLIPEncoderConfig):
 
 
 @dataclass(frozen=True)
+class CLIPTextProjectionConfig(CLIPTextConfig):
+    """The `config.json` of a text encoder with its projection."""
+
+    CLASS_NAME: ClassVar[str] = "CLIPTextModelWithProjection"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require("projection_dim", self.projection_dim is not None, "a number")
+
+
+@dataclass(frozen=True)
 class CLIPVisionConfig(CLIPEncoderConfig):
     """The vision tower's part of a whole CLIP's `config.json`; the defaults are ViT-B/32's."""
 
@@ -131,13 +144,14 @@ class CLIPEncoderLayer(Configured):
 
 
 class CLIPEncoder(Configured):
-    """All layers, one after the other, [B, T, D] -> [B, T, D]."""
+    """All layers, one after the other: states [B, T, D] -> those and the ones after each layer."""
 
     @nn.compact
-    def __call__(self, states: jax.Array) -> jax.Array:
+    def __call__(self, states: jax.Array) -> list[jax.Array]:
+        every = [states]
         for i in range(self.config.num_hidden_layers):
-            states = CLIPEncoderLayer(self.config, self.dtype, name=f"layers_{i}")(states)
-        return states
+            every.append(CLIPEncoderLayer(self.config, self.dtype, name=f"layers_{i}")(every[-1]))
+        return every
 
 
 def _table(part: Configured, rows: int, name: str) -> nn.Embed:
@@ -157,32 +171,59 @@ class CLIPTextEmbeddings(Configured):
 
 
 class CLIPTextTransformer(Configured):
-    """Token ids [B, T] -> text states [B, T, D], normalised."""
+    """Token ids [B, T] -> text states [B, T, D], normalised, and those of `CLIPEncoder`."""
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        most = self.config.max_position_embeddings
+        if ids.ndim != 2 or ids.shape[1] > most:
+            raise ValueError(f"token ids have shape {ids.shape}, expected [B, T] with T <= {most}")
         states = CLIPTextEmbeddings(self.config, self.dtype, name="embeddings")(ids)
-        states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
-        return LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")(states)
+        every = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
+        norm = LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")
+        return norm(every[-1]), every
 
 
 class CLIPTextModel(Configured):
     """The text encoder: token ids [B, T] int32 -> text states [B, T, D] float32.
 
-    Calls raise ValueError if T exceeds the number of the model's positions.
+    They are the normalised ones of the last layer or, with `skip`, those before that many of the
+    last layers, which are not normalised. Calls raise ValueError if T exceeds the number of the
+    model's positions.
     """
 
     @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
-        most = self.config.max_position_embeddings
-        if ids.ndim != 2 or ids.shape[1] > most:
-            raise ValueError(f"token ids have shape {ids.shape}, expected [B, T] with T <= {most}")
-        states = CLIPTextTransformer(self.config, self.dtype, name="text_model")(ids)
-        return states.astype(jnp.float32)
+    def __call__(self, ids: jax.Array, *, skip: int | None = None) -> jax.Array:
+        normed, every = CLIPTextTransformer(self.config, self.dtype, name="text_model")(ids)
+        return (normed if skip is None else every[-1 - skip]).astype(jnp.float32)
 
     def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes of the smallest inputs, by argument, for building the parameters."""
         return {"ids": jax.ShapeDtypeStruct((1, 1), jnp.int32)}
+
+
+class CLIPTextModelWithProjection(Configured):
+    """The text encoder and its projection: token ids -> text states, and pooled [B, E] float32.
+
+    The states are as `CLIPTextModel` gives them; pooled is the projection of the normalised ones of
+    the last layer at `ends` [B] int32, the place of each prompt's first end token.
+    """
+
+    @nn.compact
+    def __call__(
+        self, ids: jax.Array, ends: jax.Array, *, skip: int | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        normed, every = CLIPTextTransformer(self.config, self.dtype, name="text_model")(ids)
+        pooled = jnp.take_along_axis(normed, ends[:, None, None], axis=1)[:, 0]
+        width = self.config.projection_dim
+        project = Dense(width, use_bias=False, dtype=self.dtype, name="text_projection")
+        states = normed if skip is None else every[-1 - skip]
+        return states.astype(jnp.float32), project(pooled).astype(jnp.float32)
+
+    def example_inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes of the smallest inputs, by argument, for building the parameters."""
+        shapes = {"ids": (1, 1), "ends": (1,)}
+        return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
 
 
 class CLIPVisionEmbeddings(Configured):
@@ -208,7 +249,7 @@ class CLIPVisionTransformer(Configured):
         norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
         states = CLIPVisionEmbeddings(self.config, self.dtype, name="embeddings")(pictures)
         states = norm(name="pre_layrnorm")(states)  # the checkpoints' spelling
-        states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
+        states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)[-1]
         return norm(name="post_layernorm")(states[:, 0])
 
 
@@ -229,7 +270,7 @@ class CLIPModel(Configured):
             values = project(name=name)(states).astype(jnp.float32)
             return values / jnp.linalg.norm(values, axis=-1, keepdims=True)
 
-        states = CLIPTextTransformer(self.config.text_config, self.dtype, name="text_model")(ids)
+        states, _ = CLIPTextTransformer(self.config.text_config, self.dtype, name="text_model")(ids)
         states = jnp.take_along_axis(states, ends[:, None, None], axis=1)[:, 0]
         tower = CLIPVisionTransformer(self.config.vision_config, self.dtype, name="vision_model")
         texts = embedded(states, "text_projection")

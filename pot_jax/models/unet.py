@@ -18,7 +18,8 @@ from pot_jax.models.layers import Configured, conv, group_norm
 
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}  # name -> attends to the text
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
-# Settings of diffusers' UNet that no supported model turns on.
+# Settings of diffusers' UNet that no supported model turns on. Of those of `UNetConfig`'s fields
+# that are among them, this only keeps the order in written files, which digests of old files know.
 _FALSE = "center_input_sample class_embeddings_concat dual_cross_attention resnet_skip_time_act"
 _NULL = (
     "addition_embed_type addition_time_embed_dim cross_attention_norm encoder_hid_dim "
@@ -74,6 +75,9 @@ class UNetConfig(ModelConfig):
     class_embed_type: str | None = None  # None or "timestep"
     num_class_embeds: Size | None = None
     time_cond_proj_dim: Size | None = None
+    addition_embed_type: str | None = None  # "text_time": a pooled text state, and sizes (SD XL)
+    addition_time_embed_dim: Size | None = None  # sines of each size
+    projection_class_embeddings_input_dim: Size | None = None  # width of both together
 
     def __post_init__(self):
         super().__post_init__()
@@ -87,6 +91,10 @@ class UNetConfig(ModelConfig):
             self.require(key, len(self.per_block(key)) == blocks, f"one value or {blocks}")
         known = self.class_embed_type in (None, "timestep")
         self.require("class_embed_type", known, "null or 'timestep'")
+        known, sizes = self.addition_embed_type, "addition_time_embed_dim"
+        self.require("addition_embed_type", known in (None, "text_time"), "null or 'text_time'")
+        for key in (sizes, "projection_class_embeddings_input_dim") if known else ():
+            self.require(key, getattr(self, key) is not None, "a number, with text_time")
         for channels, heads in zip(self.block_out_channels, self.per_block("attention_head_dim")):
             expected = f"multiples of norm_num_groups, {self.norm_num_groups}, and of the heads of "
             expected += f"their block, {self.attention_head_dim}"
@@ -97,6 +105,11 @@ class UNetConfig(ModelConfig):
     def has_classes(self) -> bool:
         """Whether it takes a class, or an upscaler's noise level, besides the timestep."""
         return self.class_embed_type is not None or self.num_class_embeds is not None
+
+    @property
+    def added_width(self) -> int | None:
+        """The width of what it embeds besides the timestep, None if that is nothing."""
+        return self.projection_class_embeddings_input_dim if self.addition_embed_type else None
 
     def per_block(self, key: str) -> tuple:
         """Returns the setting `key` of each block, from the outermost inwards."""
@@ -194,6 +207,8 @@ class UNet2DConditionModel(Configured):
         *,
         class_labels: jax.Array | None = None,
         timestep_cond: jax.Array | None = None,
+        pooled: jax.Array | None = None,
+        time_ids: jax.Array | None = None,
     ) -> jax.Array:
         """Evaluates the network once; returns the prediction, [B, H, W, out_channels] float32.
 
@@ -204,13 +219,17 @@ class UNet2DConditionModel(Configured):
           class_labels: [B] int32, or noise levels [B] if class_embed_type is "timestep"; given to
             models that have them (the upscaler) and to no others.
           timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
+          pooled: [B, E], the text's pooled state, given to models with "text_time" and no others.
+          time_ids: [B, 6], likewise: original height and width, top and left of the crop, target
+            height and width, in pixels.
 
         Raises ValueError if a shape does not fit, or a condition is missing or unknown.
         """
         c = self.config
-        _check_inputs(c, latents, text_states, class_labels, timestep_cond)
+        given = class_labels, timestep_cond, pooled, time_ids
+        _check_inputs(c, latents, text_states, *given)
         text_states = text_states.astype(self.dtype)
-        time_states = self._time_states(latents, timesteps, class_labels, timestep_cond)
+        time_states = self._time_states(latents, timesteps, *given)
 
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
         kept, counts = [x], c.per_block("layers_per_block")
@@ -236,7 +255,9 @@ class UNet2DConditionModel(Configured):
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)
 
-    def _time_states(self, latents, timesteps, class_labels, timestep_cond) -> jax.Array:
+    def _time_states(
+        self, latents, timesteps, class_labels, timestep_cond, pooled, time_ids
+    ) -> jax.Array:
         c = self.config
         channels = c.block_out_channels[0]
         width = 4 * channels
@@ -247,6 +268,13 @@ class UNet2DConditionModel(Configured):
 
         embed = layers.TimestepEmbedding(width, self.dtype, name="time_embedding")
         states = embed(features(timesteps), timestep_cond)
+        if c.addition_embed_type is not None:
+            how = c.addition_time_embed_dim, c.flip_sin_to_cos, c.freq_shift
+            sizes = layers.timestep_features(time_ids.reshape(-1), *how)
+            added = jnp.concatenate([pooled, sizes.reshape(len(pooled), -1)], axis=1)
+            states = states + layers.TimestepEmbedding(width, self.dtype, name="add_embedding")(
+                added
+            )
         if c.class_embed_type == "timestep":
             embed = layers.TimestepEmbedding(width, self.dtype, name="class_embedding")
             return states + embed(features(class_labels))
@@ -263,13 +291,16 @@ class UNet2DConditionModel(Configured):
         shapes["text_states"] = (1, 1, c.cross_attention_dim)
         if c.time_cond_proj_dim is not None:
             shapes["timestep_cond"] = (1, c.time_cond_proj_dim)
+        if c.addition_embed_type is not None:
+            shapes["time_ids"] = 1, 6
+            shapes["pooled"] = 1, max(1, c.added_width - 6 * c.addition_time_embed_dim)
         inputs = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
         if c.has_classes:
             inputs["class_labels"] = jax.ShapeDtypeStruct((1,), jnp.int32)
         return inputs
 
 
-def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
+def _check_inputs(config, latents, text_states, class_labels, timestep_cond, pooled, time_ids):
     if latents.ndim != 4 or latents.shape[-1] != config.in_channels:
         fitting = f"[B, H, W, {config.in_channels}]"
         raise ValueError(f"latents have shape {latents.shape}, expected {fitting}")
@@ -280,6 +311,8 @@ def _check_inputs(config, latents, text_states, class_labels, timestep_cond):
     for name, value, wanted in (
         ("class_labels", class_labels, config.has_classes),
         ("timestep_cond", timestep_cond, config.time_cond_proj_dim is not None),
+        ("pooled", pooled, config.addition_embed_type is not None),
+        ("time_ids", time_ids, config.addition_embed_type is not None),
     ):
         if (value is not None) != wanted:
             raise ValueError(f"this UNet {'needs' if wanted else 'does not know'} {name}")

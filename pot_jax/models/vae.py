@@ -32,7 +32,6 @@ class AutoencoderKLConfig(ModelConfig):
         **{"latents_mean": (None,), "latents_std": (None,), "mid_block_add_attention": (True,)},
         **{"use_post_quant_conv": (True,), "use_quant_conv": (True,)},
     }
-    UNUSED: ClassVar = frozenset({"force_upcast"})  # advice for pipelines that run in float16
 
     sample_size: Size | tuple[Size, ...] = 32  # height and width in training, in pixels
     in_channels: Size = 3
@@ -45,6 +44,14 @@ class AutoencoderKLConfig(ModelConfig):
     norm_num_groups: Size = 32
     scaling_factor: Positive = 0.18215
     shift_factor: float | None = None
+    force_upcast: bool = True  # whether it overflows in float16; some families follow it
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of a `config.json`, in which `force_upcast` is left to the default.
+
+        Digests of runs from before it was read go without it; the precision is theirs by itself.
+        """
+        return {key: value for key, value in super().to_json().items() if key != "force_upcast"}
 
     def __post_init__(self):
         super().__post_init__()

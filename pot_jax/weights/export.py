@@ -21,7 +21,7 @@ from pot_jax.media.files import TEMPORARY, check_writable
 from pot_jax.weights.formats.kept import keep_arrays
 from pot_jax.weights.formats.safetensors import FLOATS
 from pot_jax.weights.keys import key_table
-from pot_jax.weights.layouts.folder import SAMPLER
+from pot_jax.weights.layouts.folder import SAMPLER, ZEROS
 from pot_jax.weights.load import load
 from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, checked_dtype, require_model
 from pot_jax.weights.tokenization import write_tokenizer
@@ -95,8 +95,10 @@ def write_settings(model: Model, folder: Path) -> None:
         "_class_name": model.pipeline,
         "_diffusers_version": "0.42.0",  # whose layout this is
         **family.others,
-        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **{encoder.tokenizer: ["transformers", "CLIPTokenizer"] for encoder in family.encoders},
     }
+    if ZEROS in family.others:
+        index[ZEROS] = model.zeros
     schedules = [model.schedule]
     if model.low_res is not None:
         index["max_noise_level"] = model.low_res.max_noise_level
@@ -110,11 +112,14 @@ def write_settings(model: Model, folder: Path) -> None:
         if not component.optional:  # else diffusers would look for it in its pipeline
             index[component.folder] = [component.library, class_name]
         config = {"_class_name": class_name, **module.config.to_json()}
+        if not getattr(module.config, "force_upcast", True):  # the default
+            config["force_upcast"] = False
         _write_json(folder / component.folder / "config.json", config)
     if model.sampler:
         _write_json(folder / SAMPLER, model.sampler)
-    (folder / "tokenizer").mkdir()
-    write_tokenizer(model.tokenizer, folder / "tokenizer")
+    for encoder in family.encoders:
+        (folder / encoder.tokenizer).mkdir()
+        write_tokenizer(getattr(model, encoder.tokenizer), folder / encoder.tokenizer)
     _write_json(folder / "model_index.json", dict(sorted(index.items())))
 
 

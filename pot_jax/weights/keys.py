@@ -60,7 +60,8 @@ def key_table(params: Mapping[str, Any]) -> dict[Path, Entry]:
     return {path: _entry(path, tuple(leaf.shape)) for path, leaf in flat.items()}
 
 
-# What a checkpoint holds without effect on pictures: constants, and parts of a whole CLIP.
+# What a checkpoint holds without effect on pictures, where it is no parameter of the network:
+# constants, and parts of a whole CLIP.
 IGNORED = re.compile(
     r"(text_model\.)?embeddings\.position_ids"
     r"|text_projection(\.weight)?|visual_projection\.weight|logit_scale|vision_model\..*"

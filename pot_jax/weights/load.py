@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -17,12 +16,17 @@ from pot_jax.parallel.devices import fixed_settings
 from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
-from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.layouts import hub
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
 from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, check_fit, checked_dtype
-from pot_jax.weights.parameters import Placement, matched, read_params, restored_params
+from pot_jax.weights.parameters import (
+    Placement,
+    matched,
+    read_params,
+    restored_params,
+    shapes_of,
+)
 
 # The models that ship with the package, by name.
 SHIPPED = {name: Path(__file__).parents[1] / "assets" / name for name in ("cosmos64", "cosmos128")}
@@ -55,7 +59,8 @@ def load(
         `pot-jax convert`, a file in Stable Diffusion's original layout, the name of a shipped model
         (`cosmos128`), or a repository of the Hugging Face hub as `owner/name` or
         `owner/name@revision`. A path that exists takes precedence; "./" rules out the others.
-      dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16.
+      dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16, in which
+        SD XL's autoencoder overflows and stays float32 if its config says `force_upcast`.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
       tokenizer: another folder to take the tokenizer from. A single file has none: its default is
@@ -107,7 +112,7 @@ def open_model(
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
         stored = source.parts if source else read_parts(path, dtype, **wishes)
         check_fit(path, stored.modules, FAMILIES[stored.pipeline])
-        shapes = {name: abstract_params(module) for name, module in stored.modules.items()}
+        shapes = {name: shapes_of(module) for name, module in stored.modules.items()}
         merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
         words = textual_inversion.read_embeddings(embeddings, stored)
         parts = textual_inversion.add_tokens(words, stored)
@@ -119,11 +124,10 @@ def open_model(
     if snapshot:  # whose place in the cache is the machine's own
         told = tuple(notice.replace(str(snapshot.folder), name) for notice in told)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}
-    params = {name: abstract_params(module) for name, module in parts.modules.items()}
     model = Model(
         **facts.pop("modules"),
         **facts,
-        params=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), params),
+        params={name: shapes_of(module) for name, module in parts.modules.items()},
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
@@ -134,9 +138,9 @@ def open_model(
         if snapshot:
             hub.fetch_weights(snapshot, variant)
         if is_kept:
-            loaded = restored_params(path, shapes, dtype, sharding)
+            loaded = restored_params(path, shapes, sharding)
         else:
-            loaded = read_params(source or folder_source(path, stored, variant), dtype, sharding)
+            loaded = read_params(source or folder_source(path, stored, variant), sharding)
         lora.merge(merges, loaded)
         textual_inversion.add_vectors(words, parts, loaded)
         params, digests = loaded

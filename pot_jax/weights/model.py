@@ -1,7 +1,7 @@
 """A model, the components that it is made of, and the kinds of models.
 
-A kind is one of diffusers' pipelines. All have a text encoder, a UNet and an autoencoder. What the
-UNet sees besides latents differs.
+A kind is one of diffusers' pipelines. All have text encoders, a UNet and an autoencoder. How many
+there are, how they read prompts, and what the UNet sees besides latents differs.
 """
 
 import re
@@ -20,7 +20,12 @@ from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
 from pot_jax.errors import UserError, shown
 from pot_jax.models import vae
-from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.clip import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTextProjectionConfig,
+)
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.weights.formats.safetensors import Tensor
 
@@ -36,12 +41,16 @@ class Component(NamedTuple):
 
 
 _TEXT_ENCODERS = {"CLIPTextModel": (CLIPTextConfig, CLIPTextModel)}
+_PROJECTED = {
+    "CLIPTextModelWithProjection": (CLIPTextProjectionConfig, CLIPTextModelWithProjection)
+}
 _UNETS = {"UNet2DConditionModel": (UNetConfig, UNet2DConditionModel)}
 _TINY = {"AutoencoderTiny": (vae.AutoencoderTinyConfig, vae.AutoencoderTiny)}
 _AUTOENCODERS = {"AutoencoderKL": (vae.AutoencoderKLConfig, vae.AutoencoderKL), **_TINY}
 # Our name -> the component. A new kind of network is one more class above.
 COMPONENTS = {
     "text_encoder": Component("text_encoder", "model", "transformers", _TEXT_ENCODERS),
+    "text_encoder_2": Component("text_encoder_2", "model", "transformers", _PROJECTED),
     "unet": Component("unet", "diffusion_pytorch_model", "diffusers", _UNETS),
     "autoencoder": Component("vae", "diffusion_pytorch_model", "diffusers", _AUTOENCODERS),
     "tiny_vae": Component("tiny_vae", "diffusion_pytorch_model", "diffusers", _TINY, optional=True),
@@ -51,10 +60,25 @@ DTYPES = ("float32", "bfloat16", "float16")
 Correction = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
+class Encoder(NamedTuple):
+    """One of a family's text encoders, and what it makes of prompts."""
+
+    component: str = "text_encoder"
+    tokenizer: str = "tokenizer"  # its folder, and a field of `Model`
+    # How many of the last layers do not count in the text states, which are not normalised then;
+    # None: all layers count, and the last one's states are.
+    skip: int | None = None
+    pooled: bool = False  # whether its projected state of the prompt's end is a condition, too
+    pad: str | None = None  # the token that pads prompts, for a tokenizer of another folder
+
+
 class Family(NamedTuple):
     """What the models of one pipeline class have in common."""
 
     task: str  # a key of USES
+    encoders: tuple[Encoder, ...] = (Encoder(),)  # their states are joined along the width
+    # Whether an autoencoder whose config says `force_upcast` is float32 in a float16 model.
+    upcasts: bool = False
     # The UNet's input channels besides the latents, from the number of the latents' own.
     extra_channels: Callable[[int], int] = lambda latents: 0
     schedules: tuple[str, ...] = ("scheduler",)  # folders of scheduler configs
@@ -62,6 +86,19 @@ class Family(NamedTuple):
     corrections: Mapping[str, Correction] = {}
     # What else export writes to model_index.json: absent components, and settings.
     others: Mapping[str, Any] = {}
+
+    @property
+    def components(self) -> list[str]:
+        """The names of the components that its models have, or may have, in order."""
+        text = [encoder.component for encoder in self.encoders]
+        return [name for name in COMPONENTS if name in (*text, "unet", "autoencoder", "tiny_vae")]
+
+    def module(self, name: str, config: Any, dtype: DTypeLike) -> nn.Module:
+        """Builds a component of a model whose dtype is `dtype`, in the precision that it needs."""
+        upcast = self.upcasts and getattr(config, "force_upcast", False)
+        wide = upcast and jnp.dtype(dtype) == jnp.float16  # beyond which some activations lie
+        _, network = COMPONENTS[name].classes[config.CLASS_NAME]
+        return network(config, jnp.float32 if wide else dtype)
 
 
 class LowRes(NamedTuple):
@@ -99,6 +136,19 @@ def _old_sample_size(unet: Mapping[str, Any]) -> dict[str, Any]:
 _OLD_UNET: dict[str, Correction] = {"unet": _old_sample_size}
 _SAFETY = {"safety_checker": [None, None], "feature_extractor": [None, None]}
 _ENCODER = {**_SAFETY, "image_encoder": [None, None], "requires_safety_checker": False}
+_AROUND: Callable[[int], int] = lambda latents: 1 + latents  # noqa: E731 - mask and picture around it
+# Stable Diffusion XL (arXiv 2307.01952): ViT-L and ViT-bigG, both without their last layer.
+_XL: dict[str, Any] = {
+    "encoders": (
+        Encoder(skip=1, pad="<|endoftext|>"),
+        Encoder("text_encoder_2", "tokenizer_2", skip=1, pooled=True, pad="!"),
+    ),
+    "upcasts": True,
+    "others": {
+        **{"feature_extractor": [None, None], "image_encoder": [None, None]},
+        "force_zeros_for_empty_prompt": True,
+    },
+}
 
 # diffusers' class -> its models. Another class with the same components is one more entry.
 FAMILIES = {
@@ -110,7 +160,7 @@ FAMILIES = {
     "LatentConsistencyModelPipeline": Family("text-to-image", others=_ENCODER),
     "StableDiffusionInpaintPipeline": Family(
         "inpainting",
-        extra_channels=lambda latents: 1 + latents,  # the mask, and the encoded picture around it
+        extra_channels=_AROUND,
         corrections={"scheduler": _always(steps_offset=1, skip_prk_steps=True), **_OLD_UNET},
         others=_ENCODER,
     ),
@@ -123,6 +173,8 @@ FAMILIES = {
         # 350: low_scale_config in x4-upscaling.yaml, and the default of a folder that states none.
         others={**_SAFETY, "watermarker": [None, None], "max_noise_level": 350},
     ),
+    "StableDiffusionXLPipeline": Family("text-to-image", **_XL),
+    "StableDiffusionXLInpaintPipeline": Family("inpainting", extra_channels=_AROUND, **_XL),
 }
 
 # A model's task -> where to use the model.
@@ -154,6 +206,9 @@ class Model:
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
     tiny_vae: vae.AutoencoderTiny | None = None  # cheap, for agreement inside steps
+    text_encoder_2: CLIPTextModelWithProjection | None = None
+    tokenizer_2: Any = None  # the second text encoder's
+    zeros: bool = False  # whether an empty negative prompt gives zeros instead of text states
     # Its own defaults of sampler settings (`sampler.json`); only zooms are sampled with them.
     sampler: Mapping[str, Any] = field(default_factory=dict)
 
@@ -176,6 +231,8 @@ class Parts:
     low_res: LowRes | None = None
     notices: tuple[str, ...] = ()  # as in `Model`
     sampler: Mapping[str, Any] = field(default_factory=dict)  # as in `Model`
+    tokenizer_2: Any = None
+    zeros: bool = False  # as in `Model`
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,12 +261,18 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
 
 def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
     """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
-    text, unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules)
-    latents = codec.latent_channels
+    texts = {e.component: modules[e.component].config for e in family.encoders}
+    unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules and n not in texts)
+    latents, named = codec.latent_channels, " with ".join(texts)
+    width = sum(text.hidden_size for text in texts.values())
+    pooled = [texts[e.component].projection_dim for e in family.encoders if e.pooled]
+    # The projected state, and the sines of a height and width twice and of a corner.
+    added = sum(pooled) + 6 * (unet.addition_time_embed_dim or 0) if pooled else None
     extra = family.extra_channels(latents)
     besides = f" with {extra} channels besides the latents" if extra else ""
     rows = [
-        ("unet's cross_attention_dim", unet.cross_attention_dim, "text_encoder", text.hidden_size),
+        ("unet's cross_attention_dim", unet.cross_attention_dim, named, width),
+        ("unet's projection_class_embeddings_input_dim", unet.added_width, named, added),
         ("unet's in_channels", unet.in_channels, "vae" + besides, latents + extra),
         ("unet's out_channels", unet.out_channels, "vae", latents),
     ]

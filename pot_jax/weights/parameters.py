@@ -4,12 +4,14 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pot_jax.errors import UserError, few, listed, shown
@@ -39,11 +41,17 @@ def put_on(sharding: Placement, path: str, values: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def restored_params(folder: Path, shapes: dict, dtype: jnp.dtype, sharding: Placement) -> Loaded:
+def shapes_of(module: nn.Module) -> dict[str, Any]:
+    """Returns the shapes of a network's parameters, in the dtype of its arithmetic."""
+    cast = partial(jax.ShapeDtypeStruct, dtype=jnp.dtype(module.dtype))
+    return jax.tree.map(lambda leaf: cast(leaf.shape), abstract_params(module))
+
+
+def restored_params(folder: Path, shapes: dict, sharding: Placement) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
-    `shapes` are those that the models need, nested dicts; the dtype is the copy's own. Raises
-    UserError if it is incomplete or damaged, of other models, or has values beyond `dtype`.
+    `shapes` are those that the models need, nested dicts. Raises UserError if it is incomplete or
+    damaged, of other models, or has values beyond a dtype that is needed.
     """
     wanted, where = flatten_dict(shapes, sep="/"), shown(folder)
     digests, read = kept.kept_digests(folder, wanted), kept.reader(folder)
@@ -59,7 +67,7 @@ def restored_params(folder: Path, shapes: dict, dtype: jnp.dtype, sharding: Plac
         if values.shape != wanted[path].shape:
             found = f"{shown(path)} is {values.shape}, expected {wanted[path].shape}"
             raise UserError(f"{where} was kept for other models: {found}; {kept.AGAIN}")
-        if values.dtype != dtype:
+        if values.dtype != (dtype := wanted[path].dtype):
             values = _cast(values, dtype)
             if not _finite(values):
                 beyond = f"has values beyond {dtype.name}; choose a wider dtype"
@@ -128,15 +136,17 @@ def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     return found
 
 
-def read_params(source: Source, dtype: jnp.dtype, sharding: Placement) -> Loaded:
+def read_params(source: Source, sharding: Placement) -> Loaded:
     """Returns the parameters that the tensors of a source hold, and the digest of each by its path.
 
-    Raises UserError as `matched` does, and one for all tensors that are not finite in `dtype`.
+    Each is of its network's dtype. Raises UserError as `matched` does, and one for all tensors that
+    are not finite in it.
     """
     entries, problems = matched(source), Problems(source)
+    dtypes = {name: jnp.dtype(module.dtype) for name, module in source.parts.modules.items()}
 
     def fill(path: str) -> tuple[jax.Array, str] | None:
-        entry, tensor = entries[path]
+        (entry, tensor), dtype = entries[path], dtypes[path.partition("/")[0]]
         values = read_tensor(tensor)
         stored = entry.read(values)
         param = _cast(stored, dtype)  # values out of range are found below

@@ -33,12 +33,16 @@ _MODELS = (
 _CACHED = {"openai/clip-vit-large-patch14": "", **dict.fromkeys(_MODELS, "tokenizer/")}
 
 
-def given_tokenizer(folder: str | Path) -> Path:
-    """Returns the tokenizer's folder in what a user gives, it or a model's; UserError if absent."""
+def given_tokenizer(folder: str | Path, name: str = "tokenizer") -> Path:
+    """Returns a tokenizer's folder in what a user gives, it or a model's; UserError if absent.
+
+    Of a model, that is its `name`, or if it has none, its `tokenizer`.
+    """
     folder = Path(checks.checked(folder, checks.Path, "tokenizer"))
     if not folder.is_dir():
         raise UserError(f"there is no tokenizer folder {shown(folder)}")
-    return folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+    inside = [folder / part for part in (name, "tokenizer") if (folder / part).is_dir()]
+    return (*inside, folder)[0]
 
 
 def cached_tokenizer() -> Path | None:

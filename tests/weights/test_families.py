@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from tiny_models import tiny_consistency_model, tiny_inpainting_model, tiny_model, tiny_upscaler
+from tiny_models import (
+    tiny_consistency_model,
+    tiny_inpainting_model,
+    tiny_model,
+    tiny_upscaler,
+    tiny_xl,
+    tiny_xl_inpainting,
+)
 
 from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load
@@ -14,6 +21,8 @@ MODELS = {
     "LatentConsistencyModelPipeline": tiny_consistency_model,
     "StableDiffusionInpaintPipeline": tiny_inpainting_model,
     "StableDiffusionUpscalePipeline": tiny_upscaler,
+    "StableDiffusionXLPipeline": tiny_xl,
+    "StableDiffusionXLInpaintPipeline": tiny_xl_inpainting,
 }
 
 
@@ -36,8 +45,11 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
     for folder in ("model", "kept"):
         again = load(tmp_path / folder)
         assert again.pipeline == pipeline
-        for name in ("digest", "schedule", "low_res", "unet", "autoencoder", "text_encoder"):
+        for name in ("digest", "schedule", "low_res", "zeros", *FAMILIES[pipeline].components):
             assert getattr(again, name) == getattr(model, name)
+        for encoder in FAMILIES[pipeline].encoders:
+            pads = (getattr(m, encoder.tokenizer).pad_token for m in (again, model))
+            assert len({*pads}) == 1
     require_task(model, FAMILIES[pipeline].task, "this test")
 
 
@@ -86,6 +98,61 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             "scheduler/scheduler_config.json",
             {"original_inference_steps": 0},
             "original_inference_steps: expected at least 1, got 0",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"text_encoder": [None, None], "requires_aesthetics_score": True},
+            "it is SD XL's refiner, which is not supported",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]},
+            "it is SD XL's refiner, which is not supported",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"scheduler": ["diffusers", "EDMDPMSolverMultistepScheduler"]},
+            "Playground v2.5",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"text_encoder_2": None},
+            "names no text_encoder_2",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "model_index.json",
+            {"force_zeros_for_empty_prompt": "yes"},
+            "force_zeros_for_empty_prompt: expected true or false",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "text_encoder_2/config.json",
+            {"projection_dim": 16},
+            "projection_class_embeddings_input_dim is 68, but its text_encoder with "
+            "text_encoder_2 gives 64",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "unet/config.json",
+            {"addition_embed_type": "image"},
+            "addition_embed_type",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            "unet/config.json",
+            {"addition_time_embed_dim": None},
+            "addition_time_embed_dim is None, expected a number",
+        ),
+        (
+            "StableDiffusionXLInpaintPipeline",
+            "unet/config.json",
+            {"in_channels": 4},
+            "vae with 5 channels besides the latents gives 9",
         ),
     ],
 )

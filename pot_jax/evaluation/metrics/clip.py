@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -107,7 +106,7 @@ def scorer(folder: str | Path) -> Callable[[np.ndarray, Sequence[str]], dict[str
         tensors = {key: t for key, t in tensors if not key.endswith(".embeddings.position_ids")}
         parts = Parts({"clip": model}, tokenizer, schedule=None, pipeline=config.CLASS_NAME)
         source = Source(folder, parts, {"clip": tensors})
-        params, _ = read_params(source, jnp.dtype("float32"), None)
+        params, _ = read_params(source, None)
     apply = partial(jax.jit(model.apply), {"params": params["clip"]})
     return partial(_scores, apply, tokenizer, processor)
 

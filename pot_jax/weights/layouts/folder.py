@@ -3,36 +3,58 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jax.typing import DTypeLike
 
-from pot_jax.checks import build, require
+from pot_jax.checks import build, checked, require
 from pot_jax.config import SamplerSettings
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, few, listed, one_line, shown
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import Tensor, read_header
-from pot_jax.weights.keys import IGNORED
+from pot_jax.weights.keys import IGNORED, abstract_params, key_table
 from pot_jax.weights.layouts.stated import assumed
-from pot_jax.weights.model import COMPONENTS, FAMILIES, Correction, LowRes, Parts, Source
+from pot_jax.weights.model import (
+    COMPONENTS,
+    FAMILIES,
+    Correction,
+    Family,
+    LowRes,
+    Parts,
+    Source,
+)
 from pot_jax.weights.tokenization import given_tokenizer, read_tokenizer
 
+ZEROS = "force_zeros_for_empty_prompt"
 SAMPLER = "sampler.json"  # any of `config.SamplerSettings`; not of diffusers' layout
 _MAX_LIST = 10_000  # entries of a setting: trained_betas has one for each of 1000 timesteps
 _LIBRARIES = ("diffusers", "transformers")  # only their layout is read; neither is imported
 _TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 # Entries of model_index.json that are not components, or have no effect on the pictures.
-_IGNORED = "safety_checker feature_extractor requires_safety_checker watermarker max_noise_level"
+_IGNORED = (
+    "safety_checker feature_extractor requires_safety_checker watermarker max_noise_level "
+    "add_watermarker force_zeros_for_empty_prompt requires_aesthetics_score"
+)
+# What a folder has whose components look like a family's -> what it is, which is not supported.
+_STRANGERS = (
+    (r"StableDiffusionXL.*", "requires_aesthetics_score", r"True", "SD XL's refiner"),
+    (r"StableDiffusionXL.*", "text_encoder", r"\[None, None\]", "SD XL's refiner"),
+    (r".*", "scheduler", r".*'EDM\w+'\]", "a model of the EDM formulation, as Playground v2.5 is"),
+)
 
 
 def known_classes(pipeline: str) -> dict[str, tuple[str, ...] | None]:
     """Returns the classes that each component may have, by its folder; None means a schedule's."""
-    classes = {c.folder: tuple(c.classes) for c in COMPONENTS.values() if not c.optional}
-    return {**classes, "tokenizer": _TOKENIZERS, **dict.fromkeys(FAMILIES[pipeline].schedules)}
+    family = FAMILIES[pipeline]
+    networks = [COMPONENTS[name] for name in family.components]
+    classes = {c.folder: tuple(c.classes) for c in networks if not c.optional}
+    classes |= dict.fromkeys([encoder.tokenizer for encoder in family.encoders], _TOKENIZERS)
+    return classes | dict.fromkeys(family.schedules)
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -43,6 +65,9 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise UserError(f"{shown(folder)} is not a model folder: {why}")
     index, where = json_object(path), shown(path)
     pipeline = index.get("_class_name")
+    for kind, key, value, what in _STRANGERS:
+        if re.fullmatch(kind, str(pipeline)) and re.fullmatch(value, str(index.get(key))):
+            raise UserError(f"{where}: it is {what}, which is not supported; use a base model")
     if not isinstance(pipeline, str) or pipeline not in FAMILIES:
         supported = ", ".join(FAMILIES)
         raise UserError(f"{where}: {shown(pipeline)} is not supported; supported: {supported}")
@@ -80,15 +105,15 @@ def read_parts(
     """
     index = read_index(folder)
     family, modules = FAMILIES[index["_class_name"]], {}
-    for name, component in COMPONENTS.items():
-        path, correct = folder / component.folder / "config.json", family.corrections.get(name)
+    for name in family.components:
+        component, correct = COMPONENTS[name], family.corrections.get(name)
+        path = folder / component.folder / "config.json"
         if component.optional and not os.path.lexists(path.parent):
             continue
         named = tuple(component.classes) if component.optional else index[component.folder]
-        kind, network = component.classes[named[-1]]
-        modules[name] = network(read_config(path, kind, correct, named[-1]), dtype)
-    text = modules["text_encoder"].config
-    place = folder / "tokenizer" if tokenizer is None else given_tokenizer(tokenizer)
+        kind, _ = component.classes[named[-1]]
+        config = read_config(path, kind, correct, named[-1])
+        modules[name] = family.module(name, config, dtype)
     paths = [folder / name / "scheduler_config.json" for name in family.schedules]
     corrected = zip(paths, map(family.corrections.get, family.schedules))
     schedule, *low_res = (read_config(path, ScheduleConfig, c) for path, c in corrected)
@@ -97,10 +122,35 @@ def read_parts(
         schedule = replace(schedule, prediction_type=prediction_type)
     elif json_object(paths[0]).get("prediction_type") is None:
         notices = (assumed(paths[0], schedule.prediction_type),)
-    clip_tokenizer = read_tokenizer(place, text.max_position_embeddings, text.vocab_size)
+    find = folder.joinpath if tokenizer is None else partial(given_tokenizer, tokenizer)
     low_res = _low_res(folder, index, *low_res) if low_res else None
-    own = _read_sampler(folder / SAMPLER)
-    return Parts(modules, clip_tokenizer, schedule, index["_class_name"], low_res, notices, own)
+    place = f"{shown(folder / 'model_index.json')}: {ZEROS}"
+    return Parts(
+        modules,
+        **read_tokenizers(find, family, modules),
+        schedule=schedule,
+        pipeline=index["_class_name"],
+        low_res=low_res,
+        notices=notices,
+        sampler=_read_sampler(folder / SAMPLER),
+        zeros=checked(index.get(ZEROS, family.others.get(ZEROS, False)), bool, place),
+    )
+
+
+def read_tokenizers(
+    find: Callable[[str], Path], family: Family, modules: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Reads the tokenizer of each text encoder, as fields of `Parts`.
+
+    `find` returns a tokenizer's folder by its name in a model's. One of another name, which is not
+    this encoder's own, pads as the family says. Raises UserError as `read_tokenizer`.
+    """
+    found = {}
+    for component, name, *_, pad in family.encoders:
+        place, text = find(name), modules[component].config
+        sizes = text.max_position_embeddings, text.vocab_size
+        found[name] = read_tokenizer(place, *sizes, None if place.name == name else pad)
+    return found
 
 
 def _read_sampler(path: Path) -> dict[str, Any]:
@@ -149,7 +199,10 @@ def folder_source(folder: Path, parts: Parts, variant: str | None) -> Source:
     tensors = {}
     for name in parts.modules:
         found = component_tensors(folder / COMPONENTS[name].folder, COMPONENTS[name].stem, variant)
-        tensors[name] = {key: tensor for key, tensor in found.items() if not IGNORED.fullmatch(key)}
+        entries = key_table(abstract_params(parts.modules[name])).values()
+        own = {key for entry in entries for key in (entry.key, *entry.aliases)}
+        kept = [key for key in found if key in own or not IGNORED.fullmatch(key)]
+        tensors[name] = {key: found[key] for key in kept}
     return Source(folder, parts, tensors)
 
 

@@ -22,7 +22,7 @@ from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts import folder as layout
-from pot_jax.weights.model import COMPONENTS
+from pot_jax.weights.model import COMPONENTS, FAMILIES
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
@@ -79,7 +79,8 @@ def fetch_settings(name: str) -> Snapshot:
 
 def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
     """Fetches every component's weights, as `component_tensors` chooses; UserError if it cannot."""
-    for folder, stem, *_ in COMPONENTS.values():
+    family = FAMILIES[layout.read_index(snapshot.folder)["_class_name"]]
+    for folder, stem, *_ in (COMPONENTS[name] for name in family.components):
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
         if folder in _OPTIONAL and not names:

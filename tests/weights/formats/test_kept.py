@@ -218,7 +218,7 @@ def test_two_arrays_at_most_are_on_their_way(converted, model, monkeypatch):
     taken = []
     monkeypatch.setattr(kept, "reader", counting)
     monkeypatch.setattr(parameters, "put_on", put)
-    _, digests = restored_params(converted, model.params, jnp.dtype("float32"), None)
+    _, digests = restored_params(converted, model.params, None)
     assert combined_digest(digests) == model.digest
     assert max(waiting) <= 2
 
