@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from pot_jax.checks import require
 from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError
 from pot_jax.models import vae
 from pot_jax.models.clip import (
     CLIPTextConfig,
@@ -259,8 +259,8 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
     return found
 
 
-def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
-    """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
+def check_fit(where: str, modules: dict[str, nn.Module], family: Family) -> None:
+    """Raises UserError, naming `where`, unless all fits: JAX would fail only in a step."""
     texts = {e.component: modules[e.component].config for e in family.encoders}
     unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules and n not in texts)
     latents, named = codec.latent_channels, " with ".join(texts)
@@ -281,7 +281,7 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
     for what, needed, giver, given in rows:
         if needed != given:
             misfit = f"the {what} is {needed}, but its {giver} gives {given}"
-            raise UserError(f"{shown(path)}: {misfit}; the components do not belong together")
+            raise UserError(f"{where}: {misfit}; the components do not belong together")
 
 
 def require_model(model: Any) -> None:

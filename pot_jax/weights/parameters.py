@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -47,14 +47,18 @@ def shapes_of(module: nn.Module) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: cast(leaf.shape), abstract_params(module))
 
 
-def restored_params(folder: Path, shapes: dict, sharding: Placement) -> Loaded:
+def restored_params(
+    folder: Path, shapes: dict, sharding: Placement, names: Collection[str] = ()
+) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
-    `shapes` are those that the models need, nested dicts. Raises UserError if it is incomplete or
-    damaged, of other models, or has values beyond a dtype that is needed.
+    `shapes` are those that the models need, nested dicts; `names` are the components to read, by
+    default all. Raises UserError if it is incomplete or damaged, of other models, or has values
+    beyond a dtype that is needed.
     """
     wanted, where = flatten_dict(shapes, sep="/"), shown(folder)
     digests, read = kept.kept_digests(folder, wanted), kept.reader(folder)
+    wanted = {path: wanted[path] for path in wanted if path.split("/")[0] in (names or shapes)}
     damaged: list[str] = []
 
     def fill(path: str) -> tuple[jax.Array, str] | None:

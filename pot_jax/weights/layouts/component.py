@@ -42,7 +42,7 @@ def component_source(
     component, is damaged, or does not fit the model.
     """
     name, path = GIVEN[setting], Path(checks.checked(given, checks.Path, setting))
-    if not path.is_dir() and not path.is_file():
+    if not str(given) or not (path.is_dir() or path.is_file()):
         how = "the hub's components have to be downloaded first"
         raise UserError(f"{setting}: there is no folder or file {shown(given)}; {how}")
     own, component = parts.modules[name], COMPONENTS[name]
