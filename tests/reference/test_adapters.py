@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.weights.adapters.lora_names import layer_and_part, layer_table, plain
+from pot_jax.weights.adapters.lora_names import find, layer_and_part, layer_table
 from pot_jax.weights.export import export
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.layouts.original_names import respelled, unet_names
@@ -306,7 +306,7 @@ def test_names_of_all_layers_are_those_of_diffusers(version):
             )
             converted, _ = _convert_non_diffusers_lora_to_diffusers(mapped)
             for spelled in (key, *converted):
-                found = table.get(plain(layer_and_part(spelled)[0]))
+                found = find(table, layer_and_part(spelled)[0])
                 if found is None or found.entry.key != f"{layer}.weight":
                     differing.append(key)
     # Made for SDXL, where every block that enlarges has attention, their map takes the third thing

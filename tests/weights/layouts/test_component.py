@@ -202,5 +202,5 @@ def test_files_that_hold_something_else(place, tmp_path, one_line):
     one_line(lambda: load(place / "sd_a", vae=file), "encoder.conv_in.bias", "not finite")
     del content["encoder.conv_in.bias"]
     save_file(content | {"x": values}, file)
-    words = "1 missing (encoder.conv_in.bias); 1 unexpected (x)"
+    words = "1 missing (encoder.conv_in.bias), 1 unexpected (x)"
     one_line(lambda: load(place / "sd_a", vae=file), words)

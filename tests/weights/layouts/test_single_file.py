@@ -336,7 +336,7 @@ DAMAGED_XL = {
     ),
     "an encoder of another width": (
         lambda t: t.update(tensors(dataclasses.replace(TINY_XL, widths=(24, 48)))),
-        ["cross_attention_dim is 64", "text_encoder and text_encoder_2 gives 72"],
+        ["cross_attention_dim is 64", "text_encoder with text_encoder_2 gives 72"],
     ),
     "a lost half of an encoder": (
         drop(f"{XL}1.model.transformer.resblocks.1."),
