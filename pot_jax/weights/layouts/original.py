@@ -174,9 +174,10 @@ def describe(
     gives a size is missing or of another rank, no model has these sizes, or two places disagree.
     """
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
+    told = "kind" if shapes.is_xl else "width"
     try:
         places = {
-            "generation": [Statement("the form of its networks", shapes.generation)],
+            "generation": [Statement(f"the {told} of its text states", shapes.generation)],
             "in_channels": [Statement(first, shapes.size(first, 1, 4))],
             "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
         }

@@ -117,7 +117,9 @@ def test_alphas_by_encoder(xl, tmp_path):
     layers = lora(model, LAYERS)
     alphas = {"unet": 1.0, "text_encoder": 2.0, "text_encoder_2": 6.0}
     more = {
-        kohya(*layer, "down").replace("lora_down.weight", "alpha"): np.array(alphas[layer[0]], np.float32)
+        kohya(*layer, "down").replace("lora_down.weight", "alpha"): np.array(
+            alphas[layer[0]], np.float32
+        )
         for layer in layers
     }
     one = write(tmp_path / "a.safetensors", layers, kohya, **more)
