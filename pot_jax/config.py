@@ -39,6 +39,7 @@ KERNELS = ("mean", "gaussian")  # zoom.operators
 PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 FITS = ("crop", "pad")  # media.images.read_photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
+TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")  # likewise
 
 SEED = Annotated[int, Within(f"a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)]
 Count = Annotated[int, Within("at least 1", 1)]
@@ -48,6 +49,7 @@ Share = Annotated[float, Within("0 to 1", 0, 1)]
 Rest = Annotated[float, Within("0 to 3600", 0, 3600)]  # seconds of a movie
 # Of guidance; far above its end float32 overflows, which only shows after sampling.
 Scale = Annotated[float, Within("0 to 1000", 0, 1000)]
+Extent = Annotated[int, Within("a whole number from 0 to 65535", 0, 65535)]  # in pixels
 
 # The shipped configs: a link to `configs/` in a checkout, a folder in a wheel.
 CONFIGS = pathlib.Path(__file__).parent / "configs"
@@ -57,12 +59,19 @@ CONFIGS = pathlib.Path(__file__).parent / "configs"
 WITH_BLEND = ("strip", "own_colour", "agree_first", "agree_every", "blend_release")
 
 
+# Sizes and a crop that a model may be told of, in the order of its input.
+SIZES = ("original_size", "crop", "target_size")
+SIZES += tuple(f"negative_{name}" for name in SIZES)
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplerSettings(Settings, group="sampler"):
     """How one zoom is sampled."""
 
     solver: Literal[*SOLVERS, ""] = ""  # empty: the one that the model's scheduler config names
     steps: Count = 50
+    # Empty: as the model's scheduler config says. Few-step models such as Lightning need trailing.
+    timestep_spacing: Literal[(*TIMESTEP_SPACINGS, "")] = ""
     # s in u + s (c - u); 1 or less is no guidance.
     guidance_scale: Annotated[Scale, BY_LEVEL] = 4.0
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
@@ -100,6 +109,15 @@ class SamplerSettings(Settings, group="sampler"):
     # effect while `agree_first` is 1.
     blend_release: Share = 0.0
     time_travel: Count = 1  # how often each step is taken (RePaint); 1 is once, as usual
+    # What SDXL is told of a picture, in pixels: the size of its original, height and width; where
+    # it was cropped from that, top and left; its own size. Empty: the picture's, uncropped.
+    original_size: tuple[Extent, ...] = ()
+    crop: tuple[Extent, ...] = ()
+    target_size: tuple[Extent, ...] = ()
+    # What guidance steers away from; empty: as above.
+    negative_original_size: tuple[Extent, ...] = ()
+    negative_crop: tuple[Extent, ...] = ()
+    negative_target_size: tuple[Extent, ...] = ()
 
     @property
     def scheduled(self) -> bool:
@@ -115,6 +133,8 @@ class SamplerSettings(Settings, group="sampler"):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
         fits = self.eta == 0 or self.solver in ("", "ddim")
         self.require("eta", fits, f"0: only ddim takes one, not {self.solver}; choose solver ddim")
+        for name in SIZES:
+            self.require(name, len(getattr(self, name)) in (0, 2), "two numbers: down, then across")
         fits = self.method == "joint" or self.space != "delivery"
         self.require("space", fits, f"latent or pixel with method {self.method}")
 

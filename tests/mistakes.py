@@ -199,6 +199,22 @@ NUMBERS = [
     Row(s("--config.sampler.blend_weight=1.5"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.blend_weight=-1.0"), "sampler.blend_weight: expected 0 to 1"),
     Row(s("--config.sampler.kernel=box"), "sampler.kernel: expected one of mean, gaussian"),
+    Row(
+        s("--config.sampler.timestep_spacing=even"),
+        "sampler.timestep_spacing: expected one of leading, linspace, trailing, '' (unset)",
+    ),
+    Row(
+        s("--config.sampler.crop=(8,)"),
+        "sampler.crop: expected two numbers: down, then across, got (8,)",
+    ),
+    Row(
+        s("--config.sampler.original_size=(64,-64)"),
+        "sampler.original_size[1]: expected a whole number from 0 to 65535, got -64",
+    ),
+    Row(
+        s("--config.sampler.target_size=(64,64)"),
+        "is not told of sizes, as SDXL is, got (64, 64); leave it out",
+    ),
     Row(s("--config.sampler.noise=pink"), "sampler.noise: expected one of shared, per_level, blur"),
     Row(s("--config.sampler.strip=0.6"), "sampler.strip: expected 0 to 0.5, got 0.6"),
     Row(s("--config.sampler.strip=-0.1"), "sampler.strip: expected 0 to 0.5"),

@@ -73,7 +73,7 @@ TINY_VAE = AutoencoderTinyConfig(
     num_encoder_blocks=(1, 1),
     num_decoder_blocks=(1, 1),
 )
-# SD XL's second text encoder, and its UNet in small.
+# SDXL's second text encoder, and its UNet in small.
 TEXT_2 = CLIPTextProjectionConfig(
     **vars(dataclasses.replace(TEXT, num_hidden_layers=3, hidden_size=24, projection_dim=20))
     | {"hidden_act": "gelu", "num_attention_heads": 3}
@@ -103,7 +103,7 @@ SCHEDULE = ScheduleConfig.from_json(
 )
 
 
-# SD XL's own.
+# SDXL's own.
 XL_SCHEDULE = ScheduleConfig.from_json(
     {
         "_class_name": "EulerDiscreteScheduler",

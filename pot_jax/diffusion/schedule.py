@@ -18,12 +18,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from pot_jax.checks import Settings, Within, checked, require
-from pot_jax.config import PREDICTION_TYPES
+from pot_jax.config import PREDICTION_TYPES, TIMESTEP_SPACINGS
 from pot_jax.errors import UserError, shown
 
 # Of arXiv 2305.08891, table 2: `linspace` includes both ends of the schedule, `leading` (with an
 # offset of 0) its clean end, `trailing` its noisy end.
-TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range")
 
 

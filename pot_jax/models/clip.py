@@ -1,7 +1,7 @@
 """CLIP (arXiv 2103.00020): the text encoder, as Stable Diffusion uses it, and the whole.
 
 SD 2.x conditions on the next-to-last layer of a 24-layer OpenCLIP. Its checkpoints hold only the
-first 23 layers, so it needs no special case here. SD XL takes states without the last layer
+first 23 layers, so it needs no special case here. SDXL takes states without the last layer
 from two encoders, and from the second the projected state of the prompt's end as well. A whole CLIP
 scores pictures against prompts.
 Shapes: B prompts or pictures, T tokens (of pictures: patches), D width, E size of an embedding.

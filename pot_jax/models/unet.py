@@ -75,7 +75,7 @@ class UNetConfig(ModelConfig):
     class_embed_type: str | None = None  # None or "timestep"
     num_class_embeds: Size | None = None
     time_cond_proj_dim: Size | None = None
-    addition_embed_type: str | None = None  # "text_time": a pooled text state, and sizes (SD XL)
+    addition_embed_type: str | None = None  # "text_time": a pooled text state, and sizes (SDXL)
     addition_time_embed_dim: Size | None = None  # sines of each size
     projection_class_embeddings_input_dim: Size | None = None  # width of both together
 

@@ -3,7 +3,9 @@
 Conditions are a dict of arrays by the name of the UNet's argument, each for M batch rows: M = N, or
 if guidance needs two halves, M = 2N, [unconditional; conditional].
 
-    text_states    [M, T, D]; prompts read in k chunks, [M, k T, D]
+    text_states    [M, T, D]; of prompts read in k chunks, [M, k T, D]; D of all encoders together
+    pooled         [M, E]: the projected state at the end of the prompt, or of its first chunk
+    time_ids       [M, 6]: the sizes and the crop that SDXL is told, in pixels
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
     channels       [M, h, w, k]: extra channels, concatenated after the latents; not a UNet argument
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pot_jax.config import SIZES, SamplerSettings
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
@@ -28,7 +31,7 @@ from pot_jax.errors import UserError, few
 from pot_jax.models.layers import timestep_features
 from pot_jax.parallel.mesh import computed, split_rows
 from pot_jax.weights.emphasis import read_prompts
-from pot_jax.weights.model import Model
+from pot_jax.weights.model import FAMILIES, Model
 from pot_jax.weights.tokenization import prompt_notices
 
 
@@ -37,16 +40,20 @@ class Conditions(NamedTuple):
 
     arrays: dict[str, jax.Array | np.ndarray]
     guided: bool  # whether they have an unconditional half
-    # [N + 1, T] int32, the negative prompt last; [2 N, T] for one a level; of k chunks [.., k, T].
+    # [N + 1, T] int32, the negative prompt last; [2 N, T] for one a level; of k chunks [.., k, T];
+    # of several tokenizers [E, ...].
     token_ids: np.ndarray
     notices: tuple[str, ...] = ()  # what the user should be told, in one line each
     token_weights: np.ndarray | None = None  # of the same shape, float32; None: all 1
+    zeroed: tuple[bool, ...] = ()  # which negative prompts have zeros for states; (): none
 
     @property
     def read(self) -> Any:
-        """Returns what the text encoder reads, as plain data for a digest."""
-        ids, weights = self.token_ids.tolist(), self.token_weights
-        return ids if weights is None else {"ids": ids, "weights": weights.tolist()}
+        """Returns what the text encoders read, as plain data for a digest."""
+        weights = None if self.token_weights is None else self.token_weights.tolist()
+        found = {"ids": self.token_ids.tolist(), "weights": weights, "zeroed": self.zeroed}
+        found = {name: value for name, value in found.items() if value}
+        return found if len(found) > 1 else found["ids"]
 
     def joined(self, name: str, rows: np.ndarray) -> "Conditions":
         """Returns the conditions plus one named `name`, rows [N, ...], repeated for both halves."""
@@ -86,18 +93,56 @@ def text_conditions(
             "takes no negative prompt; leave it empty"
         )
     texts = [*prompts, *negatives]
-    ids, weights = read_prompts(model.tokenizer, texts, weighted=weighted, long=long)
+    family = FAMILIES[model.pipeline]
+    tokenizers = [getattr(model, encoder.tokenizer) for encoder in family.encoders]
+    read = [read_prompts(one, texts, weighted=weighted, long=long) for one in tokenizers]
+    ids, weights = zip(*read)
+    if len({rows.shape for rows in ids}) > 1:
+        raise UserError(f"{model.name}: its tokenizers do not take the prompts in as many chunks")
+    ends = [(rows == one.eos_token_id).argmax(-1) for rows, one in zip(ids, tokenizers)]
     notices = prompt_notices(model.tokenizer, texts, weighted=weighted, long=long)
     own, guided = guided, width is None and (guided or bool(np.max(guidance_scale) > 1))
-    encode = partial(_text_states, model.text_encoder, guided, len(prompts))
-    states = computed(encode, model.params["text_encoder"], ids, weights)
-    arrays = {"text_states": states}
+    empty = tuple(not text.strip() for text in negatives)
+    zeroed = empty if model.zeros and guided and any(empty) else ()
+    encoders = tuple((getattr(model, encoder.component), encoder) for encoder in family.encoders)
+    encode = partial(_text_rows, encoders, guided, len(prompts))
+    params = [model.params[encoder.component] for encoder in family.encoders]
+    zeros = np.array(zeroed) if zeroed else None
+    arrays = {**computed(encode, params, ids, weights, ends, zeros)}
     if width is not None:
         scales = np.full(len(prompts), guidance_scale, np.float32)
         arrays["timestep_cond"] = np.asarray(guidance_embedding(scales, width))
     elif not own:
         notices += _unguided(guidance_scale, negatives)
-    return Conditions(arrays, guided, ids, notices, weights)
+    ids, weights = map(_stacked, (ids, weights))
+    return Conditions(arrays, guided, ids, notices, weights, zeroed)
+
+
+def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    return rows[0] if len(rows) == 1 or rows[0] is None else np.stack(rows)
+
+
+def with_sizes(
+    conditions: Conditions, model: Model, s: SamplerSettings, height: int, width: int
+) -> Conditions:
+    """Returns the conditions plus `time_ids`, for a model that is told of sizes.
+
+    Settings that are left out are those of pictures of `height` x `width`, all of which is seen;
+    negative ones are as the others. Raises UserError if they are given to another model.
+    """
+    if model.unet.config.addition_embed_type is None:
+        if given := [name for name in SIZES if getattr(s, name)]:
+            told = f"expected none, since {model.name} is not told of sizes, as SDXL is"
+            came = f"got {getattr(s, given[0])}; leave it out"
+            raise UserError(f"sampler.{given[0]}: {told}, {came}")
+        return conditions
+    usual = (height, width), (0, 0), (height, width)
+    sizes = [getattr(s, name) or usual[i] for i, name in enumerate(SIZES[:3])]
+    negative = [getattr(s, name) or sizes[i] for i, name in enumerate(SIZES[3:])]
+    rows = ([negative] if conditions.guided else []) + [sizes]
+    levels = len(conditions.arrays["text_states"]) // len(rows)
+    told = np.float32(rows).reshape(-1, 6).repeat(levels, axis=0)
+    return conditions._replace(arrays=conditions.arrays | {"time_ids": told})
 
 
 def _unguided(scales: Any, negatives: Sequence[str]) -> tuple[str, ...]:
@@ -111,16 +156,32 @@ def _unguided(scales: Any, negatives: Sequence[str]) -> tuple[str, ...]:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _text_states(text_encoder, guided, levels, params, ids, weights):
-    rows = ids.reshape(-1, ids.shape[-1])
-    states = text_encoder.apply({"params": params}, rows).astype(jnp.float32)
-    if weights is not None:
-        states = weighted_states(states, weights.reshape(rows.shape))
-    states = states.reshape(len(ids), -1, states.shape[-1])
-    conditional, negative = states[:levels], states[levels:]
-    if not guided:
-        return conditional
-    return jnp.concatenate([jnp.broadcast_to(negative, conditional.shape), conditional])
+def _text_rows(encoders, guided, levels, params, ids, weights, ends, zeros):
+    """Returns the conditions that text encoders give; a list of each argument, one an encoder."""
+    joined, found = [], {}
+    for number, (module, encoder) in enumerate(encoders):
+        tokens, how = ids[number], {} if encoder.skip is None else {"skip": encoder.skip}
+        rows = tokens.reshape(-1, tokens.shape[-1])
+        if encoder.pooled:
+            how["ends"] = ends[number].reshape(-1)
+        states = module.apply({"params": params[number]}, rows, **how)
+        if encoder.pooled:
+            states, pooled = states
+            found["pooled"] = pooled.reshape(len(tokens), -1, pooled.shape[-1])[:, 0]
+        if weights[number] is not None:
+            states = weighted_states(states, weights[number].reshape(rows.shape))
+        joined.append(states.reshape(len(tokens), -1, states.shape[-1]))
+    found["text_states"] = jnp.concatenate(joined, axis=-1) if joined[1:] else joined[0]
+
+    def halves(rows):
+        conditional, negative = rows[:levels], rows[levels:]
+        if not guided:
+            return conditional
+        if zeros is not None:
+            negative = jnp.where(zeros.reshape(-1, *[1] * (rows.ndim - 1)), 0, negative)
+        return jnp.concatenate([jnp.broadcast_to(negative, conditional.shape), conditional])
+
+    return {name: halves(rows) for name, rows in found.items()}
 
 
 def weighted_states(states: jax.Array, weights: jax.Array) -> jax.Array:

@@ -14,17 +14,18 @@ import jax
 import numpy as np
 
 from pot_jax.checks import build, checked, require
-from pot_jax.config import SEED, SamplerSettings, Scale, checked_prompts
+from pot_jax.config import SEED, SIZES, SamplerSettings, Scale, checked_prompts
 from pot_jax.diffusion.sampler import keys_of
 from pot_jax.diffusion.solvers import SOLVERS, resolved_solver
+from pot_jax.errors import UserError, shown
 from pot_jax.media.images import read_images, read_mask
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
-from pot_jax.pipelines.conditions import text_conditions
+from pot_jax.pipelines.conditions import text_conditions, with_sizes
 from pot_jax.pipelines.job import Job, Progress, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import log
 from pot_jax.pipelines.program import Recipe, assemble, rows_that_fit
-from pot_jax.pipelines.zoom import sampler_numbers
+from pot_jax.pipelines.zoom import sampler_numbers, spaced
 from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom.agreement import BLENDS, SPACES
 from pot_jax.zoom.geometry import Geometry
@@ -43,17 +44,19 @@ def inpaint(
     steps: int = 50,
     guidance_scale: float = 7.5,
     solver: str = "",
+    timestep_spacing: str = "",
     eta: float = 0.0,
     seed: int = 0,
     latents: np.ndarray | None = None,
     devices: list[jax.Device] | None = None,
     progress: Progress | None = None,
+    **sizes: Sequence[int],
 ) -> np.ndarray:
     """Repaints what a mask covers, in one picture or several.
 
     Args:
-      model: from `pot_jax.load`, a model of StableDiffusionInpaintPipeline; its `sampler.json`, if
-        it has one, is not used.
+      model: from `pot_jax.load`, an inpainting model (`weights.model.FAMILIES`); its
+        `sampler.json`, if it has one, is not used.
       prompt: what to paint; one for all pictures, or one for each.
       image: one picture or B, in any form that `media.images.read_images` takes: a path, a Pillow
         image, or an array [H, W, 3] or [B, H, W, 3] of bytes, or of floats in [-1, 1]. H and W are
@@ -66,11 +69,13 @@ def inpaint(
       steps: denoising steps.
       guidance_scale: s in u + s (c - u); 1 or less is no guidance.
       solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
+      timestep_spacing: "leading", "linspace" or "trailing"; by default the scheduler config's.
       eta: DDIM's noise, 0 to 1.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: unit noise [B, h, w, c] to start from instead of drawn noise.
       devices: those that the pictures are split over; default all.
       progress: called with (steps done, total steps), first with 0 before compilation.
+      **sizes: what SDXL is told of: `config.SIZES`, original_size, crop, target_size, ...
 
     Returns:
       Pictures [H, W, 3] or [B, H, W, 3] like `image`, in [-1, 1]. Outside the mask, pixels have
@@ -82,6 +87,10 @@ def inpaint(
     require_task(model, "inpainting", "inpainting")
     guidance_scale = checked(guidance_scale, Scale, "guidance_scale")
     given = {"solver": solver, "steps": steps, "guidance_scale": guidance_scale, "eta": eta}
+    if unknown := sizes.keys() - {*SIZES}:
+        known = ", ".join(SIZES)
+        raise UserError(f"inpainting has no setting {shown(min(unknown))}; besides, it has {known}")
+    given |= {"timestep_spacing": timestep_spacing, **sizes}
     settings = build(SamplerSettings, given, "sampler.")
     seed = checked(seed, SEED, "seed")
     negative_prompt = checked(negative_prompt, str, "negative_prompt")
@@ -92,11 +101,12 @@ def inpaint(
     require(len(prompts) == count, "prompt", f"one string, or {count}", len(prompts))
     mesh = meshes.device_mesh(devices)
     solver, notices = resolved_solver(model.schedule, settings.solver)
-    plan = SOLVERS[solver].plan(model.schedule, steps, eta=settings.eta)
+    plan = SOLVERS[solver].plan(spaced(model.schedule, settings), steps, eta=settings.eta)
     how = {"weighted": checked(prompt_weights, bool, "prompt_weights")}
     how["long"] = checked(long_prompts, bool, "long_prompts")
     scale = settings.guidance_scale
     conditions = text_conditions(model, prompts, negative_prompt, scale, **how)
+    conditions = with_sizes(conditions, model, settings, *images.shape[1:3])
     log((*model.notices, *notices, *conditions.notices))
     factor = model.autoencoder.config.downsample_factor
     apart = _Apart(count, 2, *(side // factor for side in images.shape[1:3]))

@@ -46,7 +46,8 @@ def ineffective(
     descends = joint and s.blend == "gradient" and s.space != "delivery"
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
-        (guided, "without guidance", ("sampler.guidance_rescale",)),
+        (guided, "without guidance", ("sampler.guidance_rescale", "sampler.negative_")),
+        (s.solver != "lcm" or own.get("solver"), "with solver lcm", ("sampler.timestep_spacing",)),
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", _BLENDING),

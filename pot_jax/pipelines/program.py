@@ -79,13 +79,13 @@ def rows_that_fit(
 
     By estimates, 0 to 30 % above what XLA needs for Stable Diffusion's networks in float32: of a
     decoded picture, 8 arrays of the first width at full size; of a batch row of the UNet, 40, and
-    the first self-attention's scores twice. At most 8 pictures, as more are no faster.
+    the largest self-attention's scores twice. At most 8 pictures, as more are no faster.
     """
     area, room = latents.height * latents.width, memory.free_and_total(device)[1] / 2
     width, vae = unet.config.block_out_channels[0], autoencoder.config
-    attends = unet.config.down_block_types[0] != "DownBlock2D"
-    heads = unet.config.per_block("attention_head_dim")[0] if attends else 0
-    row = 4 * (40 * width * area + 2 * heads * area**2)
+    heads = zip(unet.config.down_block_types, unet.config.per_block("attention_head_dim"))
+    pairs = [n * (area / 4**i) ** 2 for i, (kind, n) in enumerate(heads) if kind != "DownBlock2D"]
+    row = 4 * (40 * width * area + 2 * max(pairs, default=0))
     picture = 4 * 8 * vae.block_out_channels[0] * area * vae.downsample_factor**2
     rows = max(1, int(room / row))
     everything = 2 * latents.levels  # with guidance's halves

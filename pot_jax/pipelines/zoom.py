@@ -31,6 +31,7 @@ from pot_jax.config import (
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
 from pot_jax.diffusion.sampler import keys_of
+from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import SOLVERS, Solver, in_turns, resampled, resolved_solver
 from pot_jax.errors import UserError, shown
 from pot_jax.media.captions import unwritable
@@ -40,7 +41,7 @@ from pot_jax.parallel import hosts, memory
 from pot_jax.parallel import mesh as meshes
 from pot_jax.parallel.devices import fixed_settings
 from pot_jax.pipelines import grounding, upscale
-from pot_jax.pipelines.conditions import text_conditions
+from pot_jax.pipelines.conditions import text_conditions, with_sizes
 from pot_jax.pipelines.continued import read_held
 from pot_jax.pipelines.job import Job, Progress, Watched, begin, checked_latents, deliver, run
 from pot_jax.pipelines.notices import ineffective, log
@@ -325,10 +326,13 @@ def prepare(
     s = dataclasses.replace(s, solver=name)
     settings = dataclasses.replace(settings, sampler=s)
     solver = own.get("solver") or SOLVERS[name]
-    plan = resampled(solver.plan(model.schedule, s.steps, eta=s.eta), s.time_travel)
+    plan = resampled(solver.plan(spaced(model.schedule, s), s.steps, eta=s.eta), s.time_travel)
     negative, guided = settings.negative_prompt, "guidance" in own
     how = {"weighted": settings.prompt_weights, "long": settings.long_prompts}
     conditions = text_conditions(model, prompts, negative, s.guidance_scale, guided, **how)
+    factor = model.autoencoder.config.downsample_factor
+    sides = on_latents.height * factor, on_latents.width * factor
+    conditions = with_sizes(conditions, model, s, *sides)
     notices = model.notices + (() if "solver" in own else notices) + conditions.notices
     told = {"guided": conditions.guided, "grounded": grounded, "held": held is not None, "own": own}
     notices += ineffective(settings, **told, usual=model.sampler)
@@ -558,6 +562,12 @@ def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -
     expected = f"vae, since {model.name} has no tiny_vae folder"
     require(fits, "sampler.agreement_vae", expected, s.agreement_vae)
     return s
+
+
+def spaced(schedule: ScheduleConfig, s: SamplerSettings) -> ScheduleConfig:
+    """Returns a model's schedule with the spacing of a run's timesteps that settings state."""
+    spacing = s.timestep_spacing or schedule.timestep_spacing
+    return dataclasses.replace(schedule, timestep_spacing=spacing)
 
 
 def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:

@@ -64,7 +64,7 @@ def load(
         (`cosmos128`), or a repository of the Hugging Face hub as `owner/name` or
         `owner/name@revision`. A path that exists takes precedence; "./" rules out the others.
       dtype: of the parameters and the networks' arithmetic: float32, bfloat16 or float16, in which
-        SD XL's autoencoder overflows and stays float32 if its config says `force_upcast`.
+        SDXL's autoencoder overflows and stays float32 if its config says `force_upcast`.
       variant: which of several copies of the weights to read, such as "fp16"; by default the one
         without a variant, or the only one.
       tokenizer: another folder to take the tokenizer from. A single file has none: its default is

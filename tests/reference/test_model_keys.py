@@ -11,7 +11,12 @@ from flax.traverse_util import flatten_dict
 from pairs import UNETS, VAE, noise, params_of, randomised
 from safetensors.numpy import save_file
 
-from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.clip import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTextProjectionConfig,
+)
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.models.vae import (
     AutoencoderKL,
@@ -24,7 +29,9 @@ from pot_jax.weights.keys import IGNORED, abstract_params, key_table
 
 def shapes_of(theirs: torch.nn.Module) -> dict:
     """Key -> shape; the text encoder's in the spelling that transformers had before version 5."""
-    shapes = {k: tuple(v.shape) for k, v in theirs.state_dict().items() if not IGNORED.fullmatch(k)}
+    shapes = {k: tuple(v.shape) for k, v in theirs.state_dict().items()}
+    own = {"text_projection.weight"} if hasattr(theirs, "text_projection") else set()
+    shapes = {k: shape for k, shape in shapes.items() if k in own or not IGNORED.fullmatch(k)}
     if isinstance(theirs, transformers.CLIPTextModel):
         shapes = {"text_model." + k.removeprefix("text_model."): v for k, v in shapes.items()}
     return shapes
@@ -165,6 +172,27 @@ SD21_TEXT = {
     "num_hidden_layers": 23,
     "hidden_act": "gelu",
 }
+SDXL_UNET = {
+    "sample_size": 128,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SDXL_TEXT_2 = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
 FULL_SIZE = {  # name -> (theirs, our module, our config, settings, parameters)
     "sd15_unet": (
         diffusers.UNet2DConditionModel,
@@ -224,6 +252,20 @@ FULL_SIZE = {  # name -> (theirs, our module, our config, settings, parameters)
         SD21_TEXT,
         340_387_840,
     ),
+    "sdxl_unet": (
+        diffusers.UNet2DConditionModel,
+        UNet2DConditionModel,
+        UNetConfig,
+        SDXL_UNET,
+        2_567_463_684,
+    ),
+    "sdxl_text_2": (
+        transformers.CLIPTextModelWithProjection,
+        CLIPTextModelWithProjection,
+        CLIPTextProjectionConfig,
+        SDXL_TEXT_2,
+        694_659_840,
+    ),
 }
 
 
@@ -231,7 +273,7 @@ FULL_SIZE = {  # name -> (theirs, our module, our config, settings, parameters)
 def test_the_key_table_of_a_full_size_model_is_exact(name):
     their_class, our_class, config_class, settings, parameters = FULL_SIZE[name]
     with torch.device("meta"):
-        if their_class is transformers.CLIPTextModel:
+        if issubclass(their_class, transformers.PreTrainedModel):
             theirs = their_class(transformers.CLIPTextConfig(**settings))
             written = theirs.config.to_json_string()
         else:

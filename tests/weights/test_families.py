@@ -103,13 +103,13 @@ def test_a_model_goes_to_disk_and_back_and_is_kept(pipeline, tmp_path):
             "StableDiffusionXLPipeline",
             "model_index.json",
             {"text_encoder": [None, None], "requires_aesthetics_score": True},
-            "it is SD XL's refiner, which is not supported",
+            "it is SDXL's refiner, which is not supported",
         ),
         (
             "StableDiffusionXLPipeline",
             "model_index.json",
             {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder": [None, None]},
-            "it is SD XL's refiner, which is not supported",
+            "it is SDXL's refiner, which is not supported",
         ),
         (
             "StableDiffusionXLPipeline",

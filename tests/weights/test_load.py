@@ -291,7 +291,7 @@ def test_a_file_and_a_folder_of_something_else(folder, tmp_path, one_line):
 
 
 INDEX_CASES = {
-    "another pipeline": ({"_class_name": "StableDiffusionXLPipeline"}, ["XLPipeline", "supported"]),
+    "another pipeline": ({"_class_name": "StableDiffusion3Pipeline"}, ["3Pipeline", "supported"]),
     "no pipeline": ({"_class_name": None}, ["None"]),
     "pipeline no name": ({"_class_name": ["a"]}, ["['a']"]),
     "a second text encoder": (

@@ -42,8 +42,8 @@ _IGNORED = (
 )
 # What a folder has whose components look like a family's -> what it is, which is not supported.
 _STRANGERS = (
-    (r"StableDiffusionXL.*", "requires_aesthetics_score", r"True", "SD XL's refiner"),
-    (r"StableDiffusionXL.*", "text_encoder", r"\[None, None\]", "SD XL's refiner"),
+    (r"StableDiffusionXL.*", "requires_aesthetics_score", r"True", "SDXL's refiner"),
+    (r"StableDiffusionXL.*", "text_encoder", r"\[None, None\]", "SDXL's refiner"),
     (r".*", "scheduler", r".*'EDM\w+'\]", "a model of the EDM formulation, as Playground v2.5 is"),
 )
 

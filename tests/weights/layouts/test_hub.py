@@ -12,7 +12,7 @@ import pytest
 from fake_hub import FakeHub
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
-from tiny_models import TINY_VAE, tiny_model
+from tiny_models import TINY_VAE, tiny_model, tiny_xl
 
 from pot_jax import main
 from pot_jax.pipelines import zoom as pipeline
@@ -111,6 +111,15 @@ def test_what_only_some_models_have_is_fetched_too(server, cache, tmp_path):
     server.close()
     again = load(f"owner/tiny@{commit}")
     assert (again.digest, again.sampler) == (model.digest, own)
+
+
+def test_all_components_of_a_family_are_fetched(server, cache, tmp_path):
+    model = tiny_xl(tmp_path / "tokenizer")
+    export(model, tmp_path / "model")
+    server.push("owner/xl", tmp_path / "model", "main")
+    assert load("owner/xl").digest == model.digest
+    names = {"text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+    assert names < set(server.fetched())
 
 
 def test_a_commit_in_the_cache_needs_no_network(repository, server):
