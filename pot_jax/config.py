@@ -288,6 +288,9 @@ class RunSettings(Settings):
     # What the weights predict, if it is not what the model says; an SD 2.x file does not say it.
     prediction_type: Literal[("", *PREDICTION_TYPES)] = ""
     allow_pickle: bool = False  # read a pickled checkpoint (.ckpt); none of its code is run
+    # A folder or file with a component to use instead of the model's own; empty: its own.
+    unet: Path = ""
+    vae: Path = ""
     loras: tuple[LoraSettings, ...] = ()
     embeddings: tuple[EmbeddingSettings, ...] = ()
     # One per level, widest first, or by span: {"0-3": "a galaxy", "4": "a star", ...}.
@@ -357,7 +360,7 @@ def mesh_axes(text: str) -> dict[str, int | None]:
 
 
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.
-LOADING = ("dtype", "variant", "tokenizer", "prediction_type", "allow_pickle")
+LOADING = ("dtype", "variant", "tokenizer", "prediction_type", "allow_pickle", "unet", "vae")
 
 
 def how_to_load(settings: RunSettings) -> dict[str, Any]:

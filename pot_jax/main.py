@@ -33,6 +33,8 @@ LOADING_FLAGS = {
     "tokenizer": "folder of a tokenizer, for a checkpoint file without one",
     "prediction_type": "what weights predict, if not what the model says: "
     + ", ".join(config.PREDICTION_TYPES),
+    "unet": "a folder or file with a UNet to use instead of the model's own",
+    "vae": "a folder or file with an autoencoder to use instead of the model's own",
 }
 # Settings that are short flags of `sample`, by the last part of their names -> help.
 SHORT_FLAGS = {

@@ -1205,7 +1205,7 @@ ADAPTERS = [
             "nothing.safetensors": "holds no layers",
             "wide.safetensors": "does not fit the model: 1 misshapen layers",
             "elsewhere.safetensors": "does not fit the model: 1 layers that the model lacks",
-            "sdxl.safetensors": "is a LoRA for SDXL, which has a second text encoder, which",
+            "sdxl.safetensors": "does not fit the model (it is for SDXL, which has two text",
             "alpha.safetensors": "does not fit the model: 1 misshapen layers",
             "alpha_nan.safetensors": "does not fit the model: 1 layers with an unusable alpha",
             "magnitude.safetensors": "is a DoRA (weights rescaled after the sum), which is not",

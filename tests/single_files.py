@@ -22,6 +22,8 @@ class Recipe:
     num_res_blocks: int = 1
     attention_resolutions: tuple[int, ...] = (1, 2)
     context_dim: int = 16
+    depths: tuple[int, ...] = (1, 1, 1, 1)  # transformer_depth, by level
+    adm: int | None = None  # adm_in_channels: SDXL's pooled prompt and sizes
     linear: bool = False  # use_linear_in_transformer
     num_classes: int | None = None
     disable_self_attentions: tuple[bool, ...] = ()
@@ -32,6 +34,9 @@ class Recipe:
     text_layers: int = 2  # those that are used
     vocabulary: int = 80
     positions: int = POSITIONS
+    # SDXL's text encoders: widths, and layers of the second.
+    widths: tuple[int, int] | None = None
+    text_layers_2: int = 3
 
 
 TINY_1 = Recipe()
@@ -62,6 +67,28 @@ UPSCALER = dataclasses.replace(
 )
 
 
+TINY_XL = Recipe(
+    linear=True,
+    channel_mult=(1, 2, 2),
+    attention_resolutions=(2, 4),
+    depths=(1, 1, 2),
+    context_dim=64,
+    adm=48 + 6 * 256,
+    widths=(16, 48),
+)
+SDXL = dataclasses.replace(
+    SD15,
+    linear=True,
+    channel_mult=(1, 2, 4),
+    attention_resolutions=(4, 2),
+    depths=(1, 2, 10),
+    context_dim=2048,
+    adm=2816,
+    widths=(768, 1280),
+    text_layers_2=32,
+)
+
+
 def affine(shapes: Shapes, name: str, *shape: int) -> None:
     shapes[f"{name}.weight"] = shape
     shapes[f"{name}.bias"] = shape[:1]
@@ -82,29 +109,32 @@ def unet(recipe: Recipe) -> Shapes:
         if inputs != outputs:
             affine(shapes, f"{name}.skip_connection", outputs, inputs, 1, 1)
 
-    def transformer(name, width, only_text=False):
+    def transformer(name, width, only_text=False, depth=1):
         projection = (width, width) if recipe.linear else (width, width, 1, 1)
         affine(shapes, f"{name}.norm", width)
         affine(shapes, f"{name}.proj_in", *projection)
-        block = f"{name}.transformer_blocks.0"
-        for attention, context in (
-            ("attn1", recipe.context_dim if only_text else width),
-            ("attn2", recipe.context_dim),
-        ):
-            shapes[f"{block}.{attention}.to_q.weight"] = (width, width)
-            shapes[f"{block}.{attention}.to_k.weight"] = (width, context)
-            shapes[f"{block}.{attention}.to_v.weight"] = (width, context)
-            affine(shapes, f"{block}.{attention}.to_out.0", width, width)
-        affine(shapes, f"{block}.ff.net.0.proj", 8 * width, width)
-        affine(shapes, f"{block}.ff.net.2", width, 4 * width)
-        for norm in ("norm1", "norm2", "norm3"):
-            affine(shapes, f"{block}.{norm}", width)
+        for block in (f"{name}.transformer_blocks.{i}" for i in range(depth)):
+            for attention, context in (
+                ("attn1", recipe.context_dim if only_text else width),
+                ("attn2", recipe.context_dim),
+            ):
+                shapes[f"{block}.{attention}.to_q.weight"] = (width, width)
+                shapes[f"{block}.{attention}.to_k.weight"] = (width, context)
+                shapes[f"{block}.{attention}.to_v.weight"] = (width, context)
+                affine(shapes, f"{block}.{attention}.to_out.0", width, width)
+            affine(shapes, f"{block}.ff.net.0.proj", 8 * width, width)
+            affine(shapes, f"{block}.ff.net.2", width, 4 * width)
+            for norm in ("norm1", "norm2", "norm3"):
+                affine(shapes, f"{block}.{norm}", width)
         affine(shapes, f"{name}.proj_out", *projection)
 
     affine(shapes, "time_embed.0", embedded, first)
     affine(shapes, "time_embed.2", embedded, embedded)
     if recipe.num_classes is not None:
         shapes["label_emb.weight"] = (recipe.num_classes, embedded)
+    if recipe.adm is not None:
+        affine(shapes, "label_emb.0.0", embedded, recipe.adm)
+        affine(shapes, "label_emb.0.2", embedded, embedded)
     affine(shapes, "input_blocks.0.0", first, recipe.in_channels, 3, 3)
     kept, channels, resolution, number = [first], first, 1, 1
     last = len(recipe.channel_mult) - 1
@@ -114,7 +144,8 @@ def unet(recipe: Recipe) -> Shapes:
             res_block(f"input_blocks.{number}.0", channels, factor * first)
             channels = factor * first
             if resolution in recipe.attention_resolutions:
-                transformer(f"input_blocks.{number}.1", channels, only_text[level])
+                place = f"input_blocks.{number}.1"
+                transformer(place, channels, only_text[level], recipe.depths[level])
             kept.append(channels)
             number += 1
         if level < last:
@@ -123,7 +154,7 @@ def unet(recipe: Recipe) -> Shapes:
             resolution *= 2
             number += 1
     res_block("middle_block.0", channels, channels)
-    transformer("middle_block.1", channels)
+    transformer("middle_block.1", channels, depth=recipe.depths[last])
     res_block("middle_block.2", channels, channels)
     number = 0
     for level in range(last, -1, -1):
@@ -132,7 +163,8 @@ def unet(recipe: Recipe) -> Shapes:
             res_block(f"output_blocks.{number}.0", channels + kept.pop(), outputs)
             channels, place = outputs, 1
             if resolution in recipe.attention_resolutions:
-                transformer(f"output_blocks.{number}.1", channels, only_text[level])
+                place = f"output_blocks.{number}.1"
+                transformer(place, channels, only_text[level], recipe.depths[level])
                 place = 2
             if level and i == recipe.num_res_blocks:
                 name = f"output_blocks.{number}.{place}.conv"
@@ -232,15 +264,20 @@ def open_clip(recipe: Recipe) -> Shapes:
 
 def weights(recipe: Recipe) -> Shapes:
     """All the weights of a file, without what training leaves beside them."""
-    text = (
-        ("cond_stage_model.model.", open_clip(recipe))
-        if recipe.open_clip
-        else ("cond_stage_model.transformer.", clip(recipe))
-    )
+    if recipe.widths:
+        change = dataclasses.replace
+        first, second = (change(recipe, context_dim=width) for width in recipe.widths)
+        second = change(second, text_layers=recipe.text_layers_2 - 1)
+        texts = [("conditioner.embedders.0.transformer.", clip(first))]
+        texts += [("conditioner.embedders.1.model.", open_clip(second))]
+    elif recipe.open_clip:
+        texts = [("cond_stage_model.model.", open_clip(recipe))]
+    else:
+        texts = [("cond_stage_model.transformer.", clip(recipe))]
     parts = [
         ("model.diffusion_model.", unet(recipe)),
         ("first_stage_model.", autoencoder(recipe)),
-        text,
+        *texts,
     ]
     return {prefix + name: shape for prefix, shapes in parts for name, shape in shapes.items()}
 
@@ -264,7 +301,10 @@ def tensors(recipe: Recipe, seed: int = 0, dtype=np.float32) -> dict[str, np.nda
         "model_ema.diffusion_modelout2bias": np.full(4, np.nan, np.float32),
     }
     if not recipe.open_clip:
-        extras["cond_stage_model.transformer.text_model.embeddings.position_ids"] = np.arange(
+        place = "conditioner.embedders.0" if recipe.widths else "cond_stage_model"
+        extras[f"{place}.transformer.text_model.embeddings.position_ids"] = np.arange(
             recipe.positions
         )[None]
+    if recipe.widths:
+        extras["denoiser.sigmas"] = np.ones(1000, np.float32)
     return values | extras

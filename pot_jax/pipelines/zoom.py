@@ -54,6 +54,7 @@ from pot_jax.runs.progress import Report, silent
 from pot_jax.runs.record import Record, digest, model_identity, own_part, zoom_identity
 from pot_jax.runs.zoom import Zoom, read_zoom, write_zoom
 from pot_jax.weights.emphasis import plain_prompts
+from pot_jax.weights.layouts.component import GIVEN
 from pot_jax.weights.model import Model, require_task
 from pot_jax.zoom import agreement
 from pot_jax.zoom.agreement import SPACES, Blend, find_blend
@@ -293,6 +294,7 @@ def prepare(
         sampler=resolved(settings.sampler, model, stated),
         model=model.source,
         dtype=str(np.dtype(model.unet.dtype)),
+        **{name: model.given.get(name, "") for name in GIVEN},
         loras=tuple(model.loras),
         embeddings=tuple(model.embeddings),
         own_parts=tuple(own_part(part, value) for part, value in own.items()),

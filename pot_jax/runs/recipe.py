@@ -34,6 +34,7 @@ _COMMIT = r"[\w.-]+/[\w.-]+@[0-9a-f]{40}"  # as weights.layouts.hub names what i
 # Of an identity: the settings that change a digest, by the digest's name or its first word. A
 # setting of the model may change all of them.
 _MODEL = {"model", "variant", "dtype", "prediction_type", "tokenizer", "loras", "embeddings"}
+_MODEL |= {"unet", "vae"}
 _DECIDED = {
     "prompts": {"prompts", "negative_prompt", "prompt_weights", "long_prompts", "sampler"},
     "photograph": {"photograph", "photographs", "zoom"},
@@ -120,7 +121,7 @@ def _public(settings: Mapping[str, Any], identity: Mapping[str, Any] | None) -> 
 
 def _files(settings: dict[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
     """Returns where the settings have files, by their flags: (group, name in it)."""
-    places = {name: (settings, name) for name in ("model", "tokenizer")}
+    places = {name: (settings, name) for name in ("model", "tokenizer", "unet", "vae")}
     places["config.movie.font"] = settings["movie"], "font"
     return places | {name: (settings[name], "path") for name in ("photograph", "upscaler")}
 

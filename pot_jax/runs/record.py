@@ -40,7 +40,7 @@ _DECIDED = {
     "seeds": "seed num_samples",
     "networks": "dtype model",  # another place of the same networks is the same run
     "schedule": "prediction_type",
-    "weights": "loras embeddings",
+    "weights": "loras embeddings unet vae",
     "photograph": "photograph.level photograph.method photograph.fit photographs",
     "held": "held",
     "upscaler settings": "upscaler.steps upscaler.guidance_scale upscaler.noise_level "

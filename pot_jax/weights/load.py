@@ -1,5 +1,6 @@
 """The way in: a model from a folder, a file, the hub, or the package."""
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pot_jax.weights.adapters import lora, textual_inversion
 from pot_jax.weights.digests import combined_digest
 from pot_jax.weights.formats import kept
 from pot_jax.weights.layouts import hub
+from pot_jax.weights.layouts.component import component_source
 from pot_jax.weights.layouts.folder import folder_source, read_parts
 from pot_jax.weights.layouts.single_file import file_source
 from pot_jax.weights.model import COMPONENTS, FAMILIES, Model, check_fit, checked_dtype
@@ -48,6 +50,8 @@ def load(
     tokenizer: str | Path | None = None,
     prediction_type: str | None = None,
     allow_pickle: bool = False,
+    unet: str | Path | None = None,
+    vae: str | Path | None = None,
     loras: Mapping[str, float] | Sequence[Any] = (),
     embeddings: Sequence[Any] = (),
     sharding: Placement = None,
@@ -68,6 +72,9 @@ def load(
       prediction_type: "epsilon", "v_prediction" or "sample", if not what the files say. A single
         file of SD 2.x does not say; its default is "v_prediction".
       allow_pickle: also reads a pickled file (`.ckpt`); nothing in it is run.
+      unet: a UNet to use instead of the model's own: a folder with its `config.json`, or a file
+        with weights of the same sizes, in diffusers' names or the original layout's.
+      vae: an autoencoder instead of the model's own, likewise.
       loras: LoRA files to merge into the weights: {path: strength}, or a list of paths,
         (path, strength) or `LoraSettings`.
       embeddings: textual inversions to add: a list of paths, (token, path) or `EmbeddingSettings`.
@@ -93,6 +100,8 @@ def open_model(
     tokenizer=None,
     prediction_type=None,
     allow_pickle=False,
+    unet=None,
+    vae=None,
     loras=(),
     embeddings=(),
 ) -> OpenedModel:
@@ -110,15 +119,25 @@ def open_model(
             kind = "one file" if is_file else "a converted copy"
             raise UserError(f"{shown(path)} is {kind}, which has no variants")
         source = file_source(path, dtype, **wishes, allow_pickle=allow_pickle) if is_file else None
-        stored = source.parts if source else read_parts(path, dtype, **wishes)
-        check_fit(path, stored.modules, FAMILIES[stored.pipeline])
+        own = source.parts if source else read_parts(path, dtype, **wishes)
+        wanted = {name: one for name, one in (("unet", unet), ("vae", vae)) if one is not None}
+        given = [component_source(name, wanted[name], own, dtype, allow_pickle) for name in wanted]
+        modules = {name: one for part in given for name, one in part.parts.modules.items()}
+        stored = replace(own, modules=own.modules | modules)
+        where = [shown(path), *(f"{name} {shown(wanted[name])}" for name in wanted)]
+        check_fit(" with ".join(where), stored.modules, FAMILIES[stored.pipeline])
+        rest = {name: one for name, one in own.modules.items() if name not in modules}
+        left = replace(own, modules=rest)  # what is read from the model itself
         shapes = {name: shapes_of(module) for name, module in stored.modules.items()}
         merges = lora.read_loras(loras, stored.modules["unet"].config, shapes)
         words = textual_inversion.read_embeddings(embeddings, stored)
         parts = textual_inversion.add_tokens(words, stored)
+        source = replace(source, parts=left) if source else None
         if not snapshot and not is_kept:
-            source = source or folder_source(path, stored, variant)
+            source = source or folder_source(path, left, variant)
             matched(source)
+        for part in given:
+            matched(part)
     name = snapshot.source if snapshot else str(path_or_name)
     told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
     if snapshot:  # whose place in the cache is the machine's own
@@ -131,19 +150,24 @@ def open_model(
         digest="",
         loras=tuple(merge.file for merge in merges),
         embeddings=tuple(word.file for word in words),
+        given={name: str(one) for name, one in wanted.items()},
     )
 
     @edge("reading a model", path_or_name)
     def read(sharding: Placement = None) -> Model:
         if snapshot:
-            hub.fetch_weights(snapshot, variant)
+            hub.fetch_weights(snapshot, rest, variant)
         if is_kept:
-            loaded = restored_params(path, shapes, sharding)
+            whole = {name: shapes_of(module) for name, module in own.modules.items()}
+            loaded = restored_params(path, whole, sharding, rest)
         else:
-            loaded = read_params(source or folder_source(path, stored, variant), sharding)
+            loaded = read_params(source or folder_source(path, left, variant), sharding)
+        for part in given:
+            loaded = tuple(map(operator.or_, loaded, read_params(part, sharding)))
         lora.merge(merges, loaded)
         textual_inversion.add_vectors(words, parts, loaded)
         params, digests = loaded
+        params = {name: params[name] for name in parts.modules}
         return replace(model, params=params, digest=combined_digest(digests))
 
     return OpenedModel(model, read)

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from pot_jax.checks import require
 from pot_jax.config import EmbeddingSettings, LoraSettings
 from pot_jax.diffusion.schedule import CLASS_DEFAULTS, ScheduleConfig
-from pot_jax.errors import UserError, shown
+from pot_jax.errors import UserError
 from pot_jax.models import vae
 from pot_jax.models.clip import (
     CLIPTextConfig,
@@ -200,6 +200,8 @@ class Model:
     source: str  # where it was loaded from
     loras: tuple[LoraSettings, ...] = ()  # merged into the params
     embeddings: tuple[EmbeddingSettings, ...] = ()  # in the tokenizer and the text encoder
+    # Components from elsewhere: settings -> paths.
+    given: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = "StableDiffusionPipeline"  # its kind, a key of FAMILIES
     low_res: LowRes | None = None  # of an upscaler
     notices: tuple[str, ...] = ()  # what loading assumed or left out, a line each
@@ -243,6 +245,7 @@ class Source:
     others: dict[str, Tensor] = field(default_factory=dict)  # of no component
     # Component -> prefix of diffusers' names -> its replacement in the files.
     names: dict[str, dict[str, str]] = field(default_factory=dict)
+    alone: str = ""  # of one component in place of a model's: its setting
 
 
 def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
@@ -256,8 +259,8 @@ def checked_dtype(dtype: DTypeLike) -> jnp.dtype:
     return found
 
 
-def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None:
-    """Raises UserError, naming `path`, unless the components fit: JAX would fail only in a step."""
+def check_fit(where: str, modules: dict[str, nn.Module], family: Family) -> None:
+    """Raises UserError, naming `where`, unless all fits: JAX would fail only in a step."""
     texts = {e.component: modules[e.component].config for e in family.encoders}
     unet, codec, *tiny = (modules[n].config for n in COMPONENTS if n in modules and n not in texts)
     latents, named = codec.latent_channels, " with ".join(texts)
@@ -278,7 +281,7 @@ def check_fit(path: Path, modules: dict[str, nn.Module], family: Family) -> None
     for what, needed, giver, given in rows:
         if needed != given:
             misfit = f"the {what} is {needed}, but its {giver} gives {given}"
-            raise UserError(f"{shown(path)}: {misfit}; the components do not belong together")
+            raise UserError(f"{where}: {misfit}; the components do not belong together")
 
 
 def require_model(model: Any) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -48,14 +48,18 @@ def shapes_of(module: nn.Module) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: cast(leaf.shape), abstract_params(module))
 
 
-def restored_params(folder: Path, shapes: dict, sharding: Placement) -> Loaded:
+def restored_params(
+    folder: Path, shapes: dict, sharding: Placement, names: Collection[str] = ()
+) -> Loaded:
     """Returns the parameters of a kept copy, and the digest of each by its path.
 
-    `shapes` are those that the models need, nested dicts. Raises UserError if it is incomplete or
-    damaged, of other models, or has values beyond a dtype that is needed.
+    `shapes` are those that the models need, nested dicts; `names` are the components to read, by
+    default all. Raises UserError if it is incomplete or damaged, of other models, or has values
+    beyond a dtype that is needed.
     """
     wanted, where = flatten_dict(shapes, sep="/"), shown(folder)
     digests, read = kept.kept_digests(folder, wanted), kept.reader(folder)
+    wanted = {path: wanted[path] for path in wanted if path.split("/")[0] in (names or shapes)}
     damaged: list[str] = []
 
     def fill(path: str) -> tuple[jax.Array, str] | None:
@@ -85,11 +89,11 @@ def restored_params(folder: Path, shapes: dict, sharding: Placement) -> Loaded:
 
 
 class Problems(defaultdict[str, list[str]]):
-    """What does not fit in a model's weights, by kind; `path` is the model's folder or file."""
+    """What does not fit in the weights of a source, by kind."""
 
-    def __init__(self, path: Path):
+    def __init__(self, source: Source):
         super().__init__(list)
-        self._path = path
+        self._path, self._alone = source.path, source.alone
 
     def add(self, kind: str, file: Path, name: str, detail: str = "") -> None:
         """Adds a tensor that does not fit; `file` is where it is, or should be."""
@@ -101,20 +105,24 @@ class Problems(defaultdict[str, list[str]]):
         what, remedy = "do not fit its config files", "get both from the same place again"
         if self._path.is_file():
             what, remedy = "are not those of a whole Stable Diffusion", "get the file again"
+            if self._alone:
+                what = f"are not those of a {self._alone} like the model's own"
+                remedy = "give one for this model, or a folder with its config.json"
         if self:
             raise UserError(f"the weights in {shown(self._path)} {what}: {listed(self)}; {remedy}")
 
 
 def matched(source: Source) -> dict[str, tuple[Entry, Tensor]]:
     """Returns each parameter's tensor by its path; one UserError for all that do not fit."""
-    problems, found, unexpected = Problems(source.path), {}, [*source.others.items()]
+    problems, found, unexpected = Problems(source), {}, [*source.others.items()]
     for name, module in source.parts.modules.items():
         left, names = dict(source.tensors[name]), source.names.get(name, {})
         for path, entry in key_table(abstract_params(module)).items():
             spellings = [respelled(key, names) for key in (entry.key, *entry.aliases)]
             key = next((key for key in spellings if key in left), None)
             if key is None:
-                place = "" if source.path.is_file() else getattr(COMPONENTS.get(name), "folder", "")
+                alone = source.alone or source.path.is_file()
+                place = "" if alone else getattr(COMPONENTS.get(name), "folder", "")
                 problems.add("missing", source.path / place, spellings[0])
                 continue
             tensor = left.pop(key)
@@ -139,7 +147,7 @@ def read_params(source: Source, sharding: Placement) -> Loaded:
     Each is of its network's dtype. Raises UserError as `matched` does, and one for all tensors that
     are not finite in it.
     """
-    entries, problems = matched(source), Problems(source.path)
+    entries, problems = matched(source), Problems(source)
     dtypes = {name: jnp.dtype(module.dtype) for name, module in source.parts.modules.items()}
 
     def fill(path: str) -> tuple[jax.Array, str] | None:

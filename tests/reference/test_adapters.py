@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from diffusers.loaders.lora_conversion_utils import (
     _convert_non_diffusers_lora_to_diffusers,
     _maybe_map_sgm_blocks_to_diffusers,
@@ -23,17 +24,20 @@ from diffusers.utils.state_dict_utils import (
     convert_state_dict_to_peft,
     convert_unet_state_dict_to_peft,
 )
+from flax.traverse_util import flatten_dict
 from pairs import assert_close, noise, to_torch
 from safetensors.torch import save_file
 from test_loading import pipeline
+from test_xl import pipeline as pipeline_xl
+from test_xl import released_unet_config
 from tiny_models import POSITIONS
 from torch.nn import functional
 
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
-from pot_jax.weights.adapters.lora_names import layer_and_part, layer_table, plain
+from pot_jax.weights.adapters.lora_names import find, layer_and_part, layer_table
 from pot_jax.weights.export import export
-from pot_jax.weights.keys import abstract_params
+from pot_jax.weights.keys import abstract_params, key_table
 from pot_jax.weights.layouts.original_names import respelled, unet_names
 from pot_jax.weights.load import load
 from pot_jax.weights.tokenization import tokenize
@@ -53,25 +57,30 @@ def theirs(request, tmp_path_factory):
 # Files --------------------------------------------------------------------------------------------
 
 
-def modules_of(pipe):
+def modules_of(pipe, components=("unet", "text_encoder")):
     """Every dense layer and convolution by component and name, text layers as files spell them."""
     return {
-        (component, name if component == "unet" else f"text_model.{bare(name)}"): module
-        for component in ("unet", "text_encoder")
+        (component, spelled(component, name)): module
+        for component in components
         for name, module in getattr(pipe, component).named_modules()
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
     }
+
+
+def spelled(component, name):
+    whole = component == "unet" or name == "text_projection"
+    return name if whole else f"text_model.{bare(name)}"
 
 
 def bare(name):
     return name.removeprefix("text_model.")
 
 
-def random_lora(pipe, only=lambda component, name: True):
+def random_lora(pipe, only=lambda component, name: True, components=("unet", "text_encoder")):
     """{layer: (down, up, alpha)} for the pipeline's layers, of ranks 1 to 4."""
     generator = torch.Generator().manual_seed(7)
     layers = {}
-    for i, (layer, module) in enumerate(modules_of(pipe).items()):
+    for i, (layer, module) in enumerate(modules_of(pipe, components).items()):
         if not only(*layer):
             continue
         outputs, inputs, *space = module.weight.shape
@@ -306,7 +315,7 @@ def test_names_of_all_layers_are_those_of_diffusers(version):
             )
             converted, _ = _convert_non_diffusers_lora_to_diffusers(mapped)
             for spelled in (key, *converted):
-                found = table.get(plain(layer_and_part(spelled)[0]))
+                found = find(table, layer_and_part(spelled)[0])
                 if found is None or found.entry.key != f"{layer}.weight":
                     differing.append(key)
     # Made for SDXL, where every block that enlarges has attention, their map takes the third thing
@@ -341,3 +350,53 @@ def test_nameless_vectors_and_two_words(theirs, tmp_path):
         pipe.load_textual_inversion(tmp_path, weight_name=name, token=token)
     words = [("<one>", tmp_path / "a.safetensors"), ("<two>", tmp_path / "b.safetensors")]
     compare(load(folder, embeddings=words), pipe, ("<two> a <one>", "<one><two>"))
+
+
+# SDXL, whose LoRAs peft merges here ---------------------------------------------------------------
+
+TE = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_", "unet": "lora_unet_"}
+
+
+def kohya_xl(component, name):
+    return TE[component] + name.replace(".", "_"), ".lora_down.weight", ".lora_up.weight", ".alpha"
+
+
+def kohya_xl_original(component, name):
+    if component == "unet":
+        name = respelled(name, unet_names(UNetConfig(**released_unet_config(4))))
+    return kohya_xl(component, name)
+
+
+@pytest.fixture(scope="module")
+def theirs_xl(tmp_path_factory):
+    place = tmp_path_factory.mktemp("xl")
+    pipeline_xl("released", place).save_pretrained(place / "model")
+    return place / "model"
+
+
+@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original, peft, diffusers])
+def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path, spell):
+    pytest.importorskip("peft")
+    theirs = StableDiffusionXLPipeline.from_pretrained(theirs_xl)
+    layers = random_lora(theirs, components=TE)
+    has_alpha = spell(*next(iter(layers)))[3]
+    if not has_alpha:  # theirs is the rank
+        layers = {layer: (down, up, len(down)) for layer, (down, up, _) in layers.items()}
+    tensors = write(tmp_path / "a.safetensors", layers, spell)
+    plain_model = load(theirs_xl)
+    model = load(theirs_xl, loras={tmp_path / "a.safetensors": STRENGTH})
+    theirs.load_lora_weights(tmp_path, weight_name="a.safetensors")
+    theirs.fuse_lora(components=[*TE], lora_scale=STRENGTH)
+    theirs.unload_lora_weights()
+    assert len(tensors) > len(layers) > 100
+    changed = 0
+    for component in TE:
+        state = getattr(theirs, component).state_dict()
+        for path, entry in key_table(model.params[component]).items():
+            (key,) = {entry.key, *entry.aliases} & state.keys()
+            ours, before = (flatten_dict(m.params[component])[path] for m in (model, plain_model))
+            expected = state[key].numpy().reshape(entry.stored_shape).astype(np.float64)
+            error = np.mean((entry.write(np.asarray(ours, np.float64)) - expected) ** 2)
+            assert 10 * np.log10(np.mean(expected**2) / max(error, 1e-30)) > 100, (key, component)
+            changed += not np.array_equal(ours, before)
+    assert changed == len(layers)

@@ -8,12 +8,25 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.loaders import single_file_utils as theirs
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
-from single_files import SD15, SD21, TINY_1, TINY_2, UPSCALER, tensors, weights
-from test_model_keys import SD15_UNET, SD21_UNET, SD_VAE, UPSCALER_UNET, shapes_of
+from single_files import SD15, SD21, SDXL, TINY_1, TINY_2, TINY_XL, UPSCALER, tensors, weights
+from test_model_keys import (
+    SD15_UNET,
+    SD21_UNET,
+    SD_VAE,
+    SDXL_TEXT_2,
+    SDXL_UNET,
+    UPSCALER_UNET,
+    shapes_of,
+)
 from tiny_models import write_tiny_tokenizer
 
 from pot_jax.weights.export import export
@@ -38,6 +51,8 @@ TINY = {
         attention_resolutions=(2, 4),
         disable_self_attentions=(True, True, False),
     ),
+    "sdxl": TINY_XL,
+    "sdxl inpainting": dataclasses.replace(TINY_XL, in_channels=9),
 }
 
 
@@ -46,7 +61,10 @@ def converted(content, facts):
     text = theirs.convert_ldm_clip_checkpoint(dict(content))
     if any(name.startswith("cond_stage_model.model.") for name in content):
         text = theirs.convert_open_clip_checkpoint(None, dict(content))
-    return {
+    more, second = {}, "conditioner.embedders.1.model."
+    if any(name.startswith(second) for name in content):
+        more = {"text_encoder_2": theirs.convert_open_clip_checkpoint(None, dict(content), second)}
+    return more | {
         "text_encoder": text,
         "unet": theirs.convert_ldm_unet_checkpoint(dict(content), facts.unet.to_json()),
         "autoencoder": theirs.convert_ldm_vae_checkpoint(
@@ -58,6 +76,8 @@ def converted(content, facts):
 PIPELINES = {
     "sd1 inpainting": "StableDiffusionInpaintPipeline",
     "upscaler": "StableDiffusionUpscalePipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sdxl inpainting": "StableDiffusionXLInpaintPipeline",
 }
 
 
@@ -80,7 +100,8 @@ def test_the_weights_are_those_of_diffusers_conversion(name, tmp_path):
         # Left over are what is no weight, and OpenCLIP's last layer, which diffusers leaves out
         # where it has the number 23.
         left = [key for key in state if "layers.2." not in key]
-        assert set(left) <= {"text_model.embeddings.position_ids", "text_projection.weight"}
+        projection = {"text_projection.weight"} if component == "text_encoder" else set()
+        assert set(left) <= {"text_model.embeddings.position_ids"} | projection
 
 
 def yaml_of(recipe):
@@ -92,11 +113,13 @@ def yaml_of(recipe):
         "attention_resolutions": list(recipe.attention_resolutions),
         "num_res_blocks": recipe.num_res_blocks,
         "channel_mult": list(recipe.channel_mult),
-        "transformer_depth": 1,
+        "transformer_depth": [*recipe.depths] if recipe.widths else 1,
         "context_dim": recipe.context_dim,
     }
     if recipe.linear:
         network["use_linear_in_transformer"] = True
+    if recipe.adm is not None:
+        network |= {"num_classes": "sequential", "adm_in_channels": recipe.adm}
     if recipe.linear and recipe.num_classes is None:
         network["num_head_channels"] = 64
     else:
@@ -112,10 +135,11 @@ def yaml_of(recipe):
         "ch_mult": list(recipe.ch_mult),
         "num_res_blocks": recipe.vae_res_blocks,
     }
+    scale = 0.18215 if recipe.num_classes is None else 0.08333
     params = {
-        "unet_config": {"params": network},
+        "network_config" if recipe.widths else "unet_config": {"params": network},
         "first_stage_config": {"params": {"ddconfig": autoencoder}},
-        "scale_factor": 0.18215 if recipe.num_classes is None else 0.08333,
+        "scale_factor": 0.13025 if recipe.widths else scale,
     }
     return {"model": {"params": params}}
 
@@ -126,6 +150,8 @@ FULL_SIZE = {
     "sd21": (SD21, SD21_UNET),
     "sd2 inpainting": (dataclasses.replace(SD21, in_channels=9), SD21_UNET | {"in_channels": 9}),
     "x4 upscaler": (UPSCALER, UPSCALER_UNET),
+    "sdxl": (SDXL, SDXL_UNET),
+    "sdxl inpainting": (dataclasses.replace(SDXL, in_channels=9), SDXL_UNET | {"in_channels": 9}),
 }
 
 
@@ -141,12 +167,13 @@ def test_configs_are_those_that_diffusers_makes_of_the_yaml(name):
     heads = expected.pop("attention_head_dim")
     only = expected.pop("only_cross_attention", False)
     assert {key: ours[key] for key in expected} == expected
-    assert facts.unet.per_block("transformer_layers_per_block") == (depth,) * 4
+    levels, depths = len(recipe.channel_mult), facts.unet.per_block("transformer_layers_per_block")
+    assert depths == tuple(np.broadcast_to(depth, levels))
     assert ours["attention_head_dim"] == heads == hub.get("attention_head_dim", 8)
     # Where a level does not attend, it does not matter how.
     attends = ["CrossAttn" in kind for kind in facts.unet.down_block_types]
-    only = np.broadcast_to(only, 4) & attends
-    np.testing.assert_array_equal(np.broadcast_to(facts.unet.only_cross_attention, 4), only)
+    only = np.broadcast_to(only, levels) & attends
+    np.testing.assert_array_equal(np.broadcast_to(facts.unet.only_cross_attention, levels), only)
     expected = theirs.create_vae_diffusers_config_from_ldm(yaml_of(recipe), content)
     ours = facts.autoencoder.to_json()
     assert {key: ours[key] for key in expected} == expected
@@ -173,6 +200,11 @@ def test_full_size_files_are_full_size_models(name):
     for component, module in (("unet", unet), ("autoencoder", autoencoder)):
         state = {key: tuple(tensor.shape) for key, tensor in expected[component].items()}
         assert state == shapes_of(module)
+    if recipe.widths:
+        second = expected["text_encoder_2"]
+        assert second["text_projection.weight"].shape == (1280, 1280)
+        assert facts.text_encoder_2.num_hidden_layers == SDXL_TEXT_2["num_hidden_layers"]
+        assert len(second) == 2 + 2 + 16 * 32 + 1
 
 
 def test_diffusers_makes_the_same_pipeline_of_the_file(tmp_path):
@@ -190,6 +222,28 @@ def test_diffusers_makes_the_same_pipeline_of_the_file(tmp_path):
         assert {entry.key for entry in table.values()} == state.keys()
         for path, entry in table.items():
             np.testing.assert_array_equal(entry.write(np.asarray(flat[path])), state[entry.key])
+
+
+def test_diffusers_makes_the_same_sdxl_of_the_file_and_of_the_export(tmp_path):
+    save_file(tensors(TINY_XL), tmp_path / "x.safetensors")
+    write_tiny_tokenizer(tmp_path / "tokenizer")
+    model, folder = load(tmp_path / "x.safetensors"), tmp_path / "folder"
+    export(model, folder)
+    exported = StableDiffusionXLPipeline.from_pretrained(folder)
+    assert exported.tokenizer_2.pad_token == "!"
+    assert exported.scheduler.config.timestep_spacing == "leading"
+    file = StableDiffusionXLPipeline.from_single_file(
+        str(tmp_path / "x.safetensors"), config=str(folder), local_files_only=True
+    )
+    for pipe in (file, exported):
+        for component, params in model.params.items():
+            state = getattr(pipe, {"autoencoder": "vae"}.get(component, component)).state_dict()
+            flat = flatten_dict(params)
+            for path, entry in key_table(params).items():
+                (key,) = {entry.key, *entry.aliases} & state.keys()
+                found = state.pop(key).numpy()
+                np.testing.assert_array_equal(entry.write(np.asarray(flat[path])), found, key)
+            assert set(state) <= {"text_model.embeddings.position_ids"}
 
 
 # Pickled files ------------------------------------------------------------------------------------

@@ -32,7 +32,14 @@ from pot_jax.config import LoraSettings
 from pot_jax.errors import UserError, listed, shown
 from pot_jax.models.unet import UNetConfig
 from pot_jax.weights.adapters.files import given_files
-from pot_jax.weights.adapters.lora_names import Target, layer_and_part, layer_table, plain
+from pot_jax.weights.adapters.lora_names import (
+    COMPONENTS,
+    Target,
+    find,
+    layer_and_part,
+    layer_table,
+    plain,
+)
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.formats.safetensors import FLOATS, Tensor, read_metadata, read_tensor
 from pot_jax.weights.layouts.stated import agreed, metadata_statements
@@ -47,8 +54,9 @@ _OTHERS = {
     "lokr_": "a LoKr (Kronecker product)",
     r"\boft_": "an OFT (rotation of weights)",
     "on_input": "an IA3 (scales of activations)",
-    "lora_te2_|text_encoder_2": "a LoRA for SDXL, which has a second text encoder",
 }
+# The width of text states in a LoRA's layers -> the models that it is for.
+_WIDTHS = {768: "SD 1.x", 1024: "SD 2.x", 2048: "SDXL"}
 # PEFT's settings that are off, or have one of a few values, where an adapter is a plain sum
 # W + scale up @ down. Others matter to training only.
 _OFF = (
@@ -90,10 +98,10 @@ def read_loras(
 ) -> list[Lora]:
     """Reads the headers of LoRA files, as `given_files` takes them; finds each layer's weight.
 
-    `config` is the UNet's; `shapes` has the parameters of "unet" and "text_encoder", nested dicts.
+    `config` is the UNet's; `shapes` has the model's parameters, nested dicts by component.
     Raises UserError as `given_files`, and one for all keys, layers and shapes that do not fit.
     """
-    table: dict[str, Target] = {}
+    table: dict[tuple[str, str], Target] = {}
     found, wrong = [], []
     for file, tensors in given_files(loras, LoraSettings):
         table = table or layer_table(config, shapes)
@@ -104,12 +112,28 @@ def read_loras(
         problems: dict[str, list[str]] = defaultdict(list)
         found.append(_fitted(file, tensors, table, problems))
         if problems:
-            wrong.append(f"{shown(file.path)} does not fit the model: {listed(problems)}")
+            what = f"{shown(file.path)} does not fit the model{_meant_for(tensors, config, table)}"
+            wrong.append(f"{what}: {listed(problems)}")
         elif not found[-1].layers:
             wrong.append(f"{shown(file.path)} holds no layers")
     if wrong:
         raise UserError("; ".join(wrong))
     return found
+
+
+def _meant_for(tensors: Mapping[str, Tensor], config: UNetConfig, table) -> str:
+    """Says what other kind of model the LoRA of these tensors is for; "" if nothing does."""
+    components = {component for component, _ in table}
+    for key, tensor in tensors.items():
+        name, part = layer_and_part(key) or ("", "")
+        component, layer = plain(name)
+        if component == "text_encoder_2" not in components:
+            return " (it is for SDXL, which has two text encoders)"
+        # The text states' width is the number of columns in `down`.
+        kind = _WIDTHS.get(tensor.shape[-1]) if part == "down" and tensor.shape else None
+        if layer.endswith("attn2_to_k") and tensor.shape[-1] != config.cross_attention_dim and kind:
+            return f" (it is for {kind})"
+    return ""
 
 
 def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
@@ -129,7 +153,7 @@ def _fitted(file: LoraSettings, tensors, table, problems) -> Lora:
             grouped[name][part] = tensor
     (peft, metadata), layers, alphas = _read_said(file.path), {}, []
     for name, parts in grouped.items():
-        target = table.get(plain(name))
+        target = find(table, name)
         try:
             _check_fit(parts, target)
             if target.path in layers:
@@ -220,7 +244,7 @@ def _read_said(path: str) -> tuple[Peft, Mapping[str, str]]:
     stem = "adapter_model"
     if beside.is_file() and (file.stem == stem or not list(file.parent.glob(f"{stem}.*"))):
         settings = json_object(beside)
-        peft |= {(beside.name, component): settings for component in ("unet", "text_encoder")}
+        peft |= {(beside.name, component): settings for component in COMPONENTS}
     for (place, _), settings in peft.items():
         for key, values in _PLAIN.items():
             if settings.get(key) not in values:

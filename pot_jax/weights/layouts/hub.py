@@ -14,7 +14,7 @@ there loads without the network and chooses the same weights.
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from pot_jax.errors import UserError, one_line, shown
 from pot_jax.media.files import write_json
 from pot_jax.weights.formats.kinds import json_object
 from pot_jax.weights.layouts import folder as layout
-from pot_jax.weights.model import COMPONENTS, FAMILIES
+from pot_jax.weights.model import COMPONENTS
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY = re.compile(rf"({_NAME}/{_NAME})(?:@(.*))?", re.DOTALL)
@@ -77,14 +77,13 @@ def fetch_settings(name: str) -> Snapshot:
     return Snapshot(repository, commit, index.parent, files)
 
 
-def fetch_weights(snapshot: Snapshot, variant: str | None = None) -> None:
-    """Fetches every component's weights, as `component_tensors` chooses; UserError if it cannot."""
-    family = FAMILIES[layout.read_index(snapshot.folder)["_class_name"]]
-    for folder, stem, *_ in (COMPONENTS[name] for name in family.components):
+def fetch_weights(
+    snapshot: Snapshot, components: Iterable[str], variant: str | None = None
+) -> None:
+    """Fetches components' weights, as `component_tensors` chooses; UserError if it cannot."""
+    for folder, stem, *_ in (COMPONENTS[name] for name in components):
         place = f"{folder}/"
         names = [file.removeprefix(place) for file in snapshot.files if file.startswith(place)]
-        if folder in _OPTIONAL and not names:
-            continue
         chosen = layout.choose_weights(names, stem, variant, f"{snapshot.source} ({folder})")
         path = _fetch(snapshot.repository, snapshot.commit, place + chosen)
         if chosen.endswith(".json"):

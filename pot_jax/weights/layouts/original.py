@@ -3,6 +3,7 @@
     model.diffusion_model.*    the UNet, its blocks numbered through
     first_stage_model.*        the autoencoder
     cond_stage_model.*         the text encoder: CLIP's own names (SD 1.x) or OpenCLIP's (SD 2.x)
+    conditioner.embedders.*    SDXL's text encoders: 0 in CLIP's own names, 1 in OpenCLIP's
 
 The file describes its networks only by the names and shapes of its tensors. This module derives
 from them the configs that a diffusers folder would hold. What they cannot tell is the same in all
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.errors import UserError, shown
-from pot_jax.models.clip import CLIPTextConfig
+from pot_jax.models.clip import CLIPTextConfig, CLIPTextProjectionConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
 from pot_jax.weights.layouts.stated import Statement, Statements, agreed
@@ -25,10 +26,10 @@ from pot_jax.weights.layouts.stated import Statement, Statements, agreed
 UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
 TEXT = "cond_stage_model."
-CLIP = TEXT + "transformer."
-OPEN_CLIP = TEXT + "model."
-# Our components -> the prefixes of their tensors.
+XL = "conditioner.embedders."
+# Our components -> the prefixes of their tensors, in SD 1.x and 2.x, and in SDXL.
 PREFIXES = {"text_encoder": TEXT, "unet": UNET, "autoencoder": AUTOENCODER}
+XL_PREFIXES = PREFIXES | {"text_encoder": f"{XL}0.", "text_encoder_2": f"{XL}1."}
 _CROSS_ATTENTION = UNET + "middle_block.1.transformer_blocks.0.attn2"
 
 # What training leaves in a file without any effect on the pictures.
@@ -39,11 +40,16 @@ LEFT_OUT = re.compile(
     r"|(low_res_model\.)?(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?"
     r"alphas_cumprod|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped"
     r"|mean_coef[12]))"
-    r"|lvlb_weights|logvar|global_step|v_pred|ztsnr"
+    r"|lvlb_weights|logvar|global_step|v_pred|ztsnr|denoiser\.(log_)?sigmas"
     r"|first_stage_model\.loss\..*"
     # Constants of the text encoder, and parts of a whole CLIP that have no effect on the pictures.
-    r"|cond_stage_model\.transformer\.(text_model\.)?embeddings\.position_ids"
-    r"|cond_stage_model\.((transformer|model)\.)?(text_projection(\.weight)?|logit_scale|attn_mask)"
+    r"|(cond_stage_model|conditioner\.embedders\.0)\.transformer\.(text_model\.)?"
+    r"embeddings\.position_ids"
+    r"|(cond_stage_model|conditioner\.embedders\.[01])\.((transformer|model)\.)?"
+    r"(logit_scale|attn_mask)"
+    # SDXL's second text encoder does project.
+    r"|(cond_stage_model|conditioner\.embedders\.0)\.((transformer|model)\.)?"
+    r"text_projection(\.weight)?"
 )
 # Tensors whose presence says what the weights predict (ComfyUI's convention).
 PREDICTS_V = "v_pred"
@@ -51,9 +57,18 @@ ZERO_SNR = "ztsnr"
 
 _GROUPS = 32  # of every normalisation (LDM: GroupNorm32 in openaimodel.py, Normalize in model.py)
 _HEADS = 8  # SD 1.x and the upscaler: num_heads in their yaml files
-_HEAD_CHANNELS = 64  # SD 2.x: num_head_channels in v2-inference.yaml; both kinds of CLIP
+# SD 2.x and SDXL: num_head_channels in v2-inference.yaml, sd_xl_base.yaml; both kinds of CLIP
+_HEAD_CHANNELS = 64
 _WIDTHS = {768: 1, 1024: 2}  # of text states: those of ViT-L/14 and ViT-H/14 -> generation
 _OPEN_CLIP_LAYERS = 24  # of ViT-H/14, of which SD 2.x takes the state before the last
+
+
+class Tower(NamedTuple):
+    """Where one text encoder lies in a file."""
+
+    prefix: str  # of its own names
+    layers: str  # the module of its layers
+    is_open_clip: bool  # whether its names are OpenCLIP's
 
 
 class Shapes:
@@ -63,15 +78,21 @@ class Shapes:
         self.where, self._shapes = where, shapes
         parts = (name.split(".") for name in shapes)
         self._modules = {".".join(p[:i]) for p in parts for i in range(1, len(p) + 1)}
-        # Whether the text encoder's tensors have OpenCLIP's names.
-        self.is_open_clip = OPEN_CLIP[:-1] in self
         self.is_upscaler = f"{UNET}label_emb.weight" in self  # they embed noise levels
-        older = f"{CLIP}text_model."  # of older versions of transformers
-        clip = older if f"{older}final_layer_norm" in self else CLIP
-        # The prefix of the text encoder's tensors, and the module of its layers.
-        self.text = OPEN_CLIP if self.is_open_clip else clip
-        layers = "transformer.resblocks" if self.is_open_clip else "encoder.layers"
-        self.text_layers = self.text + layers
+        # SDXL embeds sizes and a pooled prompt. So does unCLIP, with one text encoder.
+        self.is_xl = XL[:-1] in self or (f"{UNET}label_emb.0.0" in self and TEXT[:-1] not in self)
+        self.prefixes = XL_PREFIXES if self.is_xl else PREFIXES
+        texts = {name: at for name, at in self.prefixes.items() if at not in (UNET, AUTOENCODER)}
+        self.towers = {name: self._tower(at) for name, at in texts.items()}
+        self.is_open_clip = self.towers["text_encoder"].is_open_clip
+
+    def _tower(self, prefix: str) -> Tower:
+        if f"{prefix}model" in self:
+            return Tower(f"{prefix}model.", f"{prefix}model.transformer.resblocks", True)
+        clip = f"{prefix}transformer."
+        older = f"{clip}text_model."  # of older versions of transformers
+        named = older if f"{older}final_layer_norm" in self else clip
+        return Tower(named, f"{named}encoder.layers", False)
 
     def __contains__(self, name: str) -> bool:
         """Returns whether there is a tensor of this name, or a module with tensors."""
@@ -97,11 +118,13 @@ class Shapes:
         return next(number for number in itertools.count() if f"{module}.{number}" not in self)
 
     @property
-    def generation(self) -> int:
-        """1 for models like SD 1.x, 2 for those like SD 2.x: the width of the text states says it.
+    def generation(self) -> int | str:
+        """1 for models like SD 1.x, 2 for SD 2.x, which the width of the text states says; "XL".
 
         Names do not, since programs rewrite them; they only decide for models of other widths.
         """
+        if self.is_xl:
+            return "XL"
         width = self.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
         return _WIDTHS.get(width, 2 if self.is_open_clip else 1)
 
@@ -122,7 +145,9 @@ class Shapes:
 
         A file written from a diffusers folder holds OpenCLIP without that layer: 23 layers.
         """
-        layers = self.count(self.text_layers)
+        if self.is_xl:
+            return 0  # the second encoder's pooled state is that of its last layer
+        layers = self.count(self.towers["text_encoder"].layers)
         if self.is_open_clip:
             return int(layers != _OPEN_CLIP_LAYERS - 1)
         return int(self.generation == 2 and layers == _OPEN_CLIP_LAYERS)
@@ -135,6 +160,7 @@ class Description(NamedTuple):
     unet: UNetConfig
     autoencoder: AutoencoderKLConfig
     schedule: ScheduleConfig
+    text_encoder_2: CLIPTextConfig | None = None
 
 
 def describe(
@@ -148,9 +174,10 @@ def describe(
     gives a size is missing or of another rank, no model has these sizes, or two places disagree.
     """
     first, attention = f"{UNET}input_blocks.0.0.weight", f"{_CROSS_ATTENTION}.to_k.weight"
+    told = "kind" if shapes.is_xl else "width"
     try:
         places = {
-            "generation": [Statement("the width of its text states", shapes.generation)],
+            "generation": [Statement(f"the {told} of its text states", shapes.generation)],
             "in_channels": [Statement(first, shapes.size(first, 1, 4))],
             "context_dim": [Statement(attention, shapes.size(attention, 1, 2))],
         }
@@ -165,11 +192,13 @@ def describe(
         facts = {fact: facts[fact] for fact in facts.keys() - sizes}
         prediction = prediction_type or facts.pop("prediction_type", shapes.usual_prediction)
         unet = unet_config(shapes, prediction == "v_prediction")
-        # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml
-        scaling = facts.pop("scaling_factor", 0.08333 if shapes.is_upscaler else 0.18215)
+        # scale_factor in x4-upscaling.yaml; in v1- and v2-inference.yaml; in sd_xl_base.yaml
+        usual = 0.08333 if shapes.is_upscaler else 0.13025 if shapes.is_xl else 0.18215
+        scaling = facts.pop("scaling_factor", usual)
         autoencoder = autoencoder_config(shapes, unet.sample_size, scaling)
         schedule = ScheduleConfig.from_json(schedule_json(shapes, prediction) | facts)
-        return Description(text_config(shapes), unet, autoencoder, schedule)
+        texts = {name: text_config(shapes, name) for name in shapes.towers}
+        return Description(unet=unet, autoencoder=autoencoder, schedule=schedule, **texts)
     except ValueError as error:
         prefix = "" if str(error).startswith(shapes.where) else f"{shapes.where}: "
         raise UserError(f"{prefix}{error}") from None
@@ -192,8 +221,8 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
     if not attends[-1]:
         transformers[-1] = middle
     context = shapes.size(f"{_CROSS_ATTENTION}.to_k.weight", 1, 2)
-    generation_2, upscales = shapes.generation == 2, shapes.is_upscaler
-    by_width = generation_2 and not upscales
+    generation_2, upscales, xl = shapes.generation == 2, shapes.is_upscaler, shapes.is_xl
+    by_width = xl or (generation_2 and not upscales)
     heads = [max(1, width // _HEAD_CHANNELS) if by_width else _HEADS for width in channels]
     depths = [max(1, shapes.count(f"{name}.transformer_blocks")) for name in transformers]
     # Whether the first attention, too, is on the text; it is not if both are as wide.
@@ -203,8 +232,13 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         and shapes.size(f"{name}.transformer_blocks.0.attn1.to_k.weight", 1, 2) == context
         for name, attending, width in zip(transformers, attends, channels)
     ]
+    # 256: model_channels of sgm's ConcatTimestepEmbedderND in sd_xl_base.yaml
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 256}
+    if xl:
+        given = shapes.size(f"{UNET}label_emb.0.0.weight", 1, 2)
+        added["projection_class_embeddings_input_dim"] = given
     return UNetConfig(
-        sample_size=128 if upscales else 96 if generation_2 and predicts_v else 64,
+        sample_size=128 if upscales or xl else 96 if generation_2 and predicts_v else 64,
         in_channels=shapes.size(f"{UNET}input_blocks.0.0.weight", 1, 4),
         out_channels=shapes.size(f"{UNET}out.2.weight", 0, 4),
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
@@ -217,7 +251,8 @@ def unet_config(shapes: Shapes, predicts_v: bool) -> UNetConfig:
         attention_head_dim=_one_or_all(heads),
         only_cross_attention=_one_or_all(crossing),
         use_linear_projection=len(shapes.shape(f"{middle}.proj_in.weight")) == 2,
-        upcast_attention=by_width and predicts_v,  # as in diffusers' SD 2.1
+        upcast_attention=by_width and predicts_v and not xl,  # as in diffusers' SD 2.1
+        **(added if xl else {}),
         num_class_embeds=shapes.size(f"{UNET}label_emb.weight", 0, 2) if upscales else None,
     )
 
@@ -245,22 +280,30 @@ def autoencoder_config(shapes: Shapes, latent_size: int, scaling: float) -> Auto
     )
 
 
-def text_config(shapes: Shapes) -> CLIPTextConfig:
-    """Derives the text encoder's config; raises as `describe` does."""
+def text_config(shapes: Shapes, component: str) -> CLIPTextConfig:
+    """Derives a text encoder's config; raises as `describe` does."""
+    tower = shapes.towers[component]
     tokens, positions = (f"embeddings.{n}_embedding.weight" for n in ("token", "position"))
     mlp = "mlp.fc1.weight"
-    if shapes.is_open_clip:
+    if tower.is_open_clip:
         tokens, positions, mlp = "token_embedding.weight", "positional_embedding", "mlp.c_fc.weight"
-    vocabulary, width = (shapes.size(shapes.text + tokens, axis, 2) for axis in (0, 1))
-    return CLIPTextConfig(
+    vocabulary, width = (shapes.size(tower.prefix + tokens, axis, 2) for axis in (0, 1))
+    projects = f"{tower.prefix}text_projection"  # [in, out], or as transformers has it [out, in]
+    pooled = width
+    if component == "text_encoder_2":
+        named = f"{projects}.weight" in shapes
+        pooled = shapes.size(f"{projects}.weight" if named else projects, 1 - named, 2)
+    gelu = tower.is_open_clip if shapes.is_xl else shapes.generation == 2
+    kind = CLIPTextProjectionConfig if component == "text_encoder_2" else CLIPTextConfig
+    return kind(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=shapes.size(f"{shapes.text_layers}.0.{mlp}", 0, 2),
-        projection_dim=width,
-        num_hidden_layers=shapes.count(shapes.text_layers) - shapes.dropped_layers,
+        intermediate_size=shapes.size(f"{tower.layers}.0.{mlp}", 0, 2),
+        projection_dim=pooled,
+        num_hidden_layers=shapes.count(tower.layers) - shapes.dropped_layers,
         num_attention_heads=max(1, width // _HEAD_CHANNELS),
-        max_position_embeddings=shapes.size(shapes.text + positions, 0, 2),
-        hidden_act="gelu" if shapes.generation == 2 else "quick_gelu",
+        max_position_embeddings=shapes.size(tower.prefix + positions, 0, 2),
+        hidden_act="gelu" if gelu else "quick_gelu",
         # The last two of CLIP's vocabulary; words that a user added come after them.
         bos_token_id=min(49406, vocabulary - 2),
         eos_token_id=min(49407, vocabulary - 1),
@@ -270,9 +313,14 @@ def text_config(shapes: Shapes) -> CLIPTextConfig:
 def schedule_json(shapes: Shapes, prediction_type: str) -> dict[str, Any]:
     """Returns the content of the `scheduler_config.json` that diffusers has for such a model."""
     first, last = (1e-4, 0.02) if shapes.is_upscaler else (0.00085, 0.012)
+    named, more = "DDIM" if prediction_type == "v_prediction" else "PNDM", {}
+    if shapes.is_xl:
+        # Leading steps would not begin at the pure noise of a schedule with zero terminal SNR.
+        named, spacing = "EulerDiscrete", "trailing" if ZERO_SNR in shapes else "leading"
+        more = {"timestep_spacing": spacing}
     return {
         # Selects only the defaults of what the other entries leave out.
-        "_class_name": "DDIMScheduler" if prediction_type == "v_prediction" else "PNDMScheduler",
+        "_class_name": f"{named}Scheduler",
         "beta_start": first,
         "beta_end": last,
         "beta_schedule": "scaled_linear",
@@ -283,4 +331,5 @@ def schedule_json(shapes: Shapes, prediction_type: str) -> dict[str, Any]:
         "set_alpha_to_one": False,
         "skip_prk_steps": True,
         "steps_offset": 1,
+        **more,
     }

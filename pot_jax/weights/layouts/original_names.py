@@ -40,6 +40,8 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
         "time_embedding.linear_1": "time_embed.0",
         "time_embedding.linear_2": "time_embed.2",
         "class_embedding": "label_emb",
+        "add_embedding.linear_1": "label_emb.0.0",
+        "add_embedding.linear_2": "label_emb.0.2",
         "mid_block.attentions.0": "middle_block.1",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",

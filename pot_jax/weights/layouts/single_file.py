@@ -14,16 +14,15 @@ from pot_jax.weights.formats.kinds import PICKLE, ZIP, is_safetensors
 from pot_jax.weights.formats.pickled import read_pickled
 from pot_jax.weights.formats.safetensors import Tensor, read_header, read_metadata
 from pot_jax.weights.layouts import original, original_names
-from pot_jax.weights.layouts.original import PREFIXES, Shapes
+from pot_jax.weights.layouts.original import AUTOENCODER, UNET, XL, Shapes
 from pot_jax.weights.layouts.stated import assumed, metadata_statements, yaml_statements
 from pot_jax.weights.model import COMPONENTS, FAMILIES, LowRes, Parts, Source
 from pot_jax.weights.tokenization import cached_tokenizer, given_tokenizer, read_tokenizer
 
 # Prefixes of names in files that users take for a whole model -> what these files are.
-_OTHERS = {
+OTHERS = {
     "lora_": "a LoRA, which changes a model but is not one",
     "control_model.": "a ControlNet",
-    "conditioner.": "Stable Diffusion XL, which is not supported",
     "text_encoders.": "Stable Diffusion 3 or a later model, which is not supported",
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3, which is not supported",
     "model.diffusion_model.double_blocks.": "Flux, which is not supported",
@@ -34,6 +33,17 @@ _OTHERS = {
     "decoder.": "an autoencoder alone",
     "emb_params": "an embedding of a few tokens (textual inversion)",
     "string_to_param": "an embedding of a few tokens (textual inversion)",
+}
+# What only models have that are SDXL's relatives -> what these are.
+_RELATIVES = {
+    f"{XL}0.model": "SDXL's refiner, which finishes a base model's pictures",
+    "edm_mean": "Playground v2.5, whose noise (EDM) is another process",
+    "edm_vpred": "CosXL, whose noise (EDM) is another process",
+}
+# What the UNet sees besides latents: nothing, or a mask and a picture; by `Shapes.is_xl`.
+_PIPELINES = {
+    False: ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"),
+    True: ("StableDiffusionXLPipeline", "StableDiffusionXLInpaintPipeline"),
 }
 
 
@@ -51,34 +61,39 @@ def file_source(
     a yaml file beside it; the default is the likely one (`Shapes.usual_prediction`). Raises
     UserError if it is damaged, no such model or a pickle not allowed, or there is no tokenizer.
     """
-    found, metadata = _read(path, allow_pickle)
-    _check_whole(found, shown(path))
+    found, metadata = read_tensors(path, allow_pickle)
     shapes = Shapes({name: tensor.shape for name, tensor in found.items()}, shown(path))
+    _check_whole(found, shapes)
     stated = metadata_statements(metadata)
     for fact, statements in yaml_statements(path).items():
         stated.setdefault(fact, []).extend(statements)
     facts = original.describe(shapes, prediction_type, stated)
-    configs = {name: getattr(facts, name) for name in PREFIXES}
-    modules = {n: COMPONENTS[n].classes[c.CLASS_NAME][1](c, dtype) for n, c in configs.items()}
-    (folder, said), text = _tokenizer_folder(path, tokenizer), facts.text_encoder
-    # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
-    pad = "!" if shapes.generation == 2 else "<|endoftext|>"
-    clip_tokenizer = read_tokenizer(folder, text.max_position_embeddings, text.vocab_size, pad)
-    pipeline, low_res = "StableDiffusionInpaintPipeline", None
-    latents = facts.autoencoder.latent_channels
+    plain, pipeline = _PIPELINES[shapes.is_xl]
+    low_res, latents = None, facts.autoencoder.latent_channels
     if shapes.is_upscaler:  # in its yaml, the small pictures have the schedule of the latents
         pipeline = "StableDiffusionUpscalePipeline"
         low_res = LowRes(facts.schedule, FAMILIES[pipeline].others["max_noise_level"])
     elif facts.unet.in_channels - latents != FAMILIES[pipeline].extra_channels(latents):
-        pipeline = "StableDiffusionPipeline"
+        pipeline = plain
+    family, (folder, said) = FAMILIES[pipeline], _tokenizer_folder(path, tokenizer)
+    networks = {n: getattr(facts, n) for n in COMPONENTS if n in shapes.prefixes}
+    modules = {name: family.module(name, config, dtype) for name, config in networks.items()}
+    tokenizers = {}
+    for encoder in family.encoders:
+        text = networks[encoder.component]
+        # SD 1.x and 2.x have the same vocabulary, but pad with different tokens.
+        pad = encoder.pad or ("!" if shapes.generation == 2 else "<|endoftext|>")
+        sizes = text.max_position_embeddings, text.vocab_size
+        tokenizers[encoder.tokenizer] = read_tokenizer(folder, *sizes, pad)
     silent = "prediction_type" not in stated and original.PREDICTS_V not in shapes
     if prediction_type is None and silent and not shapes.is_upscaler:  # of which there is one kind
         said += (assumed(path, facts.schedule.prediction_type),)
-    parts = Parts(modules, clip_tokenizer, facts.schedule, pipeline, low_res, said)
+    rest = {"low_res": low_res, "notices": said, "zeros": shapes.is_xl}
+    parts = Parts(modules, schedule=facts.schedule, pipeline=pipeline, **tokenizers, **rest)
     return Source(path, parts, *_sorted(found, shapes), _names(shapes, facts))
 
 
-def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads where the tensors of a file lie, and its metadata; its content says what it is."""
     with edge("reading a model", path), path.open("rb") as file:
         start = file.read(64)
@@ -92,12 +107,15 @@ def _read(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, 
     return read_pickled(path), {}
 
 
-def _check_whole(names: Iterable[str], where: str) -> None:
-    """Raises UserError unless there are tensors of all three networks."""
-    absent = [c for c, p in PREFIXES.items() if not any(name.startswith(p) for name in names)]
+def _check_whole(names: Iterable[str], shapes: Shapes) -> None:
+    """Raises UserError unless there are tensors of all networks, of a supported model."""
+    where, prefixes = shapes.where, shapes.prefixes
+    if what := next((what for name, what in _RELATIVES.items() if name in shapes), None):
+        raise UserError(f"{where} is {what}; it is not supported, but SDXL itself is")
+    absent = [c for c, p in prefixes.items() if not any(name.startswith(p) for name in names)]
     if absent:
-        missing = ", no ".join(f"{component} ({PREFIXES[component]}*)" for component in absent)
-        kinds = [kind for n in names for start, kind in _OTHERS.items() if n.startswith(start)]
+        missing = ", no ".join(f"{component} ({prefixes[component]}*)" for component in absent)
+        kinds = [kind for n in names for start, kind in OTHERS.items() if n.startswith(start)]
         expected = "; a whole model in the original layout was expected"
         why = f": it is {kinds[0]}" if kinds else expected
         raise UserError(f"{where} holds no {missing}{why}")
@@ -105,22 +123,29 @@ def _check_whole(names: Iterable[str], where: str) -> None:
 
 def _sorted(found: Mapping[str, Tensor], shapes: Shapes) -> tuple[dict, dict[str, Tensor]]:
     """Returns the tensors of each network, and those of none; drops those known to be of no use."""
-    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*PREFIXES, None)}
-    layers = shapes.count(shapes.text_layers)
+    prefixes, text = shapes.prefixes, shapes.towers["text_encoder"].layers
+    tensors: dict[str | None, dict[str, Tensor]] = {name: {} for name in (*prefixes, None)}
+    layers = shapes.count(text)
     dropped = range(layers - shapes.dropped_layers, layers)
-    unused = tuple(f"{shapes.text_layers}.{layer}." for layer in dropped)
+    unused = tuple(f"{text}.{layer}." for layer in dropped)
     for name, tensor in found.items():
         if original.LEFT_OUT.fullmatch(name) or name.startswith(unused):
             continue
-        component = next((c for c, prefix in PREFIXES.items() if name.startswith(prefix)), None)
-        tensors[component].update(_thirds(name, tensor))
+        component = next((c for c, prefix in prefixes.items() if name.startswith(prefix)), None)
+        tensors[component].update(_as_transformers(name, tensor))
     others = tensors.pop(None)
     return tensors, others
 
 
-def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Splits OpenCLIP's queries, keys and values, each a third of one tensor."""
+def _as_transformers(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """Splits OpenCLIP's queries, keys and values, each a third of one tensor; turns its projection.
+
+    That is [in, out], and square in SDXL; a layer of transformers' has a weight [out, in].
+    """
     leaf = name.rpartition(".")[2]
+    if leaf == "text_projection" and len(tensor.shape) == 2:
+        axes = tuple(1 - axis for axis in tensor.axes or (0, 1))
+        return {f"{name}.weight": tensor._replace(shape=tensor.shape[::-1], axes=axes)}
     length = tensor.shape[0] if tensor.shape else 0
     if leaf not in ("in_proj_weight", "in_proj_bias") or length % 3 or tensor.axes is not None:
         return {name: tensor}
@@ -130,15 +155,19 @@ def _thirds(name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _names(shapes: Shapes, facts: original.Description) -> dict[str, dict[str, str]]:
-    found, is_open_clip = {}, shapes.is_open_clip
-    text = original_names.open_clip_names(facts.text_encoder) if is_open_clip else {}
-    for component, prefix, table in (
-        ("text_encoder", original.OPEN_CLIP if is_open_clip else original.CLIP, text),
-        ("unet", original.UNET, original_names.unet_names(facts.unet)),
-        ("autoencoder", original.AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
-    ):
-        found[component] = {"": prefix[:-1]} | {ours: prefix + table[ours] for ours in table}
-    return found
+    tables = {
+        "unet": (UNET, original_names.unet_names(facts.unet)),
+        "autoencoder": (AUTOENCODER, original_names.autoencoder_names(facts.autoencoder)),
+    }
+    for name, tower in shapes.towers.items():
+        inside, table = "transformer.", {}
+        if tower.is_open_clip:
+            inside, table = "model.", original_names.open_clip_names(getattr(facts, name))
+        tables[name] = f"{shapes.prefixes[name]}{inside}", table
+    return {
+        component: {"": prefix[:-1]} | {ours: prefix + table[ours] for ours in table}
+        for component, (prefix, table) in tables.items()
+    }
 
 
 def _tokenizer_folder(path: Path, given: str | Path | None) -> tuple[Path, tuple[str, ...]]:

@@ -16,16 +16,18 @@ from pot_jax.errors import UserError, one_line, shown
 _MAX_YAML = 1_000_000  # bytes; Stable Diffusion's own have 3 kB
 _STRUCTURE = (TypeError, LookupError, AttributeError)  # what a file of another structure raises
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+_PREDICTIONS |= {"EpsScaling": "epsilon", "VScaling": "v_prediction"}
 _V = dict.fromkeys(("-v", "_v", "true"), "v_prediction") | dict.fromkeys((None, "false"), "epsilon")
 _GENERATIONS = {"stable-diffusion-v1": 1, "stable-diffusion-v2": 2, "true": 2, "false": 1}
+_GENERATIONS |= {"stable-diffusion-xl": "XL", "_v1": 1, "_v2": 2, "xl": "XL"}
 # (key of the metadata, fact, pattern, what its group means if not what it says).
 _METADATA: tuple[tuple[str, str, str, Mapping[str | None, Any]], ...] = (
     ("modelspec.prediction_type", "prediction_type", "(.*)", _PREDICTIONS),
     ("modelspec.architecture", "prediction_type", r"stable-diffusion-v2-\d+(-v)?", _V),
-    ("modelspec.architecture", "generation", "(stable-diffusion-v[12]|[^/]+)", _GENERATIONS),
+    ("modelspec.architecture", "generation", "(stable-diffusion-(?:v[12]|xl)|[^/]+)", _GENERATIONS),
     ("ss_v_parameterization", "prediction_type", "(true|false)$", _V),
     ("ss_base_model_version", "prediction_type", "sd_v[12].*?(_v)?$", _V),
-    ("ss_base_model_version", "generation", "sd_v([12])", {"1": 1, "2": 2}),
+    ("ss_base_model_version", "generation", "sd(_v[12]|xl)", _GENERATIONS),
     ("ss_v2", "generation", "(true|false)$", _GENERATIONS),
 )
 
@@ -81,11 +83,13 @@ def yaml_statements(path: Path) -> Statements:
             raise ValueError("it is too large")
         params = yaml.safe_load(path.read_bytes())["model"]["params"]
         unet = params.get("unet_config", {}).get("params", {})
+        noise = params.get("denoiser_config", {}).get("params", {})  # of SDXL's code
+        scaled = noise.get("scaling_config", {}).get("target", "").rpartition(".")[2] or None
         # The original code predicts eps by default; other code, without linear_start, says nothing.
-        predicts = params.get("parameterization", "eps" if "linear_start" in params else None)
+        predicts = params.get("parameterization", "eps" if "linear_start" in params else scaled)
         values = {
             "prediction_type": _PREDICTIONS.get(predicts, predicts),
-            "num_train_timesteps": params.get("timesteps"),
+            "num_train_timesteps": params.get("timesteps", noise.get("num_idx")),
             "beta_start": params.get("linear_start"),
             "beta_end": params.get("linear_end"),
             "scaling_factor": params.get("scale_factor"),

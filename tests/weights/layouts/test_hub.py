@@ -212,7 +212,7 @@ def test_shards_are_fetched_as_their_index_names_them(repository, server, folder
 
 def test_a_snapshot_is_a_folder_too_though_it_is_made_of_links(repository, cache, model):
     snapshot = hub.fetch_settings("owner/tiny")
-    hub.fetch_weights(snapshot)
+    hub.fetch_weights(snapshot, model.params)
     assert (snapshot.folder / f"{UNET}.safetensors").is_symlink()
     assert load(snapshot.folder).digest == model.digest
     # As version 2 of the library shares a blob among repositories.

@@ -9,10 +9,10 @@ import struct
 
 import numpy as np
 import pytest
-from single_files import SD15, SD21, TINY_1, TINY_2, UPSCALER, weights
+from single_files import SD15, SD21, SDXL, TINY_1, TINY_2, TINY_XL, UPSCALER, weights
 from tiny_models import write_tiny_tokenizer
 
-from pot_jax.models.clip import CLIPTextConfig
+from pot_jax.models.clip import CLIPTextConfig, CLIPTextProjectionConfig
 from pot_jax.models.unet import UNetConfig
 from pot_jax.models.vae import AutoencoderKLConfig
 from pot_jax.weights.keys import abstract_params, key_table
@@ -43,6 +43,30 @@ SD21_TEXT = CLIPTextConfig(
     num_hidden_layers=23,
     hidden_act="gelu",
     projection_dim=1024,
+)
+
+
+SDXL_UNET = UNetConfig(
+    sample_size=128,
+    block_out_channels=(320, 640, 1280),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=2048,
+    transformer_layers_per_block=(1, 2, 10),
+    attention_head_dim=(5, 10, 20),
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)
+SDXL_VAE = dataclasses.replace(SD_VAE, sample_size=1024, scaling_factor=0.13025)
+SDXL_TEXT_2 = CLIPTextProjectionConfig(
+    hidden_size=1280,
+    intermediate_size=5120,
+    num_attention_heads=20,
+    num_hidden_layers=32,
+    hidden_act="gelu",
+    projection_dim=1280,
 )
 
 
@@ -99,6 +123,40 @@ def test_the_upscaler():
     assert (facts.schedule.beta_start, facts.schedule.beta_end) == (0.0001, 0.02)
 
 
+def test_stable_diffusion_xl():
+    facts = described(SDXL)
+    assert facts[:3] == (SD15_TEXT, SDXL_UNET, SDXL_VAE)
+    assert facts.text_encoder_2 == SDXL_TEXT_2
+    assert facts.autoencoder.force_upcast
+    schedule = facts.schedule
+    assert (schedule.prediction_type, schedule.timestep_spacing) == ("epsilon", "leading")
+    assert (schedule.beta_start, schedule.beta_end) == (0.00085, 0.012)
+    assert (schedule.beta_schedule, schedule.steps_offset) == ("scaled_linear", 1)
+    assert schedule.class_name == "EulerDiscreteScheduler"
+    inpainting = described(dataclasses.replace(SDXL, in_channels=9))
+    assert inpainting.unet == dataclasses.replace(SDXL_UNET, in_channels=9)
+
+
+def test_stable_diffusion_xl_of_v():
+    """As ComfyUI and AUTOMATIC1111 read the marks; a schedule that ends in noise starts there."""
+    marked = described(SDXL, v_pred=())
+    assert (marked.unet, marked.autoencoder) == (SDXL_UNET, SDXL_VAE)
+    assert marked.schedule.prediction_type == "v_prediction"
+    assert marked.schedule.timestep_spacing == "leading"
+    schedule = described(SDXL, v_pred=(), ztsnr=()).schedule
+    assert schedule.rescale_betas_zero_snr
+    assert schedule.timestep_spacing == "trailing"
+
+
+def test_a_projection_of_another_width():
+    shapes = weights(TINY_XL)
+    place = "conditioner.embedders.1.model.text_projection"
+    assert describe(Shapes(shapes | {place: (48, 40)}, "")).text_encoder_2.projection_dim == 40
+    del shapes[place]
+    named = describe(Shapes(shapes | {f"{place}.weight": (40, 48)}, ""))
+    assert named.text_encoder_2.projection_dim == 40
+
+
 @pytest.mark.parametrize("recipe", [TINY_1, TINY_2])
 def test_sizes_of_no_published_model(recipe):
     deeper = dataclasses.replace(
@@ -110,7 +168,7 @@ def test_sizes_of_no_published_model(recipe):
         vae_res_blocks=2,
         text_layers=1,
     )
-    text, unet, autoencoder, _ = described(deeper)
+    text, unet, autoencoder, *_ = described(deeper)
     width = recipe.model_channels
     assert unet.block_out_channels == (width, 3 * width)
     assert unet.layers_per_block == 3
@@ -174,11 +232,19 @@ LOST = [
     f"{TEXT}text_model.embeddings.position_embedding.weight",
     f"{TEXT}text_model.encoder.layers.0.mlp.fc1.weight",
 ]
+XL_TEXTS = "conditioner.embedders."
+LOST_XL = [
+    f"{UNET}label_emb.0.0.weight",
+    f"{XL_TEXTS}0.transformer.text_model.embeddings.token_embedding.weight",
+    f"{XL_TEXTS}1.model.text_projection",
+    f"{XL_TEXTS}1.model.positional_embedding",
+    f"{XL_TEXTS}1.model.transformer.resblocks.0.mlp.c_fc.weight",
+]
 
 
-@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("name", LOST + LOST_XL)
 def test_a_tensor_that_tells_a_size_is_lost_or_of_another_rank(name, one_line):
-    shapes = weights(SD15)
+    shapes = weights(SDXL if name in LOST_XL else SD15)
     flat = shapes | {name: (7,)}
     if "proj_in" not in name:
         rank = [*("post_quant" in name and ["(7,)"] or ["axes were expected"])]
@@ -217,7 +283,7 @@ def header_only(path, shapes):
     return path
 
 
-FULL_SIZE = {  # recipe, parameters of the UNet, the autoencoder and the text encoder
+FULL_SIZE = {  # recipe, parameters of the UNet, the autoencoder and the text encoders
     "SD 1.5": (SD15, 859_520_964, 83_653_863, 123_060_480),
     "SD 1.5 inpainting": (
         dataclasses.replace(SD15, in_channels=9),
@@ -227,6 +293,14 @@ FULL_SIZE = {  # recipe, parameters of the UNet, the autoencoder and the text en
     ),
     "SD 2.1": (SD21, 865_910_724, 83_653_863, 340_387_840),
     "x4 upscaler": (UPSCALER, None, None, 340_387_840),
+    "SDXL": (SDXL, 2_567_463_684, 83_653_863, 123_060_480, 694_659_840),
+    "SDXL inpainting": (
+        dataclasses.replace(SDXL, in_channels=9),
+        2_567_478_084,
+        83_653_863,
+        123_060_480,
+        694_659_840,
+    ),
 }
 
 
@@ -238,7 +312,9 @@ def test_every_tensor_of_a_full_size_file_is_one_parameter(name, tmp_path, monke
     write_tiny_tokenizer(tmp_path / "tokenizer")
     source = file_source(header_only(tmp_path / "x.safetensors", weights(recipe)), "float32")
     assert not source.others
-    for (component, module), size in zip(source.parts.modules.items(), (sizes[2], *sizes[:2])):
+    modules = source.parts.modules
+    assert list(modules)[-2:] == ["unet", "autoencoder"]
+    for (component, module), size in zip(modules.items(), (*sizes[2:], *sizes[:2]), strict=True):
         entries = key_table(abstract_params(module)).values()
         expected = {respelled(entry.key, source.names[component]): entry for entry in entries}
         tensors = source.tensors[component]
@@ -270,6 +346,11 @@ def test_every_tensor_of_a_full_size_file_is_one_parameter(name, tmp_path, monke
         "cond_stage_model.model.text_projection",
         "cond_stage_model.transformer.text_projection.weight",  # with the next, ComfyUI's
         "cond_stage_model.logit_scale",
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+        "conditioner.embedders.0.transformer.text_projection.weight",
+        "conditioner.embedders.1.model.logit_scale",
+        "conditioner.embedders.1.model.attn_mask",
+        "denoiser.sigmas",
     ],
 )
 def test_what_is_left_out_knowingly(name):
@@ -281,3 +362,5 @@ def test_no_weight_is_left_out():
     for recipe in (SD15, SD21, UPSCALER):
         left = [name for name in weights(recipe) if LEFT_OUT.fullmatch(name)]
         assert {name.rpartition(".")[2] for name in left} <= unused
+    left = [name for name in weights(SDXL) if LEFT_OUT.fullmatch(name)]
+    assert left == ["conditioner.embedders.1.model.logit_scale"]  # of OpenCLIP, which projects

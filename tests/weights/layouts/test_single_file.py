@@ -9,7 +9,7 @@ import pytest
 import torch_files
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
-from single_files import TINY_1, TINY_2, tensors
+from single_files import TINY_1, TINY_2, TINY_XL, tensors
 from tiny_models import write_tiny_tokenizer
 
 import pot_jax
@@ -48,6 +48,11 @@ def original(content, tmp_path_factory):
 @pytest.fixture(scope="module")
 def original_2(tmp_path_factory):
     return written(tmp_path_factory.mktemp("two"), tensors(TINY_2))
+
+
+@pytest.fixture(scope="module")
+def original_xl(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("xl"), tensors(TINY_XL))
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +209,155 @@ def test_what_is_predicted_can_be_said(original_2, exported, one_line):
     )
 
 
+# Stable Diffusion XL ------------------------------------------------------------------------------
+
+XL = "conditioner.embedders."
+GOLDEN_XL = {  # as above
+    "unet/add_embedding/linear_1/kernel": f"{UNET}label_emb.0.0.weight",
+    "unet/add_embedding/linear_2/bias": f"{UNET}label_emb.0.2.bias",
+    "unet/down_blocks_0/resnets_0/conv1/kernel": f"{UNET}input_blocks.1.0.in_layers.2.weight",
+    "unet/down_blocks_1/attentions_0/proj_in/kernel": f"{UNET}input_blocks.3.1.proj_in.weight",
+    "unet/mid_block/attentions_0/transformer_blocks_1/attn2/to_v/kernel": (
+        f"{UNET}middle_block.1.transformer_blocks.1.attn2.to_v.weight"
+    ),
+    "unet/up_blocks_0/upsamplers_0/conv/kernel": f"{UNET}output_blocks.1.2.conv.weight",
+    "unet/up_blocks_2/resnets_1/conv_shortcut/kernel": (
+        f"{UNET}output_blocks.5.0.skip_connection.weight"
+    ),
+    "text_encoder/text_model/final_layer_norm/scale": (
+        f"{XL}0.transformer.text_model.final_layer_norm.weight"
+    ),
+    "text_encoder_2/text_model/embeddings/position_embedding/embedding": (
+        f"{XL}1.model.positional_embedding"
+    ),
+    "text_encoder_2/text_model/encoder/layers_2/layer_norm2/bias": (
+        f"{XL}1.model.transformer.resblocks.2.ln_2.bias"
+    ),
+    "text_encoder_2/text_model/final_layer_norm/bias": f"{XL}1.model.ln_final.bias",
+}
+
+
+def test_the_tensors_of_stable_diffusion_xl(original_xl):
+    model, content = load(original_xl), load_file(original_xl)
+    assert model.pipeline == "StableDiffusionXLPipeline"
+    params = flatten_dict(model.params, sep="/")
+    for path, name in GOLDEN_XL.items():
+        value, tensor = params[path], content[name]
+        expected = tensor if path.endswith("embedding") else as_param(tensor, value.shape)
+        np.testing.assert_array_equal(value, expected, err_msg=path)
+    second = "text_encoder_2/text_model/encoder/layers_1/self_attn"
+    whole = content[f"{XL}1.model.transformer.resblocks.1.attn.in_proj_weight"]
+    for i, part in enumerate("qkv"):
+        rows = whole[48 * i : 48 * (i + 1)]
+        np.testing.assert_array_equal(params[f"{second}/{part}_proj/kernel"], rows.T)
+    # [in, out] here and there, and square: only its values tell.
+    projection = content[f"{XL}1.model.text_projection"]
+    np.testing.assert_array_equal(params["text_encoder_2/text_projection/kernel"], projection)
+    unused = ("position_ids", "logit_scale", "denoiser.sigmas")
+    wanted = [name for name in content if name.startswith((UNET, VAE, XL))]
+    used = sum(content[name].size for name in wanted if not name.endswith(unused))
+    assert sum(param.size for param in params.values()) == used
+
+
+def test_stable_diffusion_xl_there_and_back(original_xl, tmp_path):
+    model = load(original_xl)
+    export(model, tmp_path / "folder")
+    convert(original_xl, tmp_path / "kept")
+    for place in ("folder", "kept"):
+        again = load(tmp_path / place)
+        assert (again.digest, again.schedule) == (model.digest, model.schedule)
+        for name in ("unet", "autoencoder", "text_encoder", "text_encoder_2", "zeros"):
+            assert getattr(again, name) == getattr(model, name)
+        for name in ("tokenizer", "tokenizer_2"):
+            rows = (tokenize(getattr(m, name), ["a"]) for m in (again, model))
+            np.testing.assert_array_equal(*rows)
+
+
+def test_each_text_encoders_prompts_are_filled_up_as_it_was_trained(original_xl):
+    """Whatever the folder says that the tokenizer is taken from."""
+    model = load(original_xl)
+    assert tokenize(model.tokenizer, ["a"])[0].tolist() == [78, 36] + [79] * 6
+    assert tokenize(model.tokenizer_2, ["a"])[0].tolist() == [78, 36, 79] + [76] * 5
+
+
+def test_the_projection_in_its_other_spelling(original_xl, tmp_path):
+    content = load_file(original_xl)
+    projection = content.pop(f"{XL}1.model.text_projection")
+    content[f"{XL}1.model.text_projection.weight"] = projection.T.copy()
+    assert load(written(tmp_path, content)).digest == load(original_xl).digest
+
+
+def test_stable_diffusion_xl_for_inpainting(tmp_path, one_line):
+    model = load(written(tmp_path, tensors(dataclasses.replace(TINY_XL, in_channels=9))))
+    assert model.pipeline == "StableDiffusionXLInpaintPipeline"
+    one_line(lambda: pot_jax.sample(model, ["a"]), "text-to-image", "pot_jax.inpaint")
+
+
+def test_stable_diffusion_xl_in_a_pickle(original_xl, tmp_path):
+    write_tiny_tokenizer(tmp_path / "tokenizer")
+    path = torch_files.save(tmp_path / "tiny.ckpt", load_file(original_xl))
+    assert load(path, allow_pickle=True).digest == load(original_xl).digest
+
+
+def drop(*starts):
+    return lambda tensors: [tensors.pop(name) for name in [*tensors] if name.startswith(starts)]
+
+
+def as_refiner(tensors):
+    """Its one text encoder is OpenCLIP, and it sees an aesthetic score instead of target sizes."""
+    drop(f"{XL}0.")(tensors)
+    for name in [name for name in tensors if name.startswith(f"{XL}1.")]:
+        tensors[name.replace("embedders.1", "embedders.0")] = tensors.pop(name)
+
+
+def resized(name, *shape):
+    return lambda tensors: tensors.update({name: np.zeros(shape, np.float32)})
+
+
+PROJECTION = f"{XL}1.model.text_projection"
+DAMAGED_XL = {
+    "the refiner": (as_refiner, ["is SDXL's refiner", "not supported"]),
+    "Playground": (lambda t: t.update(edm_mean=np.ones(4)), ["is Playground v2.5"]),
+    "CosXL": (lambda t: t.update({"edm_vpred.sigma_max": np.ones(1)}), ["is CosXL"]),
+    "no second encoder": (drop(f"{XL}1."), ["holds no text_encoder_2 (conditioner.embedders.1.*)"]),
+    "no encoders": (
+        drop(XL),
+        ["holds no text_encoder (conditioner.embedders.0.*), no text_encoder_2"],
+    ),
+    "no sizes": (drop(f"{UNET}label_emb"), ["lacks", "label_emb.0.0.weight"]),
+    "no projection": (drop(PROJECTION), [f"lacks {PROJECTION}"]),
+    "a narrow projection": (
+        resized(PROJECTION, 48, 40),
+        ["projection_class_embeddings_input_dim is 1584", "gives 1576"],
+    ),
+    "ids that do not add up": (
+        resized(f"{UNET}label_emb.0.0.weight", 128, 1328),
+        ["projection_class_embeddings_input_dim is 1328", "gives 1584"],
+    ),
+    "an encoder of another width": (
+        lambda t: t.update(tensors(dataclasses.replace(TINY_XL, widths=(24, 48)))),
+        ["cross_attention_dim is 64", "text_encoder with text_encoder_2 gives 72"],
+    ),
+    "a lost half of an encoder": (
+        drop(f"{XL}1.model.transformer.resblocks.1."),
+        ["unexpected", f"{XL}1.model.transformer.resblocks.2."],
+    ),
+    "channels of no model": (
+        resized(f"{UNET}input_blocks.0.0.weight", 32, 5, 3, 3),
+        ["in_channels is 5"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_XL)
+def test_files_of_stable_diffusion_xl_that_do_not_fit(original_xl, tmp_path, case, one_line):
+    change, words = DAMAGED_XL[case]
+    content = load_file(original_xl)
+    change(content)
+    path = written(tmp_path, content)
+    one_line(lambda: load(path), str(path), *words)
+
+
 # Tokenizers ---------------------------------------------------------------------------------------
 
 
@@ -291,7 +445,7 @@ def test_a_file_without_one_of_the_networks(damaged, case, one_line):
     ("name", "words"),
     [
         ("lora_unet_down_blocks_0.alpha", "a LoRA"),
-        ("conditioner.embedders.0.transformer.x", "Stable Diffusion XL"),
+        ("conditioner.embedders.0.transformer.x", "no text_encoder_2"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("control_model.input_blocks.0.0.weight", "a ControlNet"),
         ("emb_params", "textual inversion"),
@@ -409,6 +563,8 @@ def test_sample_hands_the_flags_on(pickled, tmp_path, monkeypatch):
         "tokenizer": None,
         "prediction_type": "epsilon",
         "allow_pickle": True,
+        "unet": None,
+        "vae": None,
         "loras": (),
         "embeddings": (),
     }

@@ -4,18 +4,19 @@ import json
 
 import pytest
 from safetensors.numpy import save_file
-from single_files import TINY_1, TINY_2, tensors
+from single_files import TINY_1, TINY_2, TINY_XL, tensors
 from tiny_models import write_tiny_tokenizer
 
 from pot_jax.weights.layouts.single_file import file_source
 from pot_jax.weights.layouts.stated import Statement, agreed, metadata_statements, yaml_statements
 
 V1, V2 = "stable-diffusion-v1", "stable-diffusion-v2-768-v"
+XL = "stable-diffusion-xl-v1-base"
 
 
 @pytest.fixture(scope="module")
 def contents():
-    return {1: tensors(TINY_1), 2: tensors(TINY_2)}
+    return {1: tensors(TINY_1), 2: tensors(TINY_2), "XL": tensors(TINY_XL)}
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ def yaml_of(unet=(), **params):
     return json.dumps({"model": {"target": "ldm.LatentDiffusion", "params": params}})
 
 
+def sgm(scaling):
+    """As SDXL's own code has it."""
+    scaling = {"target": f"sgm.modules.diffusionmodules.denoiser_scaling.{scaling}"}
+    noise = {"target": "sgm.Denoiser", "params": {"num_idx": 900, "scaling_config": scaling}}
+    params = {"scale_factor": 0.13025, "denoiser_config": noise, "network_config": {}}
+    return json.dumps({"model": {"target": "sgm.models.DiffusionEngine", "params": params}})
+
+
 LDM = {"linear_start": 0.001, "linear_end": 0.01, "timesteps": 500, "scale_factor": 0.2}
 
 
@@ -55,6 +64,23 @@ LDM = {"linear_start": 0.001, "linear_end": 0.01, "timesteps": 500, "scale_facto
         (2, {"yaml": yaml_of(**LDM)}, "epsilon"),  # the original code's default
         (2, {"yaml": yaml_of(**LDM), "metadata": {"ss_v_parameterization": "false"}}, "epsilon"),
         (2, {"yaml": yaml_of(**LDM), "prediction_type": "v_prediction"}, "v_prediction"),
+        (
+            "XL",
+            {"metadata": {"modelspec.architecture": XL, "modelspec.prediction_type": "v"}},
+            "v_prediction",
+        ),
+        (
+            "XL",
+            {
+                "metadata": {
+                    "ss_base_model_version": "sdxl_base_v1-0",
+                    "modelspec.prediction_type": "epsilon",
+                }
+            },
+            "epsilon",
+        ),
+        ("XL", {"yaml": sgm("VScaling")}, "v_prediction"),
+        ("XL", {"yaml": sgm("EpsScaling")}, "epsilon"),
     ],
 )
 def test_what_is_predicted_is_looked_up_everywhere(read, generation, stated, predicts):
@@ -63,7 +89,9 @@ def test_what_is_predicted_is_looked_up_everywhere(read, generation, stated, pre
     assert parts.notices == ()
 
 
-@pytest.mark.parametrize(("generation", "predicts"), [(1, "epsilon"), (2, "v_prediction")])
+@pytest.mark.parametrize(
+    ("generation", "predicts"), [(1, "epsilon"), (2, "v_prediction"), ("XL", "epsilon")]
+)
 def test_a_default_is_said(read, generation, predicts):
     parts = read(generation, {"format": "pt", "modelspec.title": "mine"})
     assert parts.schedule.prediction_type == predicts
@@ -85,6 +113,10 @@ def test_the_schedule_and_the_scale_come_from_the_yaml(read):
         (1, {"metadata": {"modelspec.architecture": V2}}, ["width", "is 1", "architecture"]),
         (2, {"metadata": {"ss_v2": "False"}}, ["generation is 2", "ss_v2", "is 1"]),
         (1, {"metadata": {"modelspec.architecture": "flux-1-dev"}}, ["is 1", "flux-1-dev"]),
+        (1, {"metadata": {"modelspec.architecture": XL}}, ["is 1", "architecture", "it is XL"]),
+        ("XL", {"metadata": {"modelspec.architecture": V1}}, ["generation is XL", "it is 1"]),
+        ("XL", {"metadata": {"ss_base_model_version": "sd_v1"}}, ["generation is XL", "it is 1"]),
+        ("XL", {"yaml": sgm("EDMScaling")}, ["prediction_type", "'EDMScaling'"]),
         (
             1,
             {"metadata": {"modelspec.prediction_type": "v"}, "yaml": yaml_of(**LDM)},
