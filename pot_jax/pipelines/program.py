@@ -25,7 +25,7 @@ from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import devices, memory
 from pot_jax.parallel.mesh import replicated, split_rows
-from pot_jax.pipelines.conditions import denoiser
+from pot_jax.pipelines.conditions import denoiser, with_text_keys
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
 from pot_jax.zoom import agreement, holding
@@ -164,12 +164,16 @@ def assemble(recipe: Recipe) -> Program:
     if turns:
         parts, step = sampled_in_turns(turns, parts, latents, pixels, encode)
     jit = partial(jax.jit, out_shardings=replicated(r.mesh))
+    chunks = [over_samples(make_chunk(step, watch=watch)) for watch in (False, True)]
+    if r.network_rows is None:  # else memory is short, and all rows' keys may be gigabytes
+        chunks = [with_text_keys(r.unet, chunk) for chunk in chunks]
+    chunk, watched_chunk = (jit(chunk, donate_argnums=1) for chunk in chunks)
     return Program(
         begin=jit(partial(start_samples, parts)),
         encode=jit(encode),
         deliver=jit(agreement.delivery(blend, pixels)),
-        chunk=jit(over_samples(make_chunk(step)), donate_argnums=1),
-        watched_chunk=jit(over_samples(make_chunk(step, watch=True)), donate_argnums=1),
+        chunk=chunk,
+        watched_chunk=watched_chunk,
         key=_key(r),
     )
 
