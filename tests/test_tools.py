@@ -1,8 +1,10 @@
-"""The parts of tools/score_model and train_classifier; the tools themselves are run by hand."""
+"""The parts of tools/score_model, train_classifier and bench; the tools are run by hand."""
 
+import argparse
 import dataclasses
 import importlib.machinery
 import importlib.util
+import json
 import pathlib
 
 import jax
@@ -109,3 +111,98 @@ def test_what_was_sampled_is_not_sampled_again(score_model, tmp_path):
         assert found.keys() == {"pictures", "overlap"}
     assert len(made) == 1
     assert [file.name for file in path.parent.iterdir()] == ["samples_0.npz"]
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return tool("bench")
+
+
+def test_products_are_counted_through_loops_and_branches(bench):
+    def steps(x, w, go):
+        def step(x, _):
+            return jax.lax.cond(go, lambda x: x @ w, lambda x: x, x), None
+
+        x, _ = jax.lax.scan(step, x, None, length=3)
+        return x.T.sum()
+
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((4, 5), (5, 5))]
+    found = bench.facts(steps, *shapes, jax.ShapeDtypeStruct((), "bool"))
+    assert found["flops"] == 3 * 2 * 4 * 5 * 5
+    assert (found["products"], found["transposes"], found["reductions"]) == (3, 1, 1)
+    # Each product, the transpose and the sum read and write float32.
+    assert found["bytes"] == 4 * (3 * (20 + 25 + 20) + (20 + 20) + (20 + 1))
+
+
+def test_a_convolution_is_counted_as_the_products_that_it_is(bench):
+    def convolve(x, w):
+        how = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x, w, (1, 1), **how)
+
+    found = bench.facts(convolve, np.ones((2, 4, 4, 3)), np.ones((3, 3, 3, 5)))
+    assert found["flops"] == 2 * (2 * 4 * 4 * 5) * (3 * 3 * 3)
+
+
+def test_kernels_are_told_apart_by_their_names_and_what_they_come_from(bench):
+    program = """
+  %fusion.1 = f32[4]{0} fusion(%a), metadata={op_name="jit(f)/UNet/conv1/silu/mul"}
+  %gemm.2 = f32[4]{0} custom-call(%a), metadata={op_name="jit(f)/UNet/to_q/dot_general"}
+  ROOT %fusion.3 = f32[4]{0} fusion(%a), metadata={op_name="jit(f)/UNet/conv1/conv_general_dilated"}
+"""
+    events = [{"ph": "M", "name": "thread_name", "pid": 1, "tid": 7}]
+    events[0]["args"] = {"name": "Stream #7(Compute)"}
+    for name, operation, thread in (
+        ("loop_multiply_fusion_1", "fusion.1", 7),
+        ("nvjet_tst_128x256", "gemm.2", 7),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop", "gemm.2", 7),
+        ("sm90_xmma_fprop_implicit_gemm_bf16", "fusion.3", 7),
+        ("input_transpose_fusion_2", "fusion.1", 7),
+        ("a thread of the host", "fusion.1", 8),
+    ):
+        events.append({"ph": "X", "pid": 1, "tid": thread, "name": name, "dur": 1000.0})
+        events[-1]["args"] = {"hlo_op": operation}
+    expected = dict.fromkeys(("elementwise", "matmul", "attention", "convolution", "transpose"), 1)
+    assert bench.kinds(events, program) == expected
+    # On a CPU, events have the instructions' own names.
+    alone = [{"ph": "X", "pid": 1, "tid": 3, "name": "fusion.3", "dur": 500.0}]
+    assert bench.kinds(alone, program) == {"convolution": 0.5}
+
+
+def test_rows_without_time_are_listed_and_what_is_measured_is_kept(bench, tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    options = argparse.Namespace(
+        models=["tiny"], minutes=1, dtype="float32", only="", json=str(path), tiny=True
+    )
+    run, seen = bench.Bench(options), []
+
+    def row(name, found):
+        def measure():
+            seen.append(json.loads(path.read_text())["rows"] if path.exists() else {})
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return name, 1, measure
+
+    first, broken = {"tflops_per_s": 1.0}, ValueError("no kernel")
+    run.rows = [row("ceiling", first), row("bad", broken), ("long", 1e6, None), row("last", {})]
+    said = run.run()
+    assert said["not_run"] == ["long"]
+    assert said["rows"]["bad"] == {"failed": "ValueError: no kernel"}
+    assert seen == [{}, {"ceiling": first}, {"ceiling": first, "bad": said["rows"]["bad"]}]
+    assert json.loads(path.read_text()) == said
+    assert "not run, no time: long" in capsys.readouterr().out
+
+
+def test_a_toy_is_measured_as_models_are(bench, tmp_path):
+    """The tool but torch, the command and other spaces; tools/acceptance runs it whole."""
+    path = tmp_path / "bench.json"
+    wanted = "unet 2,step pixel,tiny operators pixel,kinds,text,decode"
+    said = bench.main(["--tiny", "--minutes=5", f"--only={wanted}", f"--json={path}"])
+    rows = said["rows"]
+    assert not said["not_run"]
+    assert not [row for row in rows.values() if "failed" in row], rows
+    assert set(rows["tiny step pixel"]["parts_ms"]) == {"unet", "decode", "encode"}
+    assert rows["tiny step pixel"]["gflop"] > rows["tiny unet 2"]["gflop"] > 0
+    assert rows["tiny operators pixel"]["of_step_time"] > 0
+    assert rows["tiny kinds"]["ms_by_kind"]["convolution"] > 0

@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from pot_jax.checks import checked
 from pot_jax.models.config import Depth, ModelConfig, Positive, Size
-from pot_jax.models.layers import Attention, Configured, Conv, Dense, LayerNorm
+from pot_jax.models.layers import Attention, Configured, Conv, Dense, Norm
 
 ACTIVATIONS = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # with which OpenAI trained CLIP
@@ -135,7 +135,7 @@ class CLIPEncoderLayer(Configured):
 
     @nn.compact
     def __call__(self, states: jax.Array) -> jax.Array:
-        norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
+        norm = partial(Norm, self.config.layer_norm_eps, self.dtype)
         normed = norm(name="layer_norm1")(states)
         built = (self.config.num_attention_heads, self.dtype, True, self.config.CAUSAL, _NAMES)
         states = states + Attention(*built, name="self_attn")(normed, normed)
@@ -180,7 +180,7 @@ class CLIPTextTransformer(Configured):
             raise ValueError(f"token ids have shape {ids.shape}, expected [B, T] with T <= {most}")
         states = CLIPTextEmbeddings(self.config, self.dtype, name="embeddings")(ids)
         every = CLIPEncoder(self.config, self.dtype, name="encoder")(states)
-        norm = LayerNorm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")
+        norm = Norm(self.config.layer_norm_eps, self.dtype, name="final_layer_norm")
         return norm(every[-1]), every
 
 
@@ -246,7 +246,7 @@ class CLIPVisionTransformer(Configured):
 
     @nn.compact
     def __call__(self, pictures: jax.Array) -> jax.Array:
-        norm = partial(LayerNorm, self.config.layer_norm_eps, self.dtype)
+        norm = partial(Norm, self.config.layer_norm_eps, self.dtype)
         states = CLIPVisionEmbeddings(self.config, self.dtype, name="embeddings")(pictures)
         states = norm(name="pre_layrnorm")(states)  # the checkpoints' spelling
         states = CLIPEncoder(self.config, self.dtype, name="encoder")(states)[-1]

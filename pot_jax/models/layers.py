@@ -3,7 +3,8 @@
 Shapes: B batch rows, H W grid, C channels, T tokens, D width of a token, h heads. Feature maps are
 [B, H, W, C], token states [B, T, D]. Parameters have their diffusers names; `name.0` of a torch
 list is `name_0` here. `dtype` is that of the arithmetic, but normalisations and attention scores
-are always computed in float32.
+are always computed in float32. Text states may have R rows for each of a feature map, one after the
+other: what comes before the first attention to them is computed once for all R (`repeated`).
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 
 from pot_jax.zoom.operators import upsample_nearest
@@ -21,8 +23,8 @@ from pot_jax.zoom.operators import upsample_nearest
 # fourth of all tracing for it; jit traces each shape once.
 _INIT = jax.jit(nn.initializers.lecun_normal(), static_argnums=(1, 2))
 Dense, Conv = partial(nn.Dense, kernel_init=_INIT), partial(nn.Conv, kernel_init=_INIT)
-# With the two-pass variance: E[x^2] - E[x]^2 cancels where a channel's mean is large.
-LayerNorm = partial(nn.LayerNorm, use_fast_variance=False)
+# The variables of `text_keys`: what attention makes of the text, the same at every step.
+TEXT = "text"
 
 
 class Configured(nn.Module):
@@ -32,9 +34,61 @@ class Configured(nn.Module):
     dtype: DTypeLike = jnp.float32
 
 
-def group_norm(groups: int, eps: float, dtype: DTypeLike, name: str) -> nn.GroupNorm:
-    """Builds a group normalisation over `groups` groups of channels, as precise as `LayerNorm`."""
-    return nn.GroupNorm(groups, epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+def repeated(x: jax.Array, rows: int) -> jax.Array:
+    """Returns x [B, ...] with each row repeated, so that there are `rows`, a multiple of B."""
+    return x if len(x) == rows else jnp.repeat(x, rows // len(x), axis=0)
+
+
+def moments(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and variance along an axis of x, whose length stays 1.
+
+    A CPU passes over x twice: once takes as long there (within 1 %), and a third longer to compile.
+    Others do it once: E[d^2] - E[d]^2 of d = x - s is as exact where |E[d]| is not far above the
+    deviation, so s is the median of three values, of which one may be an outlier.
+    """
+    if jax.default_backend() == "cpu":
+        mean = jnp.mean(x, axis, keepdims=True)
+        return mean, jnp.mean(jnp.square(x - mean), axis, keepdims=True)
+    places = (x.shape[axis] * quarter // 4 for quarter in (1, 2, 3))
+    a, b, c = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in places)
+    shift = jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
+    shift = jax.lax.stop_gradient(shift)  # the result does not depend on it
+    mean, square = (jnp.mean(d, axis, keepdims=True) for d in (x - shift, jnp.square(x - shift)))
+    return shift + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+class Norm(nn.Module):
+    """Normalises each place, [..., C], or each of `groups` of channels over all, [B, H, W, C]."""
+
+    eps: float
+    dtype: DTypeLike
+    groups: int | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels, exact = x.shape[-1], x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        along = *(1,) * (x.ndim - 1), channels
+        scale, bias = (p.astype(jnp.float32).reshape(along) for p in (scale, bias))
+        if self.groups is None:
+            mean, variance = moments(exact, -1)
+        else:
+            # Each channel by itself, then the groups: CPUs sum fastest along one axis of places.
+            own, inner = moments(exact.reshape(len(x), -1, channels), 1)
+            own, inner = (m.reshape(len(x), self.groups, -1) for m in (own, inner))
+            mean = jnp.mean(own, -1, keepdims=True)
+            variance = jnp.mean(inner + jnp.square(own - mean), -1, keepdims=True)
+            mean, variance = (
+                jnp.broadcast_to(m, own.shape).reshape(len(x), *along[1:]) for m in (mean, variance)
+            )
+        normed = (exact - mean) * (jax.lax.rsqrt(variance + self.eps) * scale) + bias
+        return normed.astype(self.dtype)
+
+
+def group_norm(groups: int, eps: float, dtype: DTypeLike, name: str) -> Norm:
+    """Builds a group normalisation over `groups` groups of channels."""
+    return Norm(eps, dtype, groups, name=name)
 
 
 def conv(
@@ -82,8 +136,26 @@ def cudnn_can(dtype: DTypeLike, head_size: int) -> bool:
     return head_size % 8 == 0 and head_size <= largest
 
 
+def text_keys(params: dict[str, Any], text_states: jax.Array, dtype: DTypeLike) -> dict[str, Any]:
+    """Returns the keys and values of text states [B, T, D] in all attentions to them.
+
+    They are variables of a network with these parameters, in the collection `TEXT`, where
+    `Attention` takes them instead of computing them: in a loop, once instead of at every step.
+    """
+    flat, states = flatten_dict(params), text_states.astype(dtype)
+    found = {path: flat[path] for path in flat if path[-2:-1] in (("to_k",), ("to_v",))}
+    for path in [path for path in found if "attn1" in path]:
+        # To the states themselves, but in blocks with only_cross_attention.
+        if len(found[path]) == len(flat[*path[:-2], "to_q", "kernel"]):
+            del found[path]
+    return unflatten_dict({path[:-1]: states @ x.astype(dtype) for path, x in found.items()})
+
+
 class Attention(nn.Module):
-    """Multi-head attention of states [B, T, D] on context [B, S, D'], dense layers included."""
+    """Multi-head attention of states [B, T, D] on context [B, S, D'], dense layers included.
+
+    The context may have R rows for each of the states; so has the result then.
+    """
 
     heads: int
     dtype: DTypeLike
@@ -96,11 +168,12 @@ class Attention(nn.Module):
         width = states.shape[-1]
 
         def project(inputs, name):
-            dense = Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)
-            return dense(inputs).reshape(*inputs.shape[:2], self.heads, width // self.heads)
+            if (found := self.get_variable(TEXT, name)) is None:
+                found = Dense(width, use_bias=self.bias, dtype=self.dtype, name=name)(inputs)
+            return found.reshape(*inputs.shape[:2], self.heads, width // self.heads)
 
         q, k, v = map(project, (states, context, context), self.names[:3])
-        out = attend(q, k, v, self.causal).reshape(states.shape)
+        out = attend(repeated(q, len(k)), k, v, self.causal).reshape(len(k), -1, width)
         return Dense(width, dtype=self.dtype, name=self.names[3])(out)
 
 
@@ -113,7 +186,11 @@ class GEGLU(nn.Module):
     def __call__(self, states: jax.Array) -> jax.Array:
         states = Dense(8 * states.shape[-1], dtype=self.dtype, name="proj")(states)
         value, gate = jnp.split(states, 2, axis=-1)
-        return value * jax.nn.gelu(gate, approximate=False)
+        # jax.nn.gelu has erfc(-x) for 1 + erf(x), which takes twice as long; float32 errors are at
+        # most 1e-7 |x| in both.
+        exact = gate.astype(jnp.float32)
+        gelu = exact * (0.5 + 0.5 * jax.lax.erf(exact * math.sqrt(0.5)))
+        return value * gelu.astype(self.dtype)
 
 
 class FeedForward(nn.Module):
@@ -136,12 +213,14 @@ class BasicTransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, states: jax.Array, text_states: jax.Array) -> jax.Array:
-        norm = partial(LayerNorm, 1e-5, self.dtype)
+        norm, rows = partial(Norm, 1e-5, self.dtype), len(text_states)
         attn1 = Attention(self.heads, self.dtype, name="attn1")
         attn2 = Attention(self.heads, self.dtype, name="attn2")
         normed = norm(name="norm1")(states)
-        states = states + attn1(normed, text_states if self.only_cross_attention else normed)
-        states = states + attn2(norm(name="norm2")(states), text_states)
+        attended = attn1(normed, text_states if self.only_cross_attention else normed)
+        states = repeated(states, len(attended)) + attended
+        attended = attn2(norm(name="norm2")(states), text_states)
+        states = repeated(states, rows) + attended
         return states + FeedForward(self.dtype, name="ff")(norm(name="norm3")(states))
 
 
@@ -170,11 +249,15 @@ class Transformer2DModel(nn.Module):
         for i in range(self.layers):
             block = BasicTransformerBlock(*built, name=f"transformer_blocks_{i}")
             states = block(states, text_states)
-        return x + project(states.reshape(x.shape), "proj_out")
+        states = project(states.reshape(-1, height, width, channels), "proj_out")
+        return repeated(x, len(states)) + states
 
 
 class ResnetBlock2D(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input; time states [B, D] shift the middle."""
+    """Two normalised 3x3 convolutions, added to the input; time states shift the middle.
+
+    Time states are [B, D], or have fewer rows, which are repeated.
+    """
 
     channels: int
     groups: int
@@ -187,7 +270,7 @@ class ResnetBlock2D(nn.Module):
         h = conv(self.channels, 3, self.dtype, "conv1")(h)
         if time_states is not None:
             shift = Dense(self.channels, dtype=self.dtype, name="time_emb_proj")
-            h = h + shift(nn.silu(time_states))[:, None, None, :]
+            h = h + repeated(shift(nn.silu(time_states)), len(h))[:, None, None, :]
         h = nn.silu(group_norm(self.groups, self.eps, self.dtype, "norm2")(h))
         h = conv(self.channels, 3, self.dtype, "conv2")(h)
         if x.shape[-1] != self.channels:

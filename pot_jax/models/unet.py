@@ -2,7 +2,8 @@
 
 Shapes: B batch rows (all levels, both halves of guidance), H W the latents' grid, T tokens, D width
 of the text states. `x` is the feature map that passes through, [B, h, w, C]. On the way down each
-layer's output is kept; on the way up they are concatenated to `x`, the last one first.
+layer's output is kept; on the way up they are concatenated to `x`, the last one first. Text states
+may have R rows for each of the latents: guidance's two halves see the same (`layers`).
 """
 
 import dataclasses
@@ -192,7 +193,7 @@ class UpBlock2D(UNetBlock):
         shape: tuple[int, int] | None,
     ) -> jax.Array:
         for i in range(self.count):
-            x = jnp.concatenate([x, kept[-1 - i]], axis=-1)
+            x = jnp.concatenate([x, layers.repeated(kept[-1 - i], len(x))], axis=-1)
             x = self.attend(i, self.resnet(i)(x, time_states), text_states)
         if shape is not None:
             x = layers.Upsample2D(self.dtype, name="upsamplers_0")(x, shape)
@@ -219,7 +220,8 @@ class UNet2DConditionModel(Configured):
         Args:
           latents: [B, H, W, in_channels], of about unit variance.
           timesteps: [B] or [], training index from 0 to 999; fractions are allowed.
-          text_states: [B, T, D].
+          text_states: [B, T, D]; or [R B, T, D], for R predictions of each row, [R B, H, W, ...],
+            one after the other.
           class_labels: [B] int32, or noise levels [B] if class_embed_type is "timestep"; given to
             models that have them (the upscaler) and to no others.
           timestep_cond: [B, time_cond_proj_dim], given to models that have it and to no others.
@@ -233,7 +235,7 @@ class UNet2DConditionModel(Configured):
         given = class_labels, timestep_cond, pooled, time_ids
         _check_inputs(c, latents, text_states, *given)
         text_states = text_states.astype(self.dtype)
-        time_states = self._time_states(latents, timesteps, *given)
+        time_states = self._time_states(timesteps, *given)
 
         x = conv(c.block_out_channels[0], 3, self.dtype, "conv_in")(latents.astype(self.dtype))
         kept, counts = [x], c.per_block("layers_per_block")
@@ -257,17 +259,17 @@ class UNet2DConditionModel(Configured):
             x = UpBlock2D(*built, name=f"up_blocks_{i}")(x, taken, time_states, text_states, shape)
 
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, self.dtype, "conv_norm_out")(x))
-        return conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)
+        x = conv(c.out_channels, 3, self.dtype, "conv_out")(x).astype(jnp.float32)
+        return layers.repeated(x, len(text_states))  # without any attention to the text
 
-    def _time_states(
-        self, latents, timesteps, class_labels, timestep_cond, pooled, time_ids
-    ) -> jax.Array:
+    def _time_states(self, timesteps, class_labels, timestep_cond, pooled, time_ids) -> jax.Array:
+        """Returns time states, [B, D], or [1, D] if all rows have the same."""
         c = self.config
         channels = c.block_out_channels[0]
         width = 4 * channels
 
         def features(values):
-            values = jnp.broadcast_to(values, latents.shape[:1])
+            values = jnp.atleast_1d(values)
             return layers.timestep_features(values, channels, c.flip_sin_to_cos, c.freq_shift)
 
         embed = layers.TimestepEmbedding(width, self.dtype, name="time_embedding")
@@ -308,9 +310,9 @@ def _check_inputs(config, latents, text_states, class_labels, timestep_cond, poo
     if latents.ndim != 4 or latents.shape[-1] != config.in_channels:
         fitting = f"[B, H, W, {config.in_channels}]"
         raise ValueError(f"latents have shape {latents.shape}, expected {fitting}")
-    expected = (latents.shape[0], config.cross_attention_dim)
-    if text_states.ndim != 3 or (text_states.shape[0], text_states.shape[2]) != expected:
-        fitting = f"[{expected[0]}, T, {expected[1]}]"
+    rows, width = len(latents), config.cross_attention_dim
+    if text_states.ndim != 3 or len(text_states) % rows or text_states.shape[2] != width:
+        fitting = f"[{rows}, T, {width}], or a multiple of the rows"
         raise ValueError(f"text states have shape {text_states.shape}, expected {fitting}")
     for name, value, wanted in (
         ("class_labels", class_labels, config.has_classes),

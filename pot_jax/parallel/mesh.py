@@ -73,6 +73,11 @@ def described(mesh: Mesh) -> str:
     return f"{devices.size} x {devices.flat[0].device_kind}" + f" ({axes})" * (devices.size > 1)
 
 
+def sharing(mesh: Mesh, axes: Sequence[str] = ROWS) -> int:
+    """Returns how many devices share the batch rows of one sample: those along `axes`."""
+    return math.prod(mesh.shape[axis] for axis in axes)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that keeps a complete copy on every device of `mesh`."""
     return NamedSharding(mesh, _WHOLE)
@@ -202,7 +207,7 @@ def split_rows(
     pixels needs about a gigabyte per batch row. Copies of the last batch row are added if the
     devices, or `rows_at_once`, do not divide M; their results are dropped.
     """
-    devices = math.prod(mesh.shape[axis] for axis in axes)
+    devices = sharing(mesh, axes)
     every = partial(jax.lax.all_gather, axis_name=tuple(axes), tiled=True)
 
     def wrapped(weights, *rows):

@@ -9,12 +9,13 @@ if guidance needs two halves, M = 2N, [unconditional; conditional].
     class_labels   [M] int32: the noise level of an upscaler's small pictures
     timestep_cond  [M, E]: the guidance scale, for networks that have guidance built in
     channels       [M, h, w, k]: extra channels, concatenated after the latents; not a UNet argument
+    text_keys      arrays [M, T, ..], from the text (`with_text_keys`), in which alone halves differ
 
 The sampler's `weights` hold them as "conditions"; the sampler itself knows nothing of them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,12 +29,15 @@ from pot_jax.diffusion.guidance import clean_from_prediction, limiter
 from pot_jax.diffusion.schedule import ScheduleConfig
 from pot_jax.diffusion.solvers import Denoised
 from pot_jax.errors import UserError, few
-from pot_jax.models.layers import timestep_features
-from pot_jax.parallel.mesh import computed, gathering, split_rows
+from pot_jax.models.layers import TEXT, repeated, text_keys, timestep_features
+from pot_jax.parallel.mesh import computed, gathering, sharing, split_rows
 from pot_jax.weights.emphasis import read_prompts
 from pot_jax.weights.keys import abstract_params
 from pot_jax.weights.model import FAMILIES, Model
 from pot_jax.weights.tokenization import prompt_notices
+
+# Those in which guidance's halves differ in the text alone; until they read it, halves are equal.
+_COMMON = {"text_states", "text_keys", "class_labels", "timestep_cond", "channels"}
 
 
 class Conditions(NamedTuple):
@@ -206,6 +210,18 @@ def guidance_embedding(guidance_scales: jax.Array, width: int) -> jax.Array:
     return timestep_features(1000 * (guidance_scales - 1), width, False, 1)
 
 
+def with_text_keys(unet: nn.Module, chunk: Callable) -> Callable:
+    """Returns `chunk(weights, ...)`, all of whose steps have the text's keys and values."""
+
+    @wraps(chunk)
+    def sharing(weights, *rest):
+        conditions = weights["conditions"]
+        keys = text_keys(weights["unet"], conditions["text_states"], unet.dtype)
+        return chunk(weights | {"conditions": conditions | {"text_keys": keys}}, *rest)
+
+    return sharing
+
+
 def denoiser(
     unet: nn.Module,
     schedule: ScheduleConfig,
@@ -218,29 +234,44 @@ def denoiser(
 
     It is denoise(weights, z [N, h, w, c], row, memory) -> (Denoised, memory), where `weights` holds
     "unet", "conditions" and, for two halves (`guided`), the numbers "guidance". Batch rows are
-    split over the mesh; each device computes at most `rows_at_once` at a time, None: all.
+    split over the mesh; each device computes at most `rows_at_once` at a time, None: all. Where
+    every device can have both halves of its levels, what they share is computed once.
     """
     limit, kind = limiter(schedule), schedule.prediction_type
+    sides = 2 if guided else 1
 
     def to_clean(prediction, z, row):
         return limit(clean_from_prediction(prediction, z, row.alpha, row.sigma, kind))
 
-    def network(weights, z, timesteps, conditions):
-        named = dict(conditions)
+    def network(given, z, conditions):
+        """Predicts [M, R, h, w, c] of M rows z, each under R conditions, [M, R, ...]."""
+        (params, timestep), named = given, dict(conditions)
+        text = named.pop("text_states"), named.pop("text_keys", {})
+        states, keys = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), text)
+        named = {name: x[:, 0] for name, x in named.items()}
         if "channels" in named:
             z = jnp.concatenate([z, named.pop("channels")], axis=-1)
-        with gathering(weights["unet"], partial(abstract_params, unet), mesh):
-            return unet.apply({"params": weights["unet"]}, z, timesteps, **named)
-
-    network = split_rows(network, mesh, rows_at_once)
+        with gathering(params, partial(abstract_params, unet), mesh):
+            variables = {"params": params, TEXT: keys}
+            prediction = unet.apply(variables, z, timestep, text_states=states, **named)
+        return prediction.reshape(len(z), -1, *prediction.shape[1:])
 
     def denoise(weights, z, row, memory):
-        rows = jnp.concatenate([z, z]) if guided else z
-        timesteps = jnp.broadcast_to(row.timestep, len(rows))
-        prediction = network(weights, rows, timesteps, weights["conditions"]).astype(jnp.float32)
-        renoise = None
+        levels, given = len(z), weights["conditions"]
+        apart = levels % sharing(mesh) or rows_at_once == 1 or not given.keys() <= _COMMON
+        rows, each = (levels * sides, 1) if apart else (levels, sides)
+
+        def by_row(x):  # from [2 N, ...], a half after the other
+            x = jnp.moveaxis(x.reshape(sides, levels, *x.shape[1:]), 0, 1)
+            return x.reshape(rows, each, *x.shape[2:])
+
+        predict = split_rows(network, mesh, rows_at_once and rows_at_once // each)
+        conditions = jax.tree.map(by_row, given)
+        prediction = predict((weights["unet"], row.timestep), repeated(z, rows), conditions)
+        prediction = prediction.astype(jnp.float32).reshape(levels, sides, *z.shape[1:-1], -1)
+        halves, renoise = [prediction[:, i] for i in range(sides)], None
+        prediction = halves[0]
         if guided:
-            halves = jnp.split(prediction, 2)
             (prediction, renoise), memory = guide.combine(*halves, weights["guidance"], memory)
         clean = to_clean(prediction, z, row)
         renoised = clean if renoise is None else to_clean(renoise, z, row)

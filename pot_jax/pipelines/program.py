@@ -26,7 +26,7 @@ from pot_jax.diffusion.solvers import SOLVERS, Solver
 from pot_jax.models.vae import decode_latents, encode_latents
 from pot_jax.parallel import devices, memory
 from pot_jax.parallel import mesh as meshes
-from pot_jax.pipelines.conditions import denoiser
+from pot_jax.pipelines.conditions import denoiser, with_text_keys
 from pot_jax.pipelines.sequential import METHODS, sampled_in_turns
 from pot_jax.pipelines.traces import lowered
 from pot_jax.weights.keys import abstract_params
@@ -172,7 +172,10 @@ def assemble(recipe: Recipe) -> Program:
     decode, encode = autoencoder(r.autoencoder, r.mesh, r.decode_rows, axes=meshes.MESH_AXES)
     deliver = agreement.delivery(blend, views(r, decode, encode)[1])
     steps = (sampler.make_chunk(step, watch=watch) for watch in (False, True))
-    chunk, watched = map(sampler.over_samples, steps)
+    chunks = [sampler.over_samples(chunk) for chunk in steps]
+    # Else each device would compute all rows', or memory is short, and they may be gigabytes.
+    if meshes.sharing(r.mesh) == 1 and r.network_rows is None:
+        chunks = [with_text_keys(r.unet, chunk) for chunk in chunks]
     given, seen = (meshes.weight_specs, _WHOLE), PartitionSpec(None, *_EACH)
     stepping = (meshes.weight_specs, STATES, _WHOLE, _WHOLE), (STATES, seen)
     jit = partial(meshes.on_devices, r.mesh)
@@ -180,8 +183,8 @@ def assemble(recipe: Recipe) -> Program:
         begin=jit(partial(sampler.start_samples, parts), (_WHOLE, _EACH, _EACH), STATES),
         encode=jit(encode, given, _WHOLE),
         deliver=jit(deliver, given, _WHOLE),
-        chunk=jit(chunk, *stepping, donate_argnums=1),
-        watched_chunk=jit(watched, *stepping, donate_argnums=1),
+        chunk=jit(chunks[0], *stepping, donate_argnums=1),
+        watched_chunk=jit(chunks[1], *stepping, donate_argnums=1),
         key=_key(r),
     )
 

@@ -121,3 +121,83 @@ def test_down_and_up_sampling_are_inverse_in_shape(size, half):
     assert small.shape == (1, *half, 4)
     large, _ = jax.eval_shape(lambda x: up.init_with_output(jax.random.key(0), x, size), small)
     assert large.shape == x.shape
+
+
+MOMENTS = layers.moments  # of this platform: in two passes
+
+
+def normalised(x, axes, eps):
+    """The truth, in float64."""
+    exact = np.asarray(x, np.float64)
+    mean = exact.mean(axes, keepdims=True)
+    return (exact - mean) / np.sqrt(np.square(exact - mean).mean(axes, keepdims=True) + eps)
+
+
+def one_pass(x, axis):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        return MOMENTS(x, axis)
+
+
+def plain(x, axis):
+    mean, square = (jnp.mean(a, axis, keepdims=True) for a in (x, jnp.square(x)))
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def with_outlier(x, size):
+    """The middle value of each, which is one of those that the shift is taken from, far away."""
+    return x.at[:, 8, 8].add(size).at[..., 12].add(size)
+
+
+@pytest.mark.parametrize("groups", [None, 6])
+@pytest.mark.parametrize(
+    ("mean", "outlier", "times", "worst"),
+    # In deviations: the mean of all, and how far outliers are. Then the most of one pass's error in
+    # two passes', and the least of that of E[x^2] - E[x]^2.
+    [(0, 0, 2, 0), (30, 0, 2, 5e-5), (1000, 0, 2, 5e-2), (1000, 1000, 2, 1e-5), (0, 1000, 2, 0)],
+)
+def test_one_pass_is_as_exact_as_two(monkeypatch, groups, mean, outlier, times, worst):
+    x = mean + jax.random.normal(jax.random.key(0), (2, 16, 16, 24))
+    x = with_outlier(x, outlier)
+    shape, axes = (x.shape, -1) if groups is None else ((2, 16, 16, groups, -1), (1, 2, 4))
+    exact = normalised(x.reshape(shape), axes, 1e-5).reshape(x.shape)
+    norm, neutral = layers.Norm(1e-5, jnp.float32, groups), {"bias": jnp.zeros(24)}
+
+    def error(moments):
+        monkeypatch.setattr(layers, "moments", moments)
+        found = norm.apply({"params": neutral | {"scale": jnp.ones(24)}}, x)
+        return np.max(np.abs(found - exact))
+
+    one, two, simple = map(error, (one_pass, MOMENTS, plain))
+    assert one < max(times * two, 2e-6), f"one pass {one:.1e}, two {two:.1e}, plain {simple:.1e}"
+    assert simple >= worst, f"E[x^2] - E[x]^2: {simple:.1e}"
+    assert not np.array_equal(one_pass(x, -1), MOMENTS(x, -1)), "two ways"
+
+
+@pytest.mark.parametrize("moments", [one_pass, MOMENTS])
+def test_a_normalisation_of_a_constant_is_its_bias_and_has_gradients(monkeypatch, moments):
+    monkeypatch.setattr(layers, "moments", moments)
+    norm, params = (
+        layers.Norm(1e-5, jnp.float32, 2),
+        {"scale": jnp.ones(4), "bias": jnp.arange(4.0)},
+    )
+    x = jnp.full((1, 3, 3, 4), 7.0)
+
+    def total(x):
+        return jnp.sum(norm.apply({"params": params}, x)[..., 1])
+
+    np.testing.assert_allclose(
+        norm.apply({"params": params}, x), np.tile(np.arange(4.0), (1, 3, 3, 1))
+    )
+    assert np.all(np.isfinite(jax.grad(total)(x)))
+
+
+def test_gelu_is_that_of_jax():
+    gate = jnp.linspace(-30, 30, 4801)
+    geglu = layers.GEGLU(jnp.float32)
+    states = jnp.stack([jnp.ones_like(gate), gate], -1)[None]  # value 1, then the gate, by "proj"
+    kernel = jnp.zeros((2, 16)).at[0, 0].set(1).at[1, 8].set(1)
+    params = {"proj": {"kernel": kernel, "bias": jnp.zeros(16)}}
+    actual = np.asarray(geglu.apply({"params": params}, states))[0, :, 0]
+    expected = np.asarray(jax.nn.gelu(gate, approximate=False))
+    assert np.all(np.abs(actual - expected) <= 2e-7 * np.maximum(1, np.abs(gate)))

@@ -7,6 +7,7 @@ import pytest
 from initial_params import initial_params
 
 from pot_jax.errors import UserError
+from pot_jax.models.layers import text_keys
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.weights.keys import abstract_params
 
@@ -171,3 +172,48 @@ def test_a_whole_number_serves_where_a_number_is_expected():
 def test_private_unused_and_empty_keys_are_ignored():
     extra = {"_diffusers_version": "0.42.0", "dropout": 0.1, "a_setting_of_the_future": None}
     assert UNetConfig.from_json(TINY.to_json() | extra) == TINY
+
+
+SHARING = {
+    "begins_with_text": {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")},
+    "begins_without": {},
+    "only_cross_attention": {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "only_cross_attention": (True, False),
+    },
+    "classes": {"num_class_embeds": 10},
+}
+
+
+@pytest.mark.parametrize("change", SHARING.values(), ids=SHARING.keys())
+def test_rows_that_differ_in_text_alone_share_what_comes_before_it(change):
+    model = UNet2DConditionModel(dataclasses.replace(TINY, **change))
+    params = initial_params(abstract_params(model), np.random.default_rng(0))
+    given = inputs() | {"timesteps": jnp.float32(500)}
+    given["text_states"] = jnp.asarray(np.random.default_rng(2).normal(size=(6, 5, 6)), jnp.float32)
+    if "num_class_embeds" in change:
+        given["class_labels"] = jnp.array([1, 5, 7])
+    twice = {name: jnp.repeat(given[name], 2, 0) for name in given.keys() - {"timesteps"}}
+    twice |= {name: given[name] for name in ("timesteps", "text_states")}
+    (shared, fewer), (apart, all_flops) = (
+        (program({"params": params}, **rows), program.cost_analysis()["flops"])
+        for rows in (given, twice)
+        for program in [jax.jit(model.apply).lower({"params": params}, **rows).compile()]
+    )
+    np.testing.assert_allclose(shared, apart, atol=1e-5)
+    assert float(jnp.max(jnp.abs(shared[0] - shared[1]))) > 1e-3
+    assert fewer < 0.97 * all_flops
+
+
+@pytest.mark.parametrize("change", SHARING.values(), ids=SHARING.keys())
+def test_text_keys_replace_all_that_is_computed_from_text_states(change):
+    model = UNet2DConditionModel(dataclasses.replace(TINY, **change))
+    params = initial_params(abstract_params(model), np.random.default_rng(0))
+    given = inputs()
+    if "num_class_embeds" in change:
+        given["class_labels"] = jnp.array([1, 5, 7])
+    expected = jax.jit(model.apply)({"params": params}, **given)
+    keys = text_keys(params, given["text_states"], jnp.float32)
+    variables = {"params": params, "text": keys}
+    ignored = given | {"text_states": jnp.full_like(given["text_states"], jnp.nan)}
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, **ignored), expected)

@@ -83,22 +83,25 @@ def test_the_guidance_embedding_holds_waves_of_1000_w():
 class Toy:
     """A "UNet" that answers with what it is told."""
 
-    def apply(self, variables, z, timesteps, *, text_states, class_labels=0.0):
-        return (
-            variables["params"] * z.sum(-1, keepdims=True)
-            + text_states[..., None, None, None] * (class_labels * timesteps)[:, None, None, None]
-        )
+    def apply(self, variables, z, timestep, *, text_states, class_labels=0.0):
+        each = len(text_states) // len(z)
+        seen, label = (jnp.repeat(x, each, 0) for x in (z.sum(-1, keepdims=True), class_labels))
+        told = text_states * label * timestep
+        return variables["params"] * seen + told[:, None, None, None]
 
 
-@pytest.mark.parametrize(("rows_at_once", "rescale"), [(None, 0.0), (1, 0.0), (None, 0.6)])
-def test_every_condition_reaches_its_row(rows_at_once, rescale):
+@pytest.mark.parametrize("devices", [1, 2, 4])  # of four, each has half of a level
+@pytest.mark.parametrize(
+    ("rows_at_once", "rescale"), [(None, 0.0), (1, 0.0), (2, 0.0), (None, 0.6)]
+)
+def test_every_condition_reaches_its_row(rows_at_once, rescale, devices):
     z = jnp.arange(8.0).reshape(2, 2, 2, 1)
     told = {
         "text_states": jnp.array([1.0, 2.0, 3.0, 4.0]),
         "class_labels": jnp.array([1.0, 10.0, 1.0, 10.0]),
         "channels": jnp.tile(10 * z, (2, 1, 1, 1)),
     }
-    mesh = device_mesh(devices=jax.devices()[:2])
+    mesh = device_mesh(devices=jax.devices()[:devices])
     schedule = ScheduleConfig(prediction_type="sample")
     denoise = conditions.denoiser(Toy(), schedule, CLASSIFIER_FREE, True, mesh, rows_at_once)
     weights = {"unet": 2.0, "conditions": told, "guidance": Numbers(3.0, rescale)}

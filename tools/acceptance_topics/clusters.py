@@ -1,13 +1,17 @@
-"""All devices, all hosts: what is built of it so far, devices by use, hosts and launch files."""
+"""All devices, all hosts: devices by use, hosts, launch files, object stores, speed."""
 
 import functools
+import importlib.util
+import json
 import math
+import os
+import subprocess
 import time
 from pathlib import Path
 
-from acceptance import Outcome, Row, at_most_lines
+from acceptance import ROOT, Outcome, Row, at_most_lines
 from acceptance_topics.hands import LINES as BEFORE
-from acceptance_topics.robustness import passing
+from acceptance_topics.robustness import PYTHON, passing
 
 LINES = BEFORE + 800
 HOSTS, MESH = "tests/parallel/test_hosts.py", "tests/parallel/test_mesh.py"
@@ -34,7 +38,7 @@ def launch(size: int, folder: Path) -> Outcome:
     return passing("tests/test_launch.py", size, folder, {})
 
 
-def share(devices: int, operators: float, calls: list[tuple[int, float]]) -> float:
+def part_of_step(devices: int, operators: float, calls: list[tuple[int, float]]) -> float:
     """Returns the operators' share of a step on devices that all compute them.
 
     `operators` are their seconds, `calls` the pictures and the seconds a picture of the networks'
@@ -47,8 +51,8 @@ def share(devices: int, operators: float, calls: list[tuple[int, float]]) -> flo
 def crossing(operators: float, calls: list[tuple[int, float]]) -> str:
     """Returns the share on one device, and the number of devices at which it passes `SHARE`."""
     most = max(n for n, _ in calls)  # with more devices, some have nothing to do
-    over = (d for d in range(1, most + 1) if share(d, operators, calls) > SHARE)
-    first, last = share(1, operators, calls), share(most, operators, calls)
+    over = (d for d in range(1, most + 1) if part_of_step(d, operators, calls) > SHARE)
+    first, last = part_of_step(1, operators, calls), part_of_step(most, operators, calls)
     where = next(over, None)
     never = f"never ({last:.1%} on {most})"
     return f"{first:.2%} on 1, over {SHARE:.0%} from {where}" if where else f"{first:.2%}, {never}"
@@ -110,7 +114,7 @@ def operators(size: int, folder: Path) -> Outcome:
         calls = ["unet"] if name == "latent" else ["unet", "decode", "encode"]
         rows = {"unet": 2 * levels, "decode": levels, "encode": 2 * levels}
         found.append(f"cosmos64 {name}: {crossing(took, [(rows[n], each[n]) for n in calls])}")
-        reached &= share(1, took, [(rows[n], each[n]) for n in calls]) < 0.1
+        reached &= part_of_step(1, took, [(rows[n], each[n]) for n in calls]) < 0.1
         large, latents = Geometry(levels, 2, 512, 512), Geometry(levels, 2, 64, 64)
         shape = (levels, 64, 64, 4) if name == "latent" else (levels, 512, 512, 3)
         at = latents if name == "latent" else large
@@ -127,6 +131,53 @@ def stores(size: int, folder: Path) -> Outcome:
     return passing("tests/media/test_stores.py", size, folder, {}, "tests/runs/test_stored_runs.py")
 
 
+def bench(folder: Path, *options: str) -> dict:
+    """What tools/bench measured on this machine's CPU."""
+    command = [PYTHON, ROOT / "tools" / "bench", f"--json={folder / 'bench.json'}", *options]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    said = json.loads((folder / "bench.json").read_text())
+    failed = {name: row["failed"] for name, row in said["rows"].items() if "failed" in row}
+    if failed or said["not_run"]:
+        raise RuntimeError(f"failed: {failed}; not run: {said['not_run']}")
+    return said["rows"]
+
+
+def unet(size: int, folder: Path) -> Outcome:
+    """cosmos64's UNet on 16 rows beside torch.compile's of diffusers', by medians."""
+    if importlib.util.find_spec("torch") is None:
+        return Outcome("torch is not installed", False, 0)
+    row = bench(folder, "--models=cosmos64", "--only=diffusers", "--minutes=20")
+    ratios = row["cosmos64 diffusers 16"]["of_torch_compile"]
+    step, forward = (ratios[name]["median"] for name in ("ours in a step", "ours"))
+    return Outcome(f"{step:.3f} in a step; {forward:.3f} alone", step <= 1)
+
+
+def step(size: int, folder: Path) -> Outcome:
+    """cosmos64's joint step beside the sum of its parts, by medians."""
+    rows = bench(folder, "--models=cosmos64", "--only=step", "--minutes=20")
+    spaces = ("latent", "pixel")
+    ratios = [rows[f"cosmos64 step {space}"]["of_parts"]["median"] for space in spaces]
+    said = ", ".join(f"{space} {ratio:.3f}" for space, ratio in zip(spaces, ratios))
+    return Outcome(said, max(ratios) <= 1.05)
+
+
+def share(size: int, folder: Path) -> Outcome:
+    """cosmos128's operators in its step, by the least times."""
+    only = "--only=cosmos128 step,cosmos128 operators"
+    rows = bench(folder, "--models=cosmos128", only, "--minutes=20")
+    spaces = ("latent", "pixel")
+    shares = [rows[f"cosmos128 operators {space}"]["of_step_time"] for space in spaces]
+    said = ", ".join(f"{space} {100 * x:.2f} %" for space, x in zip(spaces, shares))
+    return Outcome(said, max(shares) < 0.10)
+
+
+def tiny(size: int, folder: Path) -> Outcome:
+    """All of tools/bench on a toy."""
+    rows = bench(folder, "--tiny", "--minutes=10")
+    return Outcome(f"{len(rows)} rows", len(rows) >= 12)
+
+
 ROWS = [
     Row("mesh", "every split of 8 devices gives one's pictures to 1e-5, its noise to the bit",
         chosen("split or drawn or one_device", MESH), 1, "run", 20.0, "", False),
@@ -134,6 +185,10 @@ ROWS = [
         chosen("meet or layer", MESH), 1, "run", 20.0, "", False),
     Row("operators", "under 10 % of a step on one device; from how many over 3 %", operators, 1,
         "run", 10.0, "", False),
+    Row("unet", "at most 1.0 of torch.compile's time of the same UNet", unet, in_tenth=False),
+    Row("step", "at most 1.05 of the sum of its parts", step, in_tenth=False),
+    Row("share", "operators under 10 % of cosmos128's step", share, in_tenth=False),
+    Row("bench", "all rows on a toy", tiny, in_tenth=False),
     Row("hosts", "the pictures of one process", hosts, 4, "processes", 20.0, "", False),
     Row("lost", "one line within a minute, and it resumes", chosen("lost"), 1, "run", 20.0, "",
         False),
