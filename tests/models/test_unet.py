@@ -137,7 +137,7 @@ def test_wrong_inputs_are_refused_with_the_shapes(variables):
     ("change", "message"),
     [
         ({"act_fn": "gelu"}, "act_fn is 'gelu', expected one of .*silu"),
-        ({"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
+        ({"addition_embed_type": "text"}, "addition_embed_type is 'text'"),
         ({"class_embed_type": "projection"}, "class_embed_type is 'projection'"),
         ({"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}, "'AttnDownBlock2D"),
         ({"down_block_types": ["DownBlock2D"]}, "down_block_types"),
