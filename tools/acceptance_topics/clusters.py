@@ -49,13 +49,15 @@ def part_of_step(devices: int, operators: float, calls: list[tuple[int, float]])
 
 
 def crossing(operators: float, calls: list[tuple[int, float]]) -> str:
-    """Returns the share on one device, and the number of devices at which it passes `SHARE`."""
-    most = max(n for n, _ in calls)  # with more devices, some have nothing to do
-    over = (d for d in range(1, most + 1) if part_of_step(d, operators, calls) > SHARE)
+    """Returns the share on one device, at most, and from how many devices on it passes `SHARE`.
+
+    With these levels, devices beyond one for each batch row have nothing to do. With more levels
+    all costs grow alike, so rows enough for any number of devices are assumed for the last figure.
+    """
+    most, networks = max(n for n, _ in calls), sum(n * each for n, each in calls)
     first, last = part_of_step(1, operators, calls), part_of_step(most, operators, calls)
-    where = next(over, None)
-    never = f"never ({last:.1%} on {most})"
-    return f"{first:.2%} on 1, over {SHARE:.0%} from {where}" if where else f"{first:.2%}, {never}"
+    devices = math.ceil(SHARE / (1 - SHARE) * networks / operators)
+    return f"{first:.2%} on 1, {last:.1%} on {most}; with more levels {SHARE:.0%} from {devices} on"
 
 
 def operators(size: int, folder: Path) -> Outcome:
