@@ -374,21 +374,22 @@ def theirs_xl(tmp_path_factory):
     return place / "model"
 
 
-@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original, peft, diffusers])
+@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original])  # others give the same digest
 def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path, spell):
     pytest.importorskip("peft")
     theirs = StableDiffusionXLPipeline.from_pretrained(theirs_xl)
-    layers = random_lora(theirs, components=TE)
-    has_alpha = spell(*next(iter(layers)))[3]
-    if not has_alpha:  # theirs is the rank
-        layers = {layer: (down, up, len(down)) for layer, (down, up, _) in layers.items()}
-    tensors = write(tmp_path / "a.safetensors", layers, spell)
+    # A third of the layers; diffusers takes another layer's rank for the projection's.
+    layers = random_lora(
+        theirs, lambda _, name: len(name) % 3 == 0 and name != "text_projection", TE
+    )
+    assert {component for component, _ in layers} == TE.keys()
+    write(tmp_path / "a.safetensors", layers, spell)
     plain_model = load(theirs_xl)
     model = load(theirs_xl, loras={tmp_path / "a.safetensors": STRENGTH})
     theirs.load_lora_weights(tmp_path, weight_name="a.safetensors")
     theirs.fuse_lora(components=[*TE], lora_scale=STRENGTH)
     theirs.unload_lora_weights()
-    assert len(tensors) > len(layers) > 100
+    assert len(layers) > 50
     changed = 0
     for component in TE:
         state = getattr(theirs, component).state_dict()
