@@ -50,9 +50,12 @@ class UNetConfig(ModelConfig):
         **dict.fromkeys(_FALSE.split(), (False,)),
         **dict.fromkeys(_NULL.split(), (None,)),
     }
-    # diffusers' UNetMidBlock2DCrossAttn ignores mid_block_only_cross_attention, too.
+    # diffusers' UNetMidBlock2DCrossAttn ignores mid_block_only_cross_attention, too. The others are
+    # what its EMAModel leaves in files, such as those of SDXL's inpainting model.
     UNUSED: ClassVar = frozenset(
         {"dropout", "addition_embed_type_num_heads", "mid_block_only_cross_attention"}
+        | {"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step"}
+        | {"use_ema_warmup"}
     )
 
     sample_size: Size | tuple[Size, ...] | None = None  # latents' height and width in training
@@ -71,7 +74,8 @@ class UNetConfig(ModelConfig):
     attention_head_dim: Size | tuple[Size, ...] = 8
     only_cross_attention: bool | tuple[bool, ...] = False
     use_linear_projection: bool = False
-    upcast_attention: bool = False  # attention scores are always float32 here
+    # Attention scores are always float32 here. SDXL's own file says null.
+    upcast_attention: bool | None = False
     class_embed_type: str | None = None  # None or "timestep"
     num_class_embeds: Size | None = None
     time_cond_proj_dim: Size | None = None

@@ -189,6 +189,18 @@ def test_the_size_in_an_old_unets_file_is_corrected(tmp_path, version, size):
     assert load(tmp_path / "model").unet.config.sample_size == size
 
 
+def test_what_released_files_say_besides_is_no_hindrance(tmp_path):
+    """SDXL's UNet says null, its inpainting model has what an average of weights left."""
+    model = tiny_xl_inpainting(tmp_path / "tokenizer")
+    export(model, tmp_path / "model")
+    path = tmp_path / "model" / "unet" / "config.json"
+    content = json.loads(path.read_text()) | {"upcast_attention": None, "decay": 0.9999}
+    content |= {"inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 20000, "power": 0.75}
+    path.write_text(json.dumps(content | {"update_after_step": 0, "use_ema_warmup": True}))
+    change(tmp_path / "model" / "model_index.json", requires_aesthetics_score=False)
+    assert load(tmp_path / "model").digest == model.digest
+
+
 def test_an_upscalers_scale_is_corrected(tmp_path):
     export(tiny_upscaler(tmp_path / "tokenizer"), tmp_path / "model")
     change(tmp_path / "model" / "vae" / "config.json", scaling_factor=0.18215)

@@ -118,7 +118,7 @@ def test_all_components_of_a_family_are_fetched(server, cache, tmp_path):
     export(model, tmp_path / "model")
     server.push("owner/xl", tmp_path / "model", "main")
     assert load("owner/xl").digest == model.digest
-    names = {"text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+    names = {"text_encoder_2/model.safetensors", "tokenizer_2/tokenizer_config.json"}
     assert names < set(server.fetched())
 
 

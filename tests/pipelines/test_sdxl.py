@@ -1,6 +1,6 @@
 """Stable Diffusion XL at tiny size: two encoders, a pooled state, sizes; and its real numbers.
 
-`tests/reference/test_xl.py` compares it with diffusers.
+`tests/reference/test_sdxl_reference.py` compares it with diffusers.
 """
 
 import dataclasses
