@@ -28,8 +28,8 @@ from flax.traverse_util import flatten_dict
 from pairs import assert_close, noise, to_torch
 from safetensors.torch import save_file
 from test_loading import pipeline
-from test_xl import pipeline as pipeline_xl
-from test_xl import released_unet_config
+from test_sdxl_reference import pipeline as pipeline_xl
+from test_sdxl_reference import released_unet_config
 from tiny_models import POSITIONS
 from torch.nn import functional
 
