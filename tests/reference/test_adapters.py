@@ -1,8 +1,8 @@
 """LoRAs and learned words against diffusers and torch.
 
-diffusers applies LoRAs by way of `peft`, which these tests do without: the keys of a file go
-through diffusers' own conversion, and torch's layers get the definition, unmerged, as a second
-branch beside them. Textual inversion is diffusers' own. Errors are relative to the output's
+diffusers applies LoRAs by way of `peft`, which the tests of SD 1.x and 2.x do without: the keys of
+a file go through diffusers' own conversion, and torch's layers get the definition, unmerged, as a
+second branch beside them. SDXL's are compared with the weights that it fuses. Textual inversion is diffusers' own. Errors are relative to the output's
 deviation (pairs.py).
 """
 
@@ -377,6 +377,7 @@ def theirs_xl(tmp_path_factory):
 @pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original])  # others give the same digest
 def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path, spell):
     pytest.importorskip("peft")
+    pytest.importorskip("peft")  # of the extra `reference`
     theirs = StableDiffusionXLPipeline.from_pretrained(theirs_xl)
     # A third of the layers; diffusers takes another layer's rank for the projection's.
     layers = random_lora(
