@@ -2,8 +2,8 @@
 
 diffusers applies LoRAs by way of `peft`, which the tests of SD 1.x and 2.x do without: the keys of
 a file go through diffusers' own conversion, and torch's layers get the definition, unmerged, as a
-second branch beside them. SDXL's are compared with the weights that it fuses. Textual inversion is diffusers' own. Errors are relative to the output's
-deviation (pairs.py).
+second branch beside them. SDXL's are compared with the weights that it fuses. Textual inversion is
+diffusers' own. Errors are relative to the output's deviation (pairs.py).
 """
 
 from contextlib import contextmanager
