@@ -483,3 +483,88 @@ KINDS = {
     "unknown scheduler": (settings(SCHEDULER, beta_schedule="mine"), [SCHEDULER, "mine"]),
     "10**12 timesteps": (settings(SCHEDULER, num_train_timesteps=10**12), [SCHEDULER, "num_train"]),
 }
+
+# Of SDXL alone.
+TEXT_2, TEXT_2_CONFIG = "text_encoder_2/model.safetensors", "text_encoder_2/config.json"
+PROJECTION, ADDED = "text_projection.weight", "projection_class_embeddings_input_dim"
+
+
+def swapped(first, second):
+    def damage(folder):
+        (folder / first).rename(folder.parent / "elsewhere")
+        (folder / second).rename(folder / first)
+        (folder.parent / "elsewhere").rename(folder / second)
+
+    return damage
+
+
+def index(**changes):
+    return settings("model_index.json", **changes)
+
+
+XL_KINDS = {
+    "no second encoder": (gone("text_encoder_2"), [TEXT_2_CONFIG, "does not exist"]),
+    "a second encoder not named": (index(text_encoder_2=...), ["names no text_encoder_2"]),
+    "a second encoder that is null": (index(text_encoder_2=[None, None]), ["text_encoder_2"]),
+    "a second encoder that does not project": (
+        index(text_encoder_2=["transformers", "CLIPTextModel"]),
+        ["text_encoder_2's class CLIPTextModel is not supported", "WithProjection"],
+    ),
+    "the second encoder's weights missing": (gone(TEXT_2), ["text_encoder_2", "no weights"]),
+    "no projection": (
+        tensors(TEXT_2, without(PROJECTION)),
+        [f"1 missing ({PROJECTION} in text_encoder_2)"],
+    ),
+    "a projection of another width": (
+        tensors(TEXT_2, lambda held: held.update({PROJECTION: held[PROJECTION][:16].copy()})),
+        [f"1 misshapen ({PROJECTION} in {TEXT_2} (shape (16, 24), expected (20, 24)))"],
+    ),
+    "a projection that is not finite": (
+        tensors(TEXT_2, lambda held: held.update({PROJECTION: held[PROJECTION] * np.nan})),
+        [PROJECTION, "not finite"],
+    ),
+    "a projection said to be of another width": (
+        settings(TEXT_2_CONFIG, projection_dim=16),
+        [f"{ADDED} is 68", "gives 64"],
+    ),
+    "a projection of no width": (settings(TEXT_2_CONFIG, projection_dim=None), ["projection_dim"]),
+    "a second encoder of another width": (
+        settings(TEXT_2_CONFIG, hidden_size=48),
+        ["cross_attention_dim is 40", "gives 64"],
+    ),
+    "encoders swapped": (swapped("text_encoder", "text_encoder_2"), [f"{ADDED} is 68", "gives 64"]),
+    "ids that do not add up": (
+        settings(UNET_CONFIG, **{ADDED: 62}),
+        [f"{ADDED} is 62", "gives 68"],
+    ),
+    "sines of another number": (
+        settings(UNET_CONFIG, addition_time_embed_dim=16),
+        [f"{ADDED} is 68", "gives 116"],
+    ),
+    "a UNet without sizes": (
+        settings(UNET_CONFIG, addition_embed_type=None),
+        [f"{ADDED} is None", "gives 68"],
+    ),
+    "no weights for sizes": (
+        tensors(UNET, without("add_embedding.linear_1.weight")),
+        ["1 missing (add_embedding.linear_1.weight in unet)"],
+    ),
+    "four channels for inpainting": (
+        index(_class_name="StableDiffusionXLInpaintPipeline"),
+        ["in_channels is 4", "vae with 5 channels besides the latents gives 9"],
+    ),
+    "SDXL under an older name": (
+        index(_class_name="StableDiffusionPipeline"),
+        ["the component text_encoder_2", "is not supported"],
+    ),
+    "no second tokenizer": (gone("tokenizer_2"), ["tokenizer_2/", "does not exist"]),
+    "a second tokenizer cut off": (cut("tokenizer_2/tokenizer.json", 99), ["tokenizer_2/", "JSON"]),
+    "the refiner": (
+        index(text_encoder=[None, None]),
+        ["is SDXL's refiner, which is not supported"],
+    ),
+    "Playground": (
+        index(scheduler=["diffusers", "EDMDPMSolverMultistepScheduler"]),
+        ["Playground v2.5", "not supported"],
+    ),
+}

@@ -139,7 +139,8 @@ def open_model(
         for part in given:
             matched(part)
     name = snapshot.source if snapshot else str(path_or_name)
-    told = parts.notices + lora.notices(merges, parts.schedule.prediction_type)
+    told = sum((part.parts.notices for part in given), parts.notices)
+    told += lora.notices(merges, parts.schedule.prediction_type)
     if snapshot:  # whose place in the cache is the machine's own
         told = tuple(notice.replace(str(snapshot.folder), name) for notice in told)
     facts = vars(parts) | {"name": Path(name).name, "source": name, "notices": told}

@@ -1,9 +1,9 @@
 """LoRAs and learned words against diffusers and torch.
 
-diffusers applies LoRAs by way of `peft`, which these tests do without: the keys of a file go
-through diffusers' own conversion, and torch's layers get the definition, unmerged, as a second
-branch beside them. Textual inversion is diffusers' own. Errors are relative to the output's
-deviation (pairs.py).
+diffusers applies LoRAs by way of `peft`, which the tests of SD 1.x and 2.x do without: the keys of
+a file go through diffusers' own conversion, and torch's layers get the definition, unmerged, as a
+second branch beside them. SDXL's are compared with the weights that it fuses. Textual inversion is
+diffusers' own. Errors are relative to the output's deviation (pairs.py).
 """
 
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ from flax.traverse_util import flatten_dict
 from pairs import assert_close, noise, to_torch
 from safetensors.torch import save_file
 from test_loading import pipeline
-from test_xl import pipeline as pipeline_xl
-from test_xl import released_unet_config
+from test_sdxl_reference import pipeline as pipeline_xl
+from test_sdxl_reference import released_unet_config
 from tiny_models import POSITIONS
 from torch.nn import functional
 
@@ -374,21 +374,23 @@ def theirs_xl(tmp_path_factory):
     return place / "model"
 
 
-@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original, peft, diffusers])
+@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original])  # others give the same digest
 def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path, spell):
     pytest.importorskip("peft")
+    pytest.importorskip("peft")  # of the extra `reference`
     theirs = StableDiffusionXLPipeline.from_pretrained(theirs_xl)
-    layers = random_lora(theirs, components=TE)
-    has_alpha = spell(*next(iter(layers)))[3]
-    if not has_alpha:  # theirs is the rank
-        layers = {layer: (down, up, len(down)) for layer, (down, up, _) in layers.items()}
-    tensors = write(tmp_path / "a.safetensors", layers, spell)
+    # A third of the layers; diffusers takes another layer's rank for the projection's.
+    layers = random_lora(
+        theirs, lambda _, name: len(name) % 3 == 0 and name != "text_projection", TE
+    )
+    assert {component for component, _ in layers} == TE.keys()
+    write(tmp_path / "a.safetensors", layers, spell)
     plain_model = load(theirs_xl)
     model = load(theirs_xl, loras={tmp_path / "a.safetensors": STRENGTH})
     theirs.load_lora_weights(tmp_path, weight_name="a.safetensors")
     theirs.fuse_lora(components=[*TE], lora_scale=STRENGTH)
     theirs.unload_lora_weights()
-    assert len(tensors) > len(layers) > 100
+    assert len(layers) > 50
     changed = 0
     for component in TE:
         state = getattr(theirs, component).state_dict()

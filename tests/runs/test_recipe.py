@@ -27,7 +27,7 @@ PROMPTS = ["a, b", "ü: 星"]
 RUN = ["--steps=2", "--space=latent", "--guidance_scale=2.5", "--negative_prompt=c: d", "--seed=7"]
 RUN += ["--config.movie.fps=2", "--config.movie.size=32", "--config.photograph.level=1"]
 FILES = ["--model=model", "--lora=one.safetensors:0.5", "--lora=two.safetensors"]
-FILES += ["--photograph=photo.png"]
+FILES += ["--photograph=photo.png", "--vae=other_model/vae"]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,17 @@ def test_a_run_is_made_again_from_any_of_its_files(inside):
 
 
 WRONG = {
-    "nothing given": ([], "--model=... --photograph=... --lora=...:0.5 (SHA-256"),
-    "no LoRA": ([FILES[0], FILES[3]], "only a digest of: --lora=...:0.5 (SHA-256"),
-    "a LoRA is missing": ([*FILES[:2], FILES[3]], "was made with other loras"),
-    "another LoRA": ([*FILES[:2], "--lora=three.safetensors", FILES[3]], "other loras"),
-    "another photograph": ([*FILES[:3], "--photograph=other_photo.png"], "other photograph"),
+    "nothing given": ([], "--model=... --vae=... --photograph=... --lora=...:0.5 (SHA-256"),
+    "no LoRA": ([FILES[0], *FILES[3:]], "only a digest of: --lora=...:0.5 (SHA-256"),
+    "a LoRA is missing": ([*FILES[:2], *FILES[3:]], "was made with other loras"),
+    "another LoRA": ([*FILES[:2], "--lora=three.safetensors", *FILES[3:]], "other loras"),
+    "another photograph": (
+        [*FILES[:3], "--photograph=other_photo.png", FILES[4]],
+        "other photograph",
+    ),
     "another model": (["--model=other_model", *FILES[1:]], "with other weights"),
+    "no component": (FILES[:4], "only a digest of: --vae=..."),
+    "another component": ([*FILES[:4], "--vae=model"], "with other weights"),
 }
 
 
@@ -95,6 +100,8 @@ def test_flags_lie_over_the_recipe(inside, dry, capsys):
     assert "seed 8; 3 steps of ddim" in capsys.readouterr().out
     assert sample(*flags, "--config.photograph.level=0") == 0  # its digest cannot be compared
     assert "as asked, other photograph than" in capsys.readouterr().err
+    assert sample(*flags, "--unet=other_model") == 0
+    assert "as asked, other weights than" in capsys.readouterr().err
     flags.remove(FILES[2])
     assert sample(*flags, FILES[2] + ":2") == 0  # the same LoRA, stronger
 
@@ -294,6 +301,7 @@ def test_no_output_names_the_machine(place, tmp_path, monkeypatch):
 
 def test_names_on_this_machine_are_left_out():
     settings = RunSettings(model="private/model", prompts=("a",), tokenizer="/private/words")
+    settings = dataclasses.replace(settings, unet="/private/unet", vae="private.safetensors")
     config = json.loads(json.dumps(dataclasses.asdict(settings)))
     config["loras"] = [{"path": "/private/x.safetensors", "strength": 1.0, "sha256": "ab"}]
     config["photograph"] = {**config["photograph"], "path": "private.png"}
@@ -303,6 +311,8 @@ def test_names_on_this_machine_are_left_out():
     names = (
         found["model"],
         found["tokenizer"],
+        found["unet"],
+        found["vae"],
         found["photograph"]["path"],
         found["loras"][0]["path"],
     )

@@ -46,12 +46,12 @@ def component_source(
         how = "the hub's components have to be downloaded first"
         raise UserError(f"{setting}: there is no folder or file {shown(given)}; {how}")
     own, component = parts.modules[name], COMPONENTS[name]
-    names: dict[str, str] = {}
+    names, told = {}, ()
     if path.is_dir():
         inside = path / component.folder  # of a whole model
         path = inside if inside.is_dir() else path
         family, place = FAMILIES[parts.pipeline], path / "config.json"
-        stated = json_object(place).get("_class_name")
+        stated = str(json_object(place).get("_class_name"))
         named = stated if stated in component.classes else own.config.CLASS_NAME
         correct, (kind, _) = family.corrections.get(name), component.classes[named]
         module = family.module(name, layout.read_config(place, kind, correct, named), dtype)
@@ -63,8 +63,10 @@ def component_source(
         at = prefix if all(key.startswith(prefix) for key in tensors) else ""
         names = _names(module, at, tensors, f"{shown(path)} holds no {setting}")
         ours = {k for k in tensors if not original.LEFT_OUT.fullmatch(prefix + k[len(at) :])}
+        scale = f" (scaling_factor {own.config.scaling_factor:g})" if setting == "vae" else ""
+        told = (f"{shown(path)} states no settings; those of the model's own are assumed{scale}",)
     _check_scale(path, setting, module.config, own.config)
-    alone = Parts({name: module}, None, None, parts.pipeline)
+    alone = Parts({name: module}, None, None, parts.pipeline, notices=told)
     kept = {key: tensor for key, tensor in tensors.items() if key in ours}
     return Source(path, alone, {name: kept}, names={name: names}, alone=setting)
 

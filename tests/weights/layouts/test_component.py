@@ -66,6 +66,8 @@ def test_a_folder_or_a_file_of_any_layout(place, tmp_path, kind):
                 mine = load(own, **{setting: given})
                 assert mine.digest == expected, given
                 assert mine.given == {setting: str(given)}
+                told = any(f"{given} states no settings" in line for line in mine.notices)
+                assert told == given.is_file()
                 assert list(mine.params) == list(model.params)
     both = load(place / f"{kind}_a", unet=folder, vae=folder)
     assert both.digest == mixed(model, other, "unet", "autoencoder")
@@ -138,6 +140,9 @@ def test_an_autoencoder_of_another_scale(place, copy, one_line):
     one_line(lambda: load(place / "xl_a", vae=place / "sd_b"), words)
     # Half as many pixels a latent.
     blocks = {"down_block_types": ["DownEncoderBlock2D"], "up_block_types": ["UpDecoderBlock2D"]}
+    changed(vae, _class_name=["AutoencoderKL"])
+    one_line(lambda: load(place / "sd_a", vae=vae), "needs one of AutoencoderKL")
+    changed(vae, _class_name="AutoencoderKL")
     changed(vae, scaling_factor=0.18215, block_out_channels=[32], **blocks)
     one_line(lambda: load(place / "sd_a", vae=vae), "downsample_factor 1, and the model's own 2")
 
