@@ -9,6 +9,7 @@ from pot_jax.config import read
 from pot_jax.diffusion.schedule import signal_and_noise
 from pot_jax.errors import UserError
 from pot_jax.models.clip import CLIPTextConfig, CLIPTextModel
+from pot_jax.models.layers import repeated
 from pot_jax.models.unet import UNet2DConditionModel, UNetConfig
 from pot_jax.training import diffusion
 from pot_jax.training.diffusion import SCHEDULE, Networks
@@ -31,7 +32,9 @@ class Knowing(nn.Module):
     @nn.compact
     def __call__(self, latents, timesteps, text_states):
         alpha, sigma = (jnp.asarray(x, jnp.float32) for x in signal_and_noise(SCHEDULE))
-        alpha, sigma = (x[timesteps.astype(int)][:, None, None, None] for x in (alpha, sigma))
+        timesteps = jnp.atleast_1d(timesteps).astype(int)
+        alpha, sigma = (x[timesteps][:, None, None, None] for x in (alpha, sigma))
+        latents = repeated(latents, len(text_states))  # guidance's halves have the same
         clean = jnp.broadcast_to(text_states[:, :1, None], latents.shape)
         eps = (latents - alpha * clean) / sigma
         return alpha * eps - sigma * clean
