@@ -1014,7 +1014,7 @@ MODELS = [
             "lora.safetensors": "lora.safetensors holds no vae: it is a LoRA, which changes",
             "text.safetensors": "is a web page, not weights; download the file again",
             "cut.safetensors": "is truncated: its header describes 752 bytes, the file has",
-            "pickled.pt": "is empty or cut off (5 bytes); get it again",
+            "pickled.pt": "is a pickle, a format that can hold programs; get",
             "a\x00b": "vae: expected a path without a zero byte, got 'a\\x00b'",
             LONG: "vae: expected a shorter path, got",
             "circle": "vae: there is no folder or file circle",
