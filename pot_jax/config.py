@@ -30,7 +30,12 @@ from pot_jax.checks import (
 from pot_jax.errors import UserError, edge, one_line, shown
 
 # The names of the tables' entries. The tables need JAX and are elsewhere; a test compares them.
-SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")  # diffusion.solvers
+SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm", "pndm", "unipc", "heun")
+SOLVERS += ("dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "lms", "pndm_prk")  # diffusion.solvers
+STOCHASTIC_SOLVERS = ("ddpm", "euler_ancestral", "lcm", "dpmpp_2m_sde", "dpmpp_3m_sde")
+# Those whose sigmas may lie elsewhere than at evenly spaced timesteps.
+PLACED_SOLVERS = ("euler", "heun", "lms", *(name for name in SOLVERS if name.startswith("dpmpp")))
+PLACED_SOLVERS += ("unipc",)
 SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "enlarged", "gradient")  # zoom.agreement
 NOISES = ("shared", "per_level", "blurred")  # zoom.operators
@@ -40,6 +45,7 @@ PHOTOGRAPH_METHODS = ("adam", "project")  # zoom.photograph
 FITS = ("crop", "pad")  # media.images.read_photograph
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")  # diffusion.schedule
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")  # likewise
+SIGMAS = ("timesteps", "karras", "exponential", "beta")  # likewise
 
 SEED = Annotated[int, Within(f"a whole number from 0 to {2**32 - 1}", 0, 2**32 - 1)]
 Count = Annotated[int, Within("at least 1", 1)]
@@ -72,6 +78,8 @@ class SamplerSettings(Settings, group="sampler"):
     steps: Count = 50
     # Empty: as the model's scheduler config says. Few-step models such as Lightning need trailing.
     timestep_spacing: Literal[(*TIMESTEP_SPACINGS, "")] = ""
+    # Where the steps' noise levels lie, of `PLACED_SOLVERS`; empty: as the scheduler config says.
+    sigmas: Literal[(*SIGMAS, "")] = ""
     # s in u + s (c - u); 1 or less is no guidance.
     guidance_scale: Annotated[Scale, BY_LEVEL] = 4.0
     # How much of the contrast added by guidance is removed, 0 to 1 (arXiv 2305.08891; 0.7 there).
@@ -133,6 +141,9 @@ class SamplerSettings(Settings, group="sampler"):
         # Without a name, the model's scheduler config decides, and the solver's plan checks.
         fits = self.eta == 0 or self.solver in ("", "ddim")
         self.require("eta", fits, f"0: only ddim takes one, not {self.solver}; choose solver ddim")
+        fits = self.sigmas in ("", "timesteps") or self.solver in ("", *PLACED_SOLVERS)
+        usable = f"timesteps with solver {self.solver}; others place theirs: "
+        self.require("sigmas", fits, usable + ", ".join(PLACED_SOLVERS))
         for name in SIZES:
             self.require(name, len(getattr(self, name)) in (0, 2), "two numbers: down, then across")
         fits = self.method == "joint" or self.space != "delivery"
@@ -143,6 +154,8 @@ class SamplerSettings(Settings, group="sampler"):
         stated = {*stated}
         if "solver" in stated and self.solver != "ddim":
             stated.add("eta")  # the model's goes with its own solver
+        if "solver" in stated and self.solver not in PLACED_SOLVERS:
+            stated.add("sigmas")  # likewise
         for name in stated & {"blend", "method"}:  # likewise, what was chosen for its own blend
             if getattr(self, name) != usual.get(name, getattr(SamplerSettings, name)):
                 stated = {*stated, *WITH_BLEND}

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from scipy.special import betaincinv
 
 from pot_jax.checks import Settings, Within, checked, require
-from pot_jax.config import PREDICTION_TYPES, TIMESTEP_SPACINGS
+from pot_jax.config import PREDICTION_TYPES, SIGMAS, TIMESTEP_SPACINGS
 from pot_jax.errors import UserError, shown
 
 # Of arXiv 2305.08891, table 2: `linspace` includes both ends of the schedule, `leading` (with an
@@ -61,12 +62,12 @@ CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
     f"{name}Scheduler": facts for names, facts in _GROUPS for name in names.split()
 }
 
-# Keys that ask Euler and DPM-Solver++ to place their sigmas in another way than by the timesteps.
-_SIGMA_REQUESTS = {
-    "interpolation_type": "linear",
-    **dict.fromkeys(("use_beta_sigmas", "use_exponential_sigmas"), False),
-    **dict.fromkeys(("use_karras_sigmas", "use_lu_lambdas"), False),
-}
+# Keys that ask for sigmas placed in another way than by the timesteps -> the placement.
+PLACEMENTS = {f"use_{name}_sigmas": name for name in SIGMAS[1:]} | {"use_lu_lambdas": "lu"}
+_SIGMA_REQUESTS = {"interpolation_type": "linear"} | dict.fromkeys(sorted(PLACEMENTS), False)
+# Fields read from keys that stay in `other`, so that `to_json`, and with it digests of runs from
+# before these fields, writes them as the file did.
+_READ = ("skip_prk_steps", "disable_corrector", "predict_x0", "sigma_min", "sigma_max")
 # Keys of another kind of process; with other values it is not a variance-preserving one.
 _REQUIRED_VALUES = {
     "predict_epsilon": True,  # of diffusers before 0.10; today's key is prediction_type
@@ -74,10 +75,10 @@ _REQUIRED_VALUES = {
     "use_dynamic_shifting": False,
     "use_flow_sigmas": False,
 }
+_DERIVED = {"other", "class_name", "sigmas", "sigma_request", *_READ}
 # What else diffusers' classes write: keys of other solvers, or without effect but with one above.
 _OF_OTHER_SOLVERS = {
-    *("disable_corrector", "flow_shift", "noise_sampler_seed", "predict_x0", "shift_terminal"),
-    *("sigma_max", "sigma_min", "skip_prk_steps", "solver_p", "time_shift_type"),
+    *("flow_shift", "noise_sampler_seed", "shift_terminal", "solver_p", "time_shift_type"),
     *("tensor_format", "timestep_values"),  # of diffusers before 0.3
 }
 
@@ -109,7 +110,7 @@ class ScheduleConfig(Settings):
     sample_max_value: Annotated[float, Within("at least 1", 1)] = 1.0
     set_alpha_to_one: bool = True  # DDIM ends at alpha = 1; if False at the alpha of timestep 0
     variance_type: Literal[VARIANCE_TYPES] = "fixed_small"  # DDPM's noise
-    # Euler and DPM-Solver++ end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
+    # Euler, DPM-Solver++ and UniPC end at sigma 0 ("zero"), or at that of timestep 0 ("sigma_min").
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     lower_order_final: bool = True  # DPM-Solver++: last step of first order in runs under 15 steps
     euler_at_final: bool = False  # DPM-Solver++: last step of first order in every run
@@ -121,7 +122,13 @@ class ScheduleConfig(Settings):
     # LCM: number of steps it was distilled from; a run uses some of them.
     original_inference_steps: Annotated[int, Within("at least 1", 1)] = 50
     timestep_scaling: float = 10.0  # LCM: scale of timesteps in its boundary condition
-    sigma_request: str | None = None  # a key of the json that asks for sigmas not implemented here
+    sigmas: Literal[(*SIGMAS, "lu")] = "timesteps"  # where they lie: at the timesteps, or `placed`
+    sigma_min: float | None = None  # ends of placed sigmas other than the schedule's
+    sigma_max: float | None = None
+    sigma_request: str | None = None  # what of the json asks for sigmas not implemented here
+    skip_prk_steps: bool = False  # PNDM: no Runge-Kutta steps first
+    disable_corrector: tuple[int, ...] = ()  # UniPC: steps whose result is not corrected
+    predict_x0: bool = True  # UniPC: the variant in x0
     class_name: str = "DDIMScheduler"  # the diffusers class of the file
     # Keys of the file that no solver here reads, kept for `to_json`.
     other: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -172,11 +179,15 @@ class ScheduleConfig(Settings):
             if present.get(key, wanted) != wanted:
                 what = f"{key}={present[key]!r} is not supported, only {wanted!r}"
                 raise UserError(f"scheduler {name}: {what}")
-        asked = (key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual)
-        read = {"sigma_request": next(asked, None)}
+        asked = [key for key, usual in _SIGMA_REQUESTS.items() if present.get(key, usual) != usual]
+        read = {key: present[key] for key in _READ if key in present}
+        if len(asked) == 1 and present[asked[0]] is True:
+            read["sigmas"] = PLACEMENTS[asked[0]]
+        elif asked:
+            read["sigma_request"] = " and ".join(asked)
         if "_class_name" in json:
             read["class_name"] = name
-        known = {item.name for item in fields(cls)} - {"other", *read}
+        known = {item.name for item in fields(cls)} - _DERIVED
         facts = {key: present[key] for key in known & set(present)}
         if facts.get("lambda_min_clipped") == -math.inf:
             del facts["lambda_min_clipped"]
@@ -186,7 +197,7 @@ class ScheduleConfig(Settings):
     @property
     def unknown(self) -> list[str]:
         """The keys of the file that no scheduler of diffusers is known to have."""
-        known = _SIGMA_REQUESTS.keys() | _REQUIRED_VALUES.keys() | _OF_OTHER_SOLVERS
+        known = {*_SIGMA_REQUESTS, *_REQUIRED_VALUES, *_OF_OTHER_SOLVERS, *_READ}
         return [key for key, value in self.other.items() if key not in known and value is not None]
 
     def to_json(self) -> dict[str, Any]:
@@ -198,7 +209,7 @@ class ScheduleConfig(Settings):
         json = {"_class_name": self.class_name, **self.other}
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is None or item.name in ("other", "class_name", "sigma_request"):
+            if value is None or item.name in _DERIVED:
                 continue
             silent = usual is not None and value == usual.get(item.name, item.default)
             if item.name in always or not silent:
@@ -229,11 +240,54 @@ def signal_and_noise(config: ScheduleConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.sqrt(table), np.sqrt(1 - table)
 
 
+def positive_alphas_cumprod(config: ScheduleConfig) -> np.ndarray:
+    """Returns alpha_t^2, with 2^-24 for zero SNR as in diffusers, so that ratios are finite."""
+    table = alphas_cumprod(config)
+    return np.where(table > 0, table, 2.0**-24)
+
+
 def noise_to_signal(config: ScheduleConfig) -> np.ndarray:
     """Returns sigma_t / alpha_t by timestep, float64 [T], Euler's "sigmas"; 4096 at zero SNR."""
-    table = alphas_cumprod(config)
-    table = np.where(table > 0, table, 2.0**-24)  # as diffusers does: so the ratio is finite
+    table = positive_alphas_cumprod(config)
     return np.sqrt((1 - table) / table)
+
+
+def placed(
+    config: ScheduleConfig, timesteps: np.ndarray, steps: int, final: str, whole: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns timesteps float32 [S], and noise to signal at each and after the last, [S + 1].
+
+    `final` is as `final_sigmas_type`. Unless sigmas lie at the `timesteps` given, they lie between
+    those of the first and last, as `config.sigmas` says, and timesteps follow from them. For
+    DPM-Solver++ and UniPC, whose `whole` rounds timesteps, they span the schedule, and a last step
+    to sigma_min has length zero. In diffusers' precision, since it cuts timesteps to whole ones.
+    """
+    everything = noise_to_signal(config)
+    end = everything[0] if final == "sigma_min" else 0.0
+    if config.sigmas == "timesteps":
+        ratio = np.interp(timesteps, np.arange(len(everything)), everything)
+        return timesteps, np.append(ratio, end)
+    table = positive_alphas_cumprod(config).astype(np.float32)
+    table = np.sqrt((1 - table) / table)
+    ends = timesteps[[0, -1]] if whole is None else [len(table) - 1, 0]
+    high, low = np.interp(ends, np.arange(len(table)), table)
+    high, low = config.sigma_max or high, config.sigma_min or low
+    if not 0 < low <= high:
+        raise UserError(f"sigma_min: expected 0 to sigma_max, which is {high}, got {low}")
+    share = np.linspace(0, 1, steps)
+    if config.sigmas == "karras":  # arXiv 2206.00364, equation 5
+        ratio = (high ** (1 / 7) + share * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    elif config.sigmas == "beta":  # arXiv 2407.12173; alpha and beta as in diffusers
+        ratio = low + betaincinv(0.6, 0.6, 1 - share) * (high - low)
+    else:
+        ratio = np.exp(np.linspace(math.log(high), math.log(low), steps))
+    log, table = np.log(ratio), np.log(table)
+    below = np.clip(np.searchsorted(table, log, "right") - 1, 0, len(table) - 2)
+    part = np.clip((table[below] - log) / (table[below] - table[below + 1]), 0, 1)
+    timesteps = (1 - part) * below + part * (below + 1)
+    if whole is not None:
+        timesteps, end = whole(timesteps), end and ratio[-1]
+    return timesteps.astype(np.float32), np.append(ratio, end)
 
 
 def spaced_timesteps(

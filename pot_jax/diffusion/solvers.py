@@ -2,7 +2,7 @@
 
 Every solver is linear in its inputs,
 
-    z' = a z + b agreed + d (clean - renoise) + c noise + e agreed_before
+    z' = a z + b agreed + d (clean - renoise) + c noise + sum_k e_k kept_k
 
 with coefficients that depend only on the schedule. They are computed beforehand in float64, one row
 per step, so that a step is this line and a run is a `lax.scan` over the rows. Symbols: alpha and
@@ -14,10 +14,16 @@ network's, but what z and agreed imply: eps = (z - alpha agreed) / sigma. `clean
 the two estimates before that (`Denoised`). Where they differ, the noise put back is
 that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is A x0 + B eps has
 a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
+
+`kept_k` is what the k-th last step kept for the steps after it: its agreed estimate, or, for PNDM
+and LMS, the direction p z + q agreed that its latents and its agreed estimate imply. What else a
+step begins with is recovered: Heun's second call, at z1 = k z + (1 - k) x0, knows z from z1 and x0;
+UniPC's predictor and corrector begin with the same latents, so they differ in estimates alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,8 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from pot_jax.checks import require
+from pot_jax.config import PLACED_SOLVERS
 from pot_jax.diffusion import schedule
-from pot_jax.diffusion.schedule import ScheduleConfig, alphas_cumprod
+from pot_jax.diffusion.schedule import PLACEMENTS, ScheduleConfig, alphas_cumprod
 from pot_jax.errors import UserError, shown
 
 
@@ -39,11 +46,15 @@ class Plan(NamedTuple):
     alpha: Any  # signal of the scaled latents, [S]: latents * input_scale = alpha x0 + sigma eps
     sigma: Any  # noise of the scaled latents, [S]
     # The coefficients of the step, [S] each: "latents" a, "agreed" b, "renoise" d; "noise" c if any
-    # is added; "agreed_before" e if the solver remembers.
+    # is added; of a solver that remembers, `BEFORE`: e_k. "keep_latents" p and "keep_agreed" q, if
+    # it keeps a direction.
     coefficients: dict[str, Any]
     init_scale: float | None  # the first latents are unit noise times this
     # Where levels are sampled in turn: which level takes the step, and how many it has taken, [S].
     turn: tuple[Any, Any] | None = None
+
+
+BEFORE = ("agreed_before", *(f"before_{rows}" for rows in range(2, 13)))
 
 
 class Denoised(NamedTuple):
@@ -59,7 +70,7 @@ class Solver:
 
     name: str  # as in settings
     plan: Callable[..., Plan]  # (config, steps, *, eta=0.0); only DDIM takes an eta other than 0
-    remembers: int = 0  # how many earlier agreed estimates a step uses: 0, or 1
+    remembers: int = 0  # how many arrays it keeps between steps
 
     def start(self, latents: jax.Array) -> tuple[jax.Array, ...]:
         """Returns the history before the first step, at which its coefficients are 0."""
@@ -76,18 +87,24 @@ class Solver:
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Takes one step, a row of the plan; returns the latents after it, and the next history.
 
-        History holds earlier agreed estimates, the latest first; latents are z as the solver holds
+        History holds what earlier steps kept, the latest first; latents are z as the solver holds
         it, [N, h, w, c]; noise is unit normal, and ignored by deterministic solvers.
         """
-        c = row.coefficients
+        c, kept = row.coefficients, agreed
         after = c["latents"] * latents + c["agreed"] * agreed
         if denoised.renoise is not denoised.clean:
             after = after + c["renoise"] * (denoised.clean - denoised.renoise)
         if "noise" in c:
             after = after + c["noise"] * noise
-        if self.remembers:
-            after = after + c["agreed_before"] * history[0]
-        return after, (agreed,) * self.remembers
+        for name, earlier in zip(BEFORE, history, strict=False):
+            after = after + c[name] * earlier
+        if "keep_latents" in c:
+            held = latents
+            if denoised.renoise is not denoised.clean:
+                alpha = row.alpha / row.input_scale
+                held = held + alpha * (denoised.clean - denoised.renoise)
+            kept = c["keep_latents"] * held + c["keep_agreed"] * agreed
+        return after, (kept, *history)[: self.remembers]
 
 
 def resampled(plan: Plan, times: int) -> Plan:
@@ -100,7 +117,7 @@ def resampled(plan: Plan, times: int) -> Plan:
     if times == 1:
         return plan
     c = plan.coefficients
-    if "agreed_before" in c:
+    if BEFORE[0] in c:
         raise UserError(
             "sampler.time_travel: expected 1 with a solver that remembers earlier steps, such as "
             f"dpmpp_2m, got {times}; choose another, such as ddpm"
@@ -138,6 +155,24 @@ def _refuse_eta(name: str, eta: float) -> None:
     if eta != 0:
         reason = "takes no eta (only ddim does)"
         raise UserError(f"solver {name} {reason}, got {eta}; choose solver ddim")
+
+
+def _check_request(name: str, config: ScheduleConfig, eta: float = 0, **supported: tuple) -> None:
+    """Raises UserError if there is an eta, or the file asks for unsupported values or sigmas."""
+    _refuse_eta(name, eta)
+    values = {key: getattr(config, key) for key in supported}
+    wrong = [f"{key}={v!r}" for key, v in values.items() if v not in supported[key]]
+    wrong += [config.sigma_request] if config.sigma_request else []
+    wrong += ["use_lu_lambdas"] * (config.sigmas == "lu" and not name.startswith("dpmpp"))
+    if wrong:
+        raise UserError(
+            f"the scheduler config asks for {', '.join(wrong)}, which solver {name} does not "
+            "support; remove it from scheduler_config.json or use ddpm, ddim or euler_ancestral"
+        )
+
+
+def _earlier(weights: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(BEFORE, weights, strict=False))
 
 
 def _plan(timesteps, alpha, sigma, coefficients, input_scale=1.0, init_scale=1.0) -> Plan:
@@ -194,23 +229,20 @@ def plan_ddim(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     return _plan(timesteps, alpha, sigma, coefficients)
 
 
-def _check_request(name: str, config: ScheduleConfig, supported: Mapping[str, tuple]) -> None:
-    """Raises UserError if the file asks solver `name` for unsupported values or other sigmas."""
-    values = {key: getattr(config, key) for key in supported}
-    wrong = [f"{key}={v!r}" for key, v in values.items() if v not in supported[key]]
-    wrong += [config.sigma_request] if config.sigma_request else []
-    if wrong:
-        raise UserError(
-            f"the scheduler config asks for {', '.join(wrong)}, which solver {name} does not "
-            "support; remove it from scheduler_config.json or use ddpm, ddim or euler_ancestral"
-        )
+def _ratios(name, config, steps, eta, final) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns timesteps [S], ratios [S + 1] and init_scale of latents that are x0 + ratio eps."""
+    _check_request(name, config, eta)
+    spacing = config.timestep_spacing or "linspace"
+    timesteps = schedule.spaced_timesteps(config, steps, spacing, whole=False)
+    timesteps, ratio = schedule.placed(config, timesteps, steps, final)
+    # Leading spacing starts below pure noise: unit data make the deviation sqrt(ratio^2 + 1).
+    start = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
+    return timesteps, ratio, start
 
 
-def _ratios(config: ScheduleConfig, timesteps: np.ndarray, final: str) -> np.ndarray:
-    """Returns noise to signal at each timestep (interpolated) and after the last, [S + 1]."""
-    everything = schedule.noise_to_signal(config)
-    ratio = np.interp(timesteps, np.arange(len(everything)), everything)
-    return np.append(ratio, everything[0] if final == "sigma_min" else 0.0)
+def _plan_of_ratios(timesteps, ratio, coefficients, init_scale) -> Plan:
+    alpha = 1 / np.sqrt(ratio**2 + 1)  # the network sees the latents times alpha
+    return _plan(timesteps, alpha, ratio * alpha, coefficients, alpha, init_scale)
 
 
 def plan_euler(
@@ -218,69 +250,172 @@ def plan_euler(
 ) -> Plan:
     """Returns the plan of Euler's method on dz/d ratio = eps (arXiv 2206.00364, algorithm 1).
 
-    Its latents are x0 + ratio eps; the network sees them times alpha. An `ancestral` step goes to
-    below its end, and adds noise (k-diffusion).
+    An `ancestral` step goes to below its end, and adds noise (k-diffusion).
     """
-    _refuse_eta("euler_ancestral" if ancestral else "euler", eta)
-    if not ancestral:
-        _check_request("euler", config, {})
-    spacing = config.timestep_spacing or "linspace"
-    timesteps = schedule.spaced_timesteps(config, steps, spacing, whole=False)
-    ratio = _ratios(config, timesteps, "zero" if ancestral else config.final_sigmas_type)
+    name, final = "euler", config.final_sigmas_type
+    if ancestral:  # which places no sigmas
+        name, final = "euler_ancestral", "zero"
+        config = replace(config, sigmas="timesteps", sigma_request=None)
+    timesteps, ratio, start = _ratios(name, config, steps, eta, final)
     before, after = ratio[:-1], ratio[1:]
     # z' = z + (ratio' - ratio) (z - x0) / ratio, where an ancestral step goes to below ratio'.
     kept, noise = after / before, {}
     if ancestral:
         noise = {"noise": after * np.sqrt(1 - kept**2)}
         kept = np.sqrt(after**2 - noise["noise"] ** 2) / before  # (after / before)^2
-    alpha = 1 / np.sqrt(before**2 + 1)
-    # Leading spacing starts below pure noise: unit data make the deviation sqrt(ratio^2 + 1).
-    init_scale = float(ratio[0] if spacing != "leading" else np.sqrt(ratio[0] ** 2 + 1))
     coefficients = {"latents": kept, "agreed": 1 - kept, **noise}
-    return _plan(timesteps, alpha, before * alpha, coefficients, alpha, init_scale)
+    return _plan_of_ratios(timesteps, before, coefficients, start)
 
 
-# How far DPM-Solver++ extrapolates the estimate in a step of length h, in units of its slope over
-# the step before: midpoint takes it half a step ahead; heun, exactly for an estimate that is linear
-# in lambda (arXiv 2211.01095, appendix B).
-_EXTRAPOLATIONS = {"midpoint": lambda h: h / 2, "heun": lambda h: h / -np.expm1(-h) - 1}
-# In files of DEIS and UniPC; diffusers, too, takes midpoint for them.
-_EXTRAPOLATIONS |= dict.fromkeys(("logrho", "bh1", "bh2"), _EXTRAPOLATIONS["midpoint"])
-_DPM_SUPPORTED = {
-    "algorithm_type": ("dpmsolver++", "deis"),  # DEIS's own name for its steps; as above
-    "solver_order": (1, 2),
-    "solver_type": tuple(_EXTRAPOLATIONS),
-}
+def plan_heun(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Returns the plan of Heun's method (arXiv 2206.00364, algorithm 1), of 2 S - 1 rows.
+
+    A row of Euler's goes to z1; the next calls the network there, and replaces the slope by the
+    mean of both. The last step, to no noise, is Euler's alone.
+    """
+    timesteps, ratio, start = _ratios("heun", config, steps, eta, "zero")
+    # With z1 = z + (ratio' - ratio) eps: z' = z1 + (ratio' - ratio) (eps1 - eps) / 2, where
+    # eps1 = (z1 - x1) / ratio', and eps = (z1 - x0) / ratio' too, since z1 lies on its line.
+    kept, half = ratio[1:] / ratio[:-1], (ratio[:-2] / ratio[1:-1] - 1) / 2
+
+    def rows(eulers, others):
+        return np.append(np.stack([eulers[:-1], others], axis=1), eulers[-1])
+
+    coefficients = {"latents": rows(kept, np.ones(steps - 1)), "agreed": rows(1 - kept, half)}
+    coefficients |= _earlier([rows(0 * kept, -half)])
+    visited = rows(timesteps, timesteps[1:]), rows(ratio[:-1], ratio[1:-1])
+    return _plan_of_ratios(*visited, coefficients, start)
 
 
-def plan_dpmpp_2m(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Returns the plan of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2)."""
-    _refuse_eta("dpmpp_2m", eta)
-    _check_request("dpmpp_2m", config, _DPM_SUPPORTED)
+def plan_lms(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Returns the plan of the linear multistep method of order 4 (k-diffusion's `sample_lms`).
+
+    z' = z + the integral from ratio to ratio' of the polynomial through the newest directions.
+    """
+    timesteps, ratio, start = _ratios("lms", config, steps, eta, "zero")
+    before, weights = ratio[:-1], np.zeros((4, steps))
+    for i in range(steps):
+        nodes = before[max(i - 3, 0) : i + 1][::-1]
+        for k, node in enumerate(nodes):
+            others = np.delete(nodes, k)
+            basis = np.poly1d(np.poly(others) / np.prod(node - others)).integ()
+            weights[k, i] = basis(ratio[i + 1]) - basis(ratio[i])
+    coefficients = {"latents": 1 + weights[0] / before, "agreed": -weights[0] / before}
+    coefficients |= {"keep_latents": 1 / before, "keep_agreed": -1 / before}
+    return _plan_of_ratios(timesteps, before, coefficients | _earlier(weights[1:]), start)
+
+
+def _multistep(name: str, config: ScheduleConfig, steps: int, whole: Callable) -> tuple:
+    """Returns timesteps [S], alpha and sigma [S + 1], and each step's length in log(alpha / sigma).
+
+    A last step to sigma = 0 is infinitely long.
+    """
     timesteps = schedule.interval_timesteps(config, steps, config.timestep_spacing or "linspace")
-    steps = len(timesteps)
-    ratio = _ratios(config, timesteps, config.final_sigmas_type)
-    if ratio[-1] == ratio[-2]:
+    timesteps, ratio = schedule.placed(config, timesteps, steps, config.final_sigmas_type, whole)
+    if ratio[-1] == ratio[-2] and config.sigmas == "timesteps":
         raise UserError(
-            "solver dpmpp_2m would end with a step of length zero: with final_sigmas_type "
+            f"solver {name} would end with a step of length zero: with final_sigmas_type "
             "sigma_min the last timestep must not be 0; use fewer steps or another spacing"
         )
     alpha = 1 / np.sqrt(ratio**2 + 1)
-    sigma = ratio * alpha
-    # With lambda = log(alpha / sigma) and h = lambda' - lambda, the exact solution for a clean
-    # estimate that is constant in lambda is z' = (sigma' / sigma) z + alpha' (1 - e^-h) x0, where
-    # e^-h = ratio' / ratio. Second order extrapolates x0, as `_EXTRAPOLATIONS` says.
-    gain = alpha[1:] * (1 - ratio[1:] / ratio[:-1])
     with np.errstate(divide="ignore"):
-        length = np.log(ratio[:-1]) - np.log(ratio[1:])  # h; infinite for a last step to sigma = 0
-    slope = np.zeros(steps)
-    if config.solver_order == 2:
-        slope[1:] = _EXTRAPOLATIONS[config.solver_type](length[1:]) / length[:-1]
-    endless = config.final_sigmas_type == "zero"  # h is infinite there: no extrapolation exists
-    if endless or config.euler_at_final or (config.lower_order_final and steps < 15):
-        slope[-1] = 0.0
-    estimates = {"agreed": gain * (1 + slope), "agreed_before": -gain * slope}
-    coefficients = {"latents": sigma[1:] / sigma[:-1], **estimates}
+        return timesteps, alpha, ratio * alpha, -np.diff(np.log(ratio))
+
+
+def plan_dpmpp(
+    config: ScheduleConfig, steps: int, *, eta: float = 0.0, name: str, order: int, sde: bool
+) -> Plan:
+    """Returns the plan of multistep DPM-Solver++ (arXiv 2211.01095), an ODE's or an SDE's.
+
+    Of order 2 it is of order 1 where the file says so.
+    """
+    algorithms = (
+        "dpmsolver++",
+        "sde-dpmsolver++",
+        "deis",
+    )  # deis, bh1 and so on: of other classes,
+    types = ("midpoint", "heun", "logrho", "bh1", "bh2")  # and midpoint for diffusers, too
+    orders = (1, 2, 3)
+    supported = {"algorithm_type": algorithms, "solver_order": orders, "solver_type": types}
+    _check_request(name, config, eta, **supported)
+    whole = config.sigmas in ("karras", "lu") and config.beta_schedule != "squaredcos_cap_v2"
+    found = _multistep(name, config, steps, np.round if whole else np.trunc)
+    timesteps, alpha, sigma, h = found
+    steps, order = len(timesteps), order if order == 3 else min(config.solver_order, order)
+    # The exact solution for an estimate that is constant in lambda = log(alpha / sigma) is
+    # z' = (sigma' / sigma) e^(h-H) z + alpha' (1 - e^-H) x0 + sigma' sqrt(1 - e^-2h) noise, H = 2h
+    # for the SDE; for the ODE, H = h, without noise. Higher orders add the estimate's slope and
+    # curvature, in units of h; "heun" weighs the slope exactly, midpoint takes half a step of it.
+    inner = (h > 0) & np.isfinite(h)  # elsewhere of first order
+    gain, length = -alpha[1:] * np.expm1(-h * (1 + sde)), np.where(inner, h * (1 + sde), 1.0)
+    exact = alpha[1:] * (1 + np.expm1(-length) / length)
+    # diffusers' SDE of order 3 subtracts the half that k-diffusion adds; here as in diffusers.
+    bend = (-0.5 if sde else 0.5) - (np.expm1(-length) + length) / length**2
+    weights = np.zeros((3, steps))  # of the agreed estimates: this step's, the last's, ...
+    weights[0] = gain
+    for i in range(1, steps):
+        left, early = steps - 1 - i, config.lower_order_final and steps < 15
+        ends = left == 0 and (config.euler_at_final or early or not inner[i])
+        taken = min(order, i + 1, 1 if ends else 2 if left == 1 and early else 3)
+        slope = np.array([1, -1, 0]) * (h[i] if taken > 1 else 0) / h[i - 1]
+        if taken == 2:
+            weights[:, i] += slope * (exact if config.solver_type == "heun" else gain / 2)[i]
+        elif taken == 3:
+            change = slope - np.array([0, 1, -1]) * h[i] / h[i - 2]
+            change /= h[i - 1] + h[i - 2]
+            weights[:, i] += exact[i] * (slope + change * h[i - 1])
+            weights[:, i] += alpha[i + 1] * bend[i] * change * h[i]
+    coefficients = {"latents": sigma[1:] / sigma[:-1], "agreed": weights[0]}
+    coefficients |= _earlier(weights[1 : max(order, 2)])
+    if sde:
+        coefficients["latents"] = coefficients["latents"] * np.exp(-h)
+        coefficients["noise"] = sigma[1:] * np.sqrt(-np.expm1(-2 * h))
+    return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
+
+
+def _unipc_weights(h: float, points: np.ndarray, kind: str) -> np.ndarray:
+    """Returns UniPC's weights of the estimates at a step's start and at `points`, over alpha'.
+
+    Points are in units of the step, whose length in lambda is h: earlier ones are negative, its end
+    is 1. arXiv 2302.04867, algorithms 1 and 2, with diffusers' 1/2 where there is a single point.
+    """
+    gain, right = -np.expm1(-h), []
+    scale, phi = h if kind == "bh1" else gain, gain / h - 1 if len(points) else 0
+    for k in range(1, len(points) + 1):
+        right.append(-phi * math.factorial(k) / scale)
+        phi = -phi / h - 1 / math.factorial(k + 1)
+    powers = np.vander(points, increasing=True).T
+    rho = np.linalg.solve(powers, right) if len(points) > 1 else np.full(len(points), 0.5)
+    weights = scale * rho / points
+    return np.append(gain - weights.sum(), weights)
+
+
+def plan_unipc(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
+    """Returns the plan of UniPC, in x0, its corrector included (arXiv 2302.04867).
+
+    The corrector takes a step again, with the estimate at its end. It begins with the same latents
+    as the predictor, so that it only adds estimates, before the next step begins.
+    """
+    _check_request("unipc", config, eta, solver_order=(1, 2, 3), predict_x0=(True,))
+    whole = np.round if config.sigmas == "karras" else np.trunc
+    timesteps, alpha, sigma, h = _multistep("unipc", config, steps, whole)
+    steps, kept = len(timesteps), sigma[1:] / sigma[:-1]
+    weights, corrected = np.zeros((4, steps)), np.zeros(4)  # by how many rows ago
+    for i in range(steps):
+        order = min(config.solver_order, i + 1)
+        order = min(order, steps - i) if config.lower_order_final else order
+        order = order if 0 < h[i] < np.inf else 1
+        points = -np.cumsum(h[i - order + 1 : i][::-1]) / h[i]
+        predicted = np.zeros(4)
+        predicted[:order] = alpha[i + 1] * _unipc_weights(h[i], points, config.solver_type)
+        weights[:, i] = kept[i] * corrected + predicted
+        corrected = np.zeros(4)
+        if i < steps - 1 and i not in config.disable_corrector:
+            found = _unipc_weights(h[i], np.append(points, 1.0), config.solver_type)
+            corrected[: order + 1] = (
+                alpha[i + 1] * np.roll(found, 1) - np.roll(predicted, 1)[: order + 1]
+            )
+    coefficients = {"latents": kept, "agreed": weights[0], **_earlier(weights[1:])}
     return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 
 
@@ -313,38 +448,116 @@ def plan_lcm(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     return _plan(timesteps, np.sqrt(table), np.sqrt(1 - table), coefficients)
 
 
+_ADAMS_BASHFORTH = ([24], [36, -12], [46, -32, 10], [55, -59, 37, -9])  # 24ths
+
+
+def plan_pndm(config: ScheduleConfig, steps: int, *, eta: float = 0.0, prk: bool = False) -> Plan:
+    """Returns the plan of PNDM (arXiv 2202.09778, algorithm 2), as diffusers takes its steps.
+
+    Its order is 4, in directions: eps, or v of a network that predicts v. With `prk`, the first
+    three steps are Runge-Kutta's, of four rows each: S + 9 rows. Without, as Stable Diffusion's
+    files have it (PLMS), the first step is taken twice: S + 1 rows.
+    """
+    _refuse_eta("pndm_prk" if prk else "pndm", eta)
+    require(steps > 3 or not prk, "steps", "at least 4 with solver pndm_prk", steps)
+    spacing = config.timestep_spacing or "leading"
+    times = schedule.spaced_timesteps(config, steps, spacing).astype(int)
+    table = schedule.positive_alphas_cumprod(config)
+    end = 1.0 if config.set_alpha_to_one else table[0]
+    stride = config.num_train_timesteps // steps
+    is_v = config.prediction_type == "v_prediction"
+    # A row: the network's timestep, the step's start and end, the weights of directions, by how
+    # many rows ago, and whether the step begins where the one of the row before did.
+    rows, whole, half = [], [], stride // 2
+    for start, stop in zip(times[:3], times[1:4], strict=False) if prk else ():
+        whole.append(len(rows))
+        rows.append((start, start, start - half, [1], False))
+        rows.append((stop + half, start, stop + half, [1], True))
+        rows.append((stop + half, start, stop, [1], True))
+        rows.append((stop, start, stop, [1 / 6, 1 / 3, 1 / 3, 1 / 6], True))
+    for now in times[len(whole) :]:
+        if len(rows) == 1:
+            rows.append((now, now + stride, now, [1 / 2, 1 / 2], True))
+        ago = len(rows) - np.array([len(rows), *whole[:-4:-1]])
+        weights = np.zeros(13)
+        weights[ago] = np.divide(_ADAMS_BASHFORTH[len(ago) - 1], 24)
+        whole.append(len(rows))
+        rows.append((now, now, now - stride, weights, False))
+    visited = np.array([row[0] for row in rows])
+    alpha, sigma = np.sqrt(table[visited]), np.sqrt(1 - table[visited])
+    held, agreed = (alpha / sigma, -1 / sigma) if is_v else (1 / sigma, -alpha / sigma)
+    latents, weights, before = np.zeros(len(rows)), np.zeros((13, len(rows))), (1.0, 0.0)
+    for i, (_, start, to, directions, again) in enumerate(rows):
+        # Equation 11: z' = P z + Q direction.
+        now, after = table[start], table[to] if to >= 0 else end
+        across = np.sqrt(after / now)
+        along = np.sqrt(1 - after) - across * np.sqrt(1 - now)
+        if is_v:  # eps = alpha v + sigma z
+            across, along = across + along * np.sqrt(1 - now), along * np.sqrt(now)
+        latents[i], weights[: len(directions), i] = across, np.multiply(along, directions)
+        if again:  # z = (z' - Q direction) / P of the row before
+            latents[i] /= before[0]
+            weights[1, i] -= latents[i] * before[1]
+        before = across, along
+    coefficients = {"latents": latents + weights[0] * held, "agreed": weights[0] * agreed}
+    coefficients |= {"keep_latents": held, "keep_agreed": agreed}
+    coefficients |= _earlier(weights[1 : 13 if prk else 5])
+    return _plan(visited.astype(np.float32), alpha, sigma, coefficients)
+
+
+def _dpmpp(name: str, order: int, sde: bool = False) -> Solver:
+    plan = partial(plan_dpmpp, name=name, order=order, sde=sde)
+    return Solver(name, plan, remembers=order - 1)
+
+
 SOLVERS = {
     "ddpm": Solver("ddpm", plan_ddpm),
     "ddim": Solver("ddim", plan_ddim),
     "euler": Solver("euler", plan_euler),
     "euler_ancestral": Solver("euler_ancestral", partial(plan_euler, ancestral=True)),
-    "dpmpp_2m": Solver("dpmpp_2m", plan_dpmpp_2m, remembers=1),
+    "dpmpp_2m": _dpmpp("dpmpp_2m", 2),
     "lcm": Solver("lcm", plan_lcm),
+    "pndm": Solver("pndm", plan_pndm, remembers=4),
+    "unipc": Solver("unipc", plan_unipc, remembers=3),
+    "heun": Solver("heun", plan_heun, remembers=1),
+    "dpmpp_3m": _dpmpp("dpmpp_3m", 3),
+    "dpmpp_2m_sde": _dpmpp("dpmpp_2m_sde", 2, sde=True),
+    "dpmpp_3m_sde": _dpmpp("dpmpp_3m_sde", 3, sde=True),
+    "lms": Solver("lms", plan_lms, remembers=3),
+    "pndm_prk": Solver("pndm_prk", partial(plan_pndm, prk=True), remembers=12),
 }
 
 # diffusers' scheduler class -> the solver that does the same; DDIM stands in for all others.
 CLASS_SOLVERS = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "ddpm",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",  # or, by its other keys, another dpmpp
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
     "EulerDiscreteScheduler": "euler",
+    "HeunDiscreteScheduler": "heun",
     "LCMScheduler": "lcm",
+    "LMSDiscreteScheduler": "lms",
+    "PNDMScheduler": "pndm",  # or pndm_prk, likewise
+    "UniPCMultistepScheduler": "unipc",
 }
 
 
 def resolved_solver(config: ScheduleConfig, name: str = "") -> tuple[str, tuple[str, ...]]:
     """Returns the solver of that name, or for "" of the schedule's file; and notices for users."""
     notices, solver = [], name or CLASS_SOLVERS.get(config.class_name, "ddim")
+    if not name and solver == "dpmpp_2m":
+        sde = config.algorithm_type == "sde-dpmsolver++"
+        solver = f"dpmpp_{3 if config.solver_order == 3 else 2}m" + "_sde" * sde
+    elif not name and solver == "pndm" and not config.skip_prk_steps:
+        solver = "pndm_prk"
+    asked = config.sigma_request or {v: k for k, v in PLACEMENTS.items()}.get(config.sigmas)
     if not name and config.class_name not in CLASS_SOLVERS:
         notices.append(
             f"the model's scheduler is {shown(config.class_name)}, which is not implemented here; "
             f"solver {solver} takes its place"
         )
-    elif config.sigma_request and solver not in ("euler", "dpmpp_2m"):  # which refuse it
-        notices.append(
-            f"solver {solver} does not use {config.sigma_request} of the model's scheduler config"
-        )
+    elif asked and solver not in PLACED_SOLVERS:  # which use it, or refuse it
+        notices.append(f"solver {solver} does not use {asked} of the model's scheduler config")
     if config.unknown:
         keys = ", ".join(map(shown, config.unknown))
         notices.append(f"the model's scheduler config has keys that are not known here: {keys}")

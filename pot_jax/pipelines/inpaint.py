@@ -7,6 +7,7 @@ The sampler's levels are the B pictures here, each with its own noise, so that o
 pictures change nothing; nothing passes between them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def inpaint(
     guidance_scale: float = 7.5,
     solver: str = "",
     timestep_spacing: str = "",
+    sigmas: str = "",
     eta: float = 0.0,
     seed: int = 0,
     latents: np.ndarray | None = None,
@@ -71,6 +73,7 @@ def inpaint(
       guidance_scale: s in u + s (c - u); 1 or less is no guidance.
       solver: a name in `SOLVERS`; by default the one that the model's scheduler config names.
       timestep_spacing: "leading", "linspace" or "trailing"; by default the scheduler config's.
+      sigmas: "timesteps", "karras", "exponential" or "beta"; by default the scheduler config's.
       eta: DDIM's noise, 0 to 1.
       seed: the seed of all noise, 0 to 2^32 - 1.
       latents: unit noise [B, h, w, c] to start from instead of drawn noise.
@@ -91,7 +94,7 @@ def inpaint(
     if unknown := sizes.keys() - {*SIZES}:
         known = ", ".join(SIZES)
         raise UserError(f"inpainting has no setting {shown(min(unknown))}; besides, it has {known}")
-    given |= {"timestep_spacing": timestep_spacing, **sizes}
+    given |= {"timestep_spacing": timestep_spacing, "sigmas": sigmas, **sizes}
     settings = build(SamplerSettings, given, "sampler.")
     seed = checked(seed, SEED, "seed")
     negative_prompt = checked(negative_prompt, str, "negative_prompt")
@@ -103,6 +106,7 @@ def inpaint(
     weights = {name: model.params[name] for name in ("unet", "autoencoder")}
     mesh = meshes.device_mesh(devices, parameters=memory.size(weights))
     solver, notices = resolved_solver(model.schedule, settings.solver)
+    settings = dataclasses.replace(settings, solver=solver)
     plan = SOLVERS[solver].plan(spaced(model.schedule, settings), steps, eta=settings.eta)
     how = {"weighted": checked(prompt_weights, bool, "prompt_weights")}
     how["long"] = checked(long_prompts, bool, "long_prompts")

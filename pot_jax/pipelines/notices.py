@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pot_jax.checks import differences, to_dict
-from pot_jax.config import RunSettings
+from pot_jax.config import STOCHASTIC_SOLVERS, RunSettings
 
 _NOISES = ("sampler.noise", "sampler.initial_noise")
 _LEVELS = (*_NOISES, "sampler.method")  # what lies between levels
@@ -40,7 +40,7 @@ def ineffective(
     blends = not joint or s.blend not in ("none", "enlarged") or own.get("blend")
     strips = joint and s.blend in ("laplacian", "gradient") or own.get("blend")
     ties = joint and blends and s.space != "delivery" or own.get("agreement")
-    draws = s.eta or s.time_travel > 1 or s.solver not in ("ddim", "euler", "dpmpp_2m")
+    draws = s.eta or s.time_travel > 1 or s.solver in STOCHASTIC_SOLVERS
     draws = draws or own.get("solver") or s.initial_noise == "shared"
     decodes = s.space == "pixel" or own.get("agreement")
     descends = joint and s.blend == "gradient" and s.space != "delivery"
@@ -48,6 +48,11 @@ def ineffective(
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale", "sampler.negative_")),
         (s.solver != "lcm" or own.get("solver"), "with solver lcm", ("sampler.timestep_spacing",)),
+        (
+            s.sigmas in ("", "timesteps") or s.solver in ("euler", "heun", "lms"),
+            f"with solver {s.solver} and sigmas {s.sigmas}",
+            ("sampler.timestep_spacing",),
+        ),
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", _BLENDING),

@@ -573,9 +573,9 @@ def resolved(s: SamplerSettings, model: Model, stated: Collection[str] | None) -
 
 
 def spaced(schedule: ScheduleConfig, s: SamplerSettings) -> ScheduleConfig:
-    """Returns a model's schedule with the spacing of a run's timesteps that settings state."""
-    spacing = s.timestep_spacing or schedule.timestep_spacing
-    return dataclasses.replace(schedule, timestep_spacing=spacing)
+    """Returns a model's schedule with the timesteps and sigmas that settings state."""
+    stated = {"timestep_spacing": s.timestep_spacing, "sigmas": s.sigmas}
+    return dataclasses.replace(schedule, **{name: value for name, value in stated.items() if value})
 
 
 def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pot_jax.checks import Path, build, checked, differences, parsed_json, to_dict
-from pot_jax.config import SOLVERS, RunSettings, check_format, settings_of
+from pot_jax.config import SIGMAS, SOLVERS, RunSettings, check_format, settings_of
 from pot_jax.errors import UserError, edge, shown
 from pot_jax.media.images import read_text
 
@@ -41,8 +41,10 @@ _DECIDED = {
     "geometry": {"zoom", "prompts"},
     "seeds": {"seed", "num_samples"},
 }
-# AUTOMATIC1111's names, which have no DDPM.
-_SAMPLERS = dict(zip(SOLVERS, ("DDPM", "DDIM", "Euler", "Euler a", "DPM++ 2M", "LCM"), strict=True))
+# AUTOMATIC1111's names, which have no DDPM and no DPM++ 3M.
+_SAMPLERS = ("DDPM", "DDIM", "Euler", "Euler a", "DPM++ 2M", "LCM", "PLMS", "UniPC", "Heun")
+_SAMPLERS += ("DPM++ 3M", "DPM++ 2M SDE", "DPM++ 3M SDE", "LMS", "PNDM")
+_SAMPLERS = dict(zip(SOLVERS, _SAMPLERS, strict=True))
 _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:i="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -80,6 +82,7 @@ def parameters(record: Mapping[str, Any], level: int | None = None) -> str:
     fields = {
         "Steps": s["steps"],
         "Sampler": None if "solver" in own else _SAMPLERS.get(s["solver"]),
+        "Schedule type": s["sigmas"].title() if s["sigmas"] in SIGMAS[1:] else None,
         "CFG scale": ", ".join(f"{scale:g}" for scale in _of(s["guidance_scale"], level)),
         "Seed": settings["seed"],
         "Size": f"{geometry['width']}x{geometry['height']}",

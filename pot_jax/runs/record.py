@@ -48,7 +48,7 @@ _DECIDED = {
 }
 # Sampler settings that runs from before them do not have: with their defaults, the same runs.
 _NEWER = {"agreement_vae", "noise", "time_travel", "method", "strip", "own_colour", "agree_first"}
-_NEWER |= {"agree_every", "blend_release", "timestep_spacing", *config.SIZES}
+_NEWER |= {"agree_every", "blend_release", "timestep_spacing", "sigmas", *config.SIZES}
 _DECIDES = {setting: name for name, settings in _DECIDED.items() for setting in settings.split()}
 
 
