@@ -191,11 +191,11 @@ from pot_jax.evaluation import sweep
 from pot_jax.main import main
 sweep._WAIT = 0.3
 real_run = sweep._run
-def noted(models, mine, keeps):
+def noted(models, first, mine, keeps):
     with open(sys.argv[3], "a") as log:
         for folder in mine:
             log.write(f"{folder.name} {os.getpid()}\\n")
-    real_run(models, mine, keeps)
+    real_run(models, first, mine, keeps)
     with open(sys.argv[3], "a") as log:
         for folder in mine:
             log.write(f"{folder.name} done\\n")
