@@ -78,15 +78,16 @@ class Recipe:
 
 
 def rows_that_fit(
-    unet: nn.Module, autoencoder: nn.Module, latents: Geometry, device: jax.Device
+    unet: nn.Module, autoencoder: nn.Module, latents: Geometry, device: jax.Device, samples: int = 1
 ) -> dict[str, int | None]:
     """Returns a recipe's `decode_rows` and `network_rows` whose activations take half the memory.
 
-    By estimates, 0 to 30 % above what XLA needs for Stable Diffusion's networks in float32: of a
-    decoded picture, 8 arrays of the first width at full size; of a batch row of the UNet, 40, and
-    the largest self-attention's scores twice. At most 8 pictures, as more are no faster.
+    A device computes as many rows of each of its `samples` at once. By estimates, 0 to 30 % above
+    what XLA needs for Stable Diffusion's networks in float32: of a decoded picture, 8 arrays of the
+    first width at full size; of a batch row of the UNet, 40, and the largest self-attention's
+    scores twice. At most 8 pictures, as more are no faster.
     """
-    area, room = latents.height * latents.width, memory.free_and_total(device)[1] / 2
+    area, room = latents.height * latents.width, memory.free_and_total(device)[1] / 2 / samples
     width, vae = unet.config.block_out_channels[0], autoencoder.config
     heads = zip(unet.config.down_block_types, unet.config.per_block("attention_head_dim"))
     pairs = [n * (area / 4**i) ** 2 for i, (kind, n) in enumerate(heads) if kind != "DownBlock2D"]
@@ -95,7 +96,7 @@ def rows_that_fit(
     rows = max(1, int(room / row))
     everything = 2 * latents.levels  # with guidance's halves
     return {
-        "decode_rows": max(1, min(8, int(room / picture))),
+        "decode_rows": max(1, min(8 // samples, int(room / picture))),
         "network_rows": None if rows >= everything else rows,
     }
 

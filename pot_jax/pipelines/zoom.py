@@ -346,10 +346,13 @@ def prepare(
     notices += unwritable(settings.movie, plain_prompts(settings))
     networks = ["unet", "autoencoder"] + ["tiny_vae"] * (s.agreement_vae == "tiny_vae")
     parts = [[m.params[n] for n in networks if n in m.params] for m in (model, upscaler) if m]
-    how = {"samples": together or settings.num_samples, "parameters": max(map(memory.size, parts))}
+    count = together or settings.num_samples
+    how = {"samples": count, "parameters": max(map(memory.size, parts))}
     mesh = meshes.device_mesh(devices, settings.mesh, **how)
-    fit = rows_that_fit(model.unet, model.autoencoder, on_latents, mesh.local_devices[0])
-    rows = {name: settings.batch_rows or most for name, most in fit.items()}
+    count //= meshes.sharing(mesh, [meshes.SAMPLES])  # those of a device, which it computes at once
+    fit = rows_that_fit(model.unet, model.autoencoder, on_latents, mesh.local_devices[0], count)
+    if settings.batch_rows:
+        fit = dict.fromkeys(fit, max(1, settings.batch_rows // count))
     recipe = Recipe(
         unet=model.unet,
         autoencoder=model.autoencoder,
@@ -369,7 +372,7 @@ def prepare(
         photograph=((*wanted,), settings.photograph.method) if grounded else None,
         holds=held is not None,
         agreement_vae=model.tiny_vae if s.agreement_vae == "tiny_vae" else None,
-        **rows,
+        **fit,
     )
     _check_room(recipe, settings)
     if held is not None:

@@ -130,8 +130,8 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(BEAT):
-            if _read(path) == mine:
-                with contextlib.suppress(OSError, Unreachable):
+            with contextlib.suppress(OSError, Unreachable):
+                if _read(path) == mine:
                     os.utime(path) if touched is path else touched.write_bytes(b"{}")
 
     _HELD[path] = mine
@@ -151,8 +151,8 @@ def held(folder: str | os.PathLike, flag: str = "--workdir") -> Iterator[None]:
 def give_up(*paths: Path) -> None:
     """Removes this process's claim files, by default all: for those that end without unwinding."""
     for path in paths or [*_HELD]:
-        if (mine := _HELD.pop(path, None)) and _read(path) == mine:
-            with contextlib.suppress(OSError, Unreachable):
+        with contextlib.suppress(OSError, Unreachable):
+            if (mine := _HELD.pop(path, None)) and _read(path) == mine:
                 path.unlink() if isinstance(path, Path) else _removed(path, mine, mine)
 
 
@@ -204,9 +204,12 @@ def _made(path: Path, mine: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     """The claim in `path`; {} if it is not whole, as while it is being written."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    return {}
+    except Unreachable:  # it may be there, and alive
+        raise
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _age(path: Path) -> float:
@@ -254,9 +257,11 @@ def _removed(path: Path, claim: dict[str, Any], mine: dict[str, Any] | None = No
     over, tries = _beside(path, "over", claim), (secrets.token_bytes(8), secrets.token_bytes(8))
     if not over.create(tries[0]):
         return False
-    known = claim == mine or bool(claim) and not over.create(tries[1])  # the second is refused
-    if known and _read(path) == claim:
-        path.unlink()
-        _beside(path, "beat", claim).unlink()
-    over.unlink()
+    try:
+        known = claim == mine or bool(claim) and not over.create(tries[1])  # the second is refused
+        if known and _read(path) == claim:
+            path.unlink()
+            _beside(path, "beat", claim).unlink()
+    finally:
+        over.unlink()
     return known

@@ -202,6 +202,13 @@ def test_a_run_resumes_on_another_mesh(model, one, tmp_path):
         np.testing.assert_allclose(ours.images, theirs.images, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("axes", "count", "rows"), [("", 1, 2), ("samples:2,levels:4", 8, 4)])
+def test_samples_that_share_a_device_share_its_batch_rows(axes, count, rows, model):
+    settings = RunSettings(prompts=PROMPTS, num_samples=2, mesh=axes, batch_rows=4)
+    recipe = pipeline.prepare(model, settings, devices=jax.devices()[:count]).recipe
+    assert (recipe.decode_rows, recipe.network_rows) == (rows, rows)
+
+
 def large(run):
     """How many parameters of the UNet, and of the autoencoder's decoder and encoder, are split."""
     specs = meshes.weight_specs(run.job.weights, run.recipe.mesh)

@@ -130,3 +130,6 @@ def test_rows_are_those_whose_activations_take_half_the_memory(monkeypatch):
         needed = rows["decode_rows"] * 0.94e9 * (side / 64) ** 2
         assert needed < size / 2 or rows["decode_rows"] == 1
     assert found == {(80, 64): (8, None), (24, 64): (8, 9), (24, 128): (2, 1), (4, 128): (1, 1)}
+    monkeypatch.setattr("pot_jax.parallel.memory.free_and_total", lambda _: (24e9, 24e9))
+    each = rows_that_fit(unet, vae, Geometry(8, 2, 64, 64), jax.devices()[0], samples=4)
+    assert each == {"decode_rows": 2, "network_rows": 2}

@@ -86,6 +86,24 @@ def test_when_a_claim_counts(store, changes, age, is_held):
     assert names() == []
 
 
+def test_a_claim_that_cannot_be_read_is_not_taken_for_stale(store, monkeypatch):
+    path = claimed(store, claims.STALE + 5, **ELSEWHERE)
+    path.with_name(".pot_jax-beat-theirs").write_bytes(b"{}")  # just now: it is alive
+    reads = iter([False, True])  # the second fails, which looks for the heartbeat's name
+
+    def cat_file(*given, **how):
+        if next(reads, False):
+            raise PermissionError("a moment's trouble")
+        return type(store).cat_file(store, *given, **how)
+
+    monkeypatch.setattr(store, "cat_file", cat_file)
+    with pytest.raises(Unreachable, match="a moment's trouble"), held(RUN):
+        pass
+    assert CLAIM in names()
+    with pytest.raises(InUse, match="is in use by"), held(RUN):
+        pass
+
+
 def test_the_heartbeat_counts_and_the_claim_stays_as_it_was(store, monkeypatch):
     monkeypatch.setattr(claims, "BEAT", 0.02)
     monkeypatch.setattr(claims, "_process", lambda pid: {"pid": pid, "host": ["", ""], "start": ""})
