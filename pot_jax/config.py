@@ -372,6 +372,13 @@ def mesh_axes(text: str) -> dict[str, int | None]:
     return sizes
 
 
+def of_sample(settings: RunSettings, seed: int) -> RunSettings:
+    """Returns a run's settings as those of its sample of this seed, by itself."""
+    several = mesh_axes(settings.mesh).get("samples", 1) != 1
+    mesh = "" if several else settings.mesh
+    return dataclasses.replace(settings, seed=seed, num_samples=1, mesh=mesh)
+
+
 # The settings that are arguments of `weights.load.load`, besides LoRAs and embeddings.
 LOADING = ("dtype", "variant", "tokenizer", "prediction_type", "allow_pickle", "unet", "vae")
 

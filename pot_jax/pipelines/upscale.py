@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from pot_jax.checks import build, checked, require
-from pot_jax.config import RunSettings, UpscalerSettings
+from pot_jax.config import RunSettings, UpscalerSettings, of_sample
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.sampler import key_of
 from pot_jax.diffusion.schedule import signal_and_noise
@@ -188,7 +188,7 @@ def upscale_prepared(
         zoom,
         images=images,
         before_render=before,
-        settings=dataclasses.replace(prepared.settings, seed=zoom.settings.seed, num_samples=1),
+        settings=of_sample(prepared.settings, zoom.settings.seed),
         geometry=prepared.geometry,
         weights_digest=prepared.weights_digest,
         timings={**zoom.timings, "upscaling_seconds": time.perf_counter() - began},

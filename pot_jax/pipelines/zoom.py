@@ -27,6 +27,7 @@ from pot_jax.config import (
     SamplerSettings,
     ZoomSettings,
     checked_prompts,
+    of_sample,
 )
 from pot_jax.diffusion import guidance
 from pot_jax.diffusion.guidance import Guidance
@@ -537,7 +538,7 @@ def sampled(
             images=images,
             before_render=before,
             latents=np.asarray(states.latents[index]),
-            settings=dataclasses.replace(settings, seed=seed, num_samples=1),
+            settings=of_sample(settings, seed),
             geometry=prepared.geometry,
             weights_digest=prepared.weights_digest,
             timings=timings | (recorded if settings.record_disagreement else {}),
@@ -611,8 +612,8 @@ def sampler_numbers(s: SamplerSettings, steps: int) -> dict[str, tuple]:
 def of_seed(prepared: PreparedZoom, seed: int) -> Record:
     """Returns the record of a run that is `prepared`, with another seed and one sample."""
     record = prepared.record
-    settings = dataclasses.replace(record.settings, seed=seed, num_samples=1)
     identity = {**record.identity, "seeds": digest([seed])}
+    settings = of_sample(record.settings, seed)
     return dataclasses.replace(record, settings=settings, identity=identity)
 
 

@@ -244,9 +244,18 @@ def test_the_drawn_noise_is_that_of_one_device_to_the_bit(model):
         zero = jax.tree.map(jnp.zeros_like, run.job.weights["unet"])
         job = dataclasses.replace(run.job, weights=run.job.weights | {"unet": zero})
         job = dataclasses.replace(run, job=job)
-        return [zoom.latents.tobytes() for zoom in pipeline.sample_run(job)]
+        zooms = pipeline.sample_run(job)
+        assert not any(zoom.settings.mesh for zoom in zooms)
+        return [zoom.latents.tobytes() for zoom in zooms]
 
     assert drawn(8, "samples:2,levels:4") == drawn(1)
+
+
+def test_a_sample_by_itself_is_not_split_as_several(model):
+    """So that its own record repeats it, and continues it."""
+    for axes, kept in (("samples:2,levels:4", ""), ("samples,levels:4", ""), ("levels:8",) * 2):
+        settings = pipeline.of_seed(prepared(model, axes), 7).settings
+        assert (settings.seed, settings.num_samples, settings.mesh) == (7, 1, kept)
 
 
 def test_placement_reads_split_what_a_mesh_splits():

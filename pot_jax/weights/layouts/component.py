@@ -5,6 +5,7 @@ component that it replaces, whose settings it takes. Its tensors have diffusers'
 the original layout, there with or without the prefix that they have in a whole model.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,17 @@ def component_source(
         tensors = layout.component_tensors(path, component.stem)
         ours = {key for key in tensors if not IGNORED.fullmatch(key)}
     else:
-        module, (tensors, _) = own, read_tensors(path, allow_pickle)
+        tensors, _ = read_tensors(path, allow_pickle)
+        # Whether these weights overflow in float16 is not known: as one that states nothing.
+        safe = {"force_upcast": True} if hasattr(own.config, "force_upcast") else {}
+        module = FAMILIES[parts.pipeline].module(name, replace(own.config, **safe), dtype)
         prefix = original.PREFIXES[name]
-        at = prefix if all(key.startswith(prefix) for key in tensors) else ""
+        # Marks of what a UNet predicts are not passed over: the model may predict something else.
+        marks, unused = {original.PREDICTS_V, original.ZERO_SNR}, original.LEFT_OUT.fullmatch
+        ours = {key for key in tensors if key in marks or not unused(key)}
+        at = prefix if all(key.startswith(prefix) for key in ours - marks) else ""
         names = _names(module, at, tensors, f"{shown(path)} holds no {setting}")
-        ours = {k for k in tensors if not original.LEFT_OUT.fullmatch(prefix + k[len(at) :])}
+        ours = {key for key in ours if key in marks or not unused(prefix + key[len(at) :])}
         scale = f" (scaling_factor {own.config.scaling_factor:g})" if setting == "vae" else ""
         told = (f"{shown(path)} states no settings; those of the model's own are assumed{scale}",)
     _check_scale(path, setting, module.config, own.config)

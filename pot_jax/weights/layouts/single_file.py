@@ -27,10 +27,11 @@ OTHERS = {
     "model.diffusion_model.joint_blocks.": "Stable Diffusion 3, which is not supported",
     "model.diffusion_model.double_blocks.": "Flux, which is not supported",
     "double_blocks.": "Flux, which is not supported",
-    "down_blocks.": "one network in diffusers' layout; give the folder of the whole model",
+    "down_blocks.": "one network in diffusers' layout; give the folder of the whole model, or a "
+    "whole model and this as --unet or --vae",
     "text_model.": "a text encoder alone; give the folder of the whole model",
-    "input_blocks.": "a UNet alone",
-    "decoder.": "an autoencoder alone",
+    "input_blocks.": "a UNet alone; give a whole model, and this as --unet",
+    "decoder.": "an autoencoder alone; give a whole model, and this as --vae",
     "emb_params": "an embedding of a few tokens (textual inversion)",
     "string_to_param": "an embedding of a few tokens (textual inversion)",
 }
@@ -116,6 +117,7 @@ def _check_whole(names: Iterable[str], shapes: Shapes) -> None:
     if absent:
         missing = ", no ".join(f"{component} ({prefixes[component]}*)" for component in absent)
         kinds = [kind for n in names for start, kind in OTHERS.items() if n.startswith(start)]
+        kinds += [OTHERS["input_blocks."]] * (prefixes.keys() - absent == {"unet"})
         expected = "; a whole model in the original layout was expected"
         why = f": it is {kinds[0]}" if kinds else expected
         raise UserError(f"{where} holds no {missing}{why}")

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from single_files import TINY_1, TINY_XL, tensors
 from tiny_models import tiny_inpainting_model, tiny_model, write_tiny_tokenizer
 
+from pot_jax.models.vae import AutoencoderKL
 from pot_jax.weights.digests import array_digests, combined_digest
 from pot_jax.weights.export import convert, export
 from pot_jax.weights.load import load, open_model
@@ -93,7 +94,8 @@ def test_what_is_replaced_is_not_read(place, tmp_path):
 
 def test_a_pickled_component_has_to_be_allowed(place, tmp_path, one_line):
     content = load_file(part(place, "sd_b", VAE, tmp_path / "x.safetensors", strip=True))
-    content |= {"loss.logvar": np.zeros(1, np.float32)}
+    # What training leaves.
+    content |= dict.fromkeys(("loss.logvar", "model_ema.decay"), np.zeros(1, np.float32))
     file = torch_files.save(tmp_path / "vae.ckpt", content)
     one_line(lambda: load(place / "sd_a", vae=file), str(file), "is a pickle", "--allow_pickle")
     mine = load(place / "sd_a", vae=file, allow_pickle=True)
@@ -110,6 +112,17 @@ def test_a_folder_may_have_another_form_than_the_models(place, tmp_path):
     theirs, params = load(tmp_path / "deeper").params["unet"], mine.params["unet"]
     for path, value in flatten_dict(theirs).items():
         np.testing.assert_array_equal(flatten_dict(params)[path], value)
+
+
+def test_a_file_does_not_say_that_its_autoencoder_bears_float16(place, tmp_path):
+    """As the model's own may, such as fp16-fix's."""
+    model = load(place / "xl_a")
+    repaired = dataclasses.replace(model.autoencoder.config, force_upcast=False)
+    export(dataclasses.replace(model, autoencoder=AutoencoderKL(repaired)), tmp_path / "fix")
+    file = part(place, "xl_b", VAE, tmp_path / "vae.safetensors")
+    for given, dtype in ((None, "float16"), (file, "float32"), (tmp_path / "fix", "float16")):
+        opened = open_model(tmp_path / "fix", dtype="float16", vae=given)
+        assert np.dtype(opened.model.autoencoder.dtype) == dtype
 
 
 def test_everything_is_checked_before_weights_are_read(place, one_line):
@@ -200,6 +213,9 @@ def test_files_that_hold_something_else(place, tmp_path, one_line):
     one_line(lambda: load(place / "sd_a", unet=file), str(file), "empty")
     for wrong in (3, ["a"], ""):
         one_line(lambda wrong=wrong: load(place / "sd_a", vae=wrong), "vae: ")
+    part(place, "sd_b", UNET, file)
+    save_file(load_file(file) | {"v_pred": values}, file)
+    one_line(lambda: load(place / "sd_a", unet=file), "like the model's own: 1 unexpected (v_pred)")
     # All that does not fit, and what is not finite.
     content = load_file(place / "sd_b" / "vae" / WEIGHTS)
     content["encoder.conv_in.bias"] = np.full(32, np.nan, np.float32)

@@ -449,7 +449,9 @@ def test_a_file_without_one_of_the_networks(damaged, case, one_line):
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("control_model.input_blocks.0.0.weight", "a ControlNet"),
         ("emb_params", "textual inversion"),
-        ("decoder.conv_in.weight", "an autoencoder alone"),
+        ("decoder.conv_in.weight", "an autoencoder alone; give a whole model, and this as --vae"),
+        ("model.diffusion_model.out.0.bias", "a UNet alone; give a whole model, and"),
+        ("down_blocks.0.x", "a whole model and this as --unet or --vae"),
         ("whatever", "a whole model in the original layout was expected"),
     ],
 )
