@@ -12,7 +12,8 @@ from tiny_models import TINY_VAE, tiny_model
 
 import pot_jax
 from pot_jax import main
-from pot_jax.config import RunSettings, SamplerSettings
+from pot_jax.checks import build
+from pot_jax.config import SIZES, RunSettings, SamplerSettings
 from pot_jax.diffusion.solvers import SOLVERS
 from pot_jax.errors import UserError
 from pot_jax.models.vae import decode_latents
@@ -230,7 +231,9 @@ def test_a_run_keeps_the_defaults_it_was_made_with(place, capsys):
     command = ["pot-jax", "sample", "a", "star", "--model=own", "--workdir=run", *small]
     assert main.main(command) == 0
     record = json.loads((place / "run" / "config.json").read_text())
-    assert record["config"]["sampler"] == GLOBAL | OWN | {"steps": 2}
+    assert build(SamplerSettings, record["config"]["sampler"]) == SamplerSettings(
+        **GLOBAL | OWN | {"steps": 2}
+    )
     assert read_record(place / "run").settings.sampler == SamplerSettings(**(OWN | {"steps": 2}))
     (place / "own" / "sampler.json").write_text('{"guidance_scale": 7.0, "blend": "none"}')
     again = ["pot-jax", "sample", "--config=run/config.json", "--workdir=run"]
@@ -257,7 +260,8 @@ def test_runs_from_before_a_setting_are_the_same_runs():
     settings = RunSettings(prompts=("a",))
     newer = {"agreement_vae": "tiny_vae", "noise": "blurred", "time_travel": 2}
     newer |= {"method": "outpainting", "strip": 0.1, "agree_first": 0.5, "agree_every": 2}
-    newer |= {"blend_release": 1.0, "own_colour": 0.5}
+    newer |= {"blend_release": 1.0, "own_colour": 0.5, "timestep_spacing": "trailing"}
+    newer |= dict.fromkeys(SIZES, (8, 8))
     old = {name: value for name, value in GLOBAL.items() if name not in newer}
     assert zoom_identity(settings, _geometry(), {})["sampler"] == digest(old)
     for name, value in newer.items():
