@@ -532,7 +532,10 @@ XL_KINDS = {
         settings(TEXT_2_CONFIG, hidden_size=48),
         ["cross_attention_dim is 40", "gives 64"],
     ),
-    "encoders swapped": (swapped("text_encoder", "text_encoder_2"), [f"{ADDED} is 68", "gives 64"]),
+    "encoders swapped": (
+        swapped("text_encoder", "text_encoder_2"),
+        ["text_encoder/config.json is of a CLIPTextModelWithProjection", "CLIPTextModel;"],
+    ),
     "ids that do not add up": (
         settings(UNET_CONFIG, **{ADDED: 62}),
         [f"{ADDED} is 62", "gives 68"],

@@ -380,14 +380,16 @@ def some(name):
     return zlib.crc32(name.encode()) % 3 == 0 and name != "text_projection"
 
 
-@pytest.mark.parametrize("spell", [kohya_xl, kohya_xl_original])  # others give the same digest
-def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path, spell):
+def test_sdxl_loras_are_those_that_diffusers_fuses(theirs_xl, tmp_path):
+    """In kohya's original names; the other spellings give the same digest (test_two_encoders)."""
     pytest.importorskip("peft")
     pytest.importorskip("peft")  # of the extra `reference`
     theirs = StableDiffusionXLPipeline.from_pretrained(theirs_xl)
     layers = random_lora(theirs, lambda _, name: some(name), TE)
+    # One alpha of all: peft 0.21 refuses the names that diffusers 0.42 gives to several.
+    layers = {layer: (down, up, 2.0) for layer, (down, up, _) in layers.items()}
     assert {component for component, _ in layers} == TE.keys()
-    write(tmp_path / "a.safetensors", layers, spell)
+    write(tmp_path / "a.safetensors", layers, kohya_xl_original)
     plain_model = load(theirs_xl)
     model = load(theirs_xl, loras={tmp_path / "a.safetensors": STRENGTH})
     theirs.load_lora_weights(tmp_path, weight_name="a.safetensors")
