@@ -322,6 +322,13 @@ def _multistep(name: str, config: ScheduleConfig, steps: int, whole: Callable) -
         return timesteps, alpha, ratio * alpha, -np.diff(np.log(ratio))
 
 
+_DPM_SUPPORTED = {
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),  # deis: as in diffusers
+    "solver_order": (1, 2, 3),
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),  # of DEIS and UniPC: midpoint
+}
+
+
 def plan_dpmpp(
     config: ScheduleConfig, steps: int, *, eta: float = 0.0, name: str, order: int, sde: bool
 ) -> Plan:
@@ -329,18 +336,10 @@ def plan_dpmpp(
 
     Of order 2 it is of order 1 where the file says so.
     """
-    algorithms = (
-        "dpmsolver++",
-        "sde-dpmsolver++",
-        "deis",
-    )  # deis, bh1 and so on: of other classes,
-    types = ("midpoint", "heun", "logrho", "bh1", "bh2")  # and midpoint for diffusers, too
-    orders = (1, 2, 3)
-    supported = {"algorithm_type": algorithms, "solver_order": orders, "solver_type": types}
-    _check_request(name, config, eta, **supported)
+    _check_request(name, config, eta, **_DPM_SUPPORTED)
     whole = config.sigmas in ("karras", "lu") and config.beta_schedule != "squaredcos_cap_v2"
-    found = _multistep(name, config, steps, np.round if whole else np.trunc)
-    timesteps, alpha, sigma, h = found
+    whole = np.round if whole else np.trunc
+    timesteps, alpha, sigma, h = _multistep(name, config, steps, whole)
     steps, order = len(timesteps), order if order == 3 else min(config.solver_order, order)
     # The exact solution for an estimate that is constant in lambda = log(alpha / sigma) is
     # z' = (sigma' / sigma) e^(h-H) z + alpha' (1 - e^-H) x0 + sigma' sqrt(1 - e^-2h) noise, H = 2h
@@ -412,9 +411,8 @@ def plan_unipc(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
         corrected = np.zeros(4)
         if i < steps - 1 and i not in config.disable_corrector:
             found = _unipc_weights(h[i], np.append(points, 1.0), config.solver_type)
-            corrected[: order + 1] = (
-                alpha[i + 1] * np.roll(found, 1) - np.roll(predicted, 1)[: order + 1]
-            )
+            corrected[: order + 1] = alpha[i + 1] * np.roll(found, 1)
+            corrected[1:] -= predicted[:-1]
     coefficients = {"latents": kept, "agreed": weights[0], **_earlier(weights[1:])}
     return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 

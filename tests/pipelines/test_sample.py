@@ -364,19 +364,20 @@ def test_another_own_part_is_another_run(model, tmp_path):
     [
         ("EulerDiscreteScheduler", "euler", 0),
         ("DDIMScheduler", "ddim", 0),
-        ("PNDMScheduler", "ddim", 1),
+        ("PNDMScheduler", "pndm_prk", 0),
+        ("DEISMultistepScheduler", "ddim", 1),
     ],
 )
 def test_the_models_own_solver_is_used_and_recorded(model, scheduler, solver, said):
     schedule = dataclasses.replace(model.schedule, class_name=scheduler)
     scheduled = dataclasses.replace(model, schedule=schedule, notices=("a default was taken",))
-    settings = RunSettings(prompts=("a",), sampler=SamplerSettings(steps=2))
+    settings = RunSettings(prompts=("a",), sampler=SamplerSettings(steps=4))
     prepared = pipeline.prepare(scheduled, settings, devices=one_device())
     assert prepared.settings.sampler.solver == solver
     assert prepared.record.to_json()["config"]["sampler"]["solver"] == solver
     assert prepared.notices[0] == "a default was taken"
     assert len(prepared.notices) == 1 + said
-    named = dataclasses.replace(settings, sampler=SamplerSettings(steps=2, solver=solver))
+    named = dataclasses.replace(settings, sampler=SamplerSettings(steps=4, solver=solver))
     same = pipeline.prepare(scheduled, named, devices=one_device())
     assert same.identity == prepared.identity
     assert same.notices == prepared.notices[:1]
