@@ -179,7 +179,7 @@ NUMBERS = [
             "2.5": "--zoom_factor: expected a whole number, got '2.5'",
         },
     ),
-    Row(s("--solver=heun"), "sampler.solver: expected one of ddpm, ddim"),
+    Row(s("--solver=dpm_fast"), "sampler.solver: expected one of ddpm, ddim"),
     Row(s("--solver=DDIM"), "sampler.solver: expected one of ddpm, ddim"),
     Row(s("--space=pixels"), "sampler.space: expected one of latent, pixel, delivery"),
     Row(s("--space="), "sampler.space: expected one of"),

@@ -230,7 +230,7 @@ def test_one_prompt_is_text_to_image(model):
         (["a", " "], {}, "the prompt of level 1 is empty"),
         (["a", "abcdefghijk"], {}, "has 11 tokens, the model takes 6"),
         (["a"], {"steps": 5000}, "5000"),
-        (["a"], {"solver": "heun"}, "one of ddpm, ddim"),
+        (["a"], {"solver": "dpm_fast"}, "one of ddpm, ddim"),
         (["a"], {"blend": "mean"}, "one of laplacian"),
         (["a"], {"space": "fourier"}, "one of latent, pixel"),
         (["a"], {"guidence_scale": 3}, "unknown setting 'sampler.guidence_scale'; known: solver"),

@@ -207,9 +207,8 @@ def our_loop(loop, monkeypatch):
 
 
 def check(loop, sample, within=None):
-    within = (
-        within or 1e-3 if loop.name == "LCM" else 2e-2 if loop.mean == 4.9648 else 1e-2
-    )  # as there
+    theirs = 1e-3 if loop.name == "LCM" else 2e-2 if loop.mean == 4.9648 else 1e-2
+    within = within or theirs
     if loop.total is not None:
         assert abs(np.abs(sample).sum(dtype=np.float64) - loop.total) < within
     assert abs(np.abs(sample).mean() - loop.mean) < 1e-3
