@@ -274,14 +274,11 @@ def plan_heun(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     timesteps, ratio, start = _ratios("heun", config, steps, eta, "zero")
     # With z1 = z + (ratio' - ratio) eps: z' = z1 + (ratio' - ratio) (eps1 - eps) / 2, where
     # eps1 = (z1 - x1) / ratio', and eps = (z1 - x0) / ratio' too, since z1 lies on its line.
-    kept, half = ratio[1:] / ratio[:-1], (ratio[:-2] / ratio[1:-1] - 1) / 2
-
-    def rows(eulers, others):
-        return np.append(np.stack([eulers[:-1], others], axis=1), eulers[-1])
-
-    coefficients = {"latents": rows(kept, np.ones(steps - 1)), "agreed": rows(1 - kept, half)}
-    coefficients |= _earlier([rows(0 * kept, -half)])
-    visited = rows(timesteps, timesteps[1:]), rows(ratio[:-1], ratio[1:-1])
+    latents = np.repeat(ratio[1:] / ratio[:-1], 2)[:-1]
+    agreed, before, half = 1 - latents, 0 * latents, (ratio[:-2] / ratio[1:-1] - 1) / 2
+    latents[1::2], agreed[1::2], before[1::2] = 1, half, -half
+    visited = (np.repeat(column, 2)[1:] for column in (timesteps, ratio[:-1]))
+    coefficients = {"latents": latents, "agreed": agreed, BEFORE[0]: before}
     return _plan_of_ratios(*visited, coefficients, start)
 
 
