@@ -96,12 +96,9 @@ class Solver:
             after = after + c["noise"] * noise
         for name, earlier in zip(BEFORE, history, strict=False):
             after = after + c[name] * earlier
-        if "keep_latents" in c:
-            held = latents
-            if denoised.renoise is not denoised.clean:
-                alpha = row.alpha / row.input_scale
-                held = held + alpha * (denoised.clean - denoised.renoise)
-            kept = c["keep_latents"] * held + c["keep_agreed"] * agreed
+        if "keep_latents" in c:  # by the latents, less the noise of `clean`, with that of `renoise`
+            put_back = row.alpha / row.input_scale * (denoised.clean - denoised.renoise)
+            kept = c["keep_latents"] * (latents + put_back) + c["keep_agreed"] * agreed
         return after, (kept, *history)[: self.remembers]
 
 
@@ -290,11 +287,9 @@ def plan_lms(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     timesteps, ratio, start = _ratios("lms", config, steps, eta, "zero")
     before, weights = ratio[:-1], np.zeros((4, steps))
     for i in range(steps):
-        nodes = before[max(i - 3, 0) : i + 1][::-1]
-        for k, node in enumerate(nodes):
-            others = np.delete(nodes, k)
-            basis = np.poly1d(np.poly(others) / np.prod(node - others)).integ()
-            weights[k, i] = basis(ratio[i + 1]) - basis(ratio[i])
+        step = ratio[i + 1] - before[i]
+        points = (before[max(i - 3, 0) : i][::-1] - before[i]) / step
+        weights[: len(points) + 1, i] = step * _weights(1.0, (1 / 2, 1 / 3, 1 / 4), points)
     coefficients = {"latents": 1 + weights[0] / before, "agreed": -weights[0] / before}
     coefficients |= {"keep_latents": 1 / before, "keep_agreed": -1 / before}
     return _plan_of_ratios(timesteps, before, coefficients | _earlier(weights[1:]), start)
