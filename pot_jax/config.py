@@ -34,8 +34,7 @@ SOLVERS = ("ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm", "pndm"
 SOLVERS += ("dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "lms", "pndm_prk")  # diffusion.solvers
 STOCHASTIC_SOLVERS = ("ddpm", "euler_ancestral", "lcm", "dpmpp_2m_sde", "dpmpp_3m_sde")
 # Those whose sigmas may lie elsewhere than at evenly spaced timesteps.
-PLACED_SOLVERS = ("euler", "heun", "lms", *(name for name in SOLVERS if name.startswith("dpmpp")))
-PLACED_SOLVERS += ("unipc",)
+PLACED_SOLVERS = ("euler", "heun", "lms", "unipc", *(n for n in SOLVERS if n.startswith("dpmpp")))
 SPACES = ("latent", "pixel", "delivery")  # zoom.agreement
 BLENDS = ("laplacian", "average", "iterative", "none", "enlarged", "gradient")  # zoom.agreement
 NOISES = ("shared", "per_level", "blurred")  # zoom.operators

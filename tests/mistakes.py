@@ -191,7 +191,7 @@ NUMBERS = [
             "2.5": "--zoom_factor: expected a whole number, got '2.5'",
         },
     ),
-    Row(s("--solver=heun"), "sampler.solver: expected one of ddpm, ddim"),
+    Row(s("--solver=dpm_fast"), "sampler.solver: expected one of ddpm, ddim"),
     Row(s("--solver=DDIM"), "sampler.solver: expected one of ddpm, ddim"),
     Row(s("--space=pixels"), "sampler.space: expected one of latent, pixel, delivery"),
     Row(s("--space="), "sampler.space: expected one of"),
@@ -214,6 +214,14 @@ NUMBERS = [
     Row(
         s("--config.sampler.timestep_spacing=even"),
         "sampler.timestep_spacing: expected one of leading, linspace, trailing, '' (unset)",
+    ),
+    Row(
+        s("--config.sampler.sigmas=cosine"),
+        "sampler.sigmas: expected one of timesteps, karras, exponential, beta, '' (unset)",
+    ),
+    Row(
+        s("--config.sampler.sigmas=exponential", "--solver=ddim"),
+        "sampler.sigmas: expected timesteps with solver ddim; others place theirs: euler, heun",
     ),
     Row(
         s("--config.sampler.crop=(8,)"),
@@ -1039,29 +1047,29 @@ SCHEDULERS = [
     )
     for changes, flags, words in [
         (
-            {"use_karras_sigmas": True, "_class_name": "DPMSolverMultistepScheduler"},
-            [],
-            "the scheduler config asks for use_karras_sigmas, which",
-        ),
-        (
-            {"use_karras_sigmas": True, "_class_name": "EulerDiscreteScheduler"},
-            [],
-            "the scheduler config asks for use_karras_sigmas, which",
-        ),
-        (
-            {"use_exponential_sigmas": True, "_class_name": "EulerDiscreteScheduler"},
-            [],
-            "the scheduler config asks for use_exponential_sigmas, which",
-        ),
-        (
-            {"use_beta_sigmas": True, "_class_name": "EulerDiscreteScheduler"},
-            [],
-            "the scheduler config asks for use_beta_sigmas, which solver",
-        ),
-        (
-            {"use_lu_lambdas": True, "_class_name": "DPMSolverMultistepScheduler"},
+            {"use_lu_lambdas": True, "_class_name": "EulerDiscreteScheduler"},
             [],
             "the scheduler config asks for use_lu_lambdas, which solver",
+        ),
+        (
+            {"use_karras_sigmas": True, "use_beta_sigmas": True},
+            ["--solver=unipc"],
+            "the scheduler config asks for use_beta_sigmas and use_karras",
+        ),
+        (
+            {"use_karras_sigmas": True, "sigma_min": 100.0},
+            ["--solver=lms"],
+            "sigma_min: expected 0 to sigma_max, which is",
+        ),
+        (
+            {"_class_name": "PNDMScheduler"},
+            ["--steps=3"],
+            "steps: expected at least 4 with solver pndm_prk, got 3",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "predict_x0": False},
+            [],
+            "the scheduler config asks for predict_x0=False, which solver",
         ),
         ({"use_flow_sigmas": True}, [], "scheduler DDIMScheduler: use_flow_sigmas=True is not"),
         (
@@ -1080,19 +1088,14 @@ SCHEDULERS = [
             "scheduler DDIMScheduler: use_dynamic_shifting=True is not",
         ),
         (
-            {"algorithm_type": "sde-dpmsolver++"},
-            ["--solver=dpmpp_2m"],
-            "the scheduler config asks for",
-        ),
-        (
             {"algorithm_type": "dpmsolver"},
             ["--solver=dpmpp_2m"],
             "the scheduler config asks for algorithm_type='dpmsolver',",
         ),
         (
-            {"solver_order": 3},
+            {"solver_order": 4},
             ["--solver=dpmpp_2m"],
-            "the scheduler config asks for solver_order=3, which solver",
+            "the scheduler config asks for solver_order=4, which solver",
         ),
         (
             {"variance_type": "learned"},

@@ -257,10 +257,9 @@ def placed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns timesteps float32 [S], and noise to signal at each and after the last, [S + 1].
 
-    `final` is as `final_sigmas_type`. Unless sigmas lie at the `timesteps` given, they lie between
-    those of the first and last, as `config.sigmas` says, and timesteps follow from them. For
-    DPM-Solver++ and UniPC, whose `whole` rounds timesteps, they span the schedule, and a last step
-    to sigma_min has length zero. In diffusers' precision, since it cuts timesteps to whole ones.
+    Where `config.sigmas` places sigmas, between those of the first and last timestep, timesteps
+    follow from them, in diffusers' precision. For DPM-Solver++ and UniPC, whose `whole` rounds
+    timesteps, sigmas span the schedule, and a last step to sigma_min has length zero.
     """
     everything = noise_to_signal(config)
     end = everything[0] if final == "sigma_min" else 0.0

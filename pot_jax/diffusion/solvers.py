@@ -15,10 +15,8 @@ the two estimates before that (`Denoised`). Where they differ, the noise put bac
 that of `renoise`: eps' = eps + alpha (clean - renoise) / sigma. A step that is A x0 + B eps has
 a = B / sigma, so d = a alpha, with the alpha of the solver's own latents.
 
-`kept_k` is what the k-th last step kept for the steps after it: its agreed estimate, or, for PNDM
-and LMS, the direction p z + q agreed that its latents and its agreed estimate imply. What else a
-step begins with is recovered: Heun's second call, at z1 = k z + (1 - k) x0, knows z from z1 and x0;
-UniPC's predictor and corrector begin with the same latents, so they differ in estimates alone.
+`kept_k` is what the k-th last step kept: its agreed estimate or, for PNDM and LMS, the direction
+p z + q agreed that it implies. What else a step begins with is recovered from its z and these.
 """
 
 import math
@@ -98,12 +96,9 @@ class Solver:
             after = after + c["noise"] * noise
         for name, earlier in zip(BEFORE, history, strict=False):
             after = after + c[name] * earlier
-        if "keep_latents" in c:
-            held = latents
-            if denoised.renoise is not denoised.clean:
-                alpha = row.alpha / row.input_scale
-                held = held + alpha * (denoised.clean - denoised.renoise)
-            kept = c["keep_latents"] * held + c["keep_agreed"] * agreed
+        if "keep_latents" in c:  # by the latents, less the noise of `clean`, with that of `renoise`
+            put_back = row.alpha / row.input_scale * (denoised.clean - denoised.renoise)
+            kept = c["keep_latents"] * (latents + put_back) + c["keep_agreed"] * agreed
         return after, (kept, *history)[: self.remembers]
 
 
@@ -276,14 +271,11 @@ def plan_heun(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     timesteps, ratio, start = _ratios("heun", config, steps, eta, "zero")
     # With z1 = z + (ratio' - ratio) eps: z' = z1 + (ratio' - ratio) (eps1 - eps) / 2, where
     # eps1 = (z1 - x1) / ratio', and eps = (z1 - x0) / ratio' too, since z1 lies on its line.
-    kept, half = ratio[1:] / ratio[:-1], (ratio[:-2] / ratio[1:-1] - 1) / 2
-
-    def rows(eulers, others):
-        return np.append(np.stack([eulers[:-1], others], axis=1), eulers[-1])
-
-    coefficients = {"latents": rows(kept, np.ones(steps - 1)), "agreed": rows(1 - kept, half)}
-    coefficients |= _earlier([rows(0 * kept, -half)])
-    visited = rows(timesteps, timesteps[1:]), rows(ratio[:-1], ratio[1:-1])
+    latents = np.repeat(ratio[1:] / ratio[:-1], 2)[:-1]
+    agreed, before, half = 1 - latents, 0 * latents, (ratio[:-2] / ratio[1:-1] - 1) / 2
+    latents[1::2], agreed[1::2], before[1::2] = 1, half, -half
+    visited = (np.repeat(column, 2)[1:] for column in (timesteps, ratio[:-1]))
+    coefficients = {"latents": latents, "agreed": agreed, BEFORE[0]: before}
     return _plan_of_ratios(*visited, coefficients, start)
 
 
@@ -295,21 +287,16 @@ def plan_lms(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     timesteps, ratio, start = _ratios("lms", config, steps, eta, "zero")
     before, weights = ratio[:-1], np.zeros((4, steps))
     for i in range(steps):
-        nodes = before[max(i - 3, 0) : i + 1][::-1]
-        for k, node in enumerate(nodes):
-            others = np.delete(nodes, k)
-            basis = np.poly1d(np.poly(others) / np.prod(node - others)).integ()
-            weights[k, i] = basis(ratio[i + 1]) - basis(ratio[i])
+        step = ratio[i + 1] - before[i]
+        points = (before[max(i - 3, 0) : i][::-1] - before[i]) / step
+        weights[: len(points) + 1, i] = step * _weights(1.0, (1 / 2, 1 / 3, 1 / 4), points)
     coefficients = {"latents": 1 + weights[0] / before, "agreed": -weights[0] / before}
     coefficients |= {"keep_latents": 1 / before, "keep_agreed": -1 / before}
     return _plan_of_ratios(timesteps, before, coefficients | _earlier(weights[1:]), start)
 
 
 def _multistep(name: str, config: ScheduleConfig, steps: int, whole: Callable) -> tuple:
-    """Returns timesteps [S], alpha and sigma [S + 1], and each step's length in log(alpha / sigma).
-
-    A last step to sigma = 0 is infinitely long.
-    """
+    """Returns timesteps [S], alpha and sigma [S + 1], and steps' lengths in log(alpha / sigma)."""
     timesteps = schedule.interval_timesteps(config, steps, config.timestep_spacing or "linspace")
     timesteps, ratio = schedule.placed(config, timesteps, steps, config.final_sigmas_type, whole)
     if ratio[-1] == ratio[-2] and config.sigmas == "timesteps":
@@ -322,72 +309,65 @@ def _multistep(name: str, config: ScheduleConfig, steps: int, whole: Callable) -
         return timesteps, alpha, ratio * alpha, -np.diff(np.log(ratio))
 
 
+def _weights(gain: float, moments: Sequence[float], points: np.ndarray) -> np.ndarray:
+    """Returns weights of the estimates at a step's start and at `points`, in units of the step.
+
+    Of a polynomial through them they give its start times gain, plus moments times coefficients.
+    """
+    powers = np.vander(points, len(points) + 1, increasing=True)[:, 1:].T
+    weights = np.linalg.solve(powers, np.array(moments[: len(points)]))
+    return np.append(gain - weights.sum(), weights)
+
+
+_DPM_SUPPORTED = {
+    "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),  # deis: as in diffusers
+    "solver_order": (1, 2, 3),
+    "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),  # of DEIS and UniPC: midpoint
+}
+
+
 def plan_dpmpp(
     config: ScheduleConfig, steps: int, *, eta: float = 0.0, name: str, order: int, sde: bool
 ) -> Plan:
-    """Returns the plan of multistep DPM-Solver++ (arXiv 2211.01095), an ODE's or an SDE's.
-
-    Of order 2 it is of order 1 where the file says so.
-    """
-    algorithms = (
-        "dpmsolver++",
-        "sde-dpmsolver++",
-        "deis",
-    )  # deis, bh1 and so on: of other classes,
-    types = ("midpoint", "heun", "logrho", "bh1", "bh2")  # and midpoint for diffusers, too
-    orders = (1, 2, 3)
-    supported = {"algorithm_type": algorithms, "solver_order": orders, "solver_type": types}
-    _check_request(name, config, eta, **supported)
+    """Returns the plan of multistep DPM-Solver++ (arXiv 2211.01095), an ODE's or an SDE's."""
+    _check_request(name, config, eta, **_DPM_SUPPORTED)
     whole = config.sigmas in ("karras", "lu") and config.beta_schedule != "squaredcos_cap_v2"
-    found = _multistep(name, config, steps, np.round if whole else np.trunc)
-    timesteps, alpha, sigma, h = found
+    whole = np.round if whole else np.trunc
+    timesteps, alpha, sigma, h = _multistep(name, config, steps, whole)
     steps, order = len(timesteps), order if order == 3 else min(config.solver_order, order)
     # The exact solution for an estimate that is constant in lambda = log(alpha / sigma) is
     # z' = (sigma' / sigma) e^(h-H) z + alpha' (1 - e^-H) x0 + sigma' sqrt(1 - e^-2h) noise, H = 2h
     # for the SDE; for the ODE, H = h, without noise. Higher orders add the estimate's slope and
-    # curvature, in units of h; "heun" weighs the slope exactly, midpoint takes half a step of it.
+    # curvature: "heun" weighs the slope exactly, midpoint takes half a step of it.
     inner = (h > 0) & np.isfinite(h)  # elsewhere of first order
-    gain, length = -alpha[1:] * np.expm1(-h * (1 + sde)), np.where(inner, h * (1 + sde), 1.0)
-    exact = alpha[1:] * (1 + np.expm1(-length) / length)
+    gain, length = -np.expm1(-h * (1 + sde)), np.where(inner, h * (1 + sde), 1.0)
+    exact = 1 + np.expm1(-length) / length
     # diffusers' SDE of order 3 subtracts the half that k-diffusion adds; here as in diffusers.
     bend = (-0.5 if sde else 0.5) - (np.expm1(-length) + length) / length**2
     weights = np.zeros((3, steps))  # of the agreed estimates: this step's, the last's, ...
-    weights[0] = gain
-    for i in range(1, steps):
+    for i in range(steps):
         left, early = steps - 1 - i, config.lower_order_final and steps < 15
         ends = left == 0 and (config.euler_at_final or early or not inner[i])
         taken = min(order, i + 1, 1 if ends else 2 if left == 1 and early else 3)
-        slope = np.array([1, -1, 0]) * (h[i] if taken > 1 else 0) / h[i - 1]
-        if taken == 2:
-            weights[:, i] += slope * (exact if config.solver_type == "heun" else gain / 2)[i]
-        elif taken == 3:
-            change = slope - np.array([0, 1, -1]) * h[i] / h[i - 2]
-            change /= h[i - 1] + h[i - 2]
-            weights[:, i] += exact[i] * (slope + change * h[i - 1])
-            weights[:, i] += alpha[i + 1] * bend[i] * change * h[i]
-    coefficients = {"latents": sigma[1:] / sigma[:-1], "agreed": weights[0]}
+        points = -np.cumsum(h[i - taken + 1 : i][::-1]) / h[i]
+        slope = exact[i] if taken == 3 or config.solver_type == "heun" else gain[i] / 2
+        weights[:taken, i] = alpha[i + 1] * _weights(gain[i], (slope, bend[i]), points)
+    coefficients = {"latents": sigma[1:] / sigma[:-1] * np.exp(-h) ** sde, "agreed": weights[0]}
+    coefficients |= {"noise": sigma[1:] * np.sqrt(-np.expm1(-2 * h))} if sde else {}
     coefficients |= _earlier(weights[1 : max(order, 2)])
-    if sde:
-        coefficients["latents"] = coefficients["latents"] * np.exp(-h)
-        coefficients["noise"] = sigma[1:] * np.sqrt(-np.expm1(-2 * h))
     return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 
 
 def _unipc_weights(h: float, points: np.ndarray, kind: str) -> np.ndarray:
-    """Returns UniPC's weights of the estimates at a step's start and at `points`, over alpha'.
-
-    Points are in units of the step, whose length in lambda is h: earlier ones are negative, its end
-    is 1. arXiv 2302.04867, algorithms 1 and 2, with diffusers' 1/2 where there is a single point.
-    """
-    gain, right = -np.expm1(-h), []
-    scale, phi = h if kind == "bh1" else gain, gain / h - 1 if len(points) else 0
+    """Equation 5 of arXiv 2302.04867, with diffusers' 1/2 where there is a single point."""
+    gain, moments = -np.expm1(-h), []
+    phi = gain / h - 1 if len(points) else 0.0
     for k in range(1, len(points) + 1):
-        right.append(-phi * math.factorial(k) / scale)
+        moments.append(-phi * math.factorial(k))
         phi = -phi / h - 1 / math.factorial(k + 1)
-    powers = np.vander(points, increasing=True).T
-    rho = np.linalg.solve(powers, right) if len(points) > 1 else np.full(len(points), 0.5)
-    weights = scale * rho / points
-    return np.append(gain - weights.sum(), weights)
+    if len(points) == 1:
+        moments = [(h if kind == "bh1" else gain) / 2]
+    return _weights(gain, moments, points)
 
 
 def plan_unipc(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
@@ -402,19 +382,15 @@ def plan_unipc(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
     steps, kept = len(timesteps), sigma[1:] / sigma[:-1]
     weights, corrected = np.zeros((4, steps)), np.zeros(4)  # by how many rows ago
     for i in range(steps):
-        order = min(config.solver_order, i + 1)
-        order = min(order, steps - i) if config.lower_order_final else order
+        order = min(config.solver_order, i + 1, steps - i if config.lower_order_final else 3)
         order = order if 0 < h[i] < np.inf else 1
-        points = -np.cumsum(h[i - order + 1 : i][::-1]) / h[i]
-        predicted = np.zeros(4)
+        points, predicted = -np.cumsum(h[i - order + 1 : i][::-1]) / h[i], np.zeros(4)
         predicted[:order] = alpha[i + 1] * _unipc_weights(h[i], points, config.solver_type)
-        weights[:, i] = kept[i] * corrected + predicted
-        corrected = np.zeros(4)
+        weights[:, i], corrected = kept[i] * corrected + predicted, np.zeros(4)
         if i < steps - 1 and i not in config.disable_corrector:
             found = _unipc_weights(h[i], np.append(points, 1.0), config.solver_type)
-            corrected[: order + 1] = (
-                alpha[i + 1] * np.roll(found, 1) - np.roll(predicted, 1)[: order + 1]
-            )
+            corrected[: order + 1] = alpha[i + 1] * np.roll(found, 1)
+            corrected[1:] -= predicted[:-1]
     coefficients = {"latents": kept, "agreed": weights[0], **_earlier(weights[1:])}
     return _plan(timesteps, alpha[:-1], sigma[:-1], coefficients)
 
@@ -454,26 +430,23 @@ _ADAMS_BASHFORTH = ([24], [36, -12], [46, -32, 10], [55, -59, 37, -9])  # 24ths
 def plan_pndm(config: ScheduleConfig, steps: int, *, eta: float = 0.0, prk: bool = False) -> Plan:
     """Returns the plan of PNDM (arXiv 2202.09778, algorithm 2), as diffusers takes its steps.
 
-    Its order is 4, in directions: eps, or v of a network that predicts v. With `prk`, the first
-    three steps are Runge-Kutta's, of four rows each: S + 9 rows. Without, as Stable Diffusion's
-    files have it (PLMS), the first step is taken twice: S + 1 rows.
+    Directions are eps, or v of a network that predicts v. With `prk`, the first three steps are
+    Runge-Kutta's, of four rows each. Without (PLMS), the first step is taken twice.
     """
     _refuse_eta("pndm_prk" if prk else "pndm", eta)
     require(steps > 3 or not prk, "steps", "at least 4 with solver pndm_prk", steps)
-    spacing = config.timestep_spacing or "leading"
-    times = schedule.spaced_timesteps(config, steps, spacing).astype(int)
+    times = schedule.spaced_timesteps(config, steps, config.timestep_spacing or "leading")
+    times = times.astype(int)
     table = schedule.positive_alphas_cumprod(config)
     end = 1.0 if config.set_alpha_to_one else table[0]
     stride = config.num_train_timesteps // steps
     is_v = config.prediction_type == "v_prediction"
     # A row: the network's timestep, the step's start and end, the weights of directions, by how
     # many rows ago, and whether the step begins where the one of the row before did.
-    rows, whole, half = [], [], stride // 2
+    rows, whole, half = [], [0, 4, 8] if prk else [], stride // 2
     for start, stop in zip(times[:3], times[1:4], strict=False) if prk else ():
-        whole.append(len(rows))
         rows.append((start, start, start - half, [1], False))
-        rows.append((stop + half, start, stop + half, [1], True))
-        rows.append((stop + half, start, stop, [1], True))
+        rows += [(stop + half, start, to, [1], True) for to in (stop + half, stop)]
         rows.append((stop, start, stop, [1 / 6, 1 / 3, 1 / 3, 1 / 6], True))
     for now in times[len(whole) :]:
         if len(rows) == 1:

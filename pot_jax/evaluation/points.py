@@ -221,7 +221,7 @@ def operations(point: Point, cost: Mapping[str, Any]) -> float:
     sampler = point.settings.sampler.with_defaults(cost["defaults"], point.stated)
     scale = sampler.guidance_scale
     rows = 2 if (max(scale) if isinstance(scale, tuple) else scale) > 1 else 1
-    calls = sampler.steps * sampler.time_travel
+    calls = sampler.steps * sampler.time_travel * (1 + (sampler.solver == "heun"))
     total = calls * rows * cost["unet"] + cost["decode"]
     if sampler.space == "pixel":
         tiny = "tiny_" * (sampler.agreement_vae == "tiny_vae")

@@ -42,17 +42,14 @@ def ineffective(
     ties = joint and blends and s.space != "delivery" or own.get("agreement")
     draws = s.eta or s.time_travel > 1 or s.solver in STOCHASTIC_SOLVERS
     draws = draws or own.get("solver") or s.initial_noise == "shared"
+    spaced = s.sigmas in ("", "timesteps") or s.solver in ("euler", "heun", "lms")
     decodes = s.space == "pixel" or own.get("agreement")
     descends = joint and s.blend == "gradient" and s.space != "delivery"
     descends = descends or own.get("blend") or own.get("agreement")
     rows = (
         (guided, "without guidance", ("sampler.guidance_rescale", "sampler.negative_")),
         (s.solver != "lcm" or own.get("solver"), "with solver lcm", ("sampler.timestep_spacing",)),
-        (
-            s.sigmas in ("", "timesteps") or s.solver in ("euler", "heun", "lms"),
-            f"with solver {s.solver} and sigmas {s.sigmas}",
-            ("sampler.timestep_spacing",),
-        ),
+        (spaced, f"with {s.solver} and {s.sigmas} sigmas", ("sampler.timestep_spacing",)),
         (decodes, f"in space {s.space}", tuple(f"sampler.{name}" for name in _PIXELS)),
         (joint, f"with method {s.method}", ("sampler.blend",)),
         (blends, f"with blend {s.blend}", _BLENDING),

@@ -208,7 +208,9 @@ def test_own_config_round_trip():
 
 def test_sigma_requests_are_remembered():
     file = {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}
-    assert ScheduleConfig.from_json(file).sigma_request == "use_karras_sigmas"
+    assert ScheduleConfig.from_json(file).sigmas == "karras"
+    both = ScheduleConfig.from_json({**file, "use_beta_sigmas": True})
+    assert both.sigma_request == "use_beta_sigmas and use_karras_sigmas"
     file = {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}
     assert ScheduleConfig.from_json(file).sigma_request == "interpolation_type"
 

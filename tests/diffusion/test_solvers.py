@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pot_jax import config
+from pot_jax import config as settings
 from pot_jax.diffusion.schedule import ScheduleConfig, signal_and_noise
 from pot_jax.diffusion.solvers import SOLVERS, Denoised, Plan, resampled, resolved_solver
 from pot_jax.errors import UserError
@@ -20,7 +20,11 @@ MEAN, SPREAD = 0.4, 0.6
 # Many training timesteps, so that rounding to whole ones does not limit the convergence.
 FINE = {"num_train_timesteps": 100_000, "beta_start": 1e-6, "beta_end": 2e-4}
 STOCHASTIC = {"ddpm": 0.0, "ddim": 1.0, "euler_ancestral": 0.0}  # eta
-DETERMINISTIC = {"ddim": 1, "euler": 1, "dpmpp_2m": 2}  # order
+DETERMINISTIC = {"ddim": 1, "euler": 1, "dpmpp_2m": 2, "heun": 2}  # order
+# Begin in low order, and so show no whole order of convergence.
+DETERMINISTIC_TOO = ("dpmpp_3m", "unipc", "lms", "pndm", "pndm_prk")
+ROWS = {"pndm": lambda steps: steps + 1, "pndm_prk": lambda steps: steps + 9}
+ROWS["heun"] = lambda steps: 2 * steps - 1
 
 
 def estimate(z, alpha, sigma):
@@ -79,6 +83,13 @@ def test_second_order_pays():
     assert worst_error("dpmpp_2m", 20) < 0.2 * worst_error("ddim", 20)
 
 
+@pytest.mark.parametrize("name", ["dpmpp_3m", "unipc", "lms"])
+def test_higher_orders_pay(name):
+    coarse, fine = worst_error(name, 40), worst_error(name, 80)
+    assert fine < worst_error("dpmpp_2m", 80) / 1.5
+    assert np.log2(coarse / fine) > 2.2
+
+
 def final_moments(name, steps, eta):
     """Mean and variance after the run, exactly: every step is linear in z and adds c noise."""
     plan = SOLVERS[name].plan(ScheduleConfig(**FINE, timestep_spacing="trailing"), steps, eta=eta)
@@ -112,7 +123,8 @@ def test_plan_describes_the_latents(name, spacing):
     config = ScheduleConfig(timestep_spacing=spacing, beta_schedule="scaled_linear")
     plan = SOLVERS[name].plan(config, 20)
     columns = jax.tree.leaves(plan._replace(init_scale=None))
-    assert all(c.dtype == np.float32 and c.shape == (20,) for c in columns)
+    rows = ROWS.get(name, lambda steps: steps)(20)
+    assert all(c.dtype == np.float32 and c.shape == (rows,) for c in columns)
     assert type(plan.init_scale) is float  # NumPy's own would not be weakly typed in JAX
     np.testing.assert_allclose(plan.alpha**2 + plan.sigma**2, 1, rtol=1e-6)
     betas = np.linspace(0.01, np.sqrt(0.02), 1000) ** 2
@@ -138,7 +150,7 @@ def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
     latents = (row.alpha * clean + row.sigma * eps) / row.input_scale
     history = solver.start(latents)
     for row in rows_of(plan):
-        if name in DETERMINISTIC:
+        if name in DETERMINISTIC or name in DETERMINISTIC_TOO:
             z = latents * row.input_scale
             np.testing.assert_allclose(z, row.alpha * clean + row.sigma * eps, atol=2e-5)
         noise = rng.standard_normal(clean.shape).astype(np.float32)
@@ -150,7 +162,7 @@ def test_a_perfect_estimate_is_reached_and_its_noise_kept(name):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_scan_under_jit_equals_the_plain_loop(name):
     plan = SOLVERS[name].plan(ScheduleConfig(), 10)
-    noises = jax.random.normal(jax.random.key(0), (11, 2, 4, 4, 3))
+    noises = jax.random.normal(jax.random.key(0), (1 + len(plan.timestep), 2, 4, 4, 3))
     start = noises[0] * np.float32(plan.init_scale)
     _, expected = run(SOLVERS[name], plan, start, noises[1:])
     traces = []
@@ -203,6 +215,10 @@ def test_plans_are_finite(name, steps, zero_snr):
             beta_schedule="squaredcos_cap_v2",
             original_inference_steps=250,
         )
+        if name == "pndm_prk" and steps < 4:
+            with pytest.raises(UserError, match="steps: expected at least 4 with solver pndm_prk"):
+                SOLVERS[name].plan(config, steps)
+            continue
         plan = SOLVERS[name].plan(config, steps)
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plan))
 
@@ -212,7 +228,7 @@ def test_only_stochastic_solvers_use_their_noise():
     for name, solver in SOLVERS.items():
         plan = solver.plan(config, 10)
         uses = np.any(plan.coefficients.get("noise", np.zeros(10)) != 0)
-        assert uses == (name in ("ddpm", "euler_ancestral", "lcm"))
+        assert uses == (name in settings.STOCHASTIC_SOLVERS)
     assert np.any(SOLVERS["ddim"].plan(config, 10, eta=1.0).coefficients["noise"] != 0)
 
 
@@ -322,24 +338,33 @@ def test_eta_range(eta):
         SOLVERS["ddim"].plan(ScheduleConfig(), 10, eta=eta)
 
 
-def test_requests_that_are_not_implemented():
-    karras = ScheduleConfig(sigma_request="use_karras_sigmas")
-    for name in ("euler", "dpmpp_2m"):
-        with pytest.raises(
-            ValueError, match=f"use_karras_sigmas, which solver {name} does not support"
-        ):
-            SOLVERS[name].plan(karras, 10)
-    for name in ("ddpm", "ddim", "euler_ancestral"):
-        SOLVERS[name].plan(karras, 10)
-    for key, value in {
-        "algorithm_type": "sde-dpmsolver++",
-        "solver_order": 3,
-        "solver_type": "bh3",
-    }.items():
-        message = re.escape(f"asks for {key}={value!r}, which solver dpmpp_2m")
+@pytest.mark.parametrize("name", settings.PLACED_SOLVERS)
+def test_requests_that_are_not_implemented(name):
+    with pytest.raises(ValueError, match=f"interpolation_type, which solver {name} does not supp"):
+        SOLVERS[name].plan(ScheduleConfig(sigma_request="interpolation_type"), 10)
+    if not name.startswith("dpmpp"):
+        with pytest.raises(ValueError, match=f"use_lu_lambdas, which solver {name} does not"):
+            SOLVERS[name].plan(ScheduleConfig(sigmas="lu"), 10)
+
+
+def test_what_solvers_cannot_do():
+    for name in ("ddpm", "ddim", "euler_ancestral", "pndm", "lcm"):
+        placed = SOLVERS[name].plan(ScheduleConfig(sigmas="karras", sigma_request="x"), 10)
+        plain = SOLVERS[name].plan(ScheduleConfig(), 10)
+        jax.tree.map(np.testing.assert_array_equal, placed, plain)
+    for name, key, value in [
+        ("dpmpp_2m", "algorithm_type", "sde-dpmsolver"),
+        ("dpmpp_2m_sde", "solver_order", 4),
+        ("dpmpp_3m", "solver_type", "bh3"),
+        ("unipc", "predict_x0", False),
+        ("unipc", "solver_order", 4),
+    ]:
+        message = re.escape(f"asks for {key}={value!r}, which solver {name} ")
         with pytest.raises(ValueError, match=message):
-            SOLVERS["dpmpp_2m"].plan(ScheduleConfig(**{key: value}), 10)
+            SOLVERS[name].plan(ScheduleConfig(**{key: value}), 10)
         SOLVERS["euler"].plan(ScheduleConfig(**{key: value}), 10)
+    with pytest.raises(ValueError, match="sigma_min: expected 0 to sigma_max, which is 1.0, got 2"):
+        SOLVERS["euler"].plan(ScheduleConfig(sigmas="beta", sigma_min=2, sigma_max=1), 10)
     with pytest.raises(ValueError, match="learned its variance"):
         SOLVERS["ddpm"].plan(ScheduleConfig(variance_type="learned_range"), 10)
     with pytest.raises(ValueError, match="a step of length zero"):
@@ -369,6 +394,10 @@ def scheduler(name, **facts):
         ("EulerAncestralDiscrete", "euler_ancestral"),
         ("DPMSolverMultistep", "dpmpp_2m"),
         ("LCM", "lcm"),
+        ("PNDM", "pndm_prk"),
+        ("UniPCMultistep", "unipc"),
+        ("HeunDiscrete", "heun"),
+        ("LMSDiscrete", "lms"),
     ],
 )
 def test_a_file_names_its_solver(named, solver):
@@ -376,7 +405,24 @@ def test_a_file_names_its_solver(named, solver):
     assert resolved_solver(scheduler(named), "euler") == ("euler", ())
 
 
-@pytest.mark.parametrize("named", ["PNDM", "UniPCMultistep", "HeunDiscrete", "DEISMultistep"])
+@pytest.mark.parametrize(
+    ("named", "solver", "facts"),
+    [
+        ("PNDM", "pndm", {"skip_prk_steps": True}),
+        ("DPMSolverMultistep", "dpmpp_3m", {"solver_order": 3}),
+        ("DPMSolverMultistep", "dpmpp_2m_sde", {"algorithm_type": "sde-dpmsolver++"}),
+        (
+            "DPMSolverMultistep",
+            "dpmpp_3m_sde",
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+        ),
+    ],
+)
+def test_a_file_names_its_solver_by_other_keys(named, solver, facts):
+    assert resolved_solver(scheduler(named, **facts)) == (solver, ())
+
+
+@pytest.mark.parametrize("named", ["KDPM2Discrete", "DPMSolverSinglestep", "DEISMultistep"])
 def test_ddim_stands_in_and_says_so(named):
     solver, (notice,) = resolved_solver(scheduler(named, skip_prk_steps=True))
     assert solver == "ddim"
@@ -386,15 +432,17 @@ def test_ddim_stands_in_and_says_so(named):
 
 def test_what_a_solver_does_not_read_is_said():
     karras = scheduler("EulerDiscrete", use_karras_sigmas=True, sigma_min=0.03)
-    assert resolved_solver(karras) == ("euler", ())  # which refuses it
+    assert resolved_solver(karras) == ("euler", ())  # which does
     _, (notice,) = resolved_solver(karras, "ddim")
     assert notice == "solver ddim does not use use_karras_sigmas of the model's scheduler config"
+    lu = scheduler("EulerDiscrete", use_lu_lambdas=True)
+    assert "does not use use_lu_lambdas" in resolved_solver(lu, "pndm")[1][0]
     _, (notice,) = resolved_solver(scheduler("DDIM", new_trick=3, old_trick=None))
     assert "keys that are not known here: new_trick" in notice
 
 
 def test_the_names_that_settings_know_are_those_of_the_table():
-    assert tuple(SOLVERS) == config.SOLVERS
+    assert tuple(SOLVERS) == settings.SOLVERS
 
 
 def schedules():
@@ -442,3 +490,40 @@ def test_taken_once_a_plan_is_left_as_it_is():
 def test_a_solver_that_remembers_does_not_travel():
     with pytest.raises(UserError, match="sampler.time_travel: expected 1 with a solver that rem"):
         resampled(SOLVERS["dpmpp_2m"].plan(ScheduleConfig(), 5), 2)
+
+
+def test_histories_are_of_agreed_estimates():
+    """What agreement changed is what a later step extrapolates, not what the network said."""
+    for name in ("dpmpp_2m", "dpmpp_3m", "unipc", "heun"):
+        solver = SOLVERS[name]
+        row = next(rows_of(solver.plan(ScheduleConfig(), 10)))
+        z, clean, agreed = np.float32([3]), np.float32([1]), np.float32([2])
+        _, history = solver.step(row, solver.start(z), z, Denoised(clean, clean), agreed, z)
+        assert (history[0], len(history)) == (agreed, solver.remembers)
+
+
+def test_directions_follow_agreed_estimates_and_the_noise_that_is_put_back():
+    """PNDM and LMS keep eps, that of z, agreed, and clean - renoise, as the other terms have it."""
+    for name in ("pndm", "pndm_prk", "lms"):
+        solver = SOLVERS[name]
+        row = next(rows_of(solver.plan(ScheduleConfig(), 10)))
+        z, clean, renoise, agreed = (np.float32([value]) for value in (3, 1, 0.5, 2))
+        denoised = Denoised(clean, renoise)
+        _, history = solver.step(row, solver.start(z), z, denoised, agreed, z)
+        eps = (z * row.input_scale - row.alpha * agreed) / row.sigma
+        eps += row.alpha * (clean - renoise) / row.sigma
+        np.testing.assert_allclose(history[0], eps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(settings.PLACED_SOLVERS))
+def test_placed_sigmas_change_where_steps_end_and_nothing_else(name):
+    """With the true estimate the run still ends at it, whatever the sigmas."""
+    for sigmas in settings.SIGMAS[1:]:
+        solver = SOLVERS[name]
+        plan = solver.plan(ScheduleConfig(sigmas=sigmas), 12)
+        assert np.any(plan.timestep != solver.plan(ScheduleConfig(), 12).timestep)
+        clean, latents = np.float32([0.7]), np.float32([plan.init_scale])
+        history = solver.start(latents)
+        for row in rows_of(plan):
+            latents, history = advance(solver, row, history, latents, clean, latents)
+        np.testing.assert_allclose(latents, clean, atol=1e-5)

@@ -100,7 +100,7 @@ def test_mistakes_are_one_line(model, pictures, tmp_path):
     assert "multiples of 2" in message(paint, model, "a", image[:15], mask[:15])
     assert "mask: expected (16, 12)" in message(paint, model, "a", image, mask[:8])
     assert "prompt: expected one string, or 1" in message(paint, model, ["a", "b"], image, mask)
-    assert "one of ddpm" in message(paint, model, "a", image, mask, solver="heun")
+    assert "one of ddpm" in message(paint, model, "a", image, mask, solver="dpm_fast")
     wrong = np.zeros((1, 4, 4, 4))
     assert "latents: expected" in message(paint, model, "a", image, mask, latents=wrong)
 

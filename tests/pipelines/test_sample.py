@@ -230,7 +230,7 @@ def test_one_prompt_is_text_to_image(model):
         (["a", " "], {}, "the prompt of level 1 is empty"),
         (["a", "abcdefghijk"], {}, "has 11 tokens, the model takes 6"),
         (["a"], {"steps": 5000}, "5000"),
-        (["a"], {"solver": "heun"}, "one of ddpm, ddim"),
+        (["a"], {"solver": "dpm_fast"}, "one of ddpm, ddim"),
         (["a"], {"blend": "mean"}, "one of laplacian"),
         (["a"], {"space": "fourier"}, "one of latent, pixel"),
         (["a"], {"guidence_scale": 3}, "unknown setting 'sampler.guidence_scale'; known: solver"),
@@ -364,19 +364,20 @@ def test_another_own_part_is_another_run(model, tmp_path):
     [
         ("EulerDiscreteScheduler", "euler", 0),
         ("DDIMScheduler", "ddim", 0),
-        ("PNDMScheduler", "ddim", 1),
+        ("PNDMScheduler", "pndm_prk", 0),
+        ("DEISMultistepScheduler", "ddim", 1),
     ],
 )
 def test_the_models_own_solver_is_used_and_recorded(model, scheduler, solver, said):
     schedule = dataclasses.replace(model.schedule, class_name=scheduler)
     scheduled = dataclasses.replace(model, schedule=schedule, notices=("a default was taken",))
-    settings = RunSettings(prompts=("a",), sampler=SamplerSettings(steps=2))
+    settings = RunSettings(prompts=("a",), sampler=SamplerSettings(steps=4))
     prepared = pipeline.prepare(scheduled, settings, devices=one_device())
     assert prepared.settings.sampler.solver == solver
     assert prepared.record.to_json()["config"]["sampler"]["solver"] == solver
     assert prepared.notices[0] == "a default was taken"
     assert len(prepared.notices) == 1 + said
-    named = dataclasses.replace(settings, sampler=SamplerSettings(steps=2, solver=solver))
+    named = dataclasses.replace(settings, sampler=SamplerSettings(steps=4, solver=solver))
     same = pipeline.prepare(scheduled, named, devices=one_device())
     assert same.identity == prepared.identity
     assert same.notices == prepared.notices[:1]
