@@ -260,7 +260,12 @@ def test_runs_from_before_a_setting_are_the_same_runs():
     settings = RunSettings(prompts=("a",))
     newer = {"agreement_vae": "tiny_vae", "noise": "blurred", "time_travel": 2}
     newer |= {"method": "outpainting", "strip": 0.1, "agree_first": 0.5, "agree_every": 2}
-    newer |= {"blend_release": 1.0, "own_colour": 0.5, "timestep_spacing": "trailing"}
+    newer |= {
+        "blend_release": 1.0,
+        "own_colour": 0.5,
+        "sigmas": "karras",
+        "timestep_spacing": "trailing",
+    }
     newer |= dict.fromkeys(SIZES, (8, 8))
     old = {name: value for name, value in GLOBAL.items() if name not in newer}
     assert zoom_identity(settings, _geometry(), {})["sampler"] == digest(old)

@@ -23,6 +23,10 @@ def said(own=None, guided=True, grounded=False, usual=None, **settings):
             "sampler.guidance_rescale has no effect without guidance",
         ),
         (
+            {"sampler": {"solver": "unipc", "sigmas": "beta", "timestep_spacing": "trailing"}},
+            "sampler.timestep_spacing has no effect with unipc and beta sigmas",
+        ),
+        (
             {"sampler": {"space": "latent", "pixel_every": 2}},
             "sampler.pixel_every has no effect in space latent",
         ),
