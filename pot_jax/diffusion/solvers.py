@@ -263,14 +263,11 @@ def plan_euler(
 
 
 def plan_heun(config: ScheduleConfig, steps: int, *, eta: float = 0.0) -> Plan:
-    """Returns the plan of Heun's method (arXiv 2206.00364, algorithm 1), of 2 S - 1 rows.
-
-    A row of Euler's goes to z1; the next calls the network there, and replaces the slope by the
-    mean of both. The last step, to no noise, is Euler's alone.
-    """
+    """Returns the plan of Heun's method (arXiv 2206.00364, algorithm 1), of 2 S - 1 rows."""
     timesteps, ratio, start = _ratios("heun", config, steps, eta, "zero")
-    # With z1 = z + (ratio' - ratio) eps: z' = z1 + (ratio' - ratio) (eps1 - eps) / 2, where
-    # eps1 = (z1 - x1) / ratio', and eps = (z1 - x0) / ratio' too, since z1 lies on its line.
+    # A row goes to z1 = z + (ratio' - ratio) eps, and the next, but for the last step, from there:
+    # z' = z1 + (ratio' - ratio) (eps1 - eps) / 2, where eps1 = (z1 - x1) / ratio', and
+    # eps = (z1 - x0) / ratio' too, since z1 lies on its line.
     latents = np.repeat(ratio[1:] / ratio[:-1], 2)[:-1]
     agreed, before, half = 1 - latents, 0 * latents, (ratio[:-2] / ratio[1:-1] - 1) / 2
     latents[1::2], agreed[1::2], before[1::2] = 1, half, -half
