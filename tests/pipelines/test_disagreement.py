@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_model
 
-from pot_jax.config import MovieSettings, RunSettings, SamplerSettings
+from pot_jax.config import SIZES, MovieSettings, RunSettings, SamplerSettings
 from pot_jax.parallel import memory
 from pot_jax.pipelines import zoom as pipeline
 from pot_jax.runs.folder import SavedStates
@@ -106,7 +106,7 @@ def test_it_is_free_when_not_asked_for_and_no_part_of_what_a_run_is(prepare, who
 def test_newer_settings_leave_the_identity_of_older_runs_alone(prepare):
     """Their records have no such settings: the digest is that of the others."""
     sampler = dataclasses.asdict(prepare(SETTINGS).settings.sampler)
-    newer = ["agreement_vae", "noise", "time_travel", "method"]
+    newer = ["agreement_vae", "noise", "time_travel", "method", "timestep_spacing", "sigmas", *SIZES]
     for name in [*newer, "strip", "agree_first", "agree_every", "blend_release", "own_colour"]:
         del sampler[name]
     assert prepare(SETTINGS).identity["sampler"] == digest(sampler)
