@@ -106,8 +106,15 @@ def test_it_is_free_when_not_asked_for_and_no_part_of_what_a_run_is(prepare, who
 def test_newer_settings_leave_the_identity_of_older_runs_alone(prepare):
     """Their records have no such settings: the digest is that of the others."""
     sampler = dataclasses.asdict(prepare(SETTINGS).settings.sampler)
-    newer = ["agreement_vae", "noise", "time_travel", "method", "timestep_spacing", "sigmas", *SIZES]
-    for name in [*newer, "strip", "agree_first", "agree_every", "blend_release", "own_colour"]:
+    newer = ["agreement_vae", "noise", "time_travel", "method", "strip", "agree_first", *SIZES]
+    for name in [
+        *newer,
+        "agree_every",
+        "blend_release",
+        "own_colour",
+        "timestep_spacing",
+        "sigmas",
+    ]:
         del sampler[name]
     assert prepare(SETTINGS).identity["sampler"] == digest(sampler)
     for other in ({"noise": "blurred"}, {"time_travel": 2}, {"method": "outpainting"}):
