@@ -231,10 +231,6 @@ NUMBERS = [
         s("--config.sampler.original_size=(64,-64)"),
         "sampler.original_size[1]: expected a whole number from 0 to 65535, got -64",
     ),
-    Row(
-        s("--config.sampler.target_size=(64,64)"),
-        "is not told of sizes, as SDXL is, got (64, 64); leave it out",
-    ),
     Row(s("--config.sampler.noise=pink"), "sampler.noise: expected one of shared, per_level, blur"),
     Row(s("--config.sampler.strip=0.6"), "sampler.strip: expected 0 to 0.5, got 0.6"),
     Row(s("--config.sampler.strip=-0.1"), "sampler.strip: expected 0 to 0.5"),
@@ -282,8 +278,6 @@ NUMBERS = [
             "8": "mesh: expected auto",
         },
     ),
-    Row(s("--mesh=levels:7777"), "mesh: expected a product of "),
-    Row(s("--mesh=params:7777,levels"), "the number of devices, got '7777 in params:7777,levels'"),
     Row(["render", "--workdir=done", "--fps=0"], "movie.fps: expected 1 to 240"),
     Row(["render", "--workdir=done", "--size=4"], "movie.size: expected 16 to 4096"),
     Row(["render", "--workdir=done", "--seconds_per_level=nan"], "movie.seconds_per_level:"),
@@ -1323,6 +1317,10 @@ UPSCALERS = [
 
 COMBINATIONS = [
     Row(
+        s("--config.sampler.target_size=(64,64)"),
+        "is not told of sizes, as SDXL is, got (64, 64); leave it out",
+    ),
+    Row(
         s("--config.sampler.method=super_resolution", "--photograph=photo.png"),
         "photograph: expected none with sampler.method super_resolution; leave it out, or choose",
     ),
@@ -1450,6 +1448,8 @@ SIZES = [
 ]
 
 DEVICES = [
+    Row(s("--mesh=levels:7777"), "mesh: expected a product of "),
+    Row(s("--mesh=params:7777,levels"), "the number of devices, got '7777 in params:7777,levels'"),
     Row(s("--devices=gpu"), "--devices: there is no gpu here: "),
     Row(s("--devices=tpu"), "--devices: there is no tpu here: "),
     Row(s("--coordinator=here:1"), "--processes, --process: missing; --coordinator, --processes,"),
