@@ -92,8 +92,8 @@ def draw(found: dict, path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for space, kept in found.items():
-        left.plot(kept, [seconds for seconds, _ in kept.values()], "o-", label=f"{space} space")
-        right.plot(kept, [peak / 1e9 for _, peak in kept.values()], "o-", label=f"{space} space")
+        left.plot([*kept], [seconds for seconds, _ in kept.values()], "o-", label=f"{space} space")
+        right.plot([*kept], [peak / 1e9 for _, peak in kept.values()], "o-", label=f"{space} space")
     for axes, what in ((left, "seconds a step"), (right, "peak memory, GB")):
         axes.set(xlabel="levels", ylabel=what, xlim=(0, None), ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
