@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
+from contention import most_at_once
 from holder import HOLD
 
 from pot_jax.errors import UserError
@@ -126,28 +126,7 @@ def test_the_claim_is_touched_and_released(tmp_path, monkeypatch):
 
 def test_a_stale_claim_goes_to_one_of_many(tmp_path):
     claimed(tmp_path / "run", start="1")
-    inside, most, lock = [], [], threading.Lock()
-    barrier = threading.Barrier(8)
-
-    def take():
-        barrier.wait()
-        try:
-            with held(tmp_path / "run"):
-                with lock:
-                    inside.append(1)
-                    most.append(len(inside))
-                time.sleep(0.05)
-                with lock:
-                    inside.pop()
-        except UserError:
-            pass
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert max(most) == 1
+    assert most_at_once(tmp_path / "run") == 1
 
 
 STRAY = (

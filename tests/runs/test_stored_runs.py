@@ -1,10 +1,8 @@
 """Runs in object stores: claims, saved states, and all that a run writes and reads."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import threading
 import time
 from datetime import timedelta
 
@@ -13,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import object_stores
 import pytest
+from contention import most_at_once
 from tiny_models import tiny_model
 
 from pot_jax.config import MovieSettings, RunSettings, SamplerSettings
@@ -120,38 +119,11 @@ def test_the_heartbeat_counts_and_the_claim_stays_as_it_was(store, monkeypatch):
     assert CLAIM not in names()
 
 
-def many(take, count=8):
-    barrier = threading.Barrier(count)
-
-    def begin():
-        barrier.wait()
-        with contextlib.suppress(UserError):
-            take()
-
-    threads = [threading.Thread(target=begin) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_folder_goes_to_one_of_many(store, stale):
     if stale:
         claimed(store, start="1")
-    inside, most, lock = [], [], threading.Lock()
-
-    def take():
-        with held(RUN):
-            with lock:
-                inside.append(1)
-                most.append(len(inside))
-            time.sleep(0.05)
-            with lock:
-                inside.pop()
-
-    many(take)
-    assert max(most) == 1
+    assert most_at_once(RUN) == 1
     with held(RUN):  # nothing is left that would keep others out
         pass
 

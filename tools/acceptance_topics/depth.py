@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 from acceptance import ROOT, Outcome, Row, package_at
 from acceptance_topics.model import COLD, TODAY
-from acceptance_topics.robustness import PYTHON
+from acceptance_topics.robustness import PYTHON, measured
 
 SCALES = "a turquoise galaxy", "a blue planet", "a green island", "a forest", "a leaf", "a ladybug"
 LEVELS = 16, 32, 64, 128, 256  # of `linear`
@@ -41,17 +40,11 @@ def deep(size: int, folder: Path) -> Outcome:
         for name, package in packages.items():
             command = [PYTHON, "-m", "pot_jax", "sample", f"--config={config}", "--model=cosmos64"]
             command += ["--steps=50", f"--workdir={folder}/{name}_{turn}", *COLD]
-            environment = {**os.environ, "PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
-            began = time.monotonic()
-            process = subprocess.Popen(command, cwd=folder, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode:
-                raise RuntimeError(f"{name} ended with {process.returncode}")
-            took[name].append(time.monotonic() - began)
+            wall, usage = measured(command, folder, package)
+            took[name].append(wall)
             if name == "now":
                 peaks.append(1024 * usage.ru_maxrss)
-            print(name, took[name][-1], 1024 * usage.ru_maxrss, flush=True)
+            print(name, wall, 1024 * usage.ru_maxrss, flush=True)
     ratio = min(took["now"]) / min(took[TODAY])
     said = f"{ratio:.2f} of {TODAY}'s ({min(took['now']):.0f} s), {max(peaks) / 1e9:.2f} GB"
     return Outcome(said, ratio <= 0.85 and max(peaks) < 2e9)

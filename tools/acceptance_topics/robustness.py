@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -147,8 +148,10 @@ def passing(
     return Outcome(f"{passed} passed", not code and passed >= size, min(passed, size))
 
 
-def seconds(command: list, folder: Path, package: Path = ROOT) -> tuple[float, float]:
-    """Wall and processor seconds of a command that has to succeed."""
+def measured(
+    command: list, folder: Path, package: Path = ROOT
+) -> tuple[float, resource.struct_rusage]:
+    """Wall seconds of a command that has to succeed, and what it used."""
     environment = {**os.environ, "PYTHONPATH": str(package), "JAX_PLATFORMS": "cpu"}
     began = time.monotonic()
     with (folder / "said").open("w") as said:
@@ -157,7 +160,13 @@ def seconds(command: list, folder: Path, package: Path = ROOT) -> tuple[float, f
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError((folder / "said").read_text()[-1000:])
-    return time.monotonic() - began, usage.ru_utime + usage.ru_stime
+    return time.monotonic() - began, usage
+
+
+def seconds(command: list, folder: Path, package: Path = ROOT) -> tuple[float, float]:
+    """Wall and processor seconds of a command that has to succeed."""
+    took, usage = measured(command, folder, package)
+    return took, usage.ru_utime + usage.ru_stime
 
 
 def demo(size: int, folder: Path) -> Outcome:
